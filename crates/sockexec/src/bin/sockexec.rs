@@ -1,0 +1,209 @@
+//! The daemon's command: arguments, then [`sockexec::Daemon`], then an exit code.
+#![forbid(unsafe_code)]
+
+use std::ffi::OsString;
+use std::io::Write as _;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{ArgAction, Parser, ValueEnum};
+use sockexec::{Daemon, TermSig, daemon};
+
+/// Wrong arguments.
+const EXIT_USAGE: u8 = 100;
+
+/// The system refused something.
+const EXIT_SYSTEM: u8 = 111;
+
+/// Listen on a UNIX socket and run the programs that clients ask for.
+#[derive(Debug, Parser)]
+#[command(
+    name = "sockexec",
+    // Shown after the name, as 3.1.1 prints it.
+    version = concat!("version: ", env!("CARGO_PKG_VERSION")),
+    override_usage = "sockexec [OPTIONS] SOCKET",
+    disable_version_flag = true,
+    disable_help_flag = true,
+    args_override_self = true,
+    after_help = AFTER_HELP,
+)]
+struct Arguments {
+    /// Path of the socket, at most 107 bytes. A stale socket there is replaced.
+    // As an OsString: clap would refuse an empty path with a message that does not tell why.
+    #[arg(value_name = "SOCKET")]
+    socket: OsString,
+
+    /// Connections that may wait until one is free.
+    #[arg(short = 'q', long, value_name = "N", default_value_t = 100, value_parser = at_least_one)]
+    max_queue: u32,
+
+    /// Active connections. Lowered, with a warning, to what the limit of descriptors allows (16 + 6 a connection).
+    #[arg(short = 'm', long, value_name = "N", default_value_t = 100, value_parser = at_least_one)]
+    max_connections: u32,
+
+    /// Longest time of a connection; then its program gets TERM. 0: no limit.
+    #[arg(short = 't', long, value_name = "SECONDS", default_value = "60", value_parser = seconds)]
+    timeout: Duration,
+
+    /// Time between TERM and KILL.
+    #[arg(short = 'k', long, value_name = "SECONDS", default_value = "10", value_parser = seconds_above_zero)]
+    kill_timeout: Duration,
+
+    /// Permissions of the socket, in octal, whatever the umask.
+    #[arg(short = 'M', long, value_name = "MODE", default_value = "0660", value_parser = octal)]
+    mode: u32,
+
+    /// How long after a program's exit its descendants may hold its output open [default: until the time-out].
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    linger: Option<Duration>,
+
+    /// Output kept for a client that does not read while it still sends input (suffixes K, M, G). 0: none, the
+    /// program waits. Beyond 1 MiB it goes to a file without a name in $TMPDIR or /var/tmp.
+    #[arg(long, value_name = "BYTES", default_value = "1G", value_parser = bytes)]
+    spool: u64,
+
+    /// How `termsig` tells the signal that ended a program: 15 or TERM.
+    #[arg(long, value_name = "FORM", default_value = "number")]
+    termsig: TermSigForm,
+
+    /// Say on standard error what happens.
+    #[arg(short = 'd', long)]
+    debug: bool,
+
+    /// Print the version and exit.
+    #[arg(short = 'v', long, action = ArgAction::Version)]
+    version: Option<bool>,
+
+    /// Print this and exit.
+    #[arg(short = 'h', long, action = ArgAction::Help)]
+    help: Option<bool>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum TermSigForm {
+    Number,
+    Name,
+}
+
+const AFTER_HELP: &str = "\
+Signals:
+  TERM, INT  stop accepting, TERM to all programs, KILL after the kill time-out; exit when all have ended
+             (a second one: KILL at once)
+  USR1       print the connections on standard error
+  USR2       print the descriptors on standard error
+
+Exit status: 0 after TERM or INT, 100 wrong arguments, 111 system error.
+
+Example:
+  sockexec -m 20 -t 30 /tmp/exec.sock
+  printf '1:2,5:uname,2:-a,0:,' | nc -U -N /tmp/exec.sock";
+
+fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) if error.use_stderr() => {
+            let _ = error.print();
+            return ExitCode::from(EXIT_USAGE);
+        }
+        Err(help) => return exit_after_printing(&help.to_string()),
+    };
+    log_to_stderr(arguments.debug);
+    daemon::forget_inheritance();
+    match run(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            log::error!("{error}");
+            ExitCode::from(EXIT_SYSTEM)
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
+    let daemon = Daemon::builder()
+        .backlog(arguments.max_queue)
+        .max_connections(usize::try_from(arguments.max_connections)?)
+        .timeout(Some(arguments.timeout).filter(|timeout| !timeout.is_zero()))
+        .kill_timeout(arguments.kill_timeout)
+        .mode(arguments.mode)
+        .linger(arguments.linger)
+        .spool(arguments.spool)
+        .termsig(match arguments.termsig {
+            TermSigForm::Number => TermSig::Number,
+            TermSigForm::Name => TermSig::Name,
+        })
+        .handle_signals(true)
+        .bind(&arguments.socket)?;
+    Ok(daemon.run()?)
+}
+
+/// Warnings and errors, or with `debug` everything, as `sockexec: LEVEL: MESSAGE`.
+fn log_to_stderr(debug: bool) {
+    let level = if debug { log::LevelFilter::Debug } else { log::LevelFilter::Warn };
+    env_logger::Builder::new()
+        .filter_module("sockexec", level)
+        .format(|out, record| match record.level() {
+            log::Level::Warn => writeln!(out, "sockexec: warning: {}", record.args()),
+            log::Level::Error | log::Level::Info | log::Level::Debug | log::Level::Trace => {
+                writeln!(out, "sockexec: {}", record.args())
+            }
+        })
+        .init();
+}
+
+fn exit_after_printing(text: &str) -> ExitCode {
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::from(EXIT_SYSTEM),
+    }
+}
+
+fn at_least_one(text: &str) -> Result<u32, String> {
+    match text.parse() {
+        Ok(0) => Err("must be at least 1".to_owned()),
+        Ok(number) => Ok(number),
+        Err(_) => Err(format!("must be a whole number from 1 to {}", u32::MAX)),
+    }
+}
+
+/// More than a hundred years is taken for a mistake.
+const MAX_SECONDS: f64 = 4e9;
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let plain = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    match text.parse::<f64>() {
+        Ok(number) if plain && number <= MAX_SECONDS => {
+            Duration::try_from_secs_f64(number).map_err(|error| error.to_string())
+        }
+        Ok(_) | Err(_) => Err(format!("must be a number of seconds from 0 to {MAX_SECONDS}, such as 30 or 0.5")),
+    }
+}
+
+fn seconds_above_zero(text: &str) -> Result<Duration, String> {
+    match seconds(text)? {
+        Duration::ZERO => Err("must be more than 0".to_owned()),
+        duration => Ok(duration),
+    }
+}
+
+fn octal(text: &str) -> Result<u32, String> {
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    match u32::from_str_radix(text, 8) {
+        Ok(mode) if digits && mode <= 0o777 => Ok(mode),
+        Ok(_) | Err(_) => Err("must be permission bits in octal from 0 to 0777, such as 0660".to_owned()),
+    }
+}
+
+fn bytes(text: &str) -> Result<u64, String> {
+    let (number, unit) = match text.as_bytes().last() {
+        Some(b'K' | b'k') => (text.get(..text.len() - 1), 1 << 10),
+        Some(b'M' | b'm') => (text.get(..text.len() - 1), 1 << 20),
+        Some(b'G' | b'g') => (text.get(..text.len() - 1), 1 << 30),
+        Some(_) | None => (Some(text), 1_u64),
+    };
+    number
+        .filter(|number| number.bytes().all(|byte| byte.is_ascii_digit()))
+        .and_then(|number| number.parse::<u64>().ok())
+        .and_then(|number| number.checked_mul(unit))
+        .filter(|&number| i64::try_from(number).is_ok())
+        .ok_or_else(|| "must be a number of bytes, such as 0, 65536, 64K, 512M or 2G".to_owned())
+}

@@ -1,0 +1,147 @@
+//! Why there is no exit status.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+
+use sockexec_proto::{BadReply, Stream};
+
+/// Why a program could not be run to its end. What is shown says what to check.
+///
+/// A program that ran and failed is no error but an [`ExitStatus`](super::ExitStatus), and so is one that
+/// the daemon could not start (codes 125 to 127, with a line on standard error).
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Error {
+    /// The argument of this number (0 is the program) holds a NUL byte, which no program can be given.
+    InvalidArgument(usize),
+    /// There is no daemon to be reached at this path.
+    Connect(PathBuf, io::Error),
+    /// The daemon's reply breaks the protocol: what is wrong, and at which byte of the reply.
+    Protocol(BadReply),
+    /// The connection ended before the program's status, or in the middle of its output.
+    Lost {
+        /// Bytes of the reply that had come by then, framing included.
+        received: u64,
+        /// Whether it broke off within a pair, so that output is missing.
+        within_pair: bool,
+        /// What the connection ended with, if not with an end of file.
+        source: Option<io::Error>,
+    },
+    /// The time that [`Command::timeout`](super::Command::timeout) allows is over. The connection was closed,
+    /// so the daemon ends the program.
+    TimedOut,
+    /// [`Child::kill`](super::Child::kill) closed the connection, so the status was never told.
+    Killed,
+    /// What was to be the program's standard input cannot be read. The connection was closed.
+    Stdin(io::Error),
+    /// The program's output cannot be written to where it was to go; `BrokenPipe` if the reader is gone. The
+    /// connection was closed.
+    Output(Stream, io::Error),
+    /// Something that is needed on this side cannot be had; what.
+    Io(&'static str, io::Error),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::InvalidArgument(0) => f.write_str("the program's name holds a NUL byte"),
+            Self::InvalidArgument(number) => write!(f, "argument {number} holds a NUL byte"),
+            Self::Connect(path, error) => {
+                write!(f, "cannot connect to {}: {error}; {}", path.display(), advice(error))
+            }
+            Self::Protocol(fault) => write!(f, "the daemon's reply breaks the protocol: {fault}"),
+            Self::Lost { received, within_pair, source } => {
+                f.write_str("the daemon closed the connection ")?;
+                match (within_pair, received) {
+                    (true, _) => write!(f, "in the middle of its reply, after {received} bytes")?,
+                    (false, 0) => f.write_str("without an answer")?,
+                    (false, _) => f.write_str("before it told how the program ended")?,
+                }
+                match source {
+                    Some(error) => write!(f, ": {error}"),
+                    None => Ok(()),
+                }
+            }
+            Self::TimedOut => f.write_str("the program did not end in time"),
+            Self::Killed => f.write_str("the connection was closed to end the program"),
+            Self::Stdin(error) => write!(f, "cannot read standard input: {error}"),
+            Self::Output(Stream::Stdout, error) => write!(f, "cannot write to standard output: {error}"),
+            Self::Output(Stream::Stderr, error) => write!(f, "cannot write to standard error: {error}"),
+            Self::Io(what, error) => write!(f, "{what}: {error}"),
+        }
+    }
+}
+
+/// What to check when a connection is refused.
+fn advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::NotFound => "does the socket exist, and does a daemon (sockexec) run?",
+        io::ErrorKind::PermissionDenied => "may you write to the socket and search its directories?",
+        io::ErrorKind::ConnectionRefused => "the file exists, but does a daemon (sockexec) listen on it?",
+        _ => "does the socket exist, may you write to it, does a daemon (sockexec) listen on it?",
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Connect(_, error)
+            | Self::Stdin(error)
+            | Self::Output(_, error)
+            | Self::Io(_, error)
+            | Self::Lost { source: Some(error), .. } => Some(error),
+            Self::Protocol(fault) => Some(fault),
+            Self::InvalidArgument(_) | Self::Lost { source: None, .. } | Self::TimedOut | Self::Killed => None,
+        }
+    }
+}
+
+/// With the kind that fits best, for functions that return [`io::Error`].
+impl From<Error> for io::Error {
+    fn from(error: Error) -> Self {
+        let kind = match &error {
+            Error::InvalidArgument(_) => io::ErrorKind::InvalidInput,
+            Error::Protocol(_) => io::ErrorKind::InvalidData,
+            Error::Lost { .. } => io::ErrorKind::UnexpectedEof,
+            Error::TimedOut => io::ErrorKind::TimedOut,
+            Error::Killed => io::ErrorKind::ConnectionAborted,
+            Error::Connect(_, cause) | Error::Stdin(cause) | Error::Output(_, cause) | Error::Io(_, cause) => {
+                cause.kind()
+            }
+        };
+        Self::new(kind, error)
+    }
+}
+
+impl From<BadReply> for Error {
+    fn from(fault: BadReply) -> Self {
+        Self::Protocol(fault)
+    }
+}
+
+impl Error {
+    /// The same once more, for whoever asks a second time.
+    pub(super) fn again(&self) -> Self {
+        match self {
+            Self::InvalidArgument(number) => Self::InvalidArgument(*number),
+            Self::Connect(path, error) => Self::Connect(path.clone(), again(error)),
+            Self::Protocol(fault) => Self::Protocol(fault.clone()),
+            Self::Lost { received, within_pair, source } => {
+                Self::Lost { received: *received, within_pair: *within_pair, source: source.as_ref().map(again) }
+            }
+            Self::TimedOut => Self::TimedOut,
+            Self::Killed => Self::Killed,
+            Self::Stdin(error) => Self::Stdin(again(error)),
+            Self::Output(stream, error) => Self::Output(*stream, again(error)),
+            Self::Io(what, error) => Self::Io(what, again(error)),
+        }
+    }
+}
+
+fn again(error: &io::Error) -> io::Error {
+    match error.raw_os_error() {
+        Some(code) => io::Error::from_raw_os_error(code),
+        None => io::Error::new(error.kind(), error.to_string()),
+    }
+}

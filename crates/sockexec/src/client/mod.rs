@@ -1,0 +1,258 @@
+//! The client: runs programs through a daemon, in the manner of [`std::process`].
+//!
+//! | [`std::process`] | here | what differs |
+//! | --- | --- | --- |
+//! | [`Command::new`](std::process::Command::new) | [`Command::new`] | the daemon's socket comes first |
+//! | [`Stdio`](std::process::Stdio) | [`Stdio`] | this process reads and writes for the program, which never has the descriptors |
+//! | [`Child`](std::process::Child) | [`Child`] | the program ends when this process does; [`Child::kill`] closes the connection |
+//! | [`ExitStatus`](std::process::ExitStatus) | [`ExitStatus`] | `signal` without a trait |
+//! | [`io::Error`] | [`Error`] | typed; `?` turns it into an `io::Error` |
+//!
+//! It speaks version 1 of the protocol, as every daemon does, 3.1.1 included.
+#![forbid(unsafe_code)]
+
+mod child;
+mod descriptor;
+mod error;
+mod pump;
+mod socket;
+mod status;
+mod stdio;
+#[cfg(feature = "tokio")]
+pub mod tokio;
+mod wire;
+
+use std::ffi::{OsStr, OsString};
+use std::io::{self, Cursor};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use child::Pipes;
+use descriptor::Descriptor;
+use pump::{Bytes, Pump, Sink, Source};
+use stdio::{Channel, Kind};
+use wire::{Incoming, Outgoing};
+
+pub use child::{Child, ChildStderr, ChildStdin, ChildStdout};
+pub use error::Error;
+pub use sockexec_proto::{BadReply, Stream};
+pub use status::ExitStatus;
+pub use stdio::Stdio;
+
+/// What [`Command::output`] returns, as [`std::process::Output`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Output {
+    /// How the program ended.
+    pub status: ExitStatus,
+    /// All that it wrote to standard output; empty if that went elsewhere.
+    pub stdout: Vec<u8>,
+    /// All that it wrote to standard error; empty if that went elsewhere.
+    pub stderr: Vec<u8>,
+}
+
+/// A program to be run by a daemon, as [`std::process::Command`]. It can be run more than once.
+///
+/// The program has the daemon's user, environment and working directory. Its name is looked up in the
+/// daemon's `PATH`, unless there is a slash in it.
+#[derive(Debug)]
+pub struct Command {
+    socket: PathBuf,
+    argv: Vec<OsString>,
+    stdin: Option<Input>,
+    stdout: Option<Stdio>,
+    stderr: Option<Stdio>,
+    timeout: Option<Duration>,
+}
+
+#[derive(Debug)]
+enum Input {
+    Stdio(Stdio),
+    Bytes(Bytes),
+}
+
+/// What a stream is when nothing was said, as the standard library has it.
+#[derive(Debug, Clone, Copy)]
+enum Run {
+    Output,
+    Status,
+    Spawn,
+}
+
+impl Run {
+    const fn stdin(self) -> &'static Kind {
+        match self {
+            Self::Output => &Kind::Null,
+            Self::Status | Self::Spawn => &Kind::Inherit,
+        }
+    }
+
+    const fn output(self) -> &'static Kind {
+        match self {
+            Self::Output => &Kind::Piped,
+            Self::Status | Self::Spawn => &Kind::Inherit,
+        }
+    }
+}
+
+impl Command {
+    /// The program `program`, to be run by the daemon that listens on `socket`.
+    pub fn new(socket: impl AsRef<Path>, program: impl AsRef<OsStr>) -> Self {
+        Self {
+            socket: socket.as_ref().to_owned(),
+            argv: vec![program.as_ref().to_owned()],
+            stdin: None,
+            stdout: None,
+            stderr: None,
+            timeout: None,
+        }
+    }
+
+    /// Adds an argument.
+    pub fn arg(&mut self, argument: impl AsRef<OsStr>) -> &mut Self {
+        self.argv.push(argument.as_ref().to_owned());
+        self
+    }
+
+    /// Adds arguments.
+    pub fn args<A: AsRef<OsStr>>(&mut self, arguments: impl IntoIterator<Item = A>) -> &mut Self {
+        self.argv.extend(arguments.into_iter().map(|argument| argument.as_ref().to_owned()));
+        self
+    }
+
+    /// Where standard input comes from. Default: nothing for [`output`](Self::output), this process's own
+    /// for [`status`](Self::status) and [`spawn`](Self::spawn).
+    pub fn stdin(&mut self, stdin: impl Into<Stdio>) -> &mut Self {
+        self.stdin = Some(Input::Stdio(stdin.into()));
+        self
+    }
+
+    /// Standard input is these bytes. (The standard library has no such thing; here nobody has to feed a
+    /// pipe, so that [`output`](Self::output) can do it.)
+    pub fn stdin_bytes(&mut self, bytes: impl Into<Vec<u8>>) -> &mut Self {
+        // Not a `Stdio`, which could be given to `stdout` as well, where it means nothing.
+        self.stdin = Some(Input::Bytes(Bytes(Arc::new(bytes.into()))));
+        self
+    }
+
+    /// Where standard output goes. Default: collected for [`output`](Self::output), this process's own
+    /// for [`status`](Self::status) and [`spawn`](Self::spawn).
+    pub fn stdout(&mut self, stdout: impl Into<Stdio>) -> &mut Self {
+        self.stdout = Some(stdout.into());
+        self
+    }
+
+    /// Where standard error goes. Default: as for [`stdout`](Self::stdout).
+    pub fn stderr(&mut self, stderr: impl Into<Stdio>) -> &mut Self {
+        self.stderr = Some(stderr.into());
+        self
+    }
+
+    /// The longest that a run may last, from the attempt to connect to the program's end; then the connection
+    /// is closed, so the daemon ends the program, and the result is [`Error::TimedOut`]. `None`: no limit but
+    /// the daemon's own. Default `None`.
+    pub fn timeout(&mut self, timeout: Option<Duration>) -> &mut Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// Runs the program to its end and collects its output.
+    ///
+    /// # Errors
+    /// Why there is no status. What the program had written by then is lost; [`spawn`](Self::spawn) it to
+    /// have that.
+    pub fn output(&mut self) -> Result<Output, Error> {
+        let mut pump = self.pump(Run::Output)?;
+        let status = pump.run()?;
+        Ok(Output { status, stdout: pump.stdout.into_bytes(), stderr: pump.stderr.into_bytes() })
+    }
+
+    /// Runs the program to its end.
+    ///
+    /// # Errors
+    /// Why there is no status.
+    pub fn status(&mut self) -> Result<ExitStatus, Error> {
+        self.pump(Run::Status)?.run()
+    }
+
+    /// Starts the program. That it could not be started shows in its status, like anything that the daemon
+    /// tells.
+    ///
+    /// # Errors
+    /// Without a connection, a pipe or a thread nothing was started.
+    pub fn spawn(&mut self) -> Result<Child, Error> {
+        let mut pump = self.pump(Run::Spawn)?;
+        let mut pipes = Pipes::default();
+        self.pipe(&mut pump, &mut pipes).map_err(|error| Error::Io("cannot make a pipe", error))?;
+        Child::start(pump, pipes)
+    }
+
+    /// Connects, with everything else ready, so that the program is not started in vain.
+    fn pump(&self, run: Run) -> Result<Pump, Error> {
+        self.check_arguments()?;
+        let deadline = self.deadline();
+        let source = self.source(run).map_err(Error::Stdin)?;
+        let stdout = sink(self.stdout.as_ref(), run, Channel::Stdout).map_err(|e| Error::Output(Stream::Stdout, e))?;
+        let stderr = sink(self.stderr.as_ref(), run, Channel::Stderr).map_err(|e| Error::Output(Stream::Stderr, e))?;
+        Ok(Pump {
+            socket: socket::connect(&self.socket, deadline)?,
+            outgoing: Outgoing::new(&self.argv),
+            source,
+            stdout,
+            stderr,
+            deadline,
+            kill: None,
+            incoming: Incoming::new(),
+            blocked: None,
+        })
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        self.timeout.and_then(|timeout| Instant::now().checked_add(timeout))
+    }
+
+    fn check_arguments(&self) -> Result<(), Error> {
+        match self.argv.iter().position(|argument| argument.as_bytes().contains(&0)) {
+            Some(number) => Err(Error::InvalidArgument(number)),
+            None => Ok(()),
+        }
+    }
+
+    fn source(&self, run: Run) -> io::Result<Source> {
+        let kind = match &self.stdin {
+            Some(Input::Bytes(bytes)) => return Ok(Source::Memory(Cursor::new(bytes.clone()))),
+            Some(Input::Stdio(stdio)) => &stdio.0,
+            None => run.stdin(),
+        };
+        Ok(kind.descriptor(Channel::Stdin)?.map_or(Source::Nothing, Source::Descriptor))
+    }
+
+    /// Makes the pipes that a [`Child`] is to have.
+    fn pipe(&self, pump: &mut Pump, pipes: &mut Pipes) -> io::Result<()> {
+        if let Some(Input::Stdio(Stdio(Kind::Piped))) = &self.stdin {
+            let (reader, writer) = io::pipe()?;
+            pump.source = Source::Descriptor(Descriptor::own(reader.into())?);
+            pipes.stdin = Some(writer);
+        }
+        for (stdio, sink, end) in
+            [(&self.stdout, &mut pump.stdout, &mut pipes.stdout), (&self.stderr, &mut pump.stderr, &mut pipes.stderr)]
+        {
+            if let Some(Stdio(Kind::Piped)) = stdio {
+                let (reader, writer) = io::pipe()?;
+                *sink = Sink::Descriptor(Descriptor::own(writer.into())?);
+                *end = Some(reader);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Where a stream goes, but for the pipes of a [`Child`].
+fn sink(stdio: Option<&Stdio>, run: Run, channel: Channel) -> io::Result<Sink> {
+    let kind = stdio.map_or(run.output(), |stdio| &stdio.0);
+    match (run, kind) {
+        (Run::Output, Kind::Piped) => Ok(Sink::Memory(Vec::new())),
+        (_, kind) => Ok(kind.descriptor(channel)?.map_or(Sink::Nothing, Sink::Descriptor)),
+    }
+}

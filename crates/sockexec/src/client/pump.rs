@@ -1,0 +1,291 @@
+//! Moves standard input to the daemon and output from it, both at the same time, on one thread.
+//!
+//! Memory is bounded: one piece of standard input is read when the one before it was sent, one of
+//! the reply when the one before it was written. So a program that does not read stops whoever
+//! feeds its standard input, a reader of output that stops is felt by the program, and neither of
+//! the two holds up the other.
+
+use std::io::{self, Read as _};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::time::Instant;
+
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::io::Errno;
+use rustix::net::RecvFlags;
+use sockexec_proto::Stream;
+
+use super::child::KillReceiver;
+use super::descriptor::{Descriptor, NO_SIGNAL};
+use super::wire::{Incoming, Outgoing};
+use super::{Error, ExitStatus};
+
+/// Bytes in memory that may be needed again for another run.
+#[derive(Debug, Clone)]
+pub(super) struct Bytes(pub(super) Arc<Vec<u8>>);
+
+impl AsRef<[u8]> for Bytes {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// Where standard input comes from.
+#[derive(Debug)]
+pub(super) enum Source {
+    Nothing,
+    Memory(io::Cursor<Bytes>),
+    Descriptor(Descriptor),
+}
+
+/// Where a stream of output goes.
+#[derive(Debug)]
+pub(super) enum Sink {
+    Nothing,
+    Memory(Vec<u8>),
+    Descriptor(Descriptor),
+}
+
+impl Sink {
+    fn write(&mut self, bytes: &[u8], ready: bool) -> io::Result<usize> {
+        match self {
+            Self::Nothing => Ok(bytes.len()),
+            Self::Memory(kept) => {
+                kept.extend_from_slice(bytes);
+                Ok(bytes.len())
+            }
+            Self::Descriptor(descriptor) => match descriptor.write(bytes, ready) {
+                Ok(0) => Err(io::ErrorKind::WriteZero.into()),
+                other => other,
+            },
+        }
+    }
+
+    const fn descriptor(&self) -> Option<&Descriptor> {
+        match self {
+            Self::Descriptor(descriptor) => Some(descriptor),
+            Self::Nothing | Self::Memory(_) => None,
+        }
+    }
+
+    /// What was kept in memory.
+    pub(super) fn into_bytes(self) -> Vec<u8> {
+        match self {
+            Self::Memory(kept) => kept,
+            Self::Nothing | Self::Descriptor(_) => Vec::new(),
+        }
+    }
+}
+
+/// What poll(2) said; a hang-up or an error counts, as the next call on the descriptor tells it.
+#[derive(Debug, Clone, Copy)]
+#[expect(clippy::struct_excessive_bools, reason = "one for each descriptor that is waited for")]
+struct Ready {
+    kill: bool,
+    socket: bool,
+    source: bool,
+    sink: bool,
+}
+
+/// One program's run.
+#[derive(Debug)]
+pub(super) struct Pump {
+    pub(super) socket: UnixStream,
+    pub(super) outgoing: Outgoing,
+    pub(super) source: Source,
+    pub(super) stdout: Sink,
+    pub(super) stderr: Sink,
+    pub(super) deadline: Option<Instant>,
+    /// How a [`Child`](super::Child) gives orders.
+    pub(super) kill: Option<KillReceiver>,
+    pub(super) incoming: Incoming,
+    /// The stream whose sink had no room.
+    pub(super) blocked: Option<Stream>,
+}
+
+impl Pump {
+    /// Runs until the daemon has ended the connection. Dropped, the pump closes it.
+    pub(super) fn run(&mut self) -> Result<ExitStatus, Error> {
+        if matches!(self.source, Source::Nothing) {
+            // With the request, so that the daemon reads both at once.
+            self.outgoing.put_end();
+        }
+        self.send()?;
+        loop {
+            let ready = self.wait()?;
+            if ready.kill {
+                self.obey()?;
+            }
+            self.fill(ready.source)?;
+            self.send()?;
+            if ready.socket && self.blocked.is_none() {
+                if let Some(end) = self.receive()? {
+                    return end;
+                }
+                self.deliver(false)?;
+            } else if ready.sink {
+                self.deliver(true)?;
+            }
+        }
+    }
+
+    /// Waits until something can be done.
+    fn wait(&self) -> Result<Ready, Error> {
+        let watched: [Option<(BorrowedFd<'_>, PollFlags)>; 4] = [
+            self.kill.as_ref().map(|kill| (kill.as_fd(), PollFlags::IN)),
+            self.socket_interest().map(|interest| (self.socket.as_fd(), interest)),
+            self.wanted_source().map(|source| (source.as_fd(), PollFlags::IN)),
+            self.blocked_sink().map(|sink| (sink.as_fd(), PollFlags::OUT)),
+        ];
+        let mut fds: Vec<PollFd<'_>> =
+            watched.iter().flatten().map(|(fd, interest)| PollFd::from_borrowed_fd(*fd, *interest)).collect();
+        loop {
+            let timeout = self.time_left()?;
+            match rustix::event::poll(&mut fds, timeout.as_ref()) {
+                // Of the time-out: how much is left is looked up above.
+                Ok(0) | Err(Errno::INTR) => {}
+                Ok(_) => break,
+                Err(error) => return Err(Error::Io("cannot wait for input and output", error.into())),
+            }
+        }
+        let mut answers = fds.iter().map(|fd| !fd.revents().is_empty());
+        let [kill, socket, source, sink] =
+            watched.map(|watched| watched.is_some() && answers.next().unwrap_or_default());
+        Ok(Ready { kill, socket, source, sink })
+    }
+
+    /// `None`: nothing is wanted of the socket; it is left out, as its hang-up would be told again and again.
+    fn socket_interest(&self) -> Option<PollFlags> {
+        let mut interest = PollFlags::empty();
+        if self.has_to_send() {
+            interest |= PollFlags::OUT;
+        }
+        if self.blocked.is_none() {
+            interest |= PollFlags::IN;
+        }
+        (!interest.is_empty()).then_some(interest)
+    }
+
+    fn has_to_send(&self) -> bool {
+        !self.outgoing.is_empty() || matches!(self.source, Source::Memory(_))
+    }
+
+    fn wanted_source(&self) -> Option<&Descriptor> {
+        match &self.source {
+            Source::Descriptor(descriptor) if self.outgoing.is_empty() => Some(descriptor),
+            Source::Descriptor(_) | Source::Nothing | Source::Memory(_) => None,
+        }
+    }
+
+    fn blocked_sink(&self) -> Option<&Descriptor> {
+        match self.blocked? {
+            Stream::Stdout => self.stdout.descriptor(),
+            Stream::Stderr => self.stderr.descriptor(),
+        }
+    }
+
+    fn time_left(&self) -> Result<Option<Timespec>, Error> {
+        let Some(deadline) = self.deadline else { return Ok(None) };
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(Error::TimedOut);
+        }
+        // A time beyond what the system counts is no limit.
+        Ok(Timespec::try_from(left).ok())
+    }
+
+    /// The [`Child`](super::Child) was told to kill, or is gone.
+    fn obey(&mut self) -> Result<(), Error> {
+        if self.kill.as_ref().is_some_and(KillReceiver::was_sent) {
+            return Err(Error::Killed);
+        }
+        self.kill = None;
+        Ok(())
+    }
+
+    /// Reads a piece of standard input if the one before it was sent.
+    fn fill(&mut self, ready: bool) -> Result<(), Error> {
+        if !self.outgoing.is_empty() {
+            return Ok(());
+        }
+        let read = match &mut self.source {
+            Source::Memory(bytes) => bytes.read(self.outgoing.space()),
+            Source::Descriptor(descriptor) if ready => descriptor.read(self.outgoing.space(), ready),
+            Source::Descriptor(_) | Source::Nothing => return Ok(()),
+        };
+        match read {
+            Ok(n) => {
+                self.outgoing.put(n);
+                if n == 0 {
+                    self.source = Source::Nothing;
+                }
+                Ok(())
+            }
+            Err(error) if is_transient(&error) => Ok(()),
+            Err(error) => Err(Error::Stdin(error)),
+        }
+    }
+
+    fn send(&mut self) -> Result<(), Error> {
+        if self.outgoing.is_empty() {
+            return Ok(());
+        }
+        match rustix::net::send(&self.socket, self.outgoing.pending(), NO_SIGNAL) {
+            Ok(n) => self.outgoing.sent(n),
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            // The daemon takes no more: the program has ended, and the reply that tells so can still be read.
+            Err(Errno::PIPE | Errno::CONNRESET) => {
+                self.outgoing.clear();
+                self.source = Source::Nothing;
+            }
+            Err(error) => return Err(Error::Io("cannot send to the daemon", error.into())),
+        }
+        Ok(())
+    }
+
+    /// Reads a piece of the reply; what came of it all, if that is the end.
+    fn receive(&mut self) -> Result<Option<Result<ExitStatus, Error>>, Error> {
+        match rustix::net::recv(&self.socket, self.incoming.space(), RecvFlags::empty()) {
+            Ok((0, _)) => Ok(Some(self.incoming.finish(None))),
+            Ok((n, _)) => {
+                self.incoming.put(n);
+                Ok(None)
+            }
+            Err(Errno::AGAIN | Errno::INTR) => Ok(None),
+            // What Linux tells, after all that was sent, if the daemon has closed with some of our bytes
+            // unread: 3.1.1 does so when a program ends while standard input still comes.
+            Err(error @ Errno::CONNRESET) => Ok(Some(self.incoming.finish(Some(error.into())))),
+            Err(error) => Err(Error::Io("cannot read from the daemon", error.into())),
+        }
+    }
+
+    /// Writes what has come to where it goes, as far as there is room; `ready`: in the sink that had none.
+    fn deliver(&mut self, mut ready: bool) -> Result<(), Error> {
+        self.blocked = None;
+        while let Some((stream, bytes)) = self.incoming.next()? {
+            let sink = match stream {
+                Stream::Stdout => &mut self.stdout,
+                Stream::Stderr => &mut self.stderr,
+            };
+            match sink.write(bytes, ready) {
+                Ok(n) => {
+                    self.incoming.consume(n);
+                    // What poll said is used up.
+                    ready = false;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.blocked = Some(stream);
+                    break;
+                }
+                Err(error) => return Err(Error::Output(stream, error)),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_transient(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+}

@@ -1,0 +1,63 @@
+//! The connection to the daemon.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Instant;
+
+use rustix::io::Errno;
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketType};
+
+use super::Error;
+
+/// Connects; waits for as long as the daemon has no room in its backlog, but not beyond the deadline.
+pub(super) fn connect(path: &Path, deadline: Option<Instant>) -> Result<UnixStream, Error> {
+    let socket = open(path, deadline).map_err(|errno| match errno {
+        // unix(7): of a socket that waits, only when its time to send is over.
+        Errno::AGAIN if deadline.is_some() => Error::TimedOut,
+        errno => Error::Connect(path.to_owned(), errno.into()),
+    })?;
+    let socket = UnixStream::from(socket);
+    set_nonblocking(&socket)?;
+    Ok(socket)
+}
+
+fn open(path: &Path, deadline: Option<Instant>) -> Result<OwnedFd, Errno> {
+    let address = SocketAddrUnix::new(path)?;
+    let socket = close_on_exec_socket()?;
+    loop {
+        if let Some(deadline) = deadline {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(Errno::AGAIN);
+            }
+            set_socket_timeout(&socket, Timeout::Send, Some(left))?;
+        }
+        // A UNIX socket whose connect was interrupted is not connected, and can be tried again.
+        match rustix::net::connect(&socket, &address) {
+            Err(Errno::INTR) => {}
+            other => return other.map(|()| socket),
+        }
+    }
+}
+
+/// So that no program that this process starts holds the connection open.
+fn close_on_exec_socket() -> Result<OwnedFd, Errno> {
+    #[cfg(not(target_vendor = "apple"))]
+    {
+        let flags = rustix::net::SocketFlags::CLOEXEC;
+        rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
+    }
+    #[cfg(target_vendor = "apple")]
+    {
+        let socket = rustix::net::socket(AddressFamily::UNIX, SocketType::STREAM, None)?;
+        rustix::io::fcntl_setfd(&socket, rustix::io::FdFlags::CLOEXEC)?;
+        Ok(socket)
+    }
+}
+
+fn set_nonblocking(socket: &UnixStream) -> Result<(), Error> {
+    socket.set_nonblocking(true).map_err(|error: io::Error| Error::Io("cannot set up the connection", error))
+}

@@ -1,0 +1,165 @@
+//! How a program ended.
+
+use std::fmt;
+
+use rustix::process::Signal;
+use sockexec_proto::{Exit, Signal as Told};
+
+/// How a program ended: with an exit code, or by a signal.
+///
+/// Like [`std::process::ExitStatus`] on UNIX, less what the protocol does not tell (whether a core was
+/// dumped). Codes 125, 126 and 127 may be the daemon's, which then says why on standard error: it could
+/// not start the program, the program is not executable, or was not found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ExitStatus(Ending);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Ending {
+    Code(u8),
+    /// `None`: by a signal whose name has no number here.
+    Signal(Option<i32>),
+}
+
+impl ExitStatus {
+    pub(super) fn new(exit: &Exit) -> Self {
+        Self(match exit {
+            Exit::Code(code) => Ending::Code(*code),
+            Exit::Signal(Told::Number(number)) => Ending::Signal(Some(*number)),
+            Exit::Signal(Told::Name(name)) => Ending::Signal(number(name)),
+        })
+    }
+
+    /// Whether the program exited with code 0.
+    #[must_use]
+    pub const fn success(self) -> bool {
+        matches!(self.0, Ending::Code(0))
+    }
+
+    /// The exit code, 0 to 255; `None` if a signal ended the program.
+    #[must_use]
+    pub const fn code(self) -> Option<i32> {
+        match self.0 {
+            Ending::Code(code) => Some(code as i32),
+            Ending::Signal(_) => None,
+        }
+    }
+
+    /// The number of the signal that ended the program; `None` if it exited with a code.
+    ///
+    /// sockexec 3.1.1 tells a name, and for a signal that it does not know (a real-time signal) `???`:
+    /// then this is `None`, as [`code`](Self::code) is.
+    #[must_use]
+    pub const fn signal(self) -> Option<i32> {
+        match self.0 {
+            Ending::Code(_) => None,
+            Ending::Signal(number) => number,
+        }
+    }
+}
+
+/// As the standard library has it: `exit status: 1`, `signal: 15 (SIGTERM)`.
+impl fmt::Display for ExitStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Ending::Code(code) => write!(f, "exit status: {code}"),
+            Ending::Signal(None) => f.write_str("signal: unknown"),
+            Ending::Signal(Some(number)) => match name(number) {
+                Some(name) => write!(f, "signal: {number} (SIG{name})"),
+                None => write!(f, "signal: {number}"),
+            },
+        }
+    }
+}
+
+/// The first name of a number is the one to show. Which of two 3.1.1 tells depends on how it was built.
+const SIGNALS: &[(&str, Signal)] = &[
+    ("HUP", Signal::HUP),
+    ("INT", Signal::INT),
+    ("QUIT", Signal::QUIT),
+    ("ILL", Signal::ILL),
+    ("TRAP", Signal::TRAP),
+    ("ABRT", Signal::ABORT),
+    ("IOT", Signal::ABORT),
+    ("BUS", Signal::BUS),
+    ("FPE", Signal::FPE),
+    ("KILL", Signal::KILL),
+    ("USR1", Signal::USR1),
+    ("SEGV", Signal::SEGV),
+    ("USR2", Signal::USR2),
+    ("PIPE", Signal::PIPE),
+    ("ALRM", Signal::ALARM),
+    ("TERM", Signal::TERM),
+    ("CHLD", Signal::CHILD),
+    ("CLD", Signal::CHILD),
+    ("CONT", Signal::CONT),
+    ("STOP", Signal::STOP),
+    ("TSTP", Signal::TSTP),
+    ("TTIN", Signal::TTIN),
+    ("TTOU", Signal::TTOU),
+    ("URG", Signal::URG),
+    ("XCPU", Signal::XCPU),
+    ("XFSZ", Signal::XFSZ),
+    ("VTALRM", Signal::VTALARM),
+    ("PROF", Signal::PROF),
+    ("WINCH", Signal::WINCH),
+    ("IO", Signal::IO),
+    ("POLL", Signal::IO),
+    ("SYS", Signal::SYS),
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    ("STKFLT", Signal::STKFLT),
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    ("PWR", Signal::POWER),
+];
+
+fn number(name: &[u8]) -> Option<i32> {
+    SIGNALS.iter().find(|(known, _)| known.as_bytes() == name).map(|(_, signal)| signal.as_raw())
+}
+
+fn name(number: i32) -> Option<&'static str> {
+    SIGNALS.iter().find(|(_, signal)| signal.as_raw() == number).map(|&(name, _)| name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_and_signals() {
+        let zero = ExitStatus::new(&Exit::Code(0));
+        assert!(zero.success());
+        assert_eq!((zero.code(), zero.signal(), zero.to_string()), (Some(0), None, "exit status: 0".to_owned()));
+        let last = ExitStatus::new(&Exit::Code(255));
+        assert!(!last.success());
+        assert_eq!((last.code(), last.signal()), (Some(255), None));
+        let term = ExitStatus::new(&Exit::Signal(Told::Number(15)));
+        assert!(!term.success());
+        assert_eq!((term.code(), term.signal()), (None, Some(15)));
+        assert_eq!(term.to_string(), "signal: 15 (SIGTERM)");
+    }
+
+    /// What the standard library prints, number by number.
+    #[test]
+    fn shown_as_the_standard_library_does() {
+        use std::os::unix::process::ExitStatusExt as _;
+        for code in 0..=255_u8 {
+            let std = std::process::ExitStatus::from_raw(i32::from(code) << 8);
+            assert_eq!(ExitStatus::new(&Exit::Code(code)).to_string(), std.to_string());
+        }
+        for number in (1..=15).chain([24, 25, 26, 27, 31]) {
+            let std = std::process::ExitStatus::from_raw(number);
+            assert_eq!(ExitStatus::new(&Exit::Signal(Told::Number(number))).to_string(), std.to_string());
+        }
+    }
+
+    #[test]
+    fn names_of_3_1_1() {
+        let told = |name: &str| ExitStatus::new(&Exit::Signal(Told::Name(name.as_bytes().to_vec())));
+        for (name, number) in [("TERM", 15), ("KILL", 9), ("IOT", 6), ("ABRT", 6), ("SEGV", 11), ("HUP", 1)] {
+            assert_eq!(told(name).signal(), Some(number), "{name}");
+        }
+        let unknown = told("???");
+        assert!(!unknown.success());
+        assert_eq!((unknown.code(), unknown.signal()), (None, None));
+        assert_eq!(unknown.to_string(), "signal: unknown");
+    }
+}

@@ -1,0 +1,95 @@
+//! Where the streams of a program come from and go to.
+
+use std::fs::File;
+use std::io::{self, PipeReader, PipeWriter};
+use std::os::fd::{AsFd, OwnedFd};
+
+use super::child::{ChildStderr, ChildStdin, ChildStdout};
+use super::descriptor::Descriptor;
+
+/// Where a stream of a program comes from or goes to, as [`std::process::Stdio`].
+///
+/// The program runs in the daemon and never has these descriptors themselves: this process reads and
+/// writes them for it. They are duplicated, not changed: they stay blocking for whoever shares them.
+#[derive(Debug)]
+pub struct Stdio(pub(super) Kind);
+
+#[derive(Debug)]
+pub(super) enum Kind {
+    Null,
+    Piped,
+    Inherit,
+    Descriptor(OwnedFd),
+}
+
+impl Stdio {
+    /// Nothing: standard input is at its end from the start, output is read and dropped.
+    #[must_use]
+    pub const fn null() -> Self {
+        Self(Kind::Null)
+    }
+
+    /// A pipe: an end in [`Child`](super::Child), or for [`Command::output`](super::Command::output) what is
+    /// collected. With [`Command::status`](super::Command::status), where nobody has the other end, it is the
+    /// same as [`Stdio::null`].
+    #[must_use]
+    pub const fn piped() -> Self {
+        Self(Kind::Piped)
+    }
+
+    /// The same stream of this process.
+    #[must_use]
+    pub const fn inherit() -> Self {
+        Self(Kind::Inherit)
+    }
+}
+
+/// Of the three streams, which one.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Channel {
+    Stdin,
+    Stdout,
+    Stderr,
+}
+
+impl Kind {
+    /// The descriptor that is meant, duplicated; `None` for those that mean none.
+    pub(super) fn open(&self, channel: Channel) -> io::Result<Option<OwnedFd>> {
+        match (self, channel) {
+            (Self::Null | Self::Piped, _) => Ok(None),
+            (Self::Descriptor(fd), _) => fd.try_clone().map(Some),
+            (Self::Inherit, Channel::Stdin) => io::stdin().as_fd().try_clone_to_owned().map(Some),
+            (Self::Inherit, Channel::Stdout) => io::stdout().as_fd().try_clone_to_owned().map(Some),
+            (Self::Inherit, Channel::Stderr) => io::stderr().as_fd().try_clone_to_owned().map(Some),
+        }
+    }
+
+    /// As [`Kind::open`], ready to be read or written without waiting.
+    pub(super) fn descriptor(&self, channel: Channel) -> io::Result<Option<Descriptor>> {
+        Ok(self.open(channel)?.map(Descriptor::shared))
+    }
+}
+
+macro_rules! from_descriptor {
+    ($($type:ty)*) => {$(
+        impl From<$type> for Stdio {
+            fn from(from: $type) -> Self {
+                Self(Kind::Descriptor(from.into()))
+            }
+        }
+    )*};
+}
+
+from_descriptor! {
+    OwnedFd
+    File
+    PipeReader
+    PipeWriter
+    std::os::unix::net::UnixStream
+    std::process::ChildStdin
+    std::process::ChildStdout
+    std::process::ChildStderr
+    ChildStdin
+    ChildStdout
+    ChildStderr
+}

@@ -1,0 +1,553 @@
+//! One connection: carries out what its [`Session`] asks, and tells it what happens.
+
+mod describe;
+
+use std::cell::RefCell;
+use std::ffi::CString;
+use std::net::Shutdown;
+use std::time::Duration;
+
+use mio::event::Event;
+use mio::net::UnixStream;
+use mio::{Interest, Registry};
+use sockexec_proto::Stream;
+
+use self::describe::{Credentials, Ended, Seconds, quote};
+use super::child::{self, Child};
+use super::outbox::{Flush, Outbox};
+use super::scratch::{CHUNK, Scratch};
+use super::token::{Source, token};
+use crate::engine::{Action, Limits, Session, Step, Time, at_most};
+use crate::sys::group::Occupancy;
+use crate::sys::socket::Peer;
+use crate::sys::spawn::Spawner;
+use crate::sys::transfer::{self, Moved};
+
+/// How many chunks or frames one stream may move before the others of the connection have their turn.
+const CHUNKS_A_ROUND: usize = 8;
+
+/// How many rounds a connection may go before other connections have their turn.
+const ROUNDS_A_TURN: usize = 4;
+
+/// Payloads from this size on are sent from where they were read; smaller ones are gathered.
+const DIRECT: usize = 16 << 10;
+
+/// How much of what a client sends after its reply is dropped at once before its socket is closed.
+const FINAL_DRAIN: usize = 16 * CHUNK;
+
+/// How soon to look again whether the leader has exited, where no descriptor tells (before Linux 5.3,
+/// or none is to be had); doubled each time up to the maximum.
+const FIRST_EXIT_RETRY: Duration = Duration::from_millis(1);
+const MAX_EXIT_RETRY: Duration = Duration::from_millis(64);
+
+/// What a connection needs of the daemon while it is served.
+#[derive(Clone, Copy)]
+pub(crate) struct Context<'a> {
+    pub(crate) registry: &'a Registry,
+    pub(crate) spawner: &'a RefCell<Spawner>,
+    pub(crate) now: Time,
+}
+
+/// A connection, from `accept(2)` until its client is gone and its program's group is done.
+#[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own; which go together is told by enums")]
+pub(crate) struct Connection {
+    /// Counted from 1 over the daemon's life.
+    number: u64,
+    slot: usize,
+    peer: Option<Peer>,
+    accepted: Time,
+    /// None: closed.
+    socket: Option<UnixStream>,
+    readable: bool,
+    writable: bool,
+    session: Session,
+    /// Bytes of the client that nothing could be done with yet: at most a chunk.
+    inbox: Vec<u8>,
+    outbox: Outbox,
+    /// The sending side is to be ended when the outbox is empty.
+    finishing: bool,
+    child: Option<Child>,
+    /// The leader may have exited: nothing has said otherwise since.
+    exit_ready: bool,
+    /// When to look again, and how much later the next time, where no descriptor tells of the exit.
+    exit_retry: Option<(Time, Duration)>,
+    label: String,
+    received: u64,
+    sent: u64,
+    /// Grows with everything that is done, so that it shows when nothing more can be.
+    activity: u64,
+}
+
+impl Connection {
+    pub(crate) fn new(
+        number: u64,
+        slot: usize,
+        socket: UnixStream,
+        peer: Option<Peer>,
+        limits: Limits,
+        outbox: Outbox,
+        now: Time,
+    ) -> Self {
+        log::debug!("connection {number}: accepted{}", Credentials(peer));
+        Self {
+            number,
+            slot,
+            peer,
+            accepted: now,
+            socket: Some(socket),
+            readable: true,
+            writable: true,
+            session: Session::new(limits, now),
+            inbox: Vec::new(),
+            outbox,
+            finishing: false,
+            child: None,
+            exit_ready: true,
+            exit_retry: None,
+            label: String::new(),
+            received: 0,
+            sent: 0,
+            activity: 0,
+        }
+    }
+
+    /// Asks to be told of what happens on the socket.
+    pub(crate) fn register(&mut self, registry: &Registry) -> std::io::Result<()> {
+        match &mut self.socket {
+            Some(socket) => {
+                registry.register(socket, token(self.slot, Source::Client), Interest::READABLE | Interest::WRITABLE)
+            }
+            None => Ok(()),
+        }
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        self.session.is_over()
+    }
+
+    pub(crate) fn holds_slot(&self) -> bool {
+        self.session.holds_slot()
+    }
+
+    pub(crate) fn next_timer(&self) -> Option<Time> {
+        let retry = self.exit_retry.map(|(at, _)| at);
+        self.session.next_timer().into_iter().chain(retry).min()
+    }
+
+    /// Notes what `event` tells of `source`.
+    pub(crate) fn note(&mut self, now: Time, source: Source, event: &Event) {
+        let ready = child::is_readiness(event);
+        match source {
+            Source::Client => {
+                self.readable |= event.is_readable() || event.is_read_closed();
+                self.writable |= event.is_writable();
+                // HUP: both directions are closed, which a half-close is not.
+                if event.is_write_closed() || event.is_error() {
+                    if self.socket.is_some() {
+                        log::debug!("connection {}: client gone", self.number);
+                    }
+                    self.session.client_gone(now);
+                }
+            }
+            Source::Stdin => self.note_pipe(ready, |child| child.stdin.as_mut()),
+            Source::Stdout => self.note_pipe(ready, |child| child.stdout.as_mut()),
+            Source::Stderr => self.note_pipe(ready, |child| child.stderr.as_mut()),
+            Source::Exit => self.exit_ready = true,
+        }
+    }
+
+    fn note_pipe(&mut self, ready: bool, pipe: impl FnOnce(&mut Child) -> Option<&mut child::Pipe>) {
+        if let Some(pipe) = self.child.as_mut().and_then(pipe) {
+            pipe.ready |= ready;
+        }
+    }
+
+    pub(crate) fn tick(&mut self, now: Time) {
+        if self.exit_retry.is_some_and(|(at, _)| at <= now) {
+            self.exit_ready = true;
+        }
+        self.session.tick(now);
+    }
+
+    pub(crate) fn shut_down(&mut self, now: Time, at_once: bool) {
+        if at_once {
+            self.session.shut_down_now(now);
+        } else {
+            self.session.shut_down(now);
+        }
+    }
+
+    /// Does what can be done without waiting, within a turn's share; true: there is more.
+    pub(crate) fn serve(&mut self, cx: &Context<'_>, scratch: &mut Scratch) -> bool {
+        for _ in 0..ROUNDS_A_TURN {
+            let before = self.activity;
+            self.perform(cx);
+            self.pump_request(cx, scratch);
+            self.pump_output(cx, scratch, Stream::Stdout);
+            self.pump_output(cx, scratch, Stream::Stderr);
+            self.check_exit(cx);
+            self.perform(cx);
+            // Last, so that the end of the output, the exit pair and the end of the connection go out together.
+            self.flush(cx);
+            self.perform(cx);
+            if self.activity == before || self.is_over() {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Closes what is left; the connection is over.
+    pub(crate) fn close(mut self, cx: &Context<'_>) {
+        self.close_client(cx);
+        if let Some(child) = self.child.take() {
+            child.close(cx.registry);
+        }
+        log::debug!(
+            "connection {}: over after {}, {} bytes in, {} bytes out",
+            self.number,
+            Seconds(cx.now.saturating_sub(self.accepted)),
+            self.received,
+            self.sent
+        );
+    }
+
+    // The session's actions.
+
+    fn perform(&mut self, cx: &Context<'_>) {
+        while let Some(action) = self.session.next_action() {
+            self.activity += 1;
+            match action {
+                Action::Spawn(argv) => self.spawn(cx, argv),
+                Action::Send(bytes) => self.outbox.push(&bytes),
+                Action::Report(error) => log::debug!("connection {}: bad request: {error}", self.number),
+                Action::Finish => self.finishing = true,
+                Action::CloseClient => self.close_client(cx),
+                Action::CloseStdin
+                | Action::Terminate
+                | Action::Kill
+                | Action::Probe
+                | Action::DrainOutput
+                | Action::CloseOutput
+                | Action::Reap => self.perform_on_child(cx, &action),
+            }
+        }
+    }
+
+    fn perform_on_child(&mut self, cx: &Context<'_>, action: &Action) {
+        let Some(child) = &mut self.child else { return };
+        let leader = child.group.leader();
+        match action {
+            Action::CloseStdin => {
+                if let Some(pipe) = child.stdin.take() {
+                    pipe.close(cx.registry);
+                }
+            }
+            Action::Terminate => {
+                log::debug!("connection {}: TERM to the group of pid {leader}", self.number);
+                child.group.terminate();
+            }
+            Action::Kill => {
+                log::debug!("connection {}: KILL to the group of pid {leader}", self.number);
+                child.group.kill();
+            }
+            Action::Probe => match child.group.occupancy() {
+                Occupancy::Empty => self.session.group_is_empty(),
+                Occupancy::Occupied => {}
+                Occupancy::Unknowable => self.session.group_is_unknowable(),
+            },
+            Action::DrainOutput => {
+                log::debug!("connection {}: taking what is left of the output", self.number);
+                for pipe in [&mut child.stdout, &mut child.stderr].into_iter().flatten() {
+                    pipe.ready = true;
+                    pipe.left = Some(transfer::available(pipe.as_fd()));
+                }
+            }
+            Action::CloseOutput => {
+                for pipe in [child.stdout.take(), child.stderr.take()].into_iter().flatten() {
+                    pipe.close(cx.registry);
+                }
+            }
+            Action::Reap => child.group.reap(),
+            Action::Spawn(_) | Action::Send(_) | Action::Report(_) | Action::Finish | Action::CloseClient => {}
+        }
+    }
+
+    fn spawn(&mut self, cx: &Context<'_>, argv: Vec<CString>) {
+        self.label = quote(&argv);
+        match Child::start(&mut cx.spawner.borrow_mut(), argv) {
+            Ok(child) => {
+                log::debug!("connection {}: started pid {}: {}", self.number, child.group.leader(), self.label);
+                self.child = Some(child);
+                self.session.started(cx.now);
+            }
+            Err(error) => {
+                log::debug!("connection {}: cannot start {}: {}", self.number, self.label, error.reason);
+                self.session.start_failed(&error);
+            }
+        }
+    }
+
+    fn close_client(&mut self, cx: &Context<'_>) {
+        let Some(mut socket) = self.socket.take() else { return };
+        // A socket that is closed with unread bytes resets the connection, and the client may lose the end
+        // of its reply (unix(7) and tcp(7) alike).
+        let mut buffer = [0; 4096];
+        let mut dropped = 0;
+        while dropped < FINAL_DRAIN
+            && let Ok(Moved::Bytes(n)) = transfer::receive(&socket, &mut buffer)
+        {
+            dropped += n;
+        }
+        let _ = cx.registry.deregister(&mut socket);
+        self.outbox.clear();
+        self.inbox = Vec::new();
+        self.finishing = false;
+    }
+
+    // The client.
+
+    fn pump_request(&mut self, cx: &Context<'_>, scratch: &mut Scratch) {
+        for _ in 0..CHUNKS_A_ROUND {
+            if !self.inbox.is_empty() {
+                let mut inbox = std::mem::take(&mut self.inbox);
+                let left = self.consume(cx, &inbox);
+                if left > 0 && self.socket.is_some() {
+                    inbox.drain(..inbox.len() - left);
+                    self.inbox = inbox;
+                    return;
+                }
+            }
+            let Some(socket) = &self.socket else { return };
+            if !self.readable || !self.session.wants_request() {
+                return;
+            }
+            match transfer::receive(socket, scratch.chunk()) {
+                Ok(Moved::Bytes(n)) => {
+                    self.activity += 1;
+                    self.received += n as u64;
+                    let bytes = scratch.chunk().get(..n).unwrap_or_default();
+                    let left = self.consume(cx, bytes);
+                    if self.socket.is_some() {
+                        self.inbox = bytes.get(n - left..).unwrap_or_default().to_vec();
+                    }
+                }
+                Ok(Moved::WouldBlock) => self.readable = false,
+                Ok(Moved::End) => {
+                    self.readable = false;
+                    log::debug!("connection {}: client has ended its sending", self.number);
+                    self.session.client_ended(cx.now);
+                    self.perform(cx);
+                }
+                Err(error) => {
+                    self.readable = false;
+                    log::debug!("connection {}: client gone: {error}", self.number);
+                    self.session.client_gone(cx.now);
+                    self.perform(cx);
+                }
+            }
+        }
+    }
+
+    /// Does with the client's bytes what the session says; how many are left because the program's
+    /// input takes no more.
+    fn consume(&mut self, cx: &Context<'_>, mut bytes: &[u8]) -> usize {
+        loop {
+            let (used, step) = self.session.step(cx.now, bytes);
+            bytes = bytes.get(used..).unwrap_or_default();
+            self.perform(cx);
+            let moved = match step {
+                Step::NeedMore if used == 0 || bytes.is_empty() => return bytes.len(),
+                Step::NeedMore => 0,
+                Step::Drop(len) => at_most(bytes.len(), len),
+                Step::Stdin(len) => match self.write_stdin(cx, at_most(bytes.len(), len), bytes) {
+                    Some(written) => written,
+                    None => return bytes.len(),
+                },
+            };
+            if moved > 0 {
+                self.activity += 1;
+                self.session.moved(moved as u64);
+                bytes = bytes.get(moved..).unwrap_or_default();
+            } else if bytes.is_empty() {
+                return 0;
+            }
+        }
+    }
+
+    /// Writes up to `len` of `bytes` to the program's input. None: it takes no more for now.
+    fn write_stdin(&mut self, cx: &Context<'_>, len: usize, bytes: &[u8]) -> Option<usize> {
+        let bytes = bytes.get(..len).unwrap_or_default();
+        if bytes.is_empty() {
+            return None;
+        }
+        let moved = match self.child.as_mut().and_then(|child| child.stdin.as_mut()) {
+            Some(pipe) if pipe.ready => transfer::write(pipe.as_fd(), bytes),
+            Some(_) => return None,
+            None => Moved::End,
+        };
+        match moved {
+            Moved::Bytes(n) => Some(n),
+            Moved::WouldBlock => {
+                self.wait_for_stdin(cx);
+                None
+            }
+            Moved::End => {
+                log::debug!("connection {}: the program reads no more input", self.number);
+                self.session.stdin_refused();
+                self.perform(cx);
+                Some(0)
+            }
+        }
+    }
+
+    fn wait_for_stdin(&mut self, cx: &Context<'_>) {
+        let token = token(self.slot, Source::Stdin);
+        if let Some(pipe) = self.child.as_mut().and_then(|child| child.stdin.as_mut())
+            && let Err(error) = pipe.wait(cx.registry, token, Interest::WRITABLE)
+        {
+            log::warn!("connection {}: cannot wait for the program to read: {error}", self.number);
+            self.session.stdin_refused();
+            self.perform(cx);
+        }
+    }
+
+    fn flush(&mut self, cx: &Context<'_>) {
+        let mut budget = CHUNKS_A_ROUND * CHUNK;
+        let (Some(socket), true) = (&self.socket, self.writable) else { return };
+        let before = self.outbox.len();
+        let outcome = self.outbox.flush(socket, &mut budget);
+        let sent = before - self.outbox.len();
+        self.sent += sent;
+        self.activity += sent;
+        match outcome {
+            Flush::Empty if self.finishing => {
+                // In the same turn as the exit pair, and not left to close(2): a copy of the socket that a
+                // child holds before its exec would keep the connection open, and lua-resty-exec takes an
+                // end that comes a millisecond late for a time-out.
+                let _ = socket.shutdown(Shutdown::Write);
+                self.finishing = false;
+                self.activity += 1;
+                log::debug!("connection {}: reply complete", self.number);
+                self.session.sent(cx.now);
+            }
+            Flush::Empty | Flush::Budget => {}
+            Flush::Blocked => self.writable = false,
+            Flush::Broken | Flush::Lost => {
+                if outcome == Flush::Broken {
+                    log::debug!("connection {}: client gone", self.number);
+                }
+                self.session.client_gone(cx.now);
+                self.activity += 1;
+            }
+        }
+    }
+
+    // The program.
+
+    fn pump_output(&mut self, cx: &Context<'_>, scratch: &mut Scratch, stream: Stream) {
+        for _ in 0..CHUNKS_A_ROUND {
+            if !self.outbox.has_room(self.session.backpressure()) {
+                return;
+            }
+            let Some(child) = &mut self.child else { return };
+            let Some(pipe) = child.output(stream) else { return };
+            if !pipe.ready {
+                return;
+            }
+            if pipe.left == Some(0) {
+                return self.end_output(cx, stream);
+            }
+            let buffer = scratch.payload();
+            let most = pipe.left.map_or(buffer.len(), |left| left.min(buffer.len()));
+            match transfer::read(pipe.as_fd(), buffer.get_mut(..most).unwrap_or_default()) {
+                Moved::Bytes(n) => {
+                    if let Some(left) = &mut pipe.left {
+                        *left -= n;
+                    }
+                    self.activity += 1;
+                    self.queue(scratch, stream, n);
+                }
+                Moved::WouldBlock if pipe.left.is_some() => self.end_output(cx, stream),
+                Moved::WouldBlock => {
+                    self.session.output_is_empty(cx.now);
+                    let source = match stream {
+                        Stream::Stdout => Source::Stdout,
+                        Stream::Stderr => Source::Stderr,
+                    };
+                    if let Err(error) = pipe.wait(cx.registry, token(self.slot, source), Interest::READABLE) {
+                        log::warn!("connection {}: cannot wait for {}: {error}", self.number, stream.tag());
+                        self.end_output(cx, stream);
+                    }
+                    return;
+                }
+                Moved::End => self.end_output(cx, stream),
+            }
+        }
+    }
+
+    /// Queues the `len` bytes in `scratch`, or sends them at once if they are many.
+    fn queue(&mut self, scratch: &mut Scratch, stream: Stream, len: usize) {
+        let Some(frame) = self.session.output(stream, len) else { return };
+        let mut framed = scratch.framed(&frame, len);
+        if len >= DIRECT
+            && self.writable
+            && let Some(socket) = &self.socket
+        {
+            let before = self.outbox.len();
+            let flushed = self.outbox.flush(socket, &mut (CHUNKS_A_ROUND * CHUNK));
+            self.sent += before - self.outbox.len();
+            if flushed == Flush::Empty
+                && let Moved::Bytes(n) = transfer::send(socket, framed)
+            {
+                self.sent += n as u64;
+                framed = framed.get(n..).unwrap_or_default();
+            }
+        }
+        self.outbox.push(framed);
+    }
+
+    fn end_output(&mut self, cx: &Context<'_>, stream: Stream) {
+        self.activity += 1;
+        if let Some(pipe) = self.child.as_mut().and_then(|child| child.output(stream).take()) {
+            pipe.close(cx.registry);
+        }
+        self.session.output_closed(stream);
+        self.perform(cx);
+    }
+
+    fn check_exit(&mut self, cx: &Context<'_>) {
+        if !self.exit_ready || !self.session.wants_exit() {
+            return;
+        }
+        let Some(child) = &mut self.child else { return };
+        if let Some(status) = child.group.status() {
+            self.activity += 1;
+            self.exit_retry = None;
+            if let Some(error) = child.start_error() {
+                log::debug!("connection {}: cannot start {}: {}", self.number, self.label, error.reason);
+                self.session.start_failed(&error);
+                return;
+            }
+            log::debug!("connection {}: pid {} ended: {}", self.number, child.group.leader(), Ended(status));
+            self.session.exited(cx.now, status);
+            // What an empty stream means is different now.
+            for pipe in [&mut child.stdout, &mut child.stderr].into_iter().flatten() {
+                pipe.ready = true;
+            }
+        } else {
+            // Most programs have exited by the time their output has ended; a descriptor is opened only
+            // for those that have not.
+            self.exit_ready = false;
+            self.exit_retry = match child.watch_exit(cx.registry, token(self.slot, Source::Exit)) {
+                Ok(()) => None,
+                Err(error) => {
+                    let wait = self.exit_retry.map_or(FIRST_EXIT_RETRY, |(_, wait)| (wait * 2).min(MAX_EXIT_RETRY));
+                    log::debug!("connection {}: cannot watch for the exit: {error}; looking again", self.number);
+                    Some((cx.now + wait, wait))
+                }
+            };
+        }
+    }
+}

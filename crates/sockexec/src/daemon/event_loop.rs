@@ -1,0 +1,359 @@
+//! One thread, one poll: events in, connections served in turn, timers, new clients.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeSet, VecDeque};
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
+use std::os::fd::AsRawFd as _;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use mio::net::UnixListener;
+use mio::{Events, Interest, Poll};
+use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
+use signal_hook_mio::v1_0::Signals;
+use slab::Slab;
+
+use super::connection::{Connection, Context};
+use super::listener::SocketFile;
+use super::outbox::Outbox;
+use super::scratch::Scratch;
+use super::token::{self, Target};
+use super::{Daemon, Handle, Settings};
+use crate::engine::Time;
+use crate::sys::socket;
+use crate::sys::spawn::Spawner;
+
+/// How many events are taken from the kernel at once.
+const EVENTS: usize = 256;
+
+/// How many clients are accepted before the others have their turn: one that comes and goes in a loop would
+/// otherwise keep the loop to itself.
+const ACCEPTS_A_TURN: usize = 64;
+
+/// How soon to accept again after it failed for want of descriptors or memory, if nothing is freed before.
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+
+/// What is kept of a connection beside itself.
+#[derive(Debug)]
+struct Slot {
+    connection: Connection,
+    /// It is in the queue of those to be served.
+    queued: bool,
+    /// Its place in the set of timers.
+    timer: Option<Time>,
+    /// It counts as active.
+    active: bool,
+}
+
+/// The listening socket while clients are accepted.
+#[derive(Debug)]
+struct Listening {
+    /// Before the socket: see [`Daemon`].
+    file: SocketFile,
+    socket: UnixListener,
+    /// Somebody may be waiting: accept has not said otherwise since the last event.
+    ready: bool,
+    /// Not before this.
+    retry_at: Option<Time>,
+    /// That it fails was logged, and it has not succeeded since.
+    complained: bool,
+}
+
+pub(super) struct EventLoop {
+    settings: Settings,
+    poll: Poll,
+    signals: Option<Signals>,
+    handle: Handle,
+    /// None: shutting down.
+    listening: Option<Listening>,
+    slots: Slab<Slot>,
+    /// Connections that have something to do, in the order of their turns.
+    turns: VecDeque<usize>,
+    timers: BTreeSet<(Time, usize)>,
+    active: usize,
+    accepted: u64,
+    epoch: Instant,
+    scratch: Scratch,
+    spawner: RefCell<Spawner>,
+    /// What all outboxes together keep in memory, in bytes.
+    spool_memory: Rc<Cell<u64>>,
+}
+
+impl EventLoop {
+    pub(super) fn new(daemon: Daemon) -> io::Result<Self> {
+        let Daemon { settings, poll, mut signals, handle, file, socket } = daemon;
+        let mut listener = UnixListener::from_std(socket.into());
+        poll.registry().register(&mut listener, token::LISTENER, Interest::READABLE)?;
+        if let Some(signals) = &mut signals {
+            poll.registry().register(signals, token::SIGNALS, Interest::READABLE)?;
+        }
+        Ok(Self {
+            settings,
+            poll,
+            signals,
+            handle,
+            listening: Some(Listening { socket: listener, file, ready: true, retry_at: None, complained: false }),
+            slots: Slab::new(),
+            turns: VecDeque::new(),
+            timers: BTreeSet::new(),
+            active: 0,
+            accepted: 0,
+            epoch: Instant::now(),
+            scratch: Scratch::new(),
+            spawner: RefCell::new(Spawner::new()),
+            spool_memory: Rc::default(),
+        })
+    }
+
+    pub(super) fn run(mut self) -> io::Result<()> {
+        if let Some(listening) = &self.listening {
+            log::debug!("listening on {}", listening.file.path().display());
+        }
+        let mut events = Events::with_capacity(EVENTS);
+        while self.listening.is_some() || !self.slots.is_empty() {
+            match self.poll.poll(&mut events, self.poll_timeout()) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error),
+            }
+            self.turn(&events);
+        }
+        Ok(())
+    }
+
+    /// One turn of the loop.
+    fn turn(&mut self, events: &Events) {
+        let now = self.now();
+        for event in events {
+            match token::target(event.token()) {
+                Some(Target::Connection(slot, source)) => {
+                    // An event of this batch may be about a connection that an earlier one ended.
+                    if let Some(place) = self.slots.get_mut(slot) {
+                        place.connection.note(now, source, event);
+                        self.queue(slot);
+                    }
+                }
+                Some(Target::Listener) => {
+                    if let Some(listening) = &mut self.listening {
+                        listening.ready = true;
+                    }
+                }
+                Some(Target::Signals) => self.take_signals(now),
+                Some(Target::Handle) => {
+                    for _ in 0..self.handle.take_orders() {
+                        self.shut_down(now);
+                    }
+                }
+                None => {}
+            }
+        }
+        self.run_timers(now);
+        // Those that are queued now; one that asks for another turn gets it after the next poll.
+        for _ in 0..self.turns.len() {
+            if let Some(slot) = self.turns.pop_front() {
+                self.serve(now, slot);
+            }
+        }
+        // After all events, so that a slot is not given away while one of them may still mean its last holder.
+        self.accept(now);
+        self.spawner.borrow_mut().collect();
+    }
+
+    fn now(&self) -> Time {
+        self.epoch.elapsed()
+    }
+
+    fn poll_timeout(&self) -> Option<Duration> {
+        // The listener is edge-triggered too: clients that were left for this turn are not told of again.
+        let more = self.listening.as_ref().is_some_and(|listening| listening.ready && listening.retry_at.is_none());
+        if !self.turns.is_empty() || more && self.has_room() {
+            return Some(Duration::ZERO);
+        }
+        let accept = self.listening.as_ref().filter(|_| self.has_room()).and_then(|listening| listening.retry_at);
+        let timer = self.timers.first().map(|&(time, _)| time);
+        let next = accept.into_iter().chain(timer).min()?;
+        // Never a moment too early: the loop would turn for nothing until it is due.
+        Some(next.saturating_sub(self.now()).saturating_add(Duration::from_micros(1)))
+    }
+
+    fn has_room(&self) -> bool {
+        self.active < self.settings.max_connections
+    }
+
+    fn queue(&mut self, slot: usize) {
+        if let Some(place) = self.slots.get_mut(slot)
+            && !place.queued
+        {
+            place.queued = true;
+            self.turns.push_back(slot);
+        }
+    }
+
+    fn run_timers(&mut self, now: Time) {
+        while let Some(&(time, slot)) = self.timers.first()
+            && time <= now
+        {
+            self.timers.pop_first();
+            if let Some(place) = self.slots.get_mut(slot) {
+                place.timer = None;
+                place.connection.tick(now);
+                self.queue(slot);
+            }
+        }
+    }
+
+    /// Gives one connection its turn, and draws the consequences.
+    fn serve(&mut self, now: Time, slot: usize) {
+        let Some(place) = self.slots.get_mut(slot) else { return };
+        place.queued = false;
+        let cx = Context { registry: self.poll.registry(), spawner: &self.spawner, now };
+        let again = place.connection.serve(&cx, &mut self.scratch);
+        let active = place.connection.holds_slot();
+        if place.active && !active {
+            place.active = false;
+            self.active -= 1;
+        }
+        if place.connection.is_over() {
+            if let Some(timer) = place.timer {
+                self.timers.remove(&(timer, slot));
+            }
+            self.slots.remove(slot).connection.close(&cx);
+            if let Some(listening) = &mut self.listening {
+                // Descriptors were freed.
+                listening.retry_at = None;
+            }
+            return;
+        }
+        let timer = place.connection.next_timer();
+        if timer != place.timer {
+            if let Some(old) = place.timer {
+                self.timers.remove(&(old, slot));
+            }
+            if let Some(new) = timer {
+                self.timers.insert((new, slot));
+            }
+            place.timer = timer;
+        }
+        if again {
+            self.queue(slot);
+        }
+    }
+
+    fn accept(&mut self, now: Time) {
+        for _ in 0..ACCEPTS_A_TURN {
+            if !self.has_room() {
+                return;
+            }
+            let Some(listening) = &mut self.listening else { return };
+            if !listening.ready || listening.retry_at.is_some_and(|at| at > now) {
+                return;
+            }
+            listening.retry_at = None;
+            match listening.socket.accept() {
+                Ok((socket, _)) => {
+                    listening.complained = false;
+                    self.admit(now, socket);
+                }
+                Err(error) => match error.kind() {
+                    io::ErrorKind::WouldBlock => listening.ready = false,
+                    // That client gave up while it waited (accept(2)).
+                    io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted => {}
+                    // EMFILE, ENFILE, ENOBUFS, ENOMEM: whoever waits stays in the backlog.
+                    _ => {
+                        if !listening.complained {
+                            log::warn!("cannot accept connections for now: {error}");
+                            listening.complained = true;
+                        }
+                        listening.retry_at = Some(now + ACCEPT_RETRY);
+                    }
+                },
+            }
+        }
+    }
+
+    fn admit(&mut self, now: Time, socket: mio::net::UnixStream) {
+        self.accepted += 1;
+        let peer = socket::peer(&socket);
+        let entry = self.slots.vacant_entry();
+        let slot = entry.key();
+        let Settings { limits, spool, .. } = self.settings;
+        let outbox = Outbox::new(spool, Rc::clone(&self.spool_memory));
+        let mut connection = Connection::new(self.accepted, slot, socket, peer, limits, outbox, now);
+        if let Err(error) = connection.register(self.poll.registry()) {
+            log::warn!("cannot wait for a client: {error}");
+            return;
+        }
+        entry.insert(Slot { connection, queued: false, timer: None, active: true });
+        self.active += 1;
+        // At once: the request is mostly there already.
+        self.serve(now, slot);
+    }
+
+    fn take_signals(&mut self, now: Time) {
+        let pending: Vec<i32> = self.signals.as_mut().map(|signals| signals.pending().collect()).unwrap_or_default();
+        for signal in pending {
+            match signal {
+                SIGTERM | SIGINT => self.shut_down(now),
+                SIGUSR1 => self.print_connections(now),
+                SIGUSR2 => self.print_descriptors(now),
+                _ => {}
+            }
+        }
+    }
+
+    /// The first time: no more clients, and TERM to all groups. Again: KILL.
+    fn shut_down(&mut self, now: Time) {
+        let at_once = self.listening.is_none();
+        if let Some(mut listening) = self.listening.take() {
+            log::debug!("shutting down");
+            let _ = self.poll.registry().deregister(&mut listening.socket);
+        } else {
+            log::debug!("shutting down at once");
+        }
+        let slots: Vec<usize> = self.slots.iter().map(|(slot, _)| slot).collect();
+        for slot in slots {
+            if let Some(place) = self.slots.get_mut(slot) {
+                place.connection.shut_down(now, at_once);
+                self.queue(slot);
+            }
+        }
+    }
+
+    fn print_connections(&self, now: Time) {
+        let mut text = format!(
+            "sockexec: {} of {} connections active, {} accepted\n",
+            self.active, self.settings.max_connections, self.accepted
+        );
+        for (_, place) in &self.slots {
+            let _ = writeln!(text, "sockexec: {}", place.connection.describe(now));
+        }
+        print(&text);
+    }
+
+    fn print_descriptors(&self, now: Time) {
+        let mut text = String::new();
+        if let Some(listening) = &self.listening {
+            let wait = if self.has_room() { "clients" } else { "a free connection" };
+            let _ = writeln!(
+                text,
+                "sockexec: descriptor {}: listening on {}, waits for {wait}",
+                listening.socket.as_raw_fd(),
+                listening.file.path().display()
+            );
+        }
+        for (_, place) in &self.slots {
+            let connection = place.connection.describe(now);
+            for (descriptor, what) in place.connection.descriptors() {
+                let _ = writeln!(text, "sockexec: descriptor {descriptor}: {what}; {connection}");
+            }
+        }
+        print(&text);
+    }
+}
+
+/// Asked for by a signal, so whatever the level of logging is. Standard error may be gone; that is no
+/// reason to stop.
+fn print(text: &str) {
+    let _ = io::stderr().lock().write_all(text.as_bytes());
+}

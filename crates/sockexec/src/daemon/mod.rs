@@ -1,0 +1,306 @@
+//! The daemon: a listening socket, an event loop, and the programs that run for its clients.
+//!
+//! The binary is a thin shell around this, and an application can run one inside itself:
+//!
+//! ```no_run
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let daemon = sockexec::Daemon::builder().max_connections(10).bind("/tmp/exec.sock")?;
+//! let handle = daemon.handle();
+//! let thread = std::thread::spawn(move || daemon.run());
+//! // Clients are served until:
+//! handle.shut_down();
+//! thread.join().expect("the loop does not panic")?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! What an application has to know: programs inherit its environment as it is when [`Daemon::run`] is called, its
+//! directory and umask, and, where they are started the portable way, the signals that it ignores or blocks; nobody else may reap the daemon's children (no
+//! `waitpid(-1)`); SIGPIPE must be ignored, as Rust's runtime has it; while [`Builder::bind`] runs, the
+//! umask of the process is changed for a moment; and it leaves a handler for SIGXFSZ that does nothing, so that a
+//! spool that meets `RLIMIT_FSIZE` does not end the process.
+#![forbid(unsafe_code)]
+
+mod child;
+mod connection;
+mod event_loop;
+mod listener;
+mod outbox;
+mod scratch;
+mod token;
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
+
+use mio::{Poll, Waker};
+use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1, SIGUSR2, SIGXFSZ};
+use signal_hook_mio::v1_0::Signals;
+
+use crate::engine::{Limits, TermSig};
+use crate::sys::process;
+
+pub use crate::sys::process::forget_inheritance;
+pub use listener::{BindError, MAX_PATH};
+
+/// Descriptors that one connection may need at once: its socket, three pipes, a spool's file and a process's
+/// exit.
+const DESCRIPTORS_PER_CONNECTION: u64 = 6;
+
+/// Descriptors that the daemon needs beside its connections: 0 to 2, the socket, the poll, signals, a
+/// handle, the far ends of a program's pipes while it starts, and some that it may have inherited.
+const OWN_DESCRIPTORS: u64 = 16;
+
+/// Settings of a [`Daemon`]; [`Builder::bind`] makes one of them.
+#[derive(Debug, Clone)]
+pub struct Builder {
+    backlog: u32,
+    max_connections: usize,
+    mode: u32,
+    timeout: Option<Duration>,
+    kill_timeout: Duration,
+    linger: Option<Duration>,
+    spool: u64,
+    termsig: TermSig,
+    signals: bool,
+}
+
+impl Default for Builder {
+    fn default() -> Self {
+        Self {
+            backlog: 100,
+            max_connections: 100,
+            mode: 0o660,
+            timeout: Some(Duration::from_secs(60)),
+            kill_timeout: Duration::from_secs(10),
+            linger: None,
+            spool: 1 << 30,
+            termsig: TermSig::Number,
+            signals: false,
+        }
+    }
+}
+
+impl Builder {
+    /// How many connections may wait to be accepted (listen(2); Linux caps it at
+    /// `net.core.somaxconn`). Default 100.
+    #[must_use]
+    pub fn backlog(mut self, connections: u32) -> Self {
+        self.backlog = connections;
+        self
+    }
+
+    /// How many connections are served at once; the rest wait in the backlog. At least 1; default 100.
+    /// Lowered, with a warning, to what `RLIMIT_NOFILE` allows.
+    #[must_use]
+    pub fn max_connections(mut self, connections: usize) -> Self {
+        self.max_connections = connections.max(1);
+        self
+    }
+
+    /// Permission bits of the socket file, whatever the umask; bits beyond 0777 are ignored. Default 0660.
+    #[must_use]
+    pub fn mode(mut self, mode: u32) -> Self {
+        self.mode = mode & 0o777;
+        self
+    }
+
+    /// The longest that a connection may last from when it was accepted; then its program gets
+    /// TERM. `None`: no limit. Default 60 seconds.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Option<Duration>) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// The time between TERM and KILL. Default 10 seconds.
+    #[must_use]
+    pub fn kill_timeout(mut self, timeout: Duration) -> Self {
+        self.kill_timeout = timeout;
+        self
+    }
+
+    /// How long after a program's exit its descendants may hold its output open. `None`: until the
+    /// time-out. Default `None`.
+    #[must_use]
+    pub fn linger(mut self, linger: Option<Duration>) -> Self {
+        self.linger = linger;
+        self
+    }
+
+    /// How many bytes of output are kept for a client that is still sending input and does not read;
+    /// beyond 1 MiB they go to an unlinked file in `TMPDIR`, or `/var/tmp`. 0: none, the program waits
+    /// for the client. Default 1 GiB.
+    #[must_use]
+    pub fn spool(mut self, bytes: u64) -> Self {
+        self.spool = bytes;
+        self
+    }
+
+    /// How a client is told of the signal that ended a program. Default: its number.
+    #[must_use]
+    pub fn termsig(mut self, termsig: TermSig) -> Self {
+        self.termsig = termsig;
+        self
+    }
+
+    /// Whether TERM and INT to this process shut the daemon down, and USR1 and USR2 make it describe
+    /// its connections and descriptors on standard error. The handlers stay when the daemon is gone.
+    /// Default: no.
+    #[must_use]
+    pub fn handle_signals(mut self, handle: bool) -> Self {
+        self.signals = handle;
+        self
+    }
+
+    /// Makes the socket and listens on it. A stale socket is replaced, anything else that exists is
+    /// left alone.
+    ///
+    /// # Errors
+    /// [`BindError`] says what is in the way.
+    pub fn bind(self, path: impl AsRef<Path>) -> Result<Daemon, BindError> {
+        if process::sigchld_is_ignored() {
+            return Err(BindError::ChildrenIgnored);
+        }
+        let max_connections = self.allowed_connections()?;
+        let setup = |what| move |error| BindError::Setup(what, error);
+        let poll = Poll::new().map_err(setup("cannot set up the event loop"))?;
+        let waker = Waker::new(poll.registry(), token::HANDLE).map_err(setup("cannot set up the event loop"))?;
+        // Before the socket exists: whoever sees it may send a signal.
+        let signals = if self.signals {
+            Some(Signals::new([SIGTERM, SIGINT, SIGUSR1, SIGUSR2]).map_err(setup("cannot handle signals"))?)
+        } else {
+            None
+        };
+        // Past RLIMIT_FSIZE a write to a spool's file raises XFSZ, whose default is to end the process. Not
+        // ignored but handled, since exec resets handlers only, and programs are to have the default.
+        signal_hook::flag::register(SIGXFSZ, Arc::default()).map_err(setup("cannot handle signals"))?;
+        let (socket, file) = listener::listen(path.as_ref(), self.mode, self.backlog)?;
+        Ok(Daemon {
+            settings: Settings {
+                limits: Limits {
+                    timeout: self.timeout,
+                    kill_timeout: self.kill_timeout,
+                    linger: self.linger,
+                    termsig: self.termsig,
+                },
+                spool: self.spool,
+                max_connections,
+            },
+            poll,
+            signals,
+            handle: Handle { shared: Arc::new(Shared { orders: AtomicU8::new(0), waker }) },
+            file,
+            socket,
+        })
+    }
+
+    /// The connections that the limit of descriptors leaves room for.
+    fn allowed_connections(&self) -> Result<usize, BindError> {
+        let Some(limit) = process::descriptor_limit() else { return Ok(self.max_connections) };
+        let allowed = limit.saturating_sub(OWN_DESCRIPTORS) / DESCRIPTORS_PER_CONNECTION;
+        let allowed = usize::try_from(allowed).unwrap_or(usize::MAX);
+        if allowed == 0 {
+            return Err(BindError::TooFewDescriptors(limit));
+        }
+        if allowed < self.max_connections {
+            log::warn!(
+                "a limit of {limit} descriptors (ulimit -n) allows {allowed} active connections, not {}; \
+                 {} would be needed",
+                self.max_connections,
+                (self.max_connections as u64)
+                    .saturating_mul(DESCRIPTORS_PER_CONNECTION)
+                    .saturating_add(OWN_DESCRIPTORS),
+            );
+        }
+        Ok(allowed.min(self.max_connections))
+    }
+}
+
+/// What the event loop goes by.
+#[derive(Debug, Clone, Copy)]
+struct Settings {
+    limits: Limits,
+    spool: u64,
+    max_connections: usize,
+}
+
+/// A daemon that listens, and serves when it is [run](Daemon::run).
+///
+/// Dropping it removes and closes the socket.
+pub struct Daemon {
+    settings: Settings,
+    poll: Poll,
+    signals: Option<Signals>,
+    handle: Handle,
+    /// Before the socket, so that the name goes first: while the socket is open nobody takes it for stale,
+    /// and its inode's number is not given to another file.
+    file: listener::SocketFile,
+    socket: OwnedFd,
+}
+
+impl std::fmt::Debug for Daemon {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Daemon").field("settings", &self.settings).field("path", &self.path()).finish_non_exhaustive()
+    }
+}
+
+impl Daemon {
+    /// The settings, with the defaults of sockexec 3.1.1.
+    #[must_use]
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        self.file.path()
+    }
+
+    /// What gives orders to the daemon from another thread.
+    #[must_use]
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// Serves clients until it is told to shut down and the last program has ended.
+    ///
+    /// # Errors
+    /// Only if the event loop itself cannot go on. What goes wrong with one connection ends that one.
+    pub fn run(self) -> io::Result<()> {
+        event_loop::EventLoop::new(self)?.run()
+    }
+}
+
+/// Gives orders to a running daemon, from any thread.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    orders: AtomicU8,
+    waker: Waker,
+}
+
+impl Handle {
+    /// As TERM does: no more clients, TERM to all programs, KILL after the kill time-out. Given again, KILL
+    /// at once.
+    pub fn shut_down(&self) {
+        // More than two are no different from two.
+        let _ = self.shared.orders.fetch_update(Ordering::AcqRel, Ordering::Acquire, |orders| orders.checked_add(1));
+        if let Err(error) = self.shared.waker.wake() {
+            log::warn!("cannot wake the daemon: {error}");
+        }
+    }
+
+    /// How many times [`Handle::shut_down`] was called since this was last asked.
+    fn take_orders(&self) -> u8 {
+        self.shared.orders.swap(0, Ordering::AcqRel)
+    }
+}

@@ -1,0 +1,430 @@
+//! What waits to be sent to a client: in memory, and where the contract asks for it in a file.
+
+use std::cell::Cell;
+use std::env;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::rc::Rc;
+
+use crate::engine::{Backpressure, Frame, at_most};
+use crate::sys::transfer::{self, Moved};
+
+/// With strict backpressure a program is read no further while so much waits.
+const STRICT_MAX: u64 = 64 << 10;
+
+/// How much of a spool is kept in memory before a file is used.
+const MEMORY_MAX: u64 = 1 << 20;
+
+/// How much all outboxes together keep in memory before each is held to [`BLOCK`].
+const MEMORY_OF_ALL: u64 = 4 << 20;
+
+/// What is gathered before it is written to the file; also the unit in which the file is read back.
+const BLOCK: usize = 32 << 10;
+
+/// The most that waits in memory behind a file that takes no more.
+const TAIL_MAX: usize = 2 * BLOCK;
+
+/// A queue of whole frames: `head`, then the file, then `tail`. It sends them whole, as far as the socket
+/// takes them: see [`Frame::MAX_PAYLOAD`].
+///
+/// The file exists only while it holds something, has no name, and is a ring of at most the spool's
+/// limit, so that what the client has read makes room. A write to it that fails (a full disk) loses
+/// nothing: the bytes stay in `tail`, and there is no room until the client has read.
+#[derive(Debug)]
+pub(crate) struct Outbox {
+    head: Vec<u8>,
+    /// Bytes of `head` that were sent.
+    sent: usize,
+    /// Where in `head` the frames end that are being sent.
+    boundary: usize,
+    spill: Option<Ring>,
+    tail: Vec<u8>,
+    /// The most that a spool may hold, in bytes; 0: no spool.
+    limit: u64,
+    /// A failure to use the file was logged.
+    complained: bool,
+    memory: Memory,
+}
+
+/// What came of [`Outbox::flush`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Flush {
+    /// Nothing waits.
+    Empty,
+    /// The socket takes no more for now.
+    Blocked,
+    /// As much as was allowed was sent; more waits and could be.
+    Budget,
+    /// The client is gone.
+    Broken,
+    /// What waited was lost with the spool's file, which was logged.
+    Lost,
+}
+
+impl Outbox {
+    pub(crate) fn new(limit: u64, memory: Rc<Cell<u64>>) -> Self {
+        let memory = Memory { of_all: memory, ours: 0 };
+        Self { head: Vec::new(), sent: 0, boundary: 0, spill: None, tail: Vec::new(), limit, complained: false, memory }
+    }
+
+    /// The spool's file, while there is one.
+    pub(crate) fn file(&self) -> Option<BorrowedFd<'_>> {
+        self.spill.as_ref().map(|ring| ring.file.as_fd())
+    }
+
+    /// Bytes that wait.
+    pub(crate) fn len(&self) -> u64 {
+        (self.head.len() - self.sent) as u64 + self.spill.as_ref().map_or(0, |ring| ring.len) + self.tail.len() as u64
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether a program's output may be read now.
+    pub(crate) fn has_room(&self, backpressure: Backpressure) -> bool {
+        match backpressure {
+            Backpressure::Discard => true,
+            Backpressure::Spool if self.limit > 0 => {
+                self.len() < self.limit.max(STRICT_MAX) && self.tail.len() < TAIL_MAX
+            }
+            Backpressure::Strict | Backpressure::Spool => self.len() < self.memory.allowed(STRICT_MAX),
+        }
+    }
+
+    /// Appends `bytes`, whole frames, whatever the limits.
+    pub(crate) fn push(&mut self, bytes: &[u8]) {
+        let in_memory = self.memory.allowed(MEMORY_MAX.min(self.limit.max(STRICT_MAX)));
+        if self.spill.is_none() && self.tail.is_empty() && self.len() < in_memory {
+            self.make_room_in_head(bytes.len());
+            self.head.extend_from_slice(bytes);
+            self.account();
+            return;
+        }
+        self.tail.extend_from_slice(bytes);
+        if self.tail.len() >= BLOCK {
+            self.spill_tail();
+        }
+        self.account();
+    }
+
+    /// Drops everything.
+    pub(crate) fn clear(&mut self) {
+        *self = Self::new(self.limit, Rc::clone(&self.memory.of_all));
+    }
+
+    /// Tells the other spools how much memory this one has.
+    fn account(&mut self) {
+        self.memory.set((self.head.capacity() + self.tail.capacity()) as u64);
+    }
+
+    /// Sends to `socket` what waits, about `budget` bytes at most, which is lowered by what was sent.
+    pub(crate) fn flush(&mut self, socket: impl AsFd, budget: &mut usize) -> Flush {
+        let outcome = self.send(socket, budget);
+        self.account();
+        outcome
+    }
+
+    fn send(&mut self, socket: impl AsFd, budget: &mut usize) -> Flush {
+        loop {
+            if self.sent == self.boundary {
+                match self.next_frames() {
+                    Ok(true) => {}
+                    Ok(false) => return Flush::Empty,
+                    Err(error) => {
+                        log::warn!("cannot read back spooled output: {error}");
+                        return Flush::Lost;
+                    }
+                }
+            }
+            if *budget == 0 {
+                return Flush::Budget;
+            }
+            match transfer::send(socket.as_fd(), self.head.get(self.sent..self.boundary).unwrap_or_default()) {
+                Moved::Bytes(n) => {
+                    self.sent += n;
+                    *budget = budget.saturating_sub(n);
+                }
+                Moved::WouldBlock => return Flush::Blocked,
+                Moved::End => return Flush::Broken,
+            }
+        }
+    }
+
+    /// Finds the next frames to send; false: there are none.
+    fn next_frames(&mut self) -> io::Result<bool> {
+        loop {
+            let rest = self.head.get(self.sent..).unwrap_or_default();
+            let whole = Frame::whole(rest);
+            if whole > 0 {
+                self.boundary = self.sent + whole;
+                return Ok(true);
+            }
+            if !self.refill()? {
+                if self.is_empty() {
+                    // An idle connection keeps no buffer.
+                    self.clear_head();
+                    return Ok(false);
+                }
+                // Cannot be, as whole frames come in; if it were, they would go out as they are.
+                self.boundary = self.head.len();
+                return Ok(true);
+            }
+        }
+    }
+
+    /// Appends to the head what comes next; false: nothing does.
+    fn refill(&mut self) -> io::Result<bool> {
+        self.head.drain(..self.sent);
+        self.sent = 0;
+        self.boundary = 0;
+        if let Some(ring) = &mut self.spill {
+            ring.read(&mut self.head)?;
+            if ring.len == 0 {
+                self.spill = None;
+            }
+        } else if self.tail.is_empty() {
+            return Ok(false);
+        } else {
+            self.head.append(&mut self.tail);
+        }
+        Ok(true)
+    }
+
+    fn clear_head(&mut self) {
+        self.head = Vec::new();
+        self.tail = Vec::new();
+        self.sent = 0;
+        self.boundary = 0;
+    }
+
+    /// Moves the unsent bytes to the front when appending would otherwise grow the buffer.
+    fn make_room_in_head(&mut self, more: usize) {
+        if self.sent > 0 && self.head.capacity() - self.head.len() < more {
+            self.head.drain(..self.sent);
+            self.boundary -= self.sent;
+            self.sent = 0;
+        }
+        if self.head.capacity() - self.head.len() < more {
+            // A quarter more, where Vec would double it.
+            self.head.reserve_exact(more.max(self.head.len() / 4));
+        }
+    }
+
+    fn spill_tail(&mut self) {
+        let result = match &mut self.spill {
+            Some(ring) => ring.write(&self.tail),
+            None => Ring::create(self.limit).and_then(|mut ring| {
+                let written = ring.write(&self.tail)?;
+                if written > 0 {
+                    self.spill = Some(ring);
+                }
+                Ok(written)
+            }),
+        };
+        match result {
+            Ok(written) if written == self.tail.len() => self.tail = Vec::new(),
+            Ok(written) => {
+                self.tail.drain(..written);
+            }
+            Err(error) => {
+                if !self.complained {
+                    log::warn!("cannot spool output to a file in {}: {error}", spool_directory().display());
+                    self.complained = true;
+                }
+            }
+        }
+    }
+}
+
+/// One spool's share of the memory of all.
+#[derive(Debug)]
+struct Memory {
+    of_all: Rc<Cell<u64>>,
+    ours: u64,
+}
+
+impl Memory {
+    /// What of `most` may be used now.
+    fn allowed(&self, most: u64) -> u64 {
+        if self.of_all.get() < MEMORY_OF_ALL { most } else { most.min(BLOCK as u64) }
+    }
+
+    fn set(&mut self, ours: u64) {
+        self.of_all.set(self.of_all.get() - self.ours + ours);
+        self.ours = ours;
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        self.set(0);
+    }
+}
+
+/// A file without a name, used as a ring.
+#[derive(Debug)]
+struct Ring {
+    file: File,
+    start: u64,
+    len: u64,
+    capacity: u64,
+}
+
+impl Ring {
+    fn create(capacity: u64) -> io::Result<Self> {
+        Ok(Self { file: tempfile::tempfile_in(spool_directory())?, start: 0, len: 0, capacity })
+    }
+
+    /// Appends from the front of `bytes`: how many were taken. An error is told only if none were.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut written = 0;
+        while written < bytes.len() && self.len < self.capacity {
+            let at = (self.start + self.len) % self.capacity;
+            let contiguous = (self.capacity - self.len).min(self.capacity - at);
+            let rest = bytes.get(written..).unwrap_or_default();
+            let rest = rest.get(..at_most(rest.len(), contiguous)).unwrap_or_default();
+            match self.file.write_at(rest, at) {
+                Ok(0) => break,
+                Ok(n) => {
+                    written += n;
+                    self.len += n as u64;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if written == 0 => return Err(error),
+                Err(_) => break,
+            }
+        }
+        Ok(written)
+    }
+
+    /// Appends up to a block from the front to `buffer`.
+    fn read(&mut self, buffer: &mut Vec<u8>) -> io::Result<()> {
+        let contiguous = self.len.min(self.capacity - self.start);
+        let old = buffer.len();
+        buffer.resize(old + at_most(BLOCK, contiguous), 0);
+        let block = buffer.get_mut(old..).unwrap_or_default();
+        let n = block.len() as u64;
+        if let Err(error) = self.file.read_exact_at(block, self.start) {
+            buffer.truncate(old);
+            return Err(error);
+        }
+        self.start = (self.start + n) % self.capacity;
+        self.len -= n;
+        Ok(())
+    }
+}
+
+/// `TMPDIR`, else `/var/tmp`, which unlike `/tmp` is not kept in memory (FHS 3.0, 5.15), else what std says.
+fn spool_directory() -> PathBuf {
+    let var_tmp = PathBuf::from("/var/tmp");
+    if env::var_os("TMPDIR").is_none() && var_tmp.is_dir() { var_tmp } else { env::temp_dir() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+    use std::os::unix::net::UnixStream;
+
+    use sockexec_proto::Stream;
+    use sockexec_proto::reply::encode_pair;
+
+    use super::*;
+
+    /// Frames whose sizes and bytes follow from a seed; the same seed gives the same frames.
+    struct Frames(u64);
+
+    impl Iterator for Frames {
+        type Item = Vec<u8>;
+
+        fn next(&mut self) -> Option<Vec<u8>> {
+            // Knuth's MMIX generator: any would do.
+            self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let len = usize::try_from(self.0 >> 33).unwrap() % Frame::MAX_PAYLOAD + 1;
+            let salt = self.0.to_le_bytes()[3];
+            let payload: Vec<u8> = (0..=250_u8).cycle().map(|byte| byte.wrapping_add(salt)).take(len).collect();
+            let mut frame = Vec::new();
+            encode_pair(Stream::Stdout.tag(), &payload, &mut frame);
+            Some(frame)
+        }
+    }
+
+    /// Pushes until there is no room, lets the client read `share` bytes of every 8, until `total` bytes went through.
+    fn pass_through(limit: u64, total: usize, share: usize) {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        theirs.set_nonblocking(true).unwrap();
+        let mut outbox = Outbox::new(limit, Rc::default());
+        let (mut expected, mut got, mut deepest) = (Vec::new(), Vec::new(), 0);
+        let mut frames = Frames(limit);
+        let mut buffer = vec![0; 256 << 10];
+        while got.len() < total {
+            while expected.len() < total && outbox.has_room(Backpressure::Spool) {
+                let frame = frames.next().unwrap();
+                outbox.push(&frame);
+                expected.extend_from_slice(&frame);
+            }
+            deepest = deepest.max(outbox.len());
+            assert_ne!(outbox.flush(&ours, &mut usize::MAX.clone()), Flush::Broken);
+            let len = buffer.len() * share / 8;
+            if let Ok(n) = theirs.read(&mut buffer[..len]) {
+                got.extend_from_slice(&buffer[..n]);
+            }
+            if expected.len() >= total && outbox.is_empty() && got.len() == expected.len() {
+                break;
+            }
+        }
+        assert!(deepest <= limit.max(STRICT_MAX) + Frame::MAX_LEN as u64, "{deepest} bytes queued");
+        assert!(expected.starts_with(&got), "order or bytes were lost after {} bytes", got.len());
+    }
+
+    /// Through the file, around the ring's end many times, and back to memory when the reader has caught up.
+    #[test]
+    fn what_goes_in_comes_out_in_order() {
+        for limit in [0, 1, 70_000, 1 << 20, (1 << 20) + 200_000, 3 << 20] {
+            for share in [1, 8] {
+                pass_through(limit, 12 << 20, share);
+            }
+        }
+    }
+
+    /// Frames are sent whole: whenever the socket says that it is full, what was sent ends with a frame.
+    #[test]
+    fn frames_are_not_cut() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        theirs.set_nonblocking(true).unwrap();
+        let mut outbox = Outbox::new(8 << 20, Rc::default());
+        Frames(7).take(300).for_each(|frame| outbox.push(&frame));
+        let mut buffer = vec![0; 1 << 20];
+        let mut blocked = 0;
+        loop {
+            let outcome = outbox.flush(&ours, &mut usize::MAX.clone());
+            let mut got = Vec::new();
+            while let Ok(n @ 1..) = theirs.read(&mut buffer) {
+                got.extend_from_slice(&buffer[..n]);
+            }
+            assert_eq!(sockexec_proto::reply::whole_pairs(&got, usize::MAX), got.len());
+            match outcome {
+                Flush::Empty => break,
+                Flush::Blocked => blocked += 1,
+                Flush::Budget | Flush::Broken | Flush::Lost => unreachable!("{outcome:?}"),
+            }
+        }
+        assert!(blocked > 3, "the socket was never full");
+    }
+
+    #[test]
+    fn strict_backpressure_allows_little() {
+        let mut outbox = Outbox::new(1 << 30, Rc::default());
+        let mut frames = Frames(1);
+        while outbox.has_room(Backpressure::Strict) {
+            outbox.push(&frames.next().unwrap());
+        }
+        assert!(outbox.len() < STRICT_MAX + Frame::MAX_LEN as u64);
+        assert!(outbox.has_room(Backpressure::Spool) && outbox.has_room(Backpressure::Discard));
+    }
+}

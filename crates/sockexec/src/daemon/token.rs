@@ -1,0 +1,69 @@
+//! Which connection, and what of it, an event is about.
+
+use mio::Token;
+
+/// What of a connection an event is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Source {
+    Client,
+    Stdin,
+    Stdout,
+    Stderr,
+    Exit,
+}
+
+/// What an event is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Target {
+    Listener,
+    Signals,
+    /// A [`super::Handle`] was used.
+    Handle,
+    Connection(usize, Source),
+}
+
+pub(crate) const LISTENER: Token = Token(5);
+pub(crate) const SIGNALS: Token = Token(6);
+pub(crate) const HANDLE: Token = Token(7);
+
+/// The slot above three bits for the source; the three sources left over in slot 0's eight are the daemon's own.
+pub(crate) fn token(slot: usize, source: Source) -> Token {
+    Token(slot << 3 | source as usize)
+}
+
+pub(crate) fn target(token: Token) -> Option<Target> {
+    let slot = token.0 >> 3;
+    let source = match token.0 & 7 {
+        0 => Source::Client,
+        1 => Source::Stdin,
+        2 => Source::Stdout,
+        3 => Source::Stderr,
+        4 => Source::Exit,
+        _ => {
+            return match token {
+                LISTENER => Some(Target::Listener),
+                SIGNALS => Some(Target::Signals),
+                HANDLE => Some(Target::Handle),
+                _ => None,
+            };
+        }
+    };
+    Some(Target::Connection(slot, source))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_token_leads_back_to_what_it_was_made_of() {
+        for slot in [0, 1, 2, 99, 1 << 20] {
+            for source in [Source::Client, Source::Stdin, Source::Stdout, Source::Stderr, Source::Exit] {
+                assert_eq!(target(token(slot, source)), Some(Target::Connection(slot, source)));
+            }
+        }
+        assert_eq!(target(LISTENER), Some(Target::Listener));
+        assert_eq!(target(SIGNALS), Some(Target::Signals));
+        assert_eq!(target(HANDLE), Some(Target::Handle));
+    }
+}

@@ -1,0 +1,125 @@
+//! What goes into a session and what comes out of it.
+
+use std::ffi::CString;
+use std::time::Duration;
+
+use sockexec_proto::netstring::TERMINATOR;
+use sockexec_proto::{BadRequest, reply};
+
+use super::TermSig;
+
+/// A moment: the time since some fixed one, on a clock that does not step.
+pub(crate) type Time = Duration;
+
+/// What is allowed to a connection.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// From the accepted connection to TERM.
+    pub(crate) timeout: Option<Duration>,
+    /// From TERM to KILL.
+    pub(crate) kill_timeout: Duration,
+    /// From the leader's exit to TERM for whoever still holds its output.
+    pub(crate) linger: Option<Duration>,
+    pub(crate) termsig: TermSig,
+}
+
+/// How the leader of the program's group ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ExitStatus {
+    Code(u8),
+    Signal(i32),
+}
+
+/// Why a program could not be started: the exit code that the client is told, and the reason.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct StartError {
+    /// 127 (not found), 126 (found, cannot be executed) or 125 (the daemon's own failure).
+    pub(crate) code: u8,
+    pub(crate) reason: String,
+}
+
+/// What the driver is to do, in order.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Action {
+    /// Start the program; answer with [`Session::started`] or [`Session::start_failed`].
+    Spawn(Vec<CString>),
+    /// Close the program's standard input.
+    CloseStdin,
+    /// TERM and CONT to the group.
+    Terminate,
+    /// KILL to the group.
+    Kill,
+    /// Find out whether the group is empty; answer with [`Session::group_is_empty`] or
+    /// [`Session::group_is_unknowable`], or not at all while it is not.
+    Probe,
+    /// Take what is in the streams now, then treat them as ended.
+    DrainOutput,
+    /// Close the streams without reading them.
+    CloseOutput,
+    /// Nobody will be signalled any more: reap the leader.
+    Reap,
+    /// Queue these bytes for the client.
+    Send(Vec<u8>),
+    /// Tell the operator that the request is refused, and why.
+    Report(BadRequest),
+    /// Once everything queued is sent, end the sending side and answer with [`Session::sent`].
+    Finish,
+    /// Drop what is queued and close the client's socket.
+    CloseClient,
+}
+
+/// What is at the front of the client's bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Everything that can be used was consumed.
+    NeedMore,
+    /// So many bytes (at least 1) are the program's input. Move some, then call [`Session::moved`].
+    Stdin(u64),
+    /// So many bytes (at least 1) are of no use. Drop some, then call [`Session::moved`].
+    Drop(u64),
+}
+
+/// What is to be done with the program's output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Backpressure {
+    /// Nobody wants it: read and drop it.
+    Discard,
+    /// It must not wait for the client, which may not read before it has sent all of its input:
+    /// queue it, within the spool's limit.
+    Spool,
+    /// Read it only as fast as the client does.
+    Strict,
+}
+
+/// What stands around a payload of output on the wire.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Frame {
+    pub(super) header: reply::Header,
+}
+
+impl Frame {
+    /// No head is longer than this.
+    pub(crate) const MAX_HEAD: usize = reply::MAX_HEADER;
+
+    /// The most bytes of output that one frame should carry, in bytes.
+    ///
+    /// A frame of this size is one `sk_buff` of a UNIX socket on Linux (`unix_stream_sendmsg` takes up to
+    /// 36 KiB in one), so that it is sent whole or not at all. lua-resty-exec needs that: it waits a
+    /// millisecond for the rest of a payload and then loses its place in the stream.
+    pub(crate) const MAX_PAYLOAD: usize = 32 << 10;
+
+    /// The most bytes to send at once.
+    pub(crate) const MAX_LEN: usize = Self::MAX_HEAD + Self::MAX_PAYLOAD + 1;
+
+    /// How many of the queued `bytes` to send at once: whole frames, within [`Frame::MAX_LEN`] unless one alone
+    /// is longer; 0 if the rest of the first one is still to come.
+    pub(crate) fn whole(bytes: &[u8]) -> usize {
+        reply::whole_pairs(bytes, Self::MAX_LEN)
+    }
+
+    pub(crate) fn head(&self) -> &[u8] {
+        self.header.as_bytes()
+    }
+
+    pub(crate) const TAIL: u8 = TERMINATOR;
+}

@@ -1,0 +1,23 @@
+//! One connection as a state machine: inputs go in, actions come out.
+//!
+//! Nothing here makes a system call, reads a clock or knows a descriptor. Whoever drives a
+//! [`Session`] tells it what happened and when, then carries out the [`Action`]s that it asks for.
+//! Payloads never pass through it: it says how many bytes may be moved, and frames them.
+
+pub(crate) use sockexec_proto::netstring::at_most;
+
+mod io;
+mod session;
+
+pub(crate) use io::{Action, Backpressure, ExitStatus, Frame, Limits, StartError, Step, Time};
+pub(crate) use session::Session;
+
+/// How the signal that ended a program is told to a version 1 client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TermSig {
+    /// Its number in decimal (`15`), which is what the published clients parse.
+    #[default]
+    Number,
+    /// Its name without `SIG` (`TERM`), as sockexec 3.1.1 sends it.
+    Name,
+}

@@ -1,0 +1,618 @@
+//! The life of one connection. Every transition is in this file.
+
+use std::collections::VecDeque;
+use std::ffi::CString;
+use std::time::Duration;
+
+use sockexec_proto::request::Event;
+use sockexec_proto::{BadRequest, RequestDecoder, Stream, reply};
+
+use super::TermSig;
+use super::io::{Action, Backpressure, ExitStatus, Frame, Limits, StartError, Step, Time};
+
+/// How long after KILL the streams are read until end of file; then what is in them is taken and
+/// they are closed. Whoever still holds them has left the group.
+const DRAIN_AFTER_KILL: Duration = Duration::from_millis(250);
+
+/// How long after KILL the client may take to read the rest of its reply.
+const CUT_AFTER_KILL: Duration = Duration::from_secs(2);
+
+/// How long what a client still sends is read and dropped after its reply is complete.
+const LINGER_AFTER_REPLY: Duration = Duration::from_secs(5);
+
+/// The same while the daemon is shutting down.
+const LINGER_AT_SHUTDOWN: Duration = Duration::from_millis(250);
+
+/// How long after TERM, once the leader is dead, the group is first asked whether anyone is left.
+/// Doubled each time up to the maximum: members die in a millisecond or take their time.
+const FIRST_PROBE: Duration = Duration::from_millis(2);
+const MAX_PROBE: Duration = Duration::from_millis(256);
+
+/// How much of a program's name is told when it cannot be started, in bytes: more than any path can have.
+const SHOWN_NAME: usize = 4096;
+
+/// The exit code of a request that could not be carried out through no fault of the program.
+const EXIT_FAILURE: u8 = 125;
+
+/// The leader of the program's group, as far as it is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Program {
+    Absent,
+    Starting,
+    Running,
+    /// Dead and not reaped: its group can be signalled without meeting a stranger.
+    Exited,
+    /// Reaped, and its group is never signalled again.
+    Over,
+}
+
+/// How far the group's ending has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    Not,
+    Terminated {
+        kill_at: Time,
+        probe_at: Option<Time>,
+        probe_after: Duration,
+    },
+    Killed {
+        drain_at: Time,
+    },
+    /// Killed, and its streams are not waited for.
+    Drained,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Client {
+    Open,
+    /// It sends no more, and reads.
+    HalfClosed,
+    Closed,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reply {
+    Streaming,
+    /// The exit pair is queued; nothing may follow it.
+    Finishing,
+    /// The sending side is ended.
+    Sent {
+        close_at: Time,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stdin {
+    Open,
+    /// Ended by the client or closed by the program; what still comes is dropped.
+    Closed,
+}
+
+/// One connection.
+#[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own; which go together is told by enums")]
+pub(crate) struct Session {
+    limits: Limits,
+    request: RequestDecoder,
+    /// The request broke the protocol: nothing after that can be understood.
+    refused: bool,
+    program_name: Vec<u8>,
+    program: Program,
+    status: Option<ExitStatus>,
+    stdin: Stdin,
+    stdout_open: bool,
+    stderr_open: bool,
+    ending: Ending,
+    client: Client,
+    reply: Reply,
+    deadline: Option<Time>,
+    linger_at: Option<Time>,
+    cut_at: Option<Time>,
+    shutting_down: bool,
+    /// The platform cannot tell when the group is empty: the slot is free once the leader is dead.
+    unknowable: bool,
+    actions: VecDeque<Action>,
+}
+
+impl Session {
+    /// A connection that was accepted `now`.
+    pub(crate) fn new(limits: Limits, now: Time) -> Self {
+        Self {
+            limits,
+            request: RequestDecoder::new(),
+            refused: false,
+            program_name: Vec::new(),
+            program: Program::Absent,
+            status: None,
+            stdin: Stdin::Closed,
+            stdout_open: false,
+            stderr_open: false,
+            ending: Ending::Not,
+            client: Client::Open,
+            reply: Reply::Streaming,
+            deadline: limits.timeout.and_then(|timeout| now.checked_add(timeout)),
+            linger_at: None,
+            cut_at: None,
+            shutting_down: false,
+            unknowable: false,
+            actions: VecDeque::new(),
+        }
+    }
+
+    // What the driver asks.
+
+    /// The next thing to do. Ask until there is none after every input.
+    pub(crate) fn next_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// When [`Session::tick`] is to be called, unless another input changes it before.
+    pub(crate) fn next_timer(&self) -> Option<Time> {
+        let kill_at = match self.ending {
+            Ending::Not | Ending::Drained => None,
+            Ending::Terminated { kill_at, probe_at, .. } => Some(probe_at.map_or(kill_at, |probe| probe.min(kill_at))),
+            Ending::Killed { drain_at } => Some(drain_at),
+        };
+        let client =
+            if self.client == Client::Closed { None } else { earliest([self.deadline, self.cut_at, self.close_at()]) };
+        earliest([client, self.linger_at, kill_at])
+    }
+
+    /// Whether the client's bytes are to be read.
+    pub(crate) fn wants_request(&self) -> bool {
+        self.client == Client::Open && self.program != Program::Starting
+    }
+
+    /// What is to be done with the output now.
+    pub(crate) fn backpressure(&self) -> Backpressure {
+        match (self.client, self.reply) {
+            (Client::Open, Reply::Streaming) if self.stdin == Stdin::Open => Backpressure::Spool,
+            (Client::Open | Client::HalfClosed, Reply::Streaming) => Backpressure::Strict,
+            (Client::Closed, _) | (_, Reply::Finishing | Reply::Sent { .. }) => Backpressure::Discard,
+        }
+    }
+
+    /// Whether the leader's exit must be learned now: answer with [`Session::exited`] when it comes.
+    pub(crate) fn wants_exit(&self) -> bool {
+        self.program == Program::Running
+            && (self.output_ended() || self.ending != Ending::Not || self.limits.linger.is_some())
+    }
+
+    /// Whether this connection counts against the limit of active ones.
+    pub(crate) fn holds_slot(&self) -> bool {
+        !(self.is_over() || self.unknowable && self.client == Client::Closed && self.program == Program::Exited)
+    }
+
+    /// Whether nothing is left to do, and the connection can be forgotten.
+    pub(crate) fn is_over(&self) -> bool {
+        self.client == Client::Closed && matches!(self.program, Program::Absent | Program::Over)
+    }
+
+    /// What the connection waits for, for a person.
+    pub(crate) fn waits_for(&self) -> &'static str {
+        match (self.program, self.ending, self.reply) {
+            (Program::Absent, _, Reply::Streaming) => "request",
+            (Program::Starting, _, _) => "start of the program",
+            (Program::Running | Program::Exited, Ending::Killed { .. } | Ending::Drained, _) => "death after KILL",
+            (Program::Running, Ending::Terminated { .. }, _) => "death after TERM",
+            (Program::Exited, Ending::Terminated { .. }, _) => "death of the rest of the group",
+            (Program::Running, Ending::Not, _) if self.output_ended() => "exit of the program",
+            (Program::Running, Ending::Not, _) if self.stdin == Stdin::Open => "output or input",
+            (Program::Running, Ending::Not, _) => "output",
+            (Program::Exited, Ending::Not, _) => "output of descendants",
+            (Program::Over, _, Reply::Streaming) => "output of descendants outside the group",
+            (Program::Absent | Program::Over, _, Reply::Finishing) => "client to read its reply",
+            (Program::Absent | Program::Over, _, Reply::Sent { .. }) => "client to end its sending",
+        }
+    }
+
+    // What the client does.
+
+    /// Reads from the front of the client's bytes: how many were consumed, and what follows them.
+    pub(crate) fn step(&mut self, now: Time, input: &[u8]) -> (usize, Step) {
+        if self.refused {
+            return (0, everything(input));
+        }
+        if self.program == Program::Starting {
+            return (0, Step::NeedMore);
+        }
+        match self.request.next(input) {
+            Ok((used, Event::Exec(argv))) => {
+                let name = argv.first().map(CString::as_bytes).unwrap_or_default();
+                self.program_name = name.get(..SHOWN_NAME).unwrap_or(name).to_vec();
+                self.program = Program::Starting;
+                self.actions.push_back(Action::Spawn(argv));
+                (used, Step::NeedMore)
+            }
+            Ok((used, Event::Stdin(len))) => match self.stdin {
+                Stdin::Open => (used, Step::Stdin(len)),
+                Stdin::Closed => (used, Step::Drop(len)),
+            },
+            Ok((used, Event::EndOfStdin)) => {
+                self.close_stdin();
+                self.settle();
+                (used, everything(input.get(used..).unwrap_or_default()))
+            }
+            Ok((used, Event::NeedMore)) => (used, Step::NeedMore),
+            Err(error) => {
+                self.refuse(now, &error);
+                (0, everything(input))
+            }
+        }
+    }
+
+    /// `n` bytes that [`Session::step`] told of were moved or dropped.
+    pub(crate) fn moved(&mut self, n: u64) {
+        if !self.refused {
+            self.request.advance(n);
+        }
+    }
+
+    /// The client will send no more, and may still read.
+    pub(crate) fn client_ended(&mut self, now: Time) {
+        if self.client != Client::Open {
+            return;
+        }
+        self.client = Client::HalfClosed;
+        if !self.refused {
+            match self.request.end_of_file() {
+                Ok(()) => self.close_stdin(),
+                // The reply is complete or on its way: an early end changes nothing.
+                Err(_) if self.reply != Reply::Streaming => {}
+                Err(error) => self.refuse(now, &error),
+            }
+        }
+        self.settle();
+    }
+
+    /// The client has closed both directions, or cannot be written to.
+    pub(crate) fn client_gone(&mut self, now: Time) {
+        if self.client == Client::Closed {
+            return;
+        }
+        self.close_client();
+        self.end_program(now);
+        // After TERM, so that a program that ends at the end of its input is seen to end by the signal.
+        self.close_stdin();
+        self.settle();
+    }
+
+    /// Everything queued was sent and the sending side is ended.
+    pub(crate) fn sent(&mut self, now: Time) {
+        if self.reply == Reply::Finishing {
+            let linger = if self.shutting_down { LINGER_AT_SHUTDOWN } else { LINGER_AFTER_REPLY };
+            self.reply = Reply::Sent { close_at: now + linger };
+            self.settle();
+        }
+    }
+
+    // What the program does.
+
+    /// The program is running, as the leader of a process group of its own.
+    pub(crate) fn started(&mut self, now: Time) {
+        self.program = Program::Running;
+        self.stdin = Stdin::Open;
+        self.stdout_open = true;
+        self.stderr_open = true;
+        // What ends the program may have come while it was starting.
+        if self.client == Client::Closed || self.cut_at.is_some() {
+            self.end_program(now);
+        }
+        if self.client == Client::Closed {
+            self.close_stdin();
+        }
+        self.settle();
+    }
+
+    /// There is no program. This may be learned only from the death of what was to become it.
+    pub(crate) fn start_failed(&mut self, error: &StartError) {
+        match self.program {
+            Program::Starting => self.program = Program::Absent,
+            Program::Running => {
+                self.reap();
+                self.close_stdin();
+                self.close_output();
+            }
+            Program::Absent | Program::Exited | Program::Over => return,
+        }
+        let mut text = b"sockexec: ".to_vec();
+        text.extend_from_slice(&self.program_name);
+        text.extend_from_slice(format!(": {}\n", error.reason).as_bytes());
+        self.fail(&text, error.code);
+    }
+
+    /// The program, or whoever inherited its standard input, no longer reads it.
+    pub(crate) fn stdin_refused(&mut self) {
+        self.close_stdin();
+    }
+
+    /// `len` bytes of output were read: what to put around them, or nothing if they are to be dropped.
+    pub(crate) fn output(&self, stream: Stream, len: usize) -> Option<Frame> {
+        match self.backpressure() {
+            Backpressure::Discard => None,
+            Backpressure::Spool | Backpressure::Strict => {
+                Some(Frame { header: reply::Header::new(stream, len as u64) })
+            }
+        }
+    }
+
+    /// The stream reached end of file.
+    pub(crate) fn output_closed(&mut self, stream: Stream) {
+        match stream {
+            Stream::Stdout => self.stdout_open = false,
+            Stream::Stderr => self.stderr_open = false,
+        }
+        self.settle();
+    }
+
+    /// The leader is dead and not reaped.
+    pub(crate) fn exited(&mut self, now: Time, status: ExitStatus) {
+        if self.program != Program::Running {
+            return;
+        }
+        self.program = Program::Exited;
+        self.status = Some(status);
+        if let Ending::Terminated { probe_at, .. } = &mut self.ending {
+            *probe_at = Some(now);
+        }
+        self.settle();
+    }
+
+    /// A stream was found empty, and not at its end. Once the leader is dead that means that descendants hold it.
+    pub(crate) fn output_is_empty(&mut self, now: Time) {
+        if self.program == Program::Exited && self.ending == Ending::Not && self.linger_at.is_none() {
+            self.linger_at = self.limits.linger.and_then(|linger| now.checked_add(linger));
+        }
+    }
+
+    /// Nobody is left in the group.
+    pub(crate) fn group_is_empty(&mut self) {
+        if self.program == Program::Exited {
+            self.reap();
+            self.settle();
+        }
+    }
+
+    /// This platform cannot tell whether anybody is left in the group.
+    pub(crate) fn group_is_unknowable(&mut self) {
+        self.unknowable = true;
+        if let Ending::Terminated { probe_at, .. } = &mut self.ending {
+            *probe_at = None;
+        }
+    }
+
+    // What the clock and the operator do.
+
+    /// Does what is due at `now`.
+    pub(crate) fn tick(&mut self, now: Time) {
+        let due = |time: Option<Time>| time.is_some_and(|time| time <= now);
+        if due(self.linger_at) {
+            self.end_program(now);
+        }
+        if due(self.deadline) {
+            self.deadline = None;
+            self.time_out(now);
+        }
+        if let Ending::Terminated { kill_at, probe_at, probe_after } = self.ending {
+            if kill_at <= now {
+                self.kill(now);
+            } else if due(probe_at) {
+                self.ending = Ending::Terminated {
+                    kill_at,
+                    probe_at: Some(now + probe_after),
+                    probe_after: (probe_after * 2).min(MAX_PROBE),
+                };
+                self.actions.push_back(Action::Probe);
+            }
+        }
+        if let Ending::Killed { drain_at } = self.ending
+            && drain_at <= now
+        {
+            self.ending = Ending::Drained;
+            self.actions.push_back(Action::DrainOutput);
+        }
+        if due(self.cut_at) || due(self.close_at()) {
+            self.close_client();
+        }
+        self.settle();
+    }
+
+    /// The daemon is to end: as if the deadline had come.
+    pub(crate) fn shut_down(&mut self, now: Time) {
+        self.shutting_down = true;
+        self.deadline = None;
+        self.time_out(now);
+        if let Reply::Sent { close_at } = &mut self.reply {
+            *close_at = (*close_at).min(now + LINGER_AT_SHUTDOWN);
+        }
+        self.settle();
+    }
+
+    /// The daemon is to end at once: KILL without waiting.
+    pub(crate) fn shut_down_now(&mut self, now: Time) {
+        self.shut_down(now);
+        match self.ending {
+            Ending::Terminated { .. } => self.kill(now),
+            Ending::Not | Ending::Killed { .. } | Ending::Drained => {}
+        }
+        self.cut_by(now + CUT_AFTER_KILL);
+        self.settle();
+    }
+
+    // Transitions.
+
+    /// When the client of a complete reply is waited for no longer.
+    const fn close_at(&self) -> Option<Time> {
+        match self.reply {
+            Reply::Streaming | Reply::Finishing => None,
+            Reply::Sent { close_at } => Some(close_at),
+        }
+    }
+
+    fn output_ended(&self) -> bool {
+        !self.stdout_open && !self.stderr_open
+    }
+
+    /// The time of this connection is up.
+    fn time_out(&mut self, now: Time) {
+        match (self.program, self.reply) {
+            // Nothing was promised to a client that has not asked for anything.
+            (Program::Absent, Reply::Streaming) => self.close_client(),
+            (Program::Starting | Program::Running | Program::Exited, _) => self.end_program(now),
+            (Program::Absent | Program::Over, _) => {}
+        }
+        self.cut_after_kill(now);
+    }
+
+    /// The client has until shortly after KILL is due if TERM is sent `now`.
+    fn cut_after_kill(&mut self, now: Time) {
+        self.cut_by(now.saturating_add(self.limits.kill_timeout).saturating_add(CUT_AFTER_KILL));
+    }
+
+    fn cut_by(&mut self, time: Time) {
+        self.cut_at = Some(self.cut_at.map_or(time, |cut| cut.min(time)));
+    }
+
+    /// TERM now, KILL later; once.
+    fn end_program(&mut self, now: Time) {
+        self.linger_at = None;
+        let probe_at = match self.program {
+            // Starting: `started` comes back here if the client has gone meanwhile.
+            Program::Absent | Program::Starting | Program::Over => return,
+            Program::Running => None,
+            Program::Exited => Some(now),
+        };
+        if self.ending != Ending::Not {
+            return;
+        }
+        let kill_at = now.saturating_add(self.limits.kill_timeout);
+        self.ending = Ending::Terminated { kill_at, probe_at, probe_after: FIRST_PROBE };
+        self.actions.push_back(Action::Terminate);
+    }
+
+    fn kill(&mut self, now: Time) {
+        self.ending = Ending::Killed { drain_at: now + DRAIN_AFTER_KILL };
+        if matches!(self.program, Program::Running | Program::Exited) {
+            self.actions.push_back(Action::Kill);
+        }
+    }
+
+    fn reap(&mut self) {
+        self.program = Program::Over;
+        if let Ending::Terminated { probe_at, .. } = &mut self.ending {
+            *probe_at = None;
+        }
+        self.actions.push_back(Action::Reap);
+    }
+
+    fn close_stdin(&mut self) {
+        if self.stdin == Stdin::Open {
+            self.stdin = Stdin::Closed;
+            self.actions.push_back(Action::CloseStdin);
+        }
+    }
+
+    fn close_client(&mut self) {
+        if self.client != Client::Closed {
+            self.client = Client::Closed;
+            self.actions.push_back(Action::CloseClient);
+        }
+    }
+
+    fn refuse(&mut self, now: Time, error: &BadRequest) {
+        self.refused = true;
+        if self.reply == Reply::Streaming {
+            self.actions.push_back(Action::Report(error.clone()));
+            let text = format!("sockexec: bad request: {error}\n");
+            self.fail(text.as_bytes(), EXIT_FAILURE);
+            if self.program != Program::Absent {
+                self.cut_after_kill(now);
+            }
+            self.end_program(now);
+            self.close_stdin();
+            self.settle();
+        }
+    }
+
+    /// A reply in place of the program's own.
+    fn fail(&mut self, text: &[u8], code: u8) {
+        let mut bytes = Vec::new();
+        reply::encode_pair(Stream::Stderr.tag(), text, &mut bytes);
+        reply::encode_pair(reply::EXITCODE, code.to_string().as_bytes(), &mut bytes);
+        self.finish(bytes);
+        self.settle();
+    }
+
+    fn finish(&mut self, bytes: Vec<u8>) {
+        if self.reply == Reply::Streaming {
+            self.reply = Reply::Finishing;
+            if self.client != Client::Closed {
+                self.actions.push_back(Action::Send(bytes));
+                self.actions.push_back(Action::Finish);
+            }
+        }
+    }
+
+    /// Draws the conclusions that several inputs can lead to.
+    fn settle(&mut self) {
+        if let Some(status) = self.status
+            && self.output_ended()
+        {
+            self.finish(self.exit_pair(status));
+            // Whoever inherited the input is not waited for: what still comes is dropped.
+            self.close_stdin();
+        }
+        if self.program == Program::Exited {
+            match self.ending {
+                // Whoever is left in the group has let go of the output: a background job, left alone.
+                Ending::Not if self.output_ended() => self.reap(),
+                Ending::Not | Ending::Terminated { .. } => {}
+                Ending::Killed { .. } | Ending::Drained => self.reap(),
+            }
+        }
+        if let Reply::Sent { .. } = self.reply
+            && (self.request.ended() || self.client == Client::HalfClosed)
+        {
+            self.close_client();
+        }
+        if self.is_over() {
+            self.close_output();
+        }
+    }
+
+    fn close_output(&mut self) {
+        if !self.output_ended() {
+            self.stdout_open = false;
+            self.stderr_open = false;
+            self.actions.push_back(Action::CloseOutput);
+        }
+    }
+
+    fn exit_pair(&self, status: ExitStatus) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        match status {
+            ExitStatus::Code(code) => reply::encode_pair(reply::EXITCODE, code.to_string().as_bytes(), &mut bytes),
+            ExitStatus::Signal(number) => {
+                let name = match self.limits.termsig {
+                    TermSig::Number => None,
+                    TermSig::Name => signal_hook::low_level::signal_name(number),
+                };
+                let text = name.map_or_else(|| number.to_string(), |name| name.trim_start_matches("SIG").to_owned());
+                reply::encode_pair(reply::TERMSIG, text.as_bytes(), &mut bytes);
+            }
+        }
+        bytes
+    }
+}
+
+/// All of `input` is to be dropped.
+fn everything(input: &[u8]) -> Step {
+    match input.len() {
+        0 => Step::NeedMore,
+        len => Step::Drop(len as u64),
+    }
+}
+
+fn earliest<const N: usize>(times: [Option<Time>; N]) -> Option<Time> {
+    times.into_iter().flatten().min()
+}

@@ -1,0 +1,122 @@
+//! Runs programs on behalf of those who must not fork, over a UNIX socket.
+//!
+//! A process that must not fork (a web server's worker, a runtime with a huge heap, a sandboxed service)
+//! asks a daemon, `sockexec`, to run a program for it. This is the client's side as a library, shaped like
+//! [`std::process`], and the daemon itself, to be run inside a test or an application.
+//!
+//! # Running programs
+//!
+//! ```
+//! use sockexec::Command;
+//!
+//! # #[cfg(feature = "daemon")]
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let directory = tempfile::tempdir()?;
+//! # let socket = directory.path().join("exec.sock");
+//! # let daemon = sockexec::Daemon::builder().bind(&socket)?;
+//! # let handle = daemon.handle();
+//! # let thread = std::thread::spawn(move || daemon.run());
+//! // let socket = "/tmp/exec.sock";
+//! let output = Command::new(&socket, "echo").args(["hello,", "world"]).output()?;
+//! assert!(output.status.success());
+//! assert_eq!(output.stdout, b"hello, world\n");
+//!
+//! // Standard input and output flow at the same time, whatever their size.
+//! let megabyte = vec![b'x'; 1 << 20];
+//! let output = Command::new(&socket, "cat").stdin_bytes(megabyte.clone()).output()?;
+//! assert_eq!(output.stdout, megabyte);
+//!
+//! // A program that cannot be started ends as in a shell.
+//! let output = Command::new(&socket, "no-such-program").output()?;
+//! assert_eq!(output.status.code(), Some(127));
+//! # handle.shut_down();
+//! # thread.join().expect("no panic")?;
+//! # Ok(())
+//! # }
+//! # #[cfg(not(feature = "daemon"))]
+//! # fn main() {}
+//! ```
+//!
+//! # Talking to a program while it runs
+//!
+//! ```
+//! use std::io::{BufRead, BufReader, Write};
+//! use sockexec::{Command, Stdio};
+//!
+//! # #[cfg(feature = "daemon")]
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let directory = tempfile::tempdir()?;
+//! # let socket = directory.path().join("exec.sock");
+//! # let daemon = sockexec::Daemon::builder().bind(&socket)?;
+//! # let handle = daemon.handle();
+//! # let thread = std::thread::spawn(move || daemon.run());
+//! let mut child = Command::new(&socket, "cat").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+//! let mut stdin = child.stdin.take().ok_or("piped")?;
+//! let mut stdout = BufReader::new(child.stdout.take().ok_or("piped")?);
+//! writeln!(stdin, "ping")?;
+//! let mut line = String::new();
+//! stdout.read_line(&mut line)?;
+//! assert_eq!(line, "ping\n");
+//! drop(stdin);
+//! assert!(child.wait()?.success());
+//! # handle.shut_down();
+//! # thread.join().expect("no panic")?;
+//! # Ok(())
+//! # }
+//! # #[cfg(not(feature = "daemon"))]
+//! # fn main() {}
+//! ```
+//!
+//! # A daemon inside
+//!
+//! ```
+//! # #[cfg(feature = "daemon")]
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use sockexec::{Command, Daemon};
+//!
+//! let directory = tempfile::tempdir()?;
+//! let socket = directory.path().join("exec.sock");
+//! let daemon = Daemon::builder().max_connections(10).bind(&socket)?;
+//! let handle = daemon.handle();
+//! let thread = std::thread::spawn(move || daemon.run());
+//!
+//! let status = Command::new(&socket, "true").status()?;
+//! assert_eq!(status.to_string(), "exit status: 0");
+//!
+//! handle.shut_down();
+//! thread.join().expect("the daemon does not panic")?;
+//! # Ok(())
+//! # }
+//! # #[cfg(not(feature = "daemon"))]
+//! # fn main() {}
+//! ```
+//!
+//! # Features
+//!
+//! | feature | what it adds |
+//! | --- | --- |
+//! | none | the [`client`] alone, on `std` and `rustix` |
+//! | `tokio` | the client for tokio |
+//! | `daemon` | the daemon |
+//! | `cli` (default) | the daemon and the programs `sockexec` and `sockexec-client` |
+//!
+//! Whoever only wants the client: `sockexec = { version = "…", default-features = false }`.
+#![deny(unsafe_code)]
+
+pub mod client;
+#[cfg(feature = "daemon")]
+pub mod daemon;
+#[cfg(feature = "daemon")]
+mod engine;
+#[cfg(feature = "daemon")]
+mod sys;
+
+#[cfg(feature = "tokio")]
+pub use client::tokio;
+pub use client::{
+    BadReply, Child, ChildStderr, ChildStdin, ChildStdout, Command, Error, ExitStatus, Output, Stdio, Stream,
+};
+#[cfg(feature = "daemon")]
+pub use daemon::Daemon;
+#[cfg(feature = "daemon")]
+pub use engine::TermSig;

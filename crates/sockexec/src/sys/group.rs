@@ -1,0 +1,153 @@
+//! A program's process group: signalling it without ever meeting a stranger, waiting for its leader.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitIdStatus};
+
+use super::raw;
+use crate::engine::ExitStatus;
+
+/// Whether anybody is left in a group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Occupancy {
+    Empty,
+    Occupied,
+    /// The platform cannot tell.
+    Unknowable,
+}
+
+/// The process group of one program, led by our child.
+///
+/// While the leader is not reaped its pid, and with it the group's number, cannot be given to anyone
+/// else, so signals go by number. After that they go by a descriptor that pins the identity
+/// (`PIDFD_SIGNAL_PROCESS_GROUP`, Linux 6.9), or not at all.
+#[derive(Debug)]
+pub(crate) struct Group {
+    leader: Pid,
+    pidfd: Option<OwnedFd>,
+    reaped: bool,
+}
+
+impl Group {
+    /// The group led by `leader`, a child of this process that nobody else reaps.
+    pub(crate) fn new(leader: Pid) -> Self {
+        Self { leader, pidfd: None, reaped: false }
+    }
+
+    pub(crate) fn leader(&self) -> i32 {
+        self.leader.as_raw_nonzero().get()
+    }
+
+    /// TERM, and CONT so that a stopped program can act on it.
+    pub(crate) fn terminate(&self) {
+        self.signal(Signal::TERM);
+        self.signal(Signal::CONT);
+    }
+
+    /// KILL. A leader that has moved to another group is killed too.
+    pub(crate) fn kill(&self) {
+        self.signal(Signal::KILL);
+        if !self.reaped {
+            let _ = rustix::process::kill_process(self.leader, Signal::KILL);
+        }
+    }
+
+    /// A signal that cannot be delivered (ESRCH, or EPERM for a program that changed its user) has no
+    /// remedy here: the caller goes by what it sees of the program.
+    fn signal(&self, signal: Signal) {
+        if !self.reaped {
+            // The child does this first thing, but it may not have come to it. Once it has exec'd this fails, and is
+            // not needed (setpgid(2), EACCES).
+            let _ = rustix::process::setpgid(Some(self.leader), Some(self.leader));
+            if rustix::process::kill_process_group(self.leader, signal) == Err(Errno::SRCH) {
+                // The leader has moved to another group of its session and left none behind.
+                let _ = rustix::process::kill_process(self.leader, signal);
+            }
+        } else if let Some(pidfd) = &self.pidfd {
+            let _ = raw::signal_group_by_pidfd(pidfd.as_fd(), signal.as_raw());
+        }
+    }
+
+    /// The leader's status, if it is dead; it stays unreaped.
+    pub(crate) fn status(&mut self) -> Option<ExitStatus> {
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        match rustix::io::retry_on_intr(|| rustix::process::waitid(WaitId::Pid(self.leader), options)) {
+            Ok(Some(status)) => Some(exit_status(&status)),
+            Ok(None) => None,
+            // Only if somebody else in this process reaps our children, or CHLD came to be ignored: then the number
+            // may be a stranger's by now.
+            Err(error) => {
+                self.reaped = true;
+                log::warn!("lost the status of pid {}: {error}", self.leader());
+                Some(ExitStatus::Code(125))
+            }
+        }
+    }
+
+    /// A descriptor that becomes readable when the leader dies; an error where there is no such
+    /// thing (before Linux 5.3, or refused by a filter).
+    pub(crate) fn exit_descriptor(&mut self) -> io::Result<BorrowedFd<'_>> {
+        if self.pidfd.is_none() {
+            self.pidfd = Some(open_pidfd(self.leader)?);
+        }
+        self.pidfd.as_ref().map(AsFd::as_fd).ok_or_else(|| io::ErrorKind::Unsupported.into())
+    }
+
+    /// The descriptor of [`Group::exit_descriptor`], if it was opened.
+    pub(crate) fn opened_descriptor(&self) -> Option<BorrowedFd<'_>> {
+        self.pidfd.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Whether anybody is left, once the leader is dead.
+    ///
+    /// An unreaped leader counts as a member, so it has to be reaped before the question means
+    /// anything; that is done only once the kernel has shown that it takes the pinned identity.
+    /// A dead member that its own parent (or init) has not reaped counts as well.
+    pub(crate) fn occupancy(&mut self) -> Occupancy {
+        if !self.reaped {
+            let Ok(pidfd) = self.exit_descriptor() else { return Occupancy::Unknowable };
+            match raw::signal_group_by_pidfd(pidfd, 0) {
+                Ok(()) => {}
+                // The leader died in another group and left nobody in its own.
+                Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
+                Err(_) => return Occupancy::Unknowable,
+            }
+            self.reap();
+        }
+        let Some(pidfd) = &self.pidfd else { return Occupancy::Unknowable };
+        match raw::signal_group_by_pidfd(pidfd.as_fd(), 0) {
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Occupancy::Empty,
+            Ok(()) | Err(_) => Occupancy::Occupied,
+        }
+    }
+
+    /// Reaps the dead leader.
+    pub(crate) fn reap(&mut self) {
+        if !self.reaped {
+            let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+            let _ = rustix::io::retry_on_intr(|| rustix::process::waitid(WaitId::Pid(self.leader), options));
+            self.reaped = true;
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn open_pidfd(pid: Pid) -> io::Result<OwnedFd> {
+    Ok(rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())?)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn open_pidfd(_pid: Pid) -> io::Result<OwnedFd> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+fn exit_status(status: &WaitIdStatus) -> ExitStatus {
+    if let Some(code) = status.exit_status() {
+        // WEXITSTATUS: the kernel keeps eight bits.
+        ExitStatus::Code(u8::try_from(code & 0xff).unwrap_or(u8::MAX))
+    } else {
+        ExitStatus::Signal(status.terminating_signal().unwrap_or_default())
+    }
+}

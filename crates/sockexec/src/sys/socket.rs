@@ -1,0 +1,108 @@
+//! UNIX sockets: the listening one and the peer's credentials.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::Mode;
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketType};
+
+/// Who connected, as the kernel recorded it at `connect(2)`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Peer {
+    /// 0: in a pid namespace that ours does not see.
+    pub(crate) pid: i32,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+}
+
+/// Who is at the other end of `socket`, where the system tells.
+#[cfg(target_os = "linux")]
+pub(crate) fn peer(socket: impl AsFd) -> Option<Peer> {
+    let (pid, uid, gid) = super::raw::peer_credentials(socket.as_fd()).ok()?;
+    Some(Peer { pid, uid, gid })
+}
+
+/// Who is at the other end of `socket`, where the system tells.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn peer(_socket: impl AsFd) -> Option<Peer> {
+    None
+}
+
+/// A socket that does not block and is not inherited.
+#[cfg(not(target_vendor = "apple"))]
+fn stream_socket() -> io::Result<OwnedFd> {
+    use rustix::net::SocketFlags;
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    Ok(rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?)
+}
+
+/// A socket that does not block and is not inherited.
+///
+/// Not in one step, as macOS has none: a program that another thread starts in between inherits it.
+#[cfg(target_vendor = "apple")]
+fn stream_socket() -> io::Result<OwnedFd> {
+    let socket = rustix::net::socket(AddressFamily::UNIX, SocketType::STREAM, None)?;
+    rustix::io::fcntl_setfd(&socket, rustix::io::FdFlags::CLOEXEC)?;
+    rustix::fs::fcntl_setfl(&socket, rustix::fs::OFlags::NONBLOCK)?;
+    Ok(socket)
+}
+
+#[cfg(target_os = "linux")]
+fn permissions(mode: u32) -> Mode {
+    Mode::from_raw_mode(mode & 0o777)
+}
+
+/// Elsewhere the system's type has 16 bits, which are enough for nine.
+#[cfg(not(target_os = "linux"))]
+fn permissions(mode: u32) -> Mode {
+    Mode::from_raw_mode(u16::try_from(mode & 0o777).unwrap_or(0))
+}
+
+/// A listening socket at `path`, which must not exist, with exactly the permissions `mode`.
+///
+/// The file is born with them. unix(7): it gets 0777 less the umask; on Linux `fchmod` before `bind`
+/// lowers the 0777, so a default ACL of the directory, in whose presence the umask is not looked at,
+/// cannot open it wider either. To `bind` and then `chmod` would leave a moment in which it is more
+/// open, and would follow whatever stands at the path by then. The umask belongs to the whole process.
+///
+/// # Errors
+/// Those of bind(2); EADDRINUSE when something is at `path`.
+pub(crate) fn listen(path: &Path, mode: u32, backlog: u32) -> io::Result<OwnedFd> {
+    let address = SocketAddrUnix::new(path)?;
+    let socket = stream_socket()?;
+    let _ = rustix::fs::fchmod(&socket, permissions(mode));
+    let umask = rustix::process::umask(permissions(!mode));
+    let bound = rustix::net::bind(&socket, &address);
+    rustix::process::umask(umask);
+    bound?;
+    rustix::net::listen(&socket, i32::try_from(backlog).unwrap_or(i32::MAX))?;
+    Ok(socket)
+}
+
+/// What a connection attempt shows about the socket at a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Listener {
+    /// Somebody listens.
+    Alive,
+    /// Nobody does.
+    Dead,
+    /// It is gone by now.
+    Absent,
+}
+
+/// Tries whether anybody listens at `path`.
+///
+/// # Errors
+/// When that cannot be found out, for want of permission above all.
+pub(crate) fn probe(path: &Path) -> io::Result<Listener> {
+    let address = SocketAddrUnix::new(path)?;
+    match rustix::net::connect(stream_socket()?, &address) {
+        // AGAIN: its backlog is full. PROTOTYPE: it is a datagram socket.
+        Ok(()) | Err(Errno::AGAIN | Errno::PROTOTYPE | Errno::INPROGRESS) => Ok(Listener::Alive),
+        Err(Errno::CONNREFUSED) => Ok(Listener::Dead),
+        Err(Errno::NOENT) => Ok(Listener::Absent),
+        Err(error) => Err(error.into()),
+    }
+}

@@ -1,0 +1,55 @@
+//! Moving bytes between descriptors and memory: the one room in which it is decided how.
+
+use std::os::fd::AsFd;
+
+use rustix::io::{Errno, retry_on_intr};
+use rustix::net::{RecvFlags, SendFlags};
+
+/// What came of an attempt to move bytes without waiting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Moved {
+    /// So many bytes, at least 1.
+    Bytes(usize),
+    /// None: the descriptor must become ready first.
+    WouldBlock,
+    /// None, ever again: end of file, or nobody at the other end.
+    End,
+}
+
+/// Reads from a pipe.
+pub(crate) fn read(pipe: impl AsFd, buffer: &mut [u8]) -> Moved {
+    moved(retry_on_intr(|| rustix::io::read(pipe.as_fd(), &mut *buffer)))
+}
+
+/// How many bytes are in a pipe now.
+pub(crate) fn available(pipe: impl AsFd) -> usize {
+    rustix::io::ioctl_fionread(pipe).ok().and_then(|n| usize::try_from(n).ok()).unwrap_or(0)
+}
+
+/// Writes to a pipe. PIPE must be ignored, as Rust's runtime has it.
+pub(crate) fn write(pipe: impl AsFd, bytes: &[u8]) -> Moved {
+    moved(retry_on_intr(|| rustix::io::write(pipe.as_fd(), bytes)))
+}
+
+/// Reads from a socket.
+pub(crate) fn receive(socket: impl AsFd, buffer: &mut [u8]) -> Result<Moved, Errno> {
+    match retry_on_intr(|| rustix::net::recv(socket.as_fd(), &mut *buffer, RecvFlags::empty())) {
+        // A reset is no end of file: the client is gone, and has not just finished sending.
+        Err(error) if error != Errno::AGAIN => Err(error),
+        result => Ok(moved(result.map(|(n, _)| n))),
+    }
+}
+
+/// Writes to a socket. PIPE must be ignored here too: not every system can be asked by flag not to raise it.
+pub(crate) fn send(socket: impl AsFd, bytes: &[u8]) -> Moved {
+    moved(retry_on_intr(|| rustix::net::send(socket.as_fd(), bytes, SendFlags::empty())))
+}
+
+fn moved(result: Result<usize, Errno>) -> Moved {
+    match result {
+        Ok(0) => Moved::End,
+        Ok(n) => Moved::Bytes(n),
+        Err(Errno::AGAIN) => Moved::WouldBlock,
+        Err(_) => Moved::End,
+    }
+}

@@ -1,0 +1,209 @@
+//! How the command ends: as its program, of its reader's end, of a signal, or for want of a daemon.
+
+use std::io::Read;
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::{Command, Stdio};
+
+use rustix::process::{Pid, Signal};
+
+use super::{assert_lost, client, fixture_client, run, text, wait};
+use crate::common::{Daemon, eventually, steps};
+
+#[test]
+fn every_exit_code() {
+    let daemon = Daemon::start("");
+    for code in 0..=255 {
+        let output = run(fixture_client(&daemon, &format!("exit {code}")));
+        assert_eq!(output.status.code(), Some(code));
+        assert!(output.stdout.is_empty() && output.stderr.is_empty());
+    }
+}
+
+/// The numbers of all signals that end a program, those of real time included. 32 and 33 are the C library's.
+fn terminating_signals() -> impl Iterator<Item = i32> {
+    let spared = [Signal::CHILD, Signal::CONT, Signal::STOP, Signal::TSTP, Signal::TTIN, Signal::TTOU];
+    let ignored = [Signal::URG, Signal::WINCH];
+    let harmless: Vec<i32> = spared.into_iter().chain(ignored).map(Signal::as_raw).collect();
+    (1..=31).chain(34..=64).filter(move |number| !harmless.contains(number))
+}
+
+#[test]
+fn every_signal() {
+    let daemon = Daemon::start("");
+    for signal in terminating_signals() {
+        let output = run(fixture_client(&daemon, &format!("out last die {signal}")));
+        assert_eq!(output.status.signal(), Some(signal));
+        assert!(!output.status.core_dumped());
+        assert_eq!((text(&output.stdout), text(&output.stderr)), ("last", ""));
+    }
+}
+
+/// A daemon that tells names, as 3.1.1 does.
+#[test]
+fn every_signal_with_a_name() {
+    let daemon = Daemon::start("--termsig name");
+    for signal in terminating_signals().filter(|&signal| signal < 32) {
+        let output = run(fixture_client(&daemon, &format!("die {signal}")));
+        assert_eq!(output.status.signal(), Some(signal), "{}", text(&output.stderr));
+    }
+}
+
+/// What the shell before the client does, and the client as the shell's successor.
+fn after(daemon: &Daemon, prelude: &str, words: &str) -> Command {
+    let inner = fixture_client(daemon, words);
+    let mut shell = Command::new("/bin/sh");
+    shell.arg("-c").arg(format!("{prelude}; exec \"$0\" \"$@\"")).arg(inner.get_program()).args(inner.get_args());
+    shell.current_dir(daemon.directory());
+    shell.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    shell
+}
+
+/// The program's core is the program's; one of the client would only be in the way.
+#[test]
+fn the_client_dumps_no_core() {
+    let daemon = Daemon::start("");
+    for signal in [Signal::QUIT, Signal::ABORT, Signal::SEGV, Signal::BUS] {
+        let output = run(after(&daemon, "ulimit -S -c $(ulimit -H -c)", &format!("die {}", signal.as_raw())));
+        assert_eq!(output.status.signal(), Some(signal.as_raw()));
+        assert!(!output.status.core_dumped());
+    }
+}
+
+/// A signal that the starter ignores still is what the program died of.
+#[test]
+fn signals_that_the_starter_ignores() {
+    let daemon = Daemon::start("");
+    for signal in [Signal::TERM, Signal::INT, Signal::HUP, Signal::PIPE, Signal::USR1] {
+        let output = run(after(&daemon, &format!("trap '' {}", signal.as_raw()), &format!("die {}", signal.as_raw())));
+        assert_eq!(output.status.signal(), Some(signal.as_raw()));
+    }
+}
+
+/// `… | head -1`: as every filter, quietly of PIPE; the program goes with it.
+#[test]
+fn the_reader_of_the_output_goes() {
+    let daemon = Daemon::start("");
+    for words in ["flood", "write-err 1 write-out 100000000"] {
+        let mut life = daemon.fifo(&words[..5]);
+        let mut child = fixture_client(&daemon, &format!("hold {} {words}", life.path())).spawn().expect("it starts");
+        life.holder();
+        let mut stdout = child.stdout.take().expect("a pipe");
+        stdout.read_exact(&mut [0; 1000]).expect("the first lines");
+        drop(stdout);
+        let status = wait(&mut child);
+        assert_eq!(status.signal(), Some(Signal::PIPE.as_raw()));
+        let mut message = String::new();
+        child.stderr.take().expect("a pipe").read_to_string(&mut message).expect("text");
+        assert!(!message.contains("sockexec"), "{message}");
+        life.wait_for_death();
+    }
+}
+
+/// Output that cannot be written is told of: a full disk.
+#[test]
+fn output_that_cannot_be_written() {
+    let daemon = Daemon::start("");
+    let mut command = fixture_client(&daemon, "out x");
+    command.stdout(std::fs::File::options().write(true).open("/dev/full").expect("/dev/full"));
+    let output = run(command);
+    assert_lost(&output, daemon.socket(), "standard output");
+}
+
+/// And input that cannot be read.
+#[test]
+fn input_that_cannot_be_read() {
+    let daemon = Daemon::start("");
+    let mut command = fixture_client(&daemon, "cat");
+    command.stdin(std::fs::File::open("/").expect("a directory"));
+    assert_lost(&run(command), daemon.socket(), "standard input");
+    eventually("the end of the program", || daemon.process().children() == (0, 0));
+}
+
+/// INT, TERM, HUP and QUIT to the client, and KILL, which it cannot even see: no orphan is left.
+#[test]
+fn a_signal_to_the_client_ends_the_program() {
+    let daemon = Daemon::start("-t 0");
+    for signal in [Signal::INT, Signal::TERM, Signal::HUP, Signal::QUIT, Signal::KILL] {
+        let mut life = daemon.fifo(&signal.as_raw().to_string());
+        let mut command = after(&daemon, "ulimit -c 0", &format!("hold {} wait", life.path()));
+        let mut child = command.spawn().expect("the client starts");
+        life.holder();
+        rustix::process::kill_process(Pid::from_child(&child), signal).expect("it is there");
+        assert_eq!(wait(&mut child).signal(), Some(signal.as_raw()));
+        life.wait_for_death();
+    }
+}
+
+/// The same while bytes flow both ways, and for a program that ignores TERM: then it is KILL that ends it.
+#[test]
+fn a_signal_to_a_busy_client_ends_a_stubborn_program() {
+    let daemon = Daemon::start("-t 0 -k 0.1");
+    for signal in [Signal::INT, Signal::TERM] {
+        let mut life = daemon.fifo(&signal.as_raw().to_string());
+        let mut command = fixture_client(&daemon, &format!("ignore TERM INT ; hold {} flood", life.path()));
+        let mut child = command.spawn().expect("the client starts");
+        life.holder();
+        let mut stdout = child.stdout.take().expect("a pipe");
+        stdout.read_exact(&mut vec![0; 100_000]).expect("some of the flood");
+        rustix::process::kill_process(Pid::from_child(&child), signal).expect("it is there");
+        assert_eq!(wait(&mut child).signal(), Some(signal.as_raw()));
+        life.wait_for_death();
+    }
+}
+
+/// The daemon is killed: in the middle of the stream, or while nothing flows.
+#[test]
+fn the_daemon_goes_away() {
+    let mut daemon = Daemon::start("-t 0");
+    let mut busy = fixture_client(&daemon, "flood").spawn().expect("the client starts");
+    let mut life = daemon.fifo("life");
+    let idle = fixture_client(&daemon, &format!("hold {} wait", life.path())).spawn().expect("the client starts");
+    let holder = life.holder();
+    let mut stdout = busy.stdout.take().expect("a pipe");
+    stdout.read_exact(&mut vec![0; 1 << 20]).expect("some of the flood");
+    daemon.kill();
+    stdout.read_to_end(&mut Vec::new()).expect("the rest");
+    drop(stdout);
+    assert_lost(&busy.wait_with_output().expect("wait"), daemon.socket(), "does the daemon still run");
+    let output = idle.wait_with_output().expect("wait");
+    assert_lost(&output, daemon.socket(), "does the daemon still run");
+    assert!(text(&output.stderr).contains("without an answer"), "{}", text(&output.stderr));
+    // KILL left the daemon no time to do it.
+    holder.kill();
+    life.wait_for_death();
+}
+
+/// A daemon that is told to end gives its clients what they asked for.
+#[test]
+fn the_daemon_shuts_down() {
+    let mut daemon = Daemon::start("-t 0");
+    let mut life = daemon.fifo("life");
+    let child = fixture_client(&daemon, &format!("out so-far hold {} wait", life.path())).spawn().expect("it starts");
+    life.holder();
+    daemon.terminate();
+    let output = child.wait_with_output().expect("wait");
+    assert_eq!((text(&output.stdout), output.status.signal()), ("so-far", Some(Signal::TERM.as_raw())));
+}
+
+/// A hundred at once, more than are served at a time, each with input, output and a code of its own.
+#[test]
+fn a_hundred_clients() {
+    let daemon = Daemon::start("-m 30 -q 10");
+    let clients: Vec<_> = (0..100)
+        .map(|n| {
+            let mut argv = steps("cat err");
+            argv.extend([format!("err {n}"), "exit".to_owned(), n.to_string()]);
+            let mut command = client(&daemon, &argv);
+            let input = daemon.directory().join(format!("in-{n}"));
+            std::fs::write(&input, format!("input {n} ").repeat(20_000)).expect("a file");
+            command.stdin(std::fs::File::open(&input).expect("a file"));
+            std::thread::spawn(move || run(command))
+        })
+        .collect();
+    for (n, client) in (0..).zip(clients) {
+        let output = client.join().expect("no panic");
+        assert_eq!(text(&output.stderr), format!("err {n}"));
+        assert!(text(&output.stdout) == format!("input {n} ").repeat(20_000));
+        assert_eq!(output.status.code(), Some(n));
+    }
+}

@@ -1,0 +1,174 @@
+//! The library: programs that run beside the caller.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::thread;
+
+use sockexec::{Error, Stdio};
+
+use super::library::command;
+use crate::common::{Daemon, eventually};
+
+#[test]
+fn a_conversation() {
+    let daemon = Daemon::start("");
+    let mut child =
+        command(&daemon, "cat exit 5").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("it starts");
+    let mut stdin = child.stdin.take().expect("a pipe");
+    let mut stdout = BufReader::new(child.stdout.take().expect("a pipe"));
+    for n in 0..100 {
+        writeln!(stdin, "line {n}").expect("it reads");
+        let mut line = String::new();
+        stdout.read_line(&mut line).expect("it answers");
+        assert_eq!(line, format!("line {n}\n"));
+    }
+    assert!(child.try_wait().expect("it runs").is_none());
+    drop(stdin);
+    let mut rest = Vec::new();
+    stdout.read_to_end(&mut rest).expect("end of file");
+    assert!(rest.is_empty());
+    assert_eq!(child.wait().expect("a status").code(), Some(5));
+    // Asked again it is the same.
+    assert_eq!(child.wait().expect("a status").code(), Some(5));
+    assert_eq!(child.try_wait().expect("a status").and_then(sockexec::ExitStatus::code), Some(5));
+    child.kill().expect("nothing to do");
+}
+
+#[test]
+fn wait_with_output_reads_both_streams() {
+    let daemon = Daemon::start("");
+    let len = 3_000_000;
+    let child = command(&daemon, &format!("spawn [ write-err {len} ] write-out {len} reap exit 1"))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .stdin(Stdio::null())
+        .spawn()
+        .expect("it starts");
+    let output = child.wait_with_output().expect("a status");
+    assert_eq!((output.stdout.len(), output.stderr.len(), output.status.code()), (len, len, Some(1)));
+}
+
+/// `wait` ends standard input, so that a program which reads to its end is not waited for in vain.
+#[test]
+fn wait_closes_stdin() {
+    let daemon = Daemon::start("");
+    let mut child = command(&daemon, "verify").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().expect("it starts");
+    assert!(child.wait().expect("a status").success());
+}
+
+#[test]
+fn kill_ends_the_program() {
+    let daemon = Daemon::start("-t 0");
+    for words in ["wait", "flood"] {
+        let mut life = daemon.fifo(words);
+        let mut child = command(&daemon, &format!("hold {} {words}", life.path()))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("it starts");
+        life.holder();
+        child.kill().expect("it runs");
+        child.kill().expect("once more is no fault");
+        // Its output, which nobody reads, does not keep it.
+        for _ in 0..2 {
+            let error = child.wait().expect_err("the status is not told");
+            assert!(matches!(error, Error::Killed), "{error:?}");
+        }
+        life.wait_for_death();
+    }
+}
+
+/// As in the standard library a `Child` that is dropped lets the program be, and its output arrives.
+#[test]
+fn dropping_ends_nothing() {
+    let daemon = Daemon::start("-t 0");
+    let (mut life, gate) = (daemon.fifo("life"), daemon.gate("gate"));
+    let out = daemon.directory().join("out");
+    let child = command(&daemon, &format!("hold {} gate {} out done", life.path(), gate.path()))
+        .stdin(Stdio::null())
+        .stdout(File::create(&out).expect("a file"))
+        .spawn()
+        .expect("it starts");
+    life.holder();
+    drop(child);
+    gate.open();
+    life.wait_for_death();
+    eventually("the output", || std::fs::read(&out).expect("a file") == b"done");
+}
+
+/// Its pipes go with it: standard input ends, and who writes into a pipe without a reader is ended.
+#[test]
+fn dropping_closes_the_pipes() {
+    let daemon = Daemon::start("-t 0");
+    for words in ["cat", "flood"] {
+        let mut life = daemon.fifo(words);
+        let child = command(&daemon, &format!("hold {} {words}", life.path()))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("it starts");
+        life.holder();
+        drop(child);
+        life.wait_for_death();
+    }
+}
+
+/// A program that has ended takes no more input: an error like that of any pipe, not a wait without end.
+#[test]
+fn input_after_the_end() {
+    let daemon = Daemon::start("");
+    let mut child = command(&daemon, "exit 2").stdin(Stdio::piped()).spawn().expect("it starts");
+    let mut stdin = child.stdin.take().expect("a pipe");
+    let error = stdin.write_all(&vec![0; 8 << 20]).expect_err("nobody reads");
+    assert_eq!(error.kind(), std::io::ErrorKind::BrokenPipe);
+    assert_eq!(child.wait().expect("a status").code(), Some(2));
+}
+
+/// One program's output as another's input, as a shell's `|`.
+#[test]
+fn a_pipeline() {
+    let daemon = Daemon::start("");
+    let len = 4_000_000;
+    let mut first = command(&daemon, &format!("write-out {len}"))
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    let output = command(&daemon, "verify").stdin(first.stdout.take().expect("a pipe")).output().expect("a status");
+    assert_eq!(output.stdout, format!("ok {len}\n").into_bytes());
+    assert!(first.wait().expect("a status").success());
+}
+
+/// Both directions full at the same time, and neither waits for the other.
+#[test]
+fn large_both_ways() {
+    let daemon = Daemon::start("");
+    let bytes: Vec<u8> = (0..=250).cycle().take(8 << 20).collect();
+    let mut child = command(&daemon, "cat").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("it starts");
+    let mut stdin = child.stdin.take().expect("a pipe");
+    let feeder = thread::spawn({
+        let bytes = bytes.clone();
+        move || stdin.write_all(&bytes).expect("it reads")
+    });
+    let mut back = Vec::new();
+    child.stdout.take().expect("a pipe").read_to_end(&mut back).expect("it writes");
+    feeder.join().expect("no panic");
+    assert!(back == bytes);
+    assert!(child.wait().expect("a status").success());
+}
+
+/// The daemon is killed: whoever waits is told, each time.
+#[test]
+fn the_daemon_goes_away() {
+    let mut daemon = Daemon::start("-t 0");
+    let mut life = daemon.fifo("life");
+    let mut child = command(&daemon, &format!("hold {} wait", life.path())).spawn().expect("it starts");
+    let holder = life.holder();
+    daemon.kill();
+    for _ in 0..2 {
+        let error = child.wait().expect_err("no status");
+        assert!(matches!(error, Error::Lost { received: 0, .. }), "{error:?}");
+    }
+    assert!(matches!(child.try_wait(), Err(Error::Lost { .. })));
+    holder.kill();
+}

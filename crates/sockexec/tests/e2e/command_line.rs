@@ -1,0 +1,166 @@
+//! Options, and what is said about those that are wrong.
+
+use std::os::unix::fs::PermissionsExt;
+
+use crate::common::{Daemon, Launch, Stopped, steps};
+
+/// Runs it with these arguments and no others.
+#[track_caller]
+fn run(arguments: &[&str]) -> Stopped {
+    Launch::default().arguments(arguments).run()
+}
+
+#[test]
+fn version() {
+    for option in ["-v", "--version", "-dv"] {
+        let stopped = run(&[option]);
+        assert_eq!(stopped.status.code(), Some(0), "{stopped:?}");
+        assert_eq!(stopped.stdout, format!("sockexec version: {}\n", env!("CARGO_PKG_VERSION")));
+        assert_eq!(stopped.stderr, "");
+    }
+}
+
+#[test]
+fn help_names_every_option() {
+    for option in ["-h", "--help"] {
+        let stopped = run(&[option]);
+        assert_eq!(stopped.status.code(), Some(0), "{stopped:?}");
+        for word in [
+            "-v",
+            "-h",
+            "-d",
+            "-q",
+            "-m",
+            "-t",
+            "-k",
+            "-M",
+            "--version",
+            "--help",
+            "--debug",
+            "--max-queue",
+            "--max-connections",
+            "--timeout",
+            "--kill-timeout",
+            "--mode",
+            "--linger",
+            "--spool",
+            "--termsig",
+        ] {
+            assert!(stopped.stdout.contains(word), "no {word} in {}", stopped.stdout);
+        }
+    }
+}
+
+/// Exit code 100, nothing on stdout, and a message that names what is wrong.
+#[test]
+fn usage_errors() {
+    let cases: &[(&[&str], &str)] = &[
+        (&[], "usage"),
+        (&["-x", "sock"], "-x"),
+        (&["--no-such-option", "sock"], "--no-such-option"),
+        (&["sock", "another"], "another"),
+        (&["-q"], "-q"),
+        (&["-q", "0", "sock"], "0"),
+        (&["-q", "many", "sock"], "many"),
+        (&["-q", "-1", "sock"], "-1"),
+        (&["-m", "0", "sock"], "0"),
+        (&["-m", "1.5", "sock"], "1.5"),
+        (&["-m", "99999999999999999999", "sock"], "99999999999999999999"),
+        (&["-t", "soon", "sock"], "soon"),
+        (&["-t", "-1", "sock"], "-1"),
+        (&["-t", "nan", "sock"], "nan"),
+        (&["-t", "inf", "sock"], "inf"),
+        (&["-t", "", "sock"], "-t"),
+        (&["-k", "0", "sock"], "0"),
+        (&["-k", "x", "sock"], "x"),
+        (&["-M", "8", "sock"], "8"),
+        (&["-M", "rw", "sock"], "rw"),
+        (&["-M", "77777", "sock"], "77777"),
+        (&["--linger", "x", "sock"], "x"),
+        (&["--linger", "-1", "sock"], "-1"),
+        (&["--spool", "x", "sock"], "x"),
+        (&["--spool", "-1", "sock"], "-1"),
+        (&["--termsig", "maybe", "sock"], "maybe"),
+        (&["--termsig"], "--termsig"),
+    ];
+    for (arguments, word) in cases {
+        let stopped = run(arguments);
+        assert_eq!(stopped.status.code(), Some(100), "{arguments:?}: {stopped:?}");
+        assert_eq!(stopped.stdout, "", "{arguments:?}");
+        assert!(stopped.stderr.to_lowercase().contains(&word.to_lowercase()), "{arguments:?}: {}", stopped.stderr);
+        let helps = ["Usage: ", "usage: ", "--help"].iter().any(|word| stopped.stderr.contains(word));
+        assert!(helps, "nothing on how it is written right: {}", stopped.stderr);
+    }
+}
+
+/// Every option of 3.1.1, in each way that getopt takes, and those that are new.
+#[test]
+fn every_option_is_taken() {
+    for options in [
+        "-q 1 -m 1 -t 1 -k 1 -M 600",
+        "-q1 -m1 -t1 -k1 -M0600",
+        "--max-queue 7 --max-connections 7 --timeout 30 --kill-timeout 5 --mode 0600",
+        "--max-queue=7 --max-connections=7 --timeout=30 --kill-timeout=5 --mode=0600",
+        "-t 0 -k 0.5",
+        "-t 2.5 --linger 1.5 --spool 0 --termsig number",
+        "--linger 1 --spool 1073741824 --termsig name",
+        "-m 3 --",
+    ] {
+        let mut daemon = Launch::default().options(options).start();
+        daemon.assert_serves();
+        assert!(daemon.terminate().status.success(), "{options}");
+    }
+}
+
+/// As getopt has it: a wrapper's options come first, those of its user after them.
+#[test]
+fn of_options_given_twice_the_last_counts() {
+    let options = "-t 1 -m 0600 -m 1 -M 0666 -M 0600 -k 1 -k 2 -q 1 -q 9 --timeout 0 -d --debug";
+    let mut daemon = Launch::default().options(options).start();
+    daemon.assert_serves();
+    let mode = std::fs::metadata(daemon.socket()).unwrap().permissions().mode();
+    assert_eq!(mode & 0o7777, 0o600);
+    assert!(daemon.terminate().status.success());
+}
+
+/// Without `-d` nothing is said while nothing is wrong.
+#[test]
+fn quiet_unless_asked() {
+    let mut daemon = Launch::default().quiet().start();
+    daemon.assert_serves();
+    assert_eq!(daemon.run(&["no-such-program"], b"").code(), 127);
+    let mut client = daemon.connect();
+    let _ = client.try_send(b"nonsense");
+    client.until_gone();
+    let stopped = daemon.terminate();
+    assert_eq!((stopped.stdout.as_str(), stopped.stderr.as_str()), ("", ""));
+}
+
+/// The life of every connection: who it is, what it runs, how that ends.
+#[test]
+fn debugging_tells_the_life_of_a_connection() {
+    let daemon = Daemon::start("");
+    let mut argv = steps("exit 7");
+    argv.push("an argument\n".to_owned());
+    assert_eq!(daemon.run(&argv, b"").code(), 7);
+    for word in [
+        std::process::id().to_string(),
+        rustix::process::getuid().as_raw().to_string(),
+        rustix::process::getgid().as_raw().to_string(),
+        "sockexec-fixture".to_owned(),
+        // Quoted: no newline of a client's makes a line of the log.
+        "\"an argument\\n\"".to_owned(),
+    ] {
+        daemon.wait_for_log(&word);
+    }
+    for line in daemon.log_text().lines() {
+        assert!(line.starts_with("sockexec: "), "{line:?}");
+    }
+}
+
+/// It stays in the foreground, so that a supervisor knows it.
+#[test]
+fn it_is_the_process_that_was_started() {
+    let daemon = Daemon::start("");
+    assert_eq!(daemon.connect().peer(), daemon.process().0);
+}

@@ -1,0 +1,274 @@
+//! A client of the daemon, which takes nothing on trust.
+
+use std::fmt;
+use std::io::{ErrorKind, Read, Write};
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+
+use rustix::process::Pid;
+use sockexec_proto::reply::Event;
+use sockexec_proto::{Exit, ReplyDecoder, Signal, Stream, netstring, request};
+
+use super::PATIENCE;
+
+/// The bytes of a request up to its last argument.
+pub(crate) fn request<A: AsRef<[u8]>>(argv: &[A]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    request::encode_exec(argv, &mut bytes);
+    bytes
+}
+
+/// A whole reply.
+pub(crate) struct Reply {
+    pub(crate) stdout: Vec<u8>,
+    pub(crate) stderr: Vec<u8>,
+    /// Tag and payload of the last pair.
+    pub(crate) exit: (String, String),
+    /// Every pair, as it came.
+    pub(crate) pairs: Vec<(String, Vec<u8>)>,
+}
+
+/// What came on the wire, as far as a person wants to read it.
+impl fmt::Debug for Reply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut list = f.debug_list();
+        for (tag, payload) in &self.pairs {
+            let shown = &payload[..payload.len().min(500)];
+            list.entry(&format_args!("{tag} ({}) \"{}\"", payload.len(), shown.escape_ascii()));
+        }
+        list.finish()
+    }
+}
+
+impl Reply {
+    pub(crate) fn stdout_text(&self) -> &str {
+        str::from_utf8(&self.stdout).expect("text")
+    }
+
+    pub(crate) fn stderr_text(&self) -> &str {
+        str::from_utf8(&self.stderr).expect("text")
+    }
+
+    /// The exit code.
+    #[track_caller]
+    pub(crate) fn code(&self) -> i32 {
+        assert_eq!(self.exit.0, "exitcode", "{self:?}");
+        self.exit.1.parse().expect("a number")
+    }
+
+    /// The signal that ended the program.
+    #[track_caller]
+    pub(crate) fn signal(&self) -> i32 {
+        assert_eq!(self.exit.0, "termsig", "{self:?}");
+        self.exit.1.parse().expect("a number")
+    }
+
+    /// Takes a reply apart without the help of the crate under test, and judges its form.
+    #[track_caller]
+    pub(crate) fn parse(raw: &[u8]) -> Self {
+        let mut pairs = Vec::new();
+        let mut rest = raw;
+        while !rest.is_empty() {
+            let (tag, after) = naive_netstring(rest, raw);
+            let (payload, after) = naive_netstring(after, raw);
+            pairs.push((String::from_utf8(tag.to_vec()).expect("a tag"), payload.to_vec()));
+            rest = after;
+        }
+        let (last, output) = pairs.split_last().expect("a reply, not a bare close");
+        let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+        for (tag, payload) in output {
+            assert!(!payload.is_empty(), "an empty payload in {}", raw.escape_ascii());
+            match tag.as_str() {
+                "stdout" => stdout.extend_from_slice(payload),
+                "stderr" => stderr.extend_from_slice(payload),
+                _ => panic!("the tag {tag:?} before the last pair of {}", raw.escape_ascii()),
+            }
+        }
+        assert!(matches!(last.0.as_str(), "exitcode" | "termsig"), "no exit pair in {}", raw.escape_ascii());
+        let exit = (last.0.clone(), String::from_utf8(last.1.clone()).expect("text"));
+        Self { stdout, stderr, exit, pairs }
+    }
+}
+
+#[track_caller]
+fn naive_netstring<'a>(bytes: &'a [u8], all: &[u8]) -> (&'a [u8], &'a [u8]) {
+    let broken = || format!("no netstring at byte {} of {}", all.len() - bytes.len(), all.escape_ascii());
+    let colon = bytes.iter().position(|&byte| byte == b':').unwrap_or_else(|| panic!("{}", broken()));
+    let digits = str::from_utf8(&bytes[..colon]).unwrap_or_else(|_| panic!("{}", broken()));
+    assert!(digits == "0" || !digits.starts_with('0'), "{}", broken());
+    let len: usize = digits.parse().unwrap_or_else(|_| panic!("{}", broken()));
+    let end = colon + 1 + len;
+    assert_eq!(bytes.get(end), Some(&b','), "{}", broken());
+    (&bytes[colon + 1..end], &bytes[end + 1..])
+}
+
+/// A connection to the daemon.
+pub(crate) struct Client {
+    socket: UnixStream,
+    /// What was read and not yet made a reply of.
+    raw: Vec<u8>,
+}
+
+impl Client {
+    #[track_caller]
+    pub(crate) fn connect(path: &Path) -> Self {
+        let socket = UnixStream::connect(path).expect("a daemon to connect to");
+        // A daemon that hangs is to fail the test, not to hang it.
+        socket.set_read_timeout(Some(PATIENCE)).expect("a time-out");
+        socket.set_write_timeout(Some(PATIENCE)).expect("a time-out");
+        Self { socket, raw: Vec::new() }
+    }
+
+    pub(crate) const fn socket(&self) -> &UnixStream {
+        &self.socket
+    }
+
+    /// The pid of the daemon, as the kernel has it.
+    pub(crate) fn peer(&self) -> Pid {
+        rustix::net::sockopt::socket_peercred(&self.socket).expect("credentials").pid
+    }
+
+    /// Bytes as they stand.
+    #[track_caller]
+    pub(crate) fn send(&mut self, bytes: &[u8]) {
+        self.socket.write_all(bytes).expect("the daemon takes what is sent");
+    }
+
+    pub(crate) fn try_send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.socket.write_all(bytes)
+    }
+
+    #[track_caller]
+    pub(crate) fn exec<A: AsRef<[u8]>>(&mut self, argv: &[A]) {
+        self.send(&request(argv));
+    }
+
+    /// A chunk of standard input, unless it is empty.
+    #[track_caller]
+    pub(crate) fn stdin(&mut self, bytes: &[u8]) {
+        if !bytes.is_empty() {
+            self.send(request::chunk_header(bytes.len() as u64).as_bytes());
+            self.send(bytes);
+            self.send(&[netstring::TERMINATOR]);
+        }
+    }
+
+    #[track_caller]
+    pub(crate) fn end_stdin(&mut self) {
+        self.send(request::END_OF_STDIN);
+    }
+
+    #[track_caller]
+    pub(crate) fn half_close(&self) {
+        self.socket.shutdown(Shutdown::Write).expect("a half-close");
+    }
+
+    /// Reads on until what has come, framing and all, has these bytes in it.
+    #[track_caller]
+    pub(crate) fn wait_for(&mut self, words: &str) {
+        let mut buffer = [0; 4096];
+        while !self.raw.windows(words.len()).any(|window| window == words.as_bytes()) {
+            let n = self.socket.read(&mut buffer).expect("more of the reply");
+            assert!(n > 0, "ended without {words:?}: {}", self.raw.escape_ascii());
+            self.raw.extend_from_slice(&buffer[..n]);
+        }
+    }
+
+    /// Reads the rest up to the end of file, which must be an orderly one.
+    #[track_caller]
+    pub(crate) fn rest(&mut self) -> Vec<u8> {
+        if let Err(error) = self.socket.read_to_end(&mut self.raw) {
+            panic!("{error} after {}", self.raw.escape_ascii());
+        }
+        std::mem::take(&mut self.raw)
+    }
+
+    /// Reads the whole reply.
+    #[track_caller]
+    pub(crate) fn reply(mut self) -> Reply {
+        Reply::parse(&self.rest())
+    }
+
+    /// Reads up to the end of file in whatever way it comes.
+    pub(crate) fn until_gone(mut self) {
+        match self.socket.read_to_end(&mut self.raw) {
+            Err(error) if error.kind() != ErrorKind::ConnectionReset => panic!("the connection stays: {error}"),
+            Ok(_) | Err(_) => {}
+        }
+    }
+
+    /// Reads the whole reply without keeping it: `output` is handed each piece.
+    #[track_caller]
+    pub(crate) fn stream(mut self, mut output: impl FnMut(Stream, &[u8])) -> Exit {
+        let mut decoder = ReplyDecoder::new();
+        let mut buffer = vec![0; 256 << 10];
+        let mut exit = None;
+        loop {
+            let n = self.socket.read(&mut buffer).expect("more of the reply");
+            if n == 0 {
+                assert!(decoder.at_boundary(), "the reply ends within a pair");
+                return exit.expect("an exit pair");
+            }
+            let mut input = &buffer[..n];
+            while !input.is_empty() {
+                assert!(exit.is_none(), "bytes after the exit pair");
+                let (used, event) = decoder.next(input).expect("a reply");
+                input = &input[used..];
+                match event {
+                    Event::Output(stream, len) => {
+                        let take = usize::try_from(len).unwrap_or(usize::MAX).min(input.len());
+                        output(stream, &input[..take]);
+                        decoder.advance(take as u64);
+                        input = &input[take..];
+                    }
+                    Event::Exit(found) => exit = Some(found),
+                    Event::Unknown(_) => panic!("an unknown tag"),
+                    Event::NeedMore => {}
+                }
+            }
+        }
+    }
+
+    /// Sends bytes until the daemon takes no more for a while: how many it took.
+    pub(crate) fn send_until_blocked(&mut self, mut next: impl FnMut() -> Vec<u8>) -> u64 {
+        let short = Some(std::time::Duration::from_millis(300));
+        self.socket.set_write_timeout(short).expect("a time-out");
+        let mut sent = 0;
+        let mut bytes = Vec::new();
+        loop {
+            if bytes.is_empty() {
+                bytes = next();
+                if bytes.is_empty() {
+                    break;
+                }
+            }
+            match self.socket.write(&bytes) {
+                Ok(n) => {
+                    sent += n as u64;
+                    bytes.drain(..n);
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) => panic!("{error} after {sent} bytes"),
+            }
+        }
+        self.socket.set_write_timeout(Some(PATIENCE)).expect("a time-out");
+        sent
+    }
+}
+
+/// The number of a signal that ended a program.
+#[track_caller]
+pub(crate) fn exit_code(exit: &Exit) -> u8 {
+    match exit {
+        Exit::Code(code) => *code,
+        Exit::Signal(Signal::Number(number)) => panic!("signal {number}"),
+        Exit::Signal(Signal::Name(name)) => panic!("signal {}", name.escape_ascii()),
+    }
+}
+
+impl From<UnixStream> for Client {
+    fn from(socket: UnixStream) -> Self {
+        Self { socket, raw: Vec::new() }
+    }
+}

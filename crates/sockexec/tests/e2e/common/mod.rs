@@ -1,0 +1,29 @@
+//! What the tests share: the daemon, its clients, and ways to wait for what they do.
+
+mod client;
+mod daemon;
+mod fifo;
+mod fixture;
+mod process;
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+pub(crate) use client::{Client, Reply, exit_code, request};
+pub(crate) use daemon::{Daemon, Launch, Stopped};
+pub(crate) use fifo::{Fifo, Gate};
+pub(crate) use fixture::{fixture, steps};
+pub(crate) use process::{Process, wait_for_exit};
+
+/// How long a test waits for what must happen: only a fault takes that long.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Waits until `condition` holds. For what has no event to wait for.
+#[track_caller]
+pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < deadline, "never came: {what}");
+        thread::sleep(Duration::from_millis(2));
+    }
+}

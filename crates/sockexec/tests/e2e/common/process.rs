@@ -1,0 +1,126 @@
+//! What /proc tells of the daemon and of the programs.
+
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::process::{Child, ExitStatus};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::process::{Pid, PidfdFlags};
+
+use super::PATIENCE;
+
+/// A process seen from outside.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Process(pub(crate) Pid);
+
+impl Process {
+    pub(crate) fn of(child: &Child) -> Self {
+        Self(Pid::from_child(child))
+    }
+
+    fn file(self, name: &str) -> String {
+        fs::read_to_string(format!("/proc/{}/{name}", self.0.as_raw_pid())).expect("a file of /proc")
+    }
+
+    /// A line of /proc/PID/status, as a number of KiB.
+    pub(crate) fn status_kib(self, field: &str) -> u64 {
+        let status = self.file("status");
+        let line = status.lines().find(|line| line.starts_with(field)).expect("a field of status");
+        line.split_whitespace().nth(1).and_then(|n| n.parse().ok()).expect("a number")
+    }
+
+    /// The most memory that it ever had at a time, in KiB.
+    pub(crate) fn peak_kib(self) -> u64 {
+        self.status_kib("VmHWM:")
+    }
+
+    /// The fields of /proc/PID/stat after the name, the state the first of them.
+    fn stat(self) -> Vec<String> {
+        let stat = self.file("stat");
+        let (_, fields) = stat.rsplit_once(')').expect("a name in parentheses");
+        fields.split_whitespace().map(str::to_owned).collect()
+    }
+
+    /// Processor time in ticks, a hundredth of a second each.
+    pub(crate) fn ticks(self) -> u64 {
+        let stat = self.stat();
+        stat[11].parse::<u64>().expect("utime") + stat[12].parse::<u64>().expect("stime")
+    }
+
+    pub(crate) fn is_stopped(self) -> bool {
+        self.stat()[0] == "T"
+    }
+
+    /// Bytes that it has written, to anything.
+    pub(crate) fn written(self) -> u64 {
+        let io = self.file("io");
+        let line = io.lines().find(|line| line.starts_with("wchar:")).expect("wchar");
+        line.split_whitespace().nth(1).and_then(|n| n.parse().ok()).expect("a number")
+    }
+
+    pub(crate) fn descriptors(self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.0.as_raw_pid())).expect("a directory of /proc").count()
+    }
+
+    /// Children, and how many of them are zombies.
+    pub(crate) fn children(self) -> (usize, usize) {
+        let mut counts = (0, 0);
+        for entry in fs::read_dir("/proc").expect("/proc").flatten() {
+            // Processes come and go meanwhile.
+            let Ok(stat) = fs::read_to_string(entry.path().join("stat")) else { continue };
+            let Some((_, fields)) = stat.rsplit_once(')') else { continue };
+            let mut fields = fields.split_whitespace();
+            let (state, parent) = (fields.next(), fields.next());
+            if parent.and_then(|pid| pid.parse().ok()) == Some(self.0.as_raw_pid()) {
+                counts.0 += 1;
+                counts.1 += usize::from(state == Some("Z"));
+            }
+        }
+        counts
+    }
+
+    /// Waits until the bytes that it has written stay the same over many looks: it is stopped by
+    /// what reads it. Where it never stops, the count ends with it.
+    #[track_caller]
+    pub(crate) fn wait_until_blocked(self) {
+        let (mut last, mut same) = (0, 0);
+        super::eventually("a program that is stopped by its reader", || {
+            let now = self.written();
+            same = if now == last { same + 1 } else { 0 };
+            last = now;
+            same > 50
+        });
+    }
+}
+
+/// Waits for the end of a child of ours, for so long; none: it lives.
+pub(crate) fn wait_for_exit(child: &mut Child, patience: Duration) -> Option<ExitStatus> {
+    if let Some(status) = child.try_wait().expect("wait") {
+        return Some(status);
+    }
+    let pidfd: OwnedFd = rustix::process::pidfd_open(Pid::from_child(child), PidfdFlags::empty()).expect("pidfd");
+    let timeout = Timespec::try_from(patience).expect("a time");
+    let mut fds = [PollFd::new(&pidfd, PollFlags::IN)];
+    match rustix::io::retry_on_intr(|| rustix::event::poll(&mut fds, Some(&timeout))).expect("poll") {
+        0 => None,
+        _ => Some(child.wait().expect("wait")),
+    }
+}
+
+impl Process {
+    /// Asserts that the daemon does (next to) nothing for a while. That nothing happens can only be
+    /// seen over time; a loop that spins burns most of a core, an idle one not a tick.
+    #[track_caller]
+    pub(crate) fn assert_idle(self, state: &str) {
+        const WINDOW: Duration = Duration::from_millis(600);
+        let pidfd = rustix::process::pidfd_open(self.0, PidfdFlags::empty()).expect("pidfd");
+        let before = self.ticks();
+        let mut fds = [PollFd::new(&pidfd, PollFlags::IN)];
+        let timeout = Timespec::try_from(WINDOW.min(PATIENCE)).expect("a time");
+        let n = rustix::io::retry_on_intr(|| rustix::event::poll(&mut fds, Some(&timeout))).expect("poll");
+        assert_eq!(n, 0, "the daemon ended: {state}");
+        let spent = self.ticks() - before;
+        assert!(spent <= 6, "{spent} ticks of processor time in {WINDOW:?}, doing nothing: {state}");
+    }
+}

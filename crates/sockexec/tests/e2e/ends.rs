@@ -1,0 +1,563 @@
+//! How a connection ends when its program does not: the client leaves, or the time is up.
+
+use std::os::fd::AsFd;
+
+use rustix::event::{PollFd, PollFlags, Timespec};
+use sockexec_proto::Stream;
+
+use crate::common::{Client, Daemon, Fifo, Process, eventually, exit_code, request, steps};
+
+/// Long enough that a deadline is not met by chance before the program is up, short enough to wait for.
+const SHORT: &str = "-m 1 -t 2 -k 0.3";
+
+/// A slot is free again: with `-m 1`, nobody else is served before.
+#[track_caller]
+fn assert_slot_is_free(daemon: &mut Daemon) {
+    daemon.assert_serves();
+    assert_no_children(daemon);
+}
+
+#[track_caller]
+fn assert_no_children(daemon: &Daemon) {
+    eventually("no child and no zombie", || daemon.process().children() == (0, 0));
+}
+
+/// A program that does the steps and whose life the FIFO shows.
+#[track_caller]
+fn start(daemon: &Daemon, life: &mut Fifo, before: &str, after: &str) -> (Client, Process) {
+    let client = daemon.exec(&steps(&format!("{before} hold {} {after}", life.path())));
+    let holder = life.holder();
+    (client, Process(holder.pid))
+}
+
+// The client leaves.
+
+#[test]
+fn a_client_that_leaves_ends_its_program() {
+    let daemon = Daemon::start("-t 0 -k 100");
+    let mut life = daemon.fifo("life");
+    let (client, _) = start(&daemon, &mut life, "", "wait");
+    drop(client);
+    life.wait_for_death();
+    assert_no_children(&daemon);
+}
+
+/// TERM is a request; after `-k` seconds it is none any more.
+#[test]
+fn a_program_that_ignores_term_is_killed() {
+    let daemon = Daemon::start("-t 0 -k 0.2");
+    let mut life = daemon.fifo("life");
+    let (client, _) = start(&daemon, &mut life, "ignore TERM ;", "wait");
+    drop(client);
+    life.wait_for_death();
+    assert_no_children(&daemon);
+}
+
+/// A stopped program gets TERM only once it runs: CONT must follow.
+#[test]
+fn a_client_that_leaves_a_stopped_program() {
+    let daemon = Daemon::start("-t 0 -k 100");
+    let mut life = daemon.fifo("life");
+    let (client, program) = start(&daemon, &mut life, "", "stop wait");
+    eventually("a stopped program", || program.is_stopped());
+    drop(client);
+    life.wait_for_death();
+    assert_no_children(&daemon);
+}
+
+/// 5: a grandchild survived the client's disconnect.
+#[test]
+fn a_client_that_leaves_ends_the_whole_group() {
+    let daemon = Daemon::start("-t 0 -k 100");
+    let (mut leader, mut child) = (daemon.fifo("leader"), daemon.fifo("child"));
+    let argv = format!("spawn [ close 0 close 1 close 2 hold {} wait ] hold {} wait", child.path(), leader.path());
+    let client = daemon.exec(&steps(&argv));
+    assert_eq!(child.holder().group, leader.holder().group);
+    drop(client);
+    leader.wait_for_death();
+    child.wait_for_death();
+}
+
+/// The leader obeys TERM at once, its child does not: the leader's exit must not cancel the KILL, nor
+/// free the pid that names the group before that.
+#[test]
+fn the_kill_reaches_the_group_of_a_leader_that_is_gone() {
+    let daemon = Daemon::start("-t 0 -k 0.3");
+    let (mut leader, mut child) = (daemon.fifo("leader"), daemon.fifo("child"));
+    let argv = format!(
+        "spawn [ ignore TERM ; close 0 close 1 close 2 hold {} wait ] hold {} wait",
+        child.path(),
+        leader.path()
+    );
+    let client = daemon.exec(&steps(&argv));
+    let (group, member) = (leader.holder(), child.holder());
+    assert_eq!(group.pid, member.group);
+    drop(client);
+    leader.wait_for_death();
+    child.wait_for_death();
+    assert_no_children(&daemon);
+}
+
+/// The same where the child holds the output open, which keeps the connection as well.
+#[test]
+fn the_kill_reaches_a_child_that_holds_the_output() {
+    let daemon = Daemon::start("-t 0 -k 0.3");
+    let (mut leader, mut child) = (daemon.fifo("leader"), daemon.fifo("child"));
+    let argv = format!("spawn [ ignore TERM ; hold {} wait ] hold {} wait", child.path(), leader.path());
+    let client = daemon.exec(&steps(&argv));
+    child.holder();
+    leader.holder();
+    drop(client);
+    leader.wait_for_death();
+    child.wait_for_death();
+    assert_no_children(&daemon);
+}
+
+/// The leader has long exited, a member of its group holds the output; then the client leaves.
+#[test]
+fn a_client_that_leaves_after_the_leader_did() {
+    let daemon = Daemon::start("-t 0 -k 100");
+    let mut child = daemon.fifo("child");
+    let mut client = daemon.exec(&steps(&format!("out ready spawn [ hold {} wait ]", child.path())));
+    let holder = child.holder();
+    client.wait_for("ready");
+    eventually("the leader's exit", || {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", holder.group.as_raw_pid()));
+        stat.map_or(true, |stat| stat.contains(") Z "))
+    });
+    drop(client);
+    child.wait_for_death();
+    assert_no_children(&daemon);
+}
+
+/// What left the group and holds the output must not keep the connection of a client that is gone.
+#[test]
+fn a_client_that_leaves_a_holder_outside_of_the_group() {
+    let mut daemon = Daemon::start("-m 1 -t 0 -k 0.3");
+    let mut child = daemon.fifo("child");
+    let argv = format!("spawn [ setsid hold {} wait ] wait", child.path());
+    let client = daemon.exec(&steps(&argv));
+    let holder = child.holder();
+    drop(client);
+    assert_slot_is_free(&mut daemon);
+    assert!(child.is_held(), "a group that is not ours was signalled");
+    holder.kill();
+    child.wait_for_death();
+}
+
+/// The program blocks in a write: nobody reads, and the socket is full.
+#[test]
+fn a_client_that_leaves_output_unread() {
+    let daemon = Daemon::start("-t 0 -k 100 --spool 0");
+    let mut life = daemon.fifo("life");
+    let (client, program) = start(&daemon, &mut life, "", "flood");
+    program.wait_until_blocked();
+    drop(client);
+    life.wait_for_death();
+    assert_no_children(&daemon);
+}
+
+/// Its stdin is full, and more is in the socket: the end of file behind that is not seen by reading.
+#[test]
+fn a_client_that_leaves_while_stdin_is_blocked() {
+    let daemon = Daemon::start("-t 0 -k 100");
+    let mut life = daemon.fifo("life");
+    let (mut client, _) = start(&daemon, &mut life, "", "wait");
+    client.send(b"100000000:");
+    client.send_until_blocked(|| vec![b'x'; 65_536]);
+    drop(client);
+    life.wait_for_death();
+    assert_no_children(&daemon);
+}
+
+/// Half-close is not gone; what closes wholly after that is.
+#[test]
+fn a_half_closed_client_that_leaves_later() {
+    let daemon = Daemon::start("-t 0 -k 100");
+    let mut life = daemon.fifo("life");
+    let (mut client, _) = start(&daemon, &mut life, "", "out ready cat out at wait");
+    client.half_close();
+    client.wait_for("ready");
+    // It has seen the end of its stdin and lives.
+    client.wait_for("at");
+    assert!(life.is_held());
+    drop(client);
+    life.wait_for_death();
+    assert_no_children(&daemon);
+}
+
+/// The same with the end of stdin told by its own netstring.
+#[test]
+fn a_client_that_leaves_after_the_end_of_stdin() {
+    let daemon = Daemon::start("-t 0 -k 100");
+    let mut life = daemon.fifo("life");
+    let (mut client, _) = start(&daemon, &mut life, "", "cat out ready wait");
+    client.end_stdin();
+    client.wait_for("ready");
+    drop(client);
+    life.wait_for_death();
+    assert_no_children(&daemon);
+}
+
+/// Bytes that nobody asked for after the end of stdin hide the end of file behind them.
+#[test]
+fn a_client_that_leaves_bytes_behind_the_end_of_stdin() {
+    let daemon = Daemon::start("-t 0 -k 100");
+    let mut life = daemon.fifo("life");
+    let (mut client, _) = start(&daemon, &mut life, "", "cat out ready wait");
+    client.end_stdin();
+    client.wait_for("ready");
+    client.send(&vec![b'x'; 1 << 20]);
+    drop(client);
+    life.wait_for_death();
+}
+
+/// A slot whose program is not yet dead is not free.
+#[test]
+fn a_slot_is_free_only_when_its_program_is_dead() {
+    let mut daemon = Daemon::start("-m 1 -t 0 -k 0.5");
+    for n in 0..3 {
+        let mut life = daemon.fifo(&format!("life{n}"));
+        let (client, _) = start(&daemon, &mut life, "ignore TERM ;", "wait");
+        let mut next = daemon.exec(&steps("out served"));
+        drop(client);
+        next.wait_for("served");
+        assert!(!life.is_held(), "served beside a program that lives");
+        assert_eq!(next.reply().code(), 0);
+    }
+    daemon.assert_serves();
+}
+
+// The time is up.
+
+/// "A connection with no program yet is closed."
+#[test]
+fn deadline_without_a_request() {
+    let mut daemon = Daemon::start(SHORT);
+    let mut client = daemon.connect();
+    assert_eq!(client.rest().escape_ascii().to_string(), "");
+    assert_slot_is_free(&mut daemon);
+}
+
+#[test]
+fn deadline_with_half_a_request() {
+    let mut daemon = Daemon::start(SHORT);
+    let mut client = daemon.connect();
+    client.send(b"1:2,5:una");
+    assert_eq!(client.rest().escape_ascii().to_string(), "");
+    assert_slot_is_free(&mut daemon);
+}
+
+/// The deadline counts from the start of the connection, not from its last byte.
+#[test]
+fn deadline_with_a_byte_now_and_then() {
+    let mut daemon = Daemon::start(SHORT);
+    let mut client = daemon.connect();
+    client.send(b"1:2,1000000:");
+    let pace = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
+    loop {
+        let mut fds = [PollFd::from_borrowed_fd(client.socket().as_fd(), PollFlags::IN)];
+        let ended = rustix::event::poll(&mut fds, Some(&pace)).unwrap() > 0;
+        if ended || client.try_send(b"x").is_err() {
+            break;
+        }
+    }
+    client.until_gone();
+    assert_slot_is_free(&mut daemon);
+}
+
+/// The output so far and the exit pair still reach the client.
+#[test]
+fn deadline_of_a_running_program() {
+    let mut daemon = Daemon::start(SHORT);
+    let reply = daemon.exec(&steps("out before wait")).reply();
+    assert_eq!((reply.stdout_text(), reply.signal()), ("before", 15));
+    assert_slot_is_free(&mut daemon);
+}
+
+#[test]
+fn deadline_of_a_program_that_ignores_term() {
+    let mut daemon = Daemon::start(SHORT);
+    let reply = daemon.exec(&steps("ignore TERM ; out before wait")).reply();
+    assert_eq!((reply.stdout_text(), reply.signal()), ("before", 9));
+    assert_slot_is_free(&mut daemon);
+}
+
+/// Its input stays open: at the end of it `cat` would exit with 0, and its client could not tell a reply that
+/// was cut from a whole one.
+#[test]
+fn deadline_does_not_end_the_input() {
+    let mut daemon = Daemon::start(SHORT);
+    let client = daemon.exec(&steps("ignore TERM ; cat"));
+    assert_eq!(client.reply().signal(), 9);
+    assert_slot_is_free(&mut daemon);
+}
+
+/// A program that ends in its own way at TERM: its last words and its own code are told.
+#[test]
+fn deadline_of_a_program_with_last_words() {
+    let mut daemon = Daemon::start("-m 1 -t 2 -k 100");
+    let reply = daemon.exec(&steps("spawn [ wait ] ignore TERM ; out before reap out after exit 7")).reply();
+    assert_eq!((reply.stdout_text(), reply.code()), ("beforeafter", 7));
+    assert_slot_is_free(&mut daemon);
+}
+
+#[test]
+fn deadline_of_a_stopped_program() {
+    let mut daemon = Daemon::start("-m 1 -t 2 -k 100");
+    let reply = daemon.exec(&steps("out before stop wait")).reply();
+    assert_eq!((reply.stdout_text(), reply.signal()), ("before", 15));
+    assert_slot_is_free(&mut daemon);
+}
+
+/// 14: a grandchild that held stdout kept the connection open for ever. The status is the leader's.
+#[test]
+fn deadline_with_a_holder_in_the_group() {
+    let mut daemon = Daemon::start(SHORT);
+    let mut child = daemon.fifo("child");
+    let client = daemon.exec(&steps(&format!("out before spawn [ hold {} wait ] exit 5", child.path())));
+    child.holder();
+    let reply = client.reply();
+    assert_eq!((reply.stdout_text(), reply.code()), ("before", 5));
+    child.wait_for_death();
+    assert_slot_is_free(&mut daemon);
+}
+
+/// 14, with one that ignores TERM.
+#[test]
+fn deadline_with_a_holder_that_ignores_term() {
+    let mut daemon = Daemon::start(SHORT);
+    let mut child = daemon.fifo("child");
+    let argv = format!("out before spawn [ ignore TERM ; hold {} wait ] exit 5", child.path());
+    let client = daemon.exec(&steps(&argv));
+    child.holder();
+    let reply = client.reply();
+    assert_eq!((reply.stdout_text(), reply.code()), ("before", 5));
+    child.wait_for_death();
+    assert_slot_is_free(&mut daemon);
+}
+
+/// One that left the group is not ours to signal; it does not keep the connection past the deadline
+/// plus `-k`.
+#[test]
+fn deadline_with_a_holder_outside_of_the_group() {
+    let mut daemon = Daemon::start(SHORT);
+    for (n, leaves) in ["setsid", "setpgid"].iter().enumerate() {
+        let mut child = daemon.fifo(&format!("child{n}"));
+        let argv = format!("out before spawn [ {leaves} hold {} wait ] exit 5", child.path());
+        let client = daemon.exec(&steps(&argv));
+        let holder = child.holder();
+        assert_eq!(holder.pid, holder.group);
+        let reply = client.reply();
+        assert_eq!((reply.stdout_text(), reply.code()), ("before", 5));
+        assert!(child.is_held(), "a group that is not ours was signalled");
+        assert_slot_is_free(&mut daemon);
+        holder.kill();
+        child.wait_for_death();
+    }
+}
+
+/// What the holder says before the deadline is still output.
+#[test]
+fn output_goes_on_after_the_leaders_exit() {
+    let daemon = Daemon::start("-t 0");
+    let gate = daemon.gate("gate");
+    let mut client = daemon.exec(&steps(&format!("out one spawn [ gate {} out two ] exit 3", gate.path())));
+    client.wait_for("one");
+    gate.open();
+    let reply = client.reply();
+    assert_eq!((reply.stdout_text(), reply.code()), ("onetwo", 3));
+}
+
+/// A child that holds nothing is no reason to wait: the exit pair comes at the leader's exit.
+#[test]
+fn a_child_that_holds_nothing_does_not_delay_the_end() {
+    let daemon = Daemon::start("-t 0");
+    let mut child = daemon.fifo("child");
+    let argv = format!("spawn [ close 0 close 1 close 2 hold {} wait ] out done exit 2", child.path());
+    let client = daemon.exec(&steps(&argv));
+    child.holder();
+    let reply = client.reply();
+    assert_eq!((reply.stdout_text(), reply.code()), ("done", 2));
+}
+
+/// The client does not read: the spool, the socket and the pipe are full when the time is up.
+#[test]
+fn deadline_with_output_never_read() {
+    for spool in ["0", "3000000", "1000000000"] {
+        let mut daemon = Daemon::start(&format!("{SHORT} --spool {spool}"));
+        let client = daemon.exec(&steps("flood"));
+        assert_slot_is_free(&mut daemon);
+        drop(client);
+    }
+}
+
+/// The program has ended, and the client never takes what it said.
+#[test]
+fn deadline_of_a_finished_program_with_output_never_read() {
+    let mut daemon = Daemon::start(SHORT);
+    let client = daemon.exec(&steps("write-out 3000000"));
+    assert_slot_is_free(&mut daemon);
+    drop(client);
+}
+
+/// The reply is complete, and the client neither closes nor stops sending.
+#[test]
+fn a_client_that_sends_for_ever_after_the_end() {
+    let mut daemon = Daemon::start(SHORT);
+    let mut client = daemon.exec(&steps("out done"));
+    client.wait_for("exitcode");
+    let mut daemon_serves = std::thread::scope(|scope| {
+        let sender = scope.spawn(move || {
+            let bytes = vec![b'x'; 65_536];
+            client.send(b"9000000000000000000:");
+            // Until the daemon has had enough, which ends the connection.
+            while client.try_send(&bytes).is_ok() {}
+        });
+        assert_slot_is_free(&mut daemon);
+        sender.join().expect("the sender is cut off");
+        daemon
+    });
+    daemon_serves.assert_serves();
+}
+
+/// The reply is complete, and the client does nothing at all with its connection.
+#[test]
+fn a_client_that_stays_after_the_end() {
+    let mut daemon = Daemon::start(SHORT);
+    let mut client = daemon.exec(&steps("out done"));
+    client.wait_for("exitcode");
+    assert_slot_is_free(&mut daemon);
+    drop(client);
+}
+
+/// The time that a slow reader takes counts, but what it has been promised within the time is whole.
+#[test]
+fn without_a_deadline_a_slow_reader_gets_all() {
+    let daemon = Daemon::start("-m 1 -t 0");
+    let len = 20 << 20;
+    let mut life = daemon.fifo("life");
+    let (mut client, program) = start(&daemon, &mut life, "", &format!("write-out {len}"));
+    client.end_stdin();
+    program.wait_until_blocked();
+    let mut total = 0;
+    let exit = client.stream(|stream, bytes| {
+        assert_eq!(stream, Stream::Stdout);
+        total += bytes.len();
+    });
+    assert_eq!((total, exit_code(&exit)), (len, 0));
+}
+
+/// `--linger` shortens the wait for those that hold the output after the leader's exit.
+#[test]
+fn linger_ends_the_wait_for_a_holder() {
+    let mut daemon = Daemon::start("-m 1 -t 0 -k 0.3 --linger 0.3");
+    let mut child = daemon.fifo("child");
+    let client = daemon.exec(&steps(&format!("out before spawn [ hold {} wait ] exit 5", child.path())));
+    child.holder();
+    let reply = client.reply();
+    assert_eq!((reply.stdout_text(), reply.code()), ("before", 5));
+    child.wait_for_death();
+    // Outside of the group, too.
+    let mut child = daemon.fifo("stranger");
+    let client = daemon.exec(&steps(&format!("out before spawn [ setsid hold {} wait ] exit 6", child.path())));
+    let holder = child.holder();
+    let reply = client.reply();
+    assert_eq!((reply.stdout_text(), reply.code()), ("before", 6));
+    assert!(child.is_held(), "a group that is not ours was signalled");
+    assert_slot_is_free(&mut daemon);
+    holder.kill();
+}
+
+/// That the client has not read the output yet does not make its program's descendants of those who hold it: the clock
+/// for whom `--linger` was made must not run.
+#[test]
+fn linger_does_not_cut_the_reply_of_a_slow_reader() {
+    let daemon = Daemon::start("-t 0 -k 0.1 --linger 0.1");
+    let mut slow = daemon.exec(&steps("write-out 330000 exit 8"));
+    slow.end_stdin();
+    daemon.wait_for_log("ended: exit code 8");
+    // Far more than the whole ending of another's lingering descendant, which serves as the clock.
+    for _ in 0..2 {
+        let reply = daemon.exec(&steps("spawn [ ignore TERM ; wait ] exit 5")).reply();
+        assert_eq!(reply.code(), 5);
+    }
+    let reply = slow.reply();
+    assert_eq!((reply.stdout.len(), reply.code()), (330_000, 8));
+}
+
+/// A holder outside of the group that writes faster than it is read must not keep the reply from its end: what is taken
+/// after KILL is what was there at that moment.
+#[test]
+fn a_holder_outside_of_the_group_that_floods() {
+    let daemon = Daemon::start("-t 2 -k 0.3");
+    let mut child = daemon.fifo("child");
+    let argv = format!("spawn [ setsid hold {} flood ] exit 5", child.path());
+    let mut client = daemon.exec(&steps(&argv));
+    client.end_stdin();
+    child.holder();
+    // Not read until then: the socket and the pipe are full.
+    daemon.wait_for_log("taking what is left of the output");
+    let reply = client.reply();
+    assert_eq!(reply.code(), 5);
+    assert!(reply.stdout.len() < 2 << 20, "{} bytes", reply.stdout.len());
+}
+
+/// `--linger` is no deadline: a leader that runs is not hurried.
+#[test]
+fn linger_does_not_touch_a_leader_that_runs() {
+    let daemon = Daemon::start("-t 0 --linger 0.01");
+    let gate = daemon.gate("gate");
+    let mut client = daemon.exec(&steps(&format!("out one spawn [ exit 0 ] reap gate {} out two", gate.path())));
+    client.wait_for("one");
+    gate.open();
+    let reply = client.reply();
+    assert_eq!((reply.stdout_text(), reply.code()), ("onetwo", 0));
+}
+
+/// `--linger 0` waits for nobody, and still loses nothing that the program itself has written.
+#[test]
+fn linger_of_nothing_loses_nothing() {
+    let daemon = Daemon::start("-t 0 --linger 0");
+    for _ in 0..50 {
+        let reply = daemon.run(&steps("write-out 200000 write-err 60000 exit 3"), b"");
+        assert_eq!((reply.stdout.len(), reply.stderr.len(), reply.code()), (200_000, 60_000, 3));
+    }
+}
+
+/// What stands in the pipe when the time is up was written in time, and is told.
+#[test]
+fn deadline_with_a_full_pipe() {
+    let daemon = Daemon::start("-t 1 -k 0.3");
+    for steps_of in
+        ["write-out 65536 wait", "ignore TERM ; write-out 65536 wait", "spawn [ setsid wait ] write-out 65536"]
+    {
+        let reply = daemon.exec(&steps(steps_of)).reply();
+        assert_eq!(reply.stdout.len(), 65_536, "{steps_of}");
+    }
+}
+
+/// `-k` counts from TERM, whoever asked for it first: a client that leaves after the deadline does not
+/// begin it anew, and the deadline of one that has left is nobody's.
+#[test]
+fn a_client_that_leaves_after_the_deadline() {
+    let mut daemon = Daemon::start("-m 1 -t 2 -k 1");
+    let mut life = daemon.fifo("life");
+    let (mut client, _) = start(&daemon, &mut life, "spawn [ wait ] ignore TERM ;", "reap out asked wait");
+    client.wait_for("asked");
+    drop(client);
+    life.wait_for_death();
+    assert_slot_is_free(&mut daemon);
+}
+
+/// A request that came in time and a program that never started: nothing is left to time out.
+#[test]
+fn a_client_that_leaves_before_its_program_starts() {
+    let mut daemon = Daemon::start("-m 1");
+    for _ in 0..200 {
+        let mut client = daemon.connect();
+        client.send(&request(&["true"]));
+        drop(client);
+    }
+    assert_slot_is_free(&mut daemon);
+}

@@ -1,0 +1,366 @@
+//! How many at a time, how few descriptors, and what it costs to do nothing.
+
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::process::{Resource, Rlimit};
+
+use crate::common::{Client, Daemon, Launch, eventually, steps};
+
+/// Descriptors for a test that is many clients itself.
+fn raise_own_limit() {
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    let wanted = limit.maximum.unwrap_or(4096).min(4096);
+    if limit.current.is_some_and(|current| current < wanted) {
+        let raised = Rlimit { current: Some(wanted), maximum: limit.maximum };
+        rustix::process::setrlimit(Resource::Nofile, raised).expect("within the hard limit");
+    }
+}
+
+/// 10: `-m 2` admitted 3, and the rest were accepted and closed at once.
+#[test]
+fn no_more_than_m_at_a_time_and_the_rest_wait() {
+    let daemon = Daemon::start("-m 2 -t 0");
+    let (mut one, mut two) = (daemon.fifo("one"), daemon.fifo("two"));
+    let first = daemon.exec(&steps(&format!("hold {} wait", one.path())));
+    let second = daemon.exec(&steps(&format!("hold {} wait", two.path())));
+    one.holder();
+    two.holder();
+    let mut waiting: Vec<Client> = (0..20).map(|n| daemon.exec(&steps(&format!("exit {n}")))).collect();
+    // Long enough for a daemon that would serve them.
+    daemon.process().assert_idle("two run, twenty wait");
+    assert_eq!(daemon.process().children().0, 2);
+    let last = waiting.pop();
+    drop(first);
+    for (n, client) in waiting.into_iter().enumerate() {
+        assert_eq!(usize::try_from(client.reply().code()).unwrap(), n);
+    }
+    drop(second);
+    assert_eq!(last.expect("the twentieth").reply().code(), 19);
+}
+
+/// The slots are given out again and again, also by clients that go without having been served.
+#[test]
+fn clients_that_leave_the_backlog() {
+    let mut daemon = Daemon::start("-m 1 -t 0");
+    let mut life = daemon.fifo("life");
+    let first = daemon.exec(&steps(&format!("hold {} wait", life.path())));
+    life.holder();
+    for _ in 0..30 {
+        drop(daemon.exec(&steps("out never")));
+    }
+    let last = daemon.exec(&steps("out last"));
+    drop(first);
+    assert_eq!(last.reply().stdout_text(), "last");
+    daemon.assert_serves();
+}
+
+/// `-m 100` with 64 descriptors: it says so, and everybody is served.
+#[test]
+fn few_descriptors() {
+    let mut daemon = Launch::default().options("-m 100 -t 0").prelude("ulimit -n 64").start();
+    let log = daemon.log_text().to_lowercase();
+    assert!(log.contains("warning") && log.contains("64") && log.contains("100"), "{log}");
+    let clients: Vec<Client> = (0..100).map(|n| daemon.exec(&steps(&format!("cat exit {n}")))).collect();
+    daemon.process().assert_idle("a hundred clients with 64 descriptors");
+    for (n, mut client) in (0..).zip(clients) {
+        client.stdin(b"x");
+        client.end_stdin();
+        let reply = client.reply();
+        assert_eq!((reply.stdout_text(), reply.code()), ("x", n));
+    }
+    assert!(!daemon.log_text().contains("EMFILE"), "{}", daemon.log_text());
+    daemon.assert_serves();
+}
+
+/// The warning comes without `-d`, and only where the limit is too low.
+#[test]
+fn the_warning_about_descriptors_is_no_debugging() {
+    let mut daemon = Launch::default().options("-m 100").quiet().prelude("ulimit -n 64").start();
+    daemon.assert_serves();
+    daemon.wait_for_log("64");
+    let mut daemon = Launch::default().options("-m 5").quiet().prelude("ulimit -n 64").start();
+    daemon.assert_serves();
+    assert_eq!(daemon.terminate().stderr, "");
+}
+
+/// Spools want descriptors too, and may not take those that the slots were promised.
+#[test]
+fn few_descriptors_and_many_spools() {
+    let mut daemon = Launch::default().options("-m 100 -t 0").prelude("ulimit -n 64").start();
+    let len = 3_000_000;
+    let mut clients: Vec<Client> = (0..30).map(|_| daemon.exec(&steps(&format!("write-out {len}")))).collect();
+    for mut client in clients.drain(..) {
+        client.end_stdin();
+        let reply = client.reply();
+        assert_eq!((reply.stdout.len(), reply.code()), (len, 0));
+    }
+    daemon.assert_serves();
+}
+
+/// With `--linger` each has a descriptor for its exit beside that of its spool: everything that one can need at once.
+#[test]
+fn few_descriptors_and_everything_at_once() {
+    let mut daemon = Launch::default().options("-m 100 -t 0 --linger 50").prelude("ulimit -n 66").start();
+    let len = 3_000_000;
+    let clients: Vec<Client> = (0..30).map(|_| daemon.exec(&steps(&format!("write-out {len}")))).collect();
+    for mut client in clients {
+        client.end_stdin();
+        let reply = client.reply();
+        assert_eq!((reply.stderr_text(), reply.stdout.len(), reply.code()), ("", len, 0));
+    }
+    daemon.assert_serves();
+}
+
+/// Clients that connect and close as fast as they can had the loop to themselves: whoever was served already
+/// waited seconds for each answer, and so did TERM.
+#[test]
+fn a_client_is_served_beside_a_flood_of_connections() {
+    let mut daemon = Daemon::start("-t 0");
+    let mut client = daemon.exec(&steps("cat"));
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    // Refused while the backlog is full, which is all the same here.
+                    drop(UnixStream::connect(daemon.socket()));
+                }
+            });
+        }
+        let start = Instant::now();
+        for n in 0..200 {
+            let text = format!("<{n}>");
+            client.stdin(text.as_bytes());
+            client.wait_for(&text);
+        }
+        let took = start.elapsed();
+        over.store(true, Ordering::Relaxed);
+        // A second when it is served in its turn, minutes when it is not.
+        assert!(took < Duration::from_secs(30), "200 answers took {took:?}");
+    });
+    client.end_stdin();
+    assert_eq!(client.reply().code(), 0);
+    assert!(daemon.terminate().status.success());
+}
+
+/// 19: beside 400 busy ones, 6 of 800 answers were wrong.
+#[test]
+fn eight_hundred_served_beside_four_hundred_busy() {
+    raise_own_limit();
+    let daemon = Launch::default().options("-m 500 -q 1000 -t 0").prelude("ulimit -n $(ulimit -H -n) || :").start();
+    let busy: Vec<Client> = (0..400).map(|_| daemon.exec(&["cat"])).collect();
+    thread::scope(|scope| {
+        for worker in 0..4 {
+            let daemon = &daemon;
+            scope.spawn(move || {
+                for n in 0..200 {
+                    let text = format!("{worker} {n}");
+                    let reply = daemon.run(&["printf", "%s", &text], b"");
+                    assert_eq!((reply.stdout_text(), reply.code()), (text.as_str(), 0));
+                }
+            });
+        }
+    });
+    for (n, mut client) in busy.into_iter().enumerate() {
+        let text = format!("still {n}");
+        client.stdin(text.as_bytes());
+        client.end_stdin();
+        assert_eq!(client.reply().stdout_text(), text);
+    }
+}
+
+/// More at once than the backlog and the slots have room for: connecting waits, and all are served.
+#[test]
+fn a_flood_of_clients_over_a_short_backlog() {
+    let daemon = Daemon::start("-m 3 -q 1 -t 0");
+    thread::scope(|scope| {
+        for n in 0..40 {
+            let daemon = &daemon;
+            scope.spawn(move || {
+                let text = format!("number {n}");
+                assert_eq!(daemon.run(&["printf", "%s", &text], b"").stdout_text(), text);
+            });
+        }
+    });
+}
+
+/// `-q` is the length of the queue in front of the slots: who comes after that waits in connect(2), or
+/// is told EAGAIN if it does not want to.
+#[test]
+fn the_queue_has_the_length_that_was_asked_for() {
+    for queue in [1, 5, 50] {
+        let daemon = Daemon::start(&format!("-m 1 -t 0 -q {queue}"));
+        let mut life = daemon.fifo("life");
+        let _busy = daemon.exec(&steps(&format!("hold {} wait", life.path())));
+        life.holder();
+        let address = SocketAddrUnix::new(daemon.socket()).unwrap();
+        let mut clients = Vec::new();
+        let error = loop {
+            let client =
+                rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::NONBLOCK, None).unwrap();
+            match rustix::net::connect(&client, &address) {
+                Ok(()) => clients.push(client),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(error, rustix::io::Errno::AGAIN);
+        // Linux admits one more than asked for.
+        assert!((queue..=queue + 1).contains(&clients.len()), "-q {queue}: {}", clients.len());
+    }
+}
+
+/// Sets the soft limit of descriptors of a daemon that runs.
+fn limit_descriptors(daemon: &Daemon, descriptors: u64) {
+    let pid = Some(daemon.process().0);
+    let maximum = rustix::process::getrlimit(Resource::Nofile).maximum;
+    rustix::process::prlimit(pid, Resource::Nofile, Rlimit { current: Some(descriptors), maximum })
+        .expect("the limit of a child");
+}
+
+/// The daemon's own failure is 125, with its reason: here no descriptor is left for the pipes.
+#[test]
+fn no_descriptors_for_a_program_is_125() {
+    let mut daemon = Daemon::start("-t 0");
+    let before = daemon.process().descriptors();
+    let mut client = daemon.connect();
+    client.send(b"1:1,");
+    eventually("an accepted connection", || daemon.process().descriptors() > before);
+    limit_descriptors(&daemon, 3);
+    client.send(b"4:true,");
+    let reply = client.reply();
+    assert!(reply.stderr_text().starts_with("sockexec: true: "), "{reply:?}");
+    assert_eq!(reply.code(), 125);
+    limit_descriptors(&daemon, 1000);
+    daemon.assert_serves();
+}
+
+/// Nothing can be accepted: no spinning on an event that stays, no log without end, and whoever waits is
+/// served when there are descriptors again.
+#[test]
+fn no_descriptors_to_accept_with() {
+    let mut daemon = Daemon::start("-t 0");
+    daemon.assert_serves();
+    limit_descriptors(&daemon, 3);
+    let position = daemon.log_position();
+    let waiting: Vec<Client> = (0..10).map(|n| daemon.exec(&steps(&format!("exit {n}")))).collect();
+    daemon.wait_for_log_after(position, "cannot accept");
+    daemon.process().assert_idle("ten wait, and none can be accepted");
+    let said = daemon.log_text()[position..].matches("cannot accept").count();
+    assert!(said <= 3, "the same was said {said} times");
+    limit_descriptors(&daemon, 1000);
+    for (n, client) in (0..).zip(waiting) {
+        assert_eq!(client.reply().code(), n);
+    }
+    daemon.assert_serves();
+}
+
+// What spins: an event that is told again and again, and that nobody answers.
+
+#[track_caller]
+fn assert_idle_after(steps_of: &str, state: &str, options: &str, act: impl FnOnce(&mut Client)) {
+    let daemon = Daemon::start(options);
+    let mut client = daemon.exec(&steps(steps_of));
+    client.wait_for("ready");
+    act(&mut client);
+    // What is under way comes to rest first: no child writes and no tick passes.
+    daemon.process().wait_until_blocked();
+    daemon.process().assert_idle(state);
+}
+
+#[test]
+fn idle_with_nobody() {
+    let mut daemon = Daemon::start("");
+    daemon.assert_serves();
+    daemon.process().assert_idle("nobody is connected");
+}
+
+#[test]
+fn idle_with_silent_clients() {
+    let daemon = Daemon::start("-t 0");
+    let silent = daemon.connect();
+    let mut half = daemon.connect();
+    half.send(b"1:2,5:una");
+    daemon.process().assert_idle("no request, and half of one");
+    drop((silent, half));
+}
+
+#[test]
+fn idle_with_a_program_that_waits() {
+    assert_idle_after("out ready wait", "a program that waits", "-t 0", |_| {});
+}
+
+#[test]
+fn idle_with_a_half_closed_client() {
+    assert_idle_after("out ready wait", "a half-closed client", "-t 0", |client| client.half_close());
+}
+
+#[test]
+fn idle_with_stdin_ended_and_bytes_after_it() {
+    assert_idle_after("out ready wait", "bytes after the end of stdin", "-t 0", |client| {
+        client.end_stdin();
+        client.send(b"more");
+        client.half_close();
+    });
+}
+
+#[test]
+fn idle_with_a_program_that_gave_up_stdin() {
+    assert_idle_after("close 0 out ready wait", "stdin closed by the program", "-t 0", |client| {
+        client.stdin(b"nobody reads this");
+    });
+}
+
+#[test]
+fn idle_with_a_program_that_gave_up_all_streams() {
+    assert_idle_after("out ready close 0 close 1 close 2 wait", "all streams closed", "-t 0", |_| {});
+}
+
+#[test]
+fn idle_with_stdin_full() {
+    assert_idle_after("out ready wait", "stdin full", "-t 0", |client| {
+        client.send(b"100000000:");
+        client.send_until_blocked(|| vec![b'x'; 65_536]);
+    });
+}
+
+#[test]
+fn idle_with_output_full() {
+    assert_idle_after("out ready write-out 9000000 wait", "output full", "-t 0 --spool 0", |_| {});
+    assert_idle_after("out ready write-out 9000000 wait", "spool full", "-t 0 --spool 2000000", |_| {});
+    assert_idle_after("out ready write-out 9000000 wait", "spool in use", "-t 0", |_| {});
+}
+
+#[test]
+fn idle_with_output_full_and_half_closed() {
+    assert_idle_after("out ready write-out 9000000 wait", "output full", "-t 0", |client| client.half_close());
+}
+
+#[test]
+fn idle_with_a_holder_after_the_leaders_exit() {
+    assert_idle_after("out ready spawn [ wait ]", "a holder of the output", "-t 0", |_| {});
+    assert_idle_after("out ready spawn [ wait ]", "a holder, half-closed", "-t 0", |client| client.half_close());
+}
+
+#[test]
+fn idle_with_a_client_that_does_not_close_after_the_end() {
+    assert_idle_after("out ready", "the client keeps its end", "-t 0", |client| client.wait_for("exitcode"));
+}
+
+/// TERM was sent, KILL is far away.
+#[test]
+fn idle_while_a_program_is_given_time_to_end() {
+    let daemon = Daemon::start("-t 0 -k 100");
+    let mut life = daemon.fifo("life");
+    let client = daemon.exec(&steps(&format!("ignore TERM ; hold {} wait", life.path())));
+    life.holder();
+    let position = daemon.log_position();
+    drop(client);
+    // The client's end is seen when something is said about it.
+    eventually("a word on the client's end", || daemon.log_position() > position);
+    daemon.process().assert_idle("between TERM and KILL");
+    assert!(life.is_held());
+}

@@ -1,0 +1,30 @@
+//! The daemon, end to end: the built binary on a real socket, with a program of our own.
+//!
+//! One test crate, so that it is linked once and its tests run side by side; each test has its own
+//! daemon and its own directory. Nothing here sleeps and hopes: a test waits for an event (a line of
+//! the log, the end of a stream, the death of a process seen through a FIFO that it held open).
+//! Deadlines are only there so that a fault fails and does not hang.
+//!
+//! `SOCKEXEC_BINARY` names another build of the daemon to run the suite against.
+#![forbid(unsafe_code)]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test says what it expects by panicking where that is not so"
+)]
+
+mod client;
+mod command_line;
+mod common;
+mod ends;
+mod interop;
+mod limits;
+#[path = "../fixture/pattern.rs"]
+mod pattern;
+mod programs;
+mod protocol;
+mod shutdown;
+mod soak;
+mod socket;
+mod streams;

@@ -1,0 +1,234 @@
+//! The daemon's own end, and what its other signals tell.
+
+use std::os::unix::net::UnixStream;
+
+use rustix::process::Signal;
+
+use crate::common::{Daemon, Launch, eventually, steps};
+
+#[test]
+fn term_and_int_end_an_idle_daemon() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let mut daemon = Daemon::start("");
+        daemon.assert_serves();
+        daemon.signal(signal);
+        let stopped = daemon.wait();
+        assert_eq!(stopped.status.code(), Some(0), "{stopped:?}");
+        assert!(!daemon.socket().exists());
+    }
+}
+
+/// The programs are ended, and their clients are told how.
+#[test]
+fn programs_are_ended_and_clients_told() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let mut daemon = Daemon::start("-t 0 -k 100");
+        let mut clients: Vec<_> = (0..10).map(|_| daemon.exec(&steps("out before wait"))).collect();
+        for client in &mut clients {
+            client.wait_for("before");
+        }
+        daemon.signal(signal);
+        for client in clients {
+            let reply = client.reply();
+            assert_eq!((reply.stdout_text(), reply.signal()), ("before", 15));
+        }
+        assert_eq!(daemon.wait().status.code(), Some(0));
+    }
+}
+
+/// A client that has its reply and stays is waited for a moment, not for the five seconds that it has otherwise.
+#[test]
+fn clients_that_stay_do_not_hold_it_up() {
+    let mut daemon = Daemon::start("-t 0 -k 100");
+    let mut early = daemon.exec(&steps("exit 3"));
+    let mut late = daemon.exec(&steps("out before wait"));
+    early.wait_for("exitcode");
+    late.wait_for("before");
+    let start = std::time::Instant::now();
+    assert_eq!(daemon.terminate().status.code(), Some(0));
+    assert!(start.elapsed() < std::time::Duration::from_secs(4), "{:?}", start.elapsed());
+    assert_eq!(late.reply().signal(), 15);
+}
+
+/// What a program says at TERM, and its own code, still reach the client.
+#[test]
+fn last_words_are_delivered() {
+    let mut daemon = Daemon::start("-t 0 -k 100");
+    let mut client = daemon.exec(&steps("spawn [ wait ] ignore TERM ; out ready reap write-out 300000 exit 7"));
+    client.wait_for("ready");
+    daemon.signal(Signal::TERM);
+    let reply = client.reply();
+    assert_eq!((reply.stdout.len(), reply.code()), (300_005, 7));
+    assert_eq!(daemon.wait().status.code(), Some(0));
+}
+
+/// 5: children, and theirs, survived the daemon's TERM.
+#[test]
+fn nobody_survives() {
+    let mut daemon = Daemon::start("-t 0 -k 0.3");
+    let (mut leader, mut child) = (daemon.fifo("leader"), daemon.fifo("child"));
+    let argv = format!(
+        "spawn [ ignore TERM ; close 0 close 1 close 2 hold {} wait ] hold {} wait",
+        child.path(),
+        leader.path()
+    );
+    let client = daemon.exec(&steps(&argv));
+    leader.holder();
+    child.holder();
+    let stopped = daemon.terminate();
+    assert_eq!(stopped.status.code(), Some(0), "{stopped:?}");
+    leader.wait_for_death();
+    child.wait_for_death();
+    assert_eq!(client.reply().signal(), 15);
+}
+
+#[test]
+fn a_program_that_ignores_term_is_killed() {
+    let mut daemon = Daemon::start("-t 0 -k 0.3");
+    let mut client = daemon.exec(&steps("ignore TERM ; out ready wait"));
+    client.wait_for("ready");
+    daemon.signal(Signal::TERM);
+    assert_eq!(client.reply().signal(), 9);
+    assert_eq!(daemon.wait().status.code(), Some(0));
+}
+
+#[test]
+fn a_stopped_program_is_ended() {
+    let mut daemon = Daemon::start("-t 0 -k 100");
+    let mut client = daemon.exec(&steps("out ready stop wait"));
+    client.wait_for("ready");
+    daemon.signal(Signal::TERM);
+    assert_eq!(client.reply().signal(), 15);
+    assert_eq!(daemon.wait().status.code(), Some(0));
+}
+
+/// The socket goes at once, not when the last program is done: nobody is to wait in vain.
+#[test]
+fn nobody_is_accepted_any_more() {
+    let mut daemon = Daemon::start("-t 0 -k 1000");
+    let gate = daemon.gate("gate");
+    let argv = format!("spawn [ wait ] ignore TERM ; out ready reap out asked gate {} out done", gate.path());
+    let mut client = daemon.exec(&steps(&argv));
+    client.wait_for("ready");
+    daemon.signal(Signal::TERM);
+    client.wait_for("asked");
+    eventually("no socket", || !daemon.socket().exists());
+    assert!(UnixStream::connect(daemon.socket()).is_err());
+    // The program takes its time.
+    gate.open();
+    let reply = client.reply();
+    assert_eq!((reply.stdout_text(), reply.code()), ("readyaskeddone", 0));
+    assert_eq!(daemon.wait().status.code(), Some(0));
+}
+
+/// A second TERM or INT: no more patience.
+#[test]
+fn a_second_signal_kills_at_once() {
+    for (first, second) in [(Signal::TERM, Signal::TERM), (Signal::TERM, Signal::INT), (Signal::INT, Signal::INT)] {
+        let mut daemon = Daemon::start("-t 0 -k 1000");
+        let mut client = daemon.exec(&steps("spawn [ wait ] ignore TERM ; out ready reap out asked wait"));
+        client.wait_for("ready");
+        daemon.signal(first);
+        client.wait_for("asked");
+        daemon.signal(second);
+        assert_eq!(client.reply().signal(), 9);
+        assert_eq!(daemon.wait().status.code(), Some(0));
+    }
+}
+
+/// No request, half of one, a reply that is complete, a client that waits in the backlog: none of
+/// them is a reason to stay.
+#[test]
+fn connections_without_a_program_do_not_delay_the_end() {
+    let mut daemon = Daemon::start("-t 0 -k 100 -m 4");
+    let silent = daemon.connect();
+    let mut half = daemon.connect();
+    half.send(b"1:2,5:una");
+    let mut done = daemon.exec(&steps("out done"));
+    done.wait_for("exitcode");
+    let mut busy = daemon.exec(&steps("out ready wait"));
+    busy.wait_for("ready");
+    let waiting: Vec<_> = (0..5).map(|_| daemon.exec(&steps("out never"))).collect();
+    assert_eq!(daemon.terminate().status.code(), Some(0));
+    silent.until_gone();
+    half.until_gone();
+    assert_eq!(busy.reply().signal(), 15);
+    for client in waiting {
+        client.until_gone();
+    }
+}
+
+/// A client that does not read cannot keep the daemon past `-k`.
+#[test]
+fn a_client_that_does_not_read_does_not_delay_the_end_for_ever() {
+    for spool in ["0", "100000000"] {
+        let mut daemon = Daemon::start(&format!("-t 0 -k 0.3 --spool {spool}"));
+        let mut life = daemon.fifo("life");
+        let client = daemon.exec(&steps(&format!("hold {} write-out 50000000 wait", life.path())));
+        crate::common::Process(life.holder().pid).wait_until_blocked();
+        assert_eq!(daemon.terminate().status.code(), Some(0));
+        life.wait_for_death();
+        drop(client);
+    }
+}
+
+/// A holder outside of the group is left alone, and is no reason to stay either.
+#[test]
+fn a_holder_outside_of_the_group_does_not_delay_the_end_for_ever() {
+    let mut daemon = Daemon::start("-t 0 -k 0.3");
+    let (mut leader, mut child) = (daemon.fifo("leader"), daemon.fifo("child"));
+    let argv = format!("spawn [ setsid hold {} wait ] hold {} exit 4", child.path(), leader.path());
+    let client = daemon.exec(&steps(&argv));
+    let holder = child.holder();
+    // TERM must not be what ends the leader.
+    leader.wait_for_death();
+    assert_eq!(daemon.terminate().status.code(), Some(0));
+    assert_eq!(client.reply().code(), 4);
+    assert!(child.is_held(), "a group that is not ours was signalled");
+    holder.kill();
+}
+
+/// USR1 and USR2 print the connections and the descriptors, also without `-d`.
+#[test]
+fn usr1_and_usr2_print_what_goes_on() {
+    for signal in [Signal::USR1, Signal::USR2] {
+        let mut daemon = Launch::default().quiet().options("-t 0").start();
+        let mut life = daemon.fifo("life");
+        let mut client = daemon.exec(&steps(&format!("hold {} out ready cat", life.path())));
+        client.wait_for("ready");
+        let program = life.holder();
+        let silent = daemon.connect();
+        daemon.signal(signal);
+        daemon.wait_for_log(&program.pid.as_raw_pid().to_string());
+        daemon.wait_for_log("sockexec-fixture");
+        // It is a look and nothing more.
+        daemon.assert_serves();
+        client.end_stdin();
+        assert_eq!(client.reply().code(), 0);
+        drop(silent);
+        let stopped = daemon.terminate();
+        assert_eq!(stopped.status.code(), Some(0));
+    }
+}
+
+/// Many signals while it works: none is lost in a way that hurts, and no call is cut short by them.
+#[test]
+fn signals_while_it_works() {
+    let mut daemon = Launch::default().quiet().start();
+    for n in 0..100 {
+        daemon.signal(if n % 2 == 0 { Signal::USR1 } else { Signal::USR2 });
+        daemon.assert_serves();
+    }
+    assert_eq!(daemon.terminate().status.code(), Some(0));
+}
+
+/// A client whose end the daemon finds by writing: SIGPIPE must not be its own end.
+#[test]
+fn clients_that_vanish_do_not_end_the_daemon() {
+    let mut daemon = Daemon::start("-k 0.2");
+    for _ in 0..100 {
+        drop(daemon.exec(&["printf", "hello"]));
+        drop(daemon.exec(&["cat"]));
+    }
+    daemon.assert_serves();
+}

@@ -1,0 +1,63 @@
+//! Many programs, one daemon: nothing may be left of them.
+
+use crate::common::{Client, Daemon, eventually, steps};
+
+/// 10,000 programs, eight at a time: ordinary ones, some that fail to start, some whose client leaves.
+#[test]
+fn ten_thousand_programs_leave_nothing() {
+    let mut daemon = Daemon::start("-k 1");
+    rounds(&daemon, 100);
+    let before = settled(&mut daemon);
+    rounds(&daemon, 10_000);
+    let after = settled(&mut daemon);
+    assert_eq!(before.descriptors, after.descriptors);
+    assert_eq!(after.children, (0, 0));
+    // The allocator's own holes are all that is allowed: 12 bytes lost a program would show.
+    let grown = after.anonymous_kib.saturating_sub(before.anonymous_kib);
+    assert!(grown <= 128, "{grown} KiB more than after the first hundred: {before:?}, {after:?}");
+}
+
+#[derive(Debug)]
+struct Footprint {
+    descriptors: usize,
+    children: (usize, usize),
+    anonymous_kib: u64,
+}
+
+fn settled(daemon: &mut Daemon) -> Footprint {
+    daemon.assert_serves();
+    let process = daemon.process();
+    eventually("no child and no zombie", || process.children() == (0, 0));
+    // The last connections are closed when their clients' ends are seen.
+    process.wait_until_blocked();
+    Footprint {
+        descriptors: process.descriptors(),
+        children: process.children(),
+        anonymous_kib: process.status_kib("RssAnon:"),
+    }
+}
+
+fn rounds(daemon: &Daemon, programs: usize) {
+    for round in 0..programs / 8 {
+        let clients: Vec<Client> = (0..8).map(|n| daemon.exec(&program(round + n))).collect();
+        for (n, mut client) in clients.into_iter().enumerate() {
+            match (round + n) % 16 {
+                7 => drop(client),
+                15 => assert_eq!(client.reply().code(), 127),
+                _ => {
+                    client.end_stdin();
+                    let reply = client.reply();
+                    assert_eq!((reply.stdout_text(), reply.code()), ("x", 0));
+                }
+            }
+        }
+    }
+}
+
+fn program(n: usize) -> Vec<String> {
+    match n % 16 {
+        3 => steps("out x cat"),
+        15 => vec!["no-such-program".to_owned()],
+        _ => vec!["printf".to_owned(), "x".to_owned()],
+    }
+}

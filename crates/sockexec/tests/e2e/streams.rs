@@ -1,0 +1,496 @@
+//! Bytes on their way: order, size, and who waits for whom.
+
+use std::os::unix::net::UnixStream;
+use std::thread;
+
+use sockexec_proto::Stream;
+
+use crate::common::{Client, Daemon, Launch, Process, eventually, exit_code, request, steps};
+use crate::pattern::Pattern;
+
+/// More than any buffer between the two ends, a hundred times.
+const LARGE: u64 = 400 << 20;
+
+/// What the whole daemon may ever have in memory, in KiB.
+const MEMORY: u64 = 16 << 10;
+
+/// 2: of 300 runs 143 had the exit pair before the output.
+#[test]
+fn the_exit_pair_is_last_300_times() {
+    let daemon = Daemon::start("");
+    for _ in 0..300 {
+        let reply = daemon.run(&["printf", "hello"], b"");
+        assert_eq!((reply.stdout_text(), reply.code()), ("hello", 0));
+    }
+}
+
+/// 2, with several at a time, so that ends and outputs of many are seen in one turn.
+#[test]
+fn the_exit_pair_is_last_beside_others() {
+    let daemon = Daemon::start("");
+    for _ in 0..20 {
+        let clients: Vec<Client> = (0..16).map(|n| daemon.exec(&["printf", "%s", &n.to_string()])).collect();
+        for (n, client) in clients.into_iter().enumerate() {
+            let reply = client.reply();
+            assert_eq!((reply.stdout_text(), reply.code()), (n.to_string().as_str(), 0));
+        }
+    }
+}
+
+/// Output that fills the pipe when the program exits is read to its end.
+#[test]
+fn output_of_many_sizes_is_whole() {
+    let daemon = Daemon::start("");
+    for len in [1, 2, 4095, 4096, 4097, 65_535, 65_536, 65_537, 99_999, 1 << 20, 3_000_001] {
+        for step in ["write-out", "write-err"] {
+            let reply = daemon.run(&steps(&format!("{step} {len}")), b"");
+            let (stream, other) =
+                if step == "write-out" { (&reply.stdout, &reply.stderr) } else { (&reply.stderr, &reply.stdout) };
+            assert!(Pattern::new().check(stream), "{step} {len}");
+            assert_eq!((stream.len(), other.len(), reply.code()), (len, 0, 0), "{step}");
+        }
+    }
+}
+
+/// Asserts that the rest of the reply is so much of the pattern, and code 0.
+#[track_caller]
+fn assert_pattern(client: Client, len: u64) {
+    let mut pattern = Pattern::new();
+    let exit = client.stream(|stream, bytes| {
+        assert_eq!(stream, Stream::Stdout);
+        assert!(pattern.check(bytes), "wrong after {} bytes", pattern.position());
+    });
+    assert_eq!((pattern.position(), exit_code(&exit)), (len, 0));
+}
+
+#[track_caller]
+fn assert_memory(daemon: &Daemon) {
+    let peak = daemon.process().peak_kib();
+    assert!(peak < MEMORY, "the daemon had {peak} KiB");
+}
+
+/// Both streams at once, each large: neither is lost or waits for the other.
+#[test]
+fn two_large_streams_at_once() {
+    let daemon = Daemon::start("");
+    let len = 20 << 20;
+    let client = {
+        let mut client = daemon.exec(&steps(&format!("spawn [ write-err {len} ] write-out {len} reap")));
+        client.end_stdin();
+        client
+    };
+    let (mut out, mut err) = (Pattern::new(), Pattern::new());
+    let exit = client.stream(|stream, bytes| {
+        let pattern = if stream == Stream::Stdout { &mut out } else { &mut err };
+        assert!(pattern.check(bytes), "{stream:?}: wrong after {} bytes", pattern.position());
+    });
+    assert_eq!((out.position(), err.position(), exit_code(&exit)), (len, len, 0));
+}
+
+/// 4: 400 MB of unread output were 393 MB of the daemon's memory. After the end of stdin the program
+/// waits for a client that does not read.
+#[test]
+fn unread_output_stops_the_program() {
+    let daemon = Daemon::start("-t 0");
+    let mut life = daemon.fifo("life");
+    let mut client = daemon.exec(&steps(&format!("hold {} write-out {LARGE}", life.path())));
+    client.end_stdin();
+    let program = Process(life.holder().pid);
+    program.wait_until_blocked();
+    assert!(life.is_held(), "the program wrote all of it");
+    assert!(program.written() < 8 << 20, "{} bytes went somewhere", program.written());
+    assert_memory(&daemon);
+    assert_pattern(client, LARGE);
+    assert_memory(&daemon);
+}
+
+/// The same before the end of stdin, where there is no spool.
+#[test]
+fn without_a_spool_unread_output_stops_the_program() {
+    let daemon = Daemon::start("-t 0 --spool 0");
+    let mut life = daemon.fifo("life");
+    let mut client = daemon.exec(&steps(&format!("hold {} write-out {LARGE}", life.path())));
+    let program = Process(life.holder().pid);
+    program.wait_until_blocked();
+    assert!(life.is_held(), "the program wrote all of it");
+    assert!(program.written() < 8 << 20, "{} bytes went somewhere", program.written());
+    assert_memory(&daemon);
+    client.end_stdin();
+    assert_pattern(client, LARGE);
+    assert_memory(&daemon);
+}
+
+/// A spool that is full stops the program too, and what it holds is in order with what follows.
+#[test]
+fn a_full_spool_stops_the_program() {
+    let daemon = Daemon::start("-t 0 --spool 10000000");
+    let len = 100 << 20;
+    let mut life = daemon.fifo("life");
+    let mut client = daemon.exec(&steps(&format!("hold {} write-out {len}", life.path())));
+    let program = Process(life.holder().pid);
+    program.wait_until_blocked();
+    assert!(life.is_held(), "the program wrote all of it");
+    let written = program.written();
+    assert!((8 << 20..24 << 20).contains(&written), "{written} bytes went somewhere");
+    assert_memory(&daemon);
+    client.end_stdin();
+    assert_pattern(client, len);
+    assert_memory(&daemon);
+}
+
+/// The client of the nginx module sends all of stdin before it reads a byte: strict backpressure
+/// would have both wait for ever, so output goes to the spool.
+#[test]
+fn all_of_stdin_is_sent_before_a_byte_is_read() {
+    let daemon = Daemon::start("-t 0");
+    let mut client = daemon.exec(&steps("cat"));
+    send_pattern(&mut client, LARGE);
+    client.end_stdin();
+    assert_memory(&daemon);
+    assert_pattern(client, LARGE);
+    assert_memory(&daemon);
+}
+
+/// What a client leaves unread in a spool goes with its connection.
+#[test]
+fn a_spool_ends_with_its_client() {
+    let mut daemon = Daemon::start("-t 0");
+    // Before any client: the end of one may be seen later than its reply.
+    let before = daemon.process().descriptors();
+    for _ in 0..3 {
+        let mut life = daemon.fifo("life");
+        let client = daemon.exec(&steps(&format!("hold {} write-out {}", life.path(), 50 << 20)));
+        life.holder();
+        life.wait_for_death();
+        drop(client);
+        std::fs::remove_file(life.path()).unwrap();
+    }
+    crate::common::eventually("no descriptor of a spool left", || daemon.process().descriptors() == before);
+    daemon.assert_serves();
+}
+
+/// Asserts that a spool that cannot grow stops the program, and loses nothing.
+#[track_caller]
+fn assert_spool_gives_up_gently(mut daemon: Daemon) {
+    let len = 20 << 20;
+    let mut life = daemon.fifo("life");
+    let mut client = daemon.exec(&steps(&format!("hold {} write-out {len}", life.path())));
+    let program = Process(life.holder().pid);
+    program.wait_until_blocked();
+    assert!(life.is_held(), "the program wrote all of it");
+    daemon.assert_serves();
+    client.end_stdin();
+    assert_pattern(client, len);
+    assert_memory(&daemon);
+    assert!(daemon.terminate().status.success());
+}
+
+/// "A full disk or a full spool only stops the program until the client reads."
+#[test]
+fn a_full_disk_stops_the_program() {
+    let unshare = ["-rm", "mount", "-t", "tmpfs", "-o", "size=4m", "none", "/mnt"];
+    let status = std::process::Command::new("unshare").args(unshare).status();
+    if !status.is_ok_and(|status| status.success()) {
+        eprintln!("skipped: this user may not mount a small disk");
+        return;
+    }
+    // The small disk is the daemon's alone, and goes with it.
+    let prelude = "[ -n \"$MOUNTED\" ] || exec env MOUNTED=1 unshare -rm sh -c 'mount -t tmpfs -o size=4m none /mnt && TMPDIR=/mnt exec \"$0\" \"$@\"' \"$0\" \"$@\"";
+    assert_spool_gives_up_gently(Launch::default().options("-t 0").prelude(prelude).start());
+}
+
+#[test]
+fn no_place_for_a_spool_stops_the_program() {
+    assert_spool_gives_up_gently(Launch::default().options("-t 0").env("TMPDIR", "/no/such/directory").start());
+}
+
+/// Past `RLIMIT_FSIZE` a write(2) does not only fail: SIGXFSZ ends who does not expect it.
+#[test]
+fn a_limit_on_the_size_of_files_stops_the_program() {
+    assert_spool_gives_up_gently(Launch::default().options("-t 0").prelude("ulimit -f 8192").start());
+}
+
+/// As one netstring, as a client that knows the length beforehand does it.
+fn send_pattern(client: &mut Client, len: u64) {
+    client.send(format!("{len}:").as_bytes());
+    let mut pattern = Pattern::new();
+    while pattern.position() < len {
+        let bytes = pattern.peek(len - pattern.position()).to_vec();
+        client.send(&bytes);
+        pattern.advance(bytes.len());
+    }
+    client.send(b",");
+}
+
+/// A connection of two ends of ours: one sends while the other reads.
+fn halves(daemon: &Daemon, argv: &[String]) -> (Client, UnixStream) {
+    let client = daemon.exec(argv);
+    let other = client.socket().try_clone().expect("a second descriptor");
+    (client, other)
+}
+
+/// A single netstring of 400 MB is streamed, not collected.
+#[test]
+fn one_netstring_of_any_length() {
+    let daemon = Daemon::start("-t 0");
+    let mut client = daemon.exec(&steps("verify"));
+    send_pattern(&mut client, LARGE);
+    client.end_stdin();
+    assert_eq!(client.reply().stdout_text(), format!("ok {LARGE}\n"));
+    assert_memory(&daemon);
+}
+
+/// Both ways at once, the client reading meanwhile.
+#[test]
+fn large_both_ways_at_once() {
+    let daemon = Daemon::start("-t 0");
+    let (reader, writer) = halves(&daemon, &steps("cat"));
+    let writer = thread::spawn(move || {
+        let mut client = Client::from(writer);
+        send_pattern(&mut client, LARGE);
+        client.end_stdin();
+    });
+    assert_pattern(reader, LARGE);
+    writer.join().expect("all was sent");
+    assert_memory(&daemon);
+}
+
+/// Bounded for each is not enough: a hundred clients that do not read are within the same 16 MiB.
+#[test]
+fn many_spools_share_the_memory() {
+    let daemon = Launch::default().options("-t 0 -m 100").prelude("ulimit -n $(ulimit -H -n) || :").start();
+    let len = 4_000_000;
+    let clients: Vec<Client> = (0..80).map(|_| daemon.exec(&steps(&format!("write-out {len}")))).collect();
+    // Not one of them is read; each program ends because all of its output was taken.
+    eventually("the end of the programs", || daemon.log_text().matches("ended: exit code 0").count() == 80);
+    assert_memory(&daemon);
+    for mut client in clients {
+        client.end_stdin();
+        assert_pattern(client, len);
+    }
+    assert_memory(&daemon);
+}
+
+/// A background job has the input and does not read it; the program has exited. What the client still sends is dropped,
+/// and it gets its answer: it waited, and then had EPIPE and half a reply.
+#[test]
+fn a_job_that_inherited_the_input_is_not_waited_for() {
+    let daemon = Daemon::start("-t 0");
+    let mut job = daemon.fifo("job");
+    let argv = format!("spawn [ close 1 close 2 hold {} wait ] write-out 1000000 exit 3", job.path());
+    let mut client = daemon.exec(&steps(&argv));
+    let holder = job.holder();
+    client.stdin(&vec![b'x'; 4 << 20]);
+    client.end_stdin();
+    let reply = client.reply();
+    assert_eq!((reply.stdout.len(), reply.code()), (1_000_000, 3));
+    assert!(job.is_held(), "the job was waited for");
+    holder.kill();
+}
+
+/// 4: 400 MB of stdin for a program that does not read. The sender waits; then all of it arrives.
+#[test]
+fn a_program_that_does_not_read_stops_the_sender() {
+    let daemon = Daemon::start("-t 0");
+    let gate = daemon.gate("gate");
+    let mut client = daemon.exec(&steps(&format!("gate {} verify", gate.path())));
+    client.send(format!("{LARGE}:").as_bytes());
+    let mut pattern = Pattern::new();
+    let sent = client.send_until_blocked(|| {
+        let bytes = pattern.peek(LARGE - pattern.position()).to_vec();
+        pattern.advance(bytes.len());
+        bytes
+    });
+    assert!(sent < 8 << 20, "the daemon took {sent} bytes");
+    assert_memory(&daemon);
+    gate.open();
+    let mut pattern = Pattern::new();
+    while pattern.position() < sent {
+        let len = pattern.peek(sent - pattern.position()).len();
+        pattern.advance(len);
+    }
+    while pattern.position() < LARGE {
+        let bytes = pattern.peek(LARGE - pattern.position()).to_vec();
+        client.send(&bytes);
+        pattern.advance(bytes.len());
+    }
+    client.send(b",");
+    client.end_stdin();
+    assert_eq!(client.reply().stdout_text(), format!("ok {LARGE}\n"));
+    assert_memory(&daemon);
+}
+
+/// 3: the program exits while stdin comes: of 300 clients 143 saw EPIPE, 116 ECONNRESET, 46 two exit
+/// pairs. Each is to be able to send all it has, then read its answer.
+#[test]
+fn the_program_exits_while_stdin_comes_300_times() {
+    let daemon = Daemon::start("");
+    let mut stdin = request(&steps("read 1 out done exit 3"));
+    stdin.extend_from_slice(b"300000:");
+    stdin.extend_from_slice(&vec![b'x'; 300_000]);
+    stdin.extend_from_slice(b",0:,");
+    for _ in 0..300 {
+        let mut client = daemon.connect();
+        for piece in stdin.chunks(20_000) {
+            client.send(piece);
+        }
+        let reply = client.reply();
+        assert_eq!((reply.stdout_text(), reply.code()), ("done", 3));
+    }
+}
+
+/// 3: the same with a reader and a sender at the same time, as a client with two threads has it.
+#[test]
+fn the_exit_pair_comes_while_the_client_still_sends() {
+    let daemon = Daemon::start("");
+    for _ in 0..50 {
+        let (reader, mut writer) = halves(&daemon, &steps("out first read 70000 out done exit 4"));
+        let sender = thread::spawn(move || {
+            use std::io::Write;
+            writer.write_all(b"2000000:")?;
+            writer.write_all(&vec![b'x'; 2_000_000])?;
+            writer.write_all(b",0:,")
+        });
+        let reply = reader.reply();
+        assert_eq!((reply.stdout_text(), reply.code()), ("firstdone", 4));
+        sender.join().expect("no panic").expect("all of stdin is taken");
+    }
+}
+
+/// The program gives stdin up early and goes on: its output and its status are still told.
+#[test]
+fn the_program_closes_stdin_early() {
+    let daemon = Daemon::start("");
+    let stdin = vec![b'x'; 2 << 20];
+    for _ in 0..20 {
+        let mut client = daemon.exec(&steps("close 0 out closed write-out 100000 exit 6"));
+        client.wait_for("closed");
+        client.stdin(&stdin);
+        client.end_stdin();
+        let reply = client.reply();
+        assert!(Pattern::new().check(&reply.stdout[6..]));
+        assert_eq!((reply.stdout.len(), reply.code()), (100_006, 6));
+    }
+}
+
+/// The streams end one by one; neither is taken for the program's end.
+#[test]
+fn the_program_closes_its_output_early() {
+    let daemon = Daemon::start("");
+    for closed in ["close 1", "close 2", "close 1 close 2"] {
+        let gate = daemon.gate(closed);
+        let mut argv = steps(&format!("out a err b {closed} gate"));
+        argv.push(gate.path().to_owned());
+        argv.extend(["exit".to_owned(), "8".to_owned()]);
+        let mut client = daemon.exec(&argv);
+        client.end_stdin();
+        gate.open();
+        let reply = client.reply();
+        assert_eq!((reply.stdout_text(), reply.stderr_text(), reply.code()), ("a", "b", 8), "{closed}");
+    }
+}
+
+/// 8: a half-close was taken for a disconnect; `printf … | socat - UNIX:…` never got an answer.
+#[test]
+fn half_close_is_the_end_of_stdin() {
+    let daemon = Daemon::start("");
+    let mut client = daemon.exec(&steps("cat exit 9"));
+    client.stdin(b"all of it");
+    client.half_close();
+    let reply = client.reply();
+    assert_eq!((reply.stdout_text(), reply.code()), ("all of it", 9));
+    // Right after the arguments, and after the end of stdin, where it says nothing new.
+    let client = daemon.exec(&steps("cat exit 9"));
+    client.half_close();
+    assert_eq!(client.reply().code(), 9);
+    let mut client = daemon.exec(&steps("cat exit 9"));
+    client.end_stdin();
+    client.half_close();
+    assert_eq!(client.reply().code(), 9);
+}
+
+/// With megabytes each way before and after the half-close.
+#[test]
+fn half_close_with_much_on_its_way() {
+    let daemon = Daemon::start("");
+    let len = 30 << 20;
+    let mut client = daemon.exec(&steps("cat"));
+    send_pattern(&mut client, len);
+    client.half_close();
+    assert_pattern(client, len);
+}
+
+/// One client pulls without end; the others have their turns.
+#[test]
+fn a_flood_does_not_starve_others() {
+    let mut daemon = Daemon::start("-t 0 -k 1");
+    let flood = daemon.exec(&steps("flood"));
+    let socket = flood.socket().try_clone().expect("a second descriptor");
+    let reader = thread::spawn(move || {
+        use std::io::Read;
+        let (mut buffer, mut total) = (vec![0; 256 << 10], 0_u64);
+        while let Ok(n @ 1..) = flood.socket().read(&mut buffer) {
+            total += n as u64;
+        }
+        total
+    });
+    for _ in 0..20 {
+        daemon.assert_serves();
+    }
+    socket.shutdown(std::net::Shutdown::Both).expect("a close");
+    assert!(reader.join().expect("no panic") > 0);
+    assert_memory(&daemon);
+}
+
+/// Chunk by chunk, each answered before the next is sent: nothing is held back.
+#[test]
+fn a_dialogue() {
+    let daemon = Daemon::start("");
+    let mut client = daemon.exec(&steps("cat"));
+    for n in 0..200 {
+        let line = format!("line {n};");
+        client.stdin(line.as_bytes());
+        client.wait_for(&line);
+    }
+    client.end_stdin();
+    assert_eq!(client.reply().code(), 0);
+}
+
+/// 15: a client with a time-out of its own takes a late end of the stream for a failure. The end must
+/// follow the exit pair in the same turn of the loop: no waiting for events comes in between.
+#[test]
+fn the_end_follows_the_exit_pair_at_once() {
+    let traceable = std::process::Command::new("strace").args(["-D", "-qq", "-o", "/dev/null", "true"]).status();
+    if !traceable.is_ok_and(|status| status.success()) {
+        eprintln!("skipped: strace(1) is missing or may not trace");
+        return;
+    }
+    let prelude = "exec strace -D -qq -s 200 -o trace \"$0\" \"$@\"";
+    let mut daemon = Launch::default().prelude(prelude).start();
+    for _ in 0..40 {
+        assert_eq!(daemon.run(&["true"], b"").code(), 0);
+    }
+    let trace = daemon.directory().join("trace");
+    assert!(daemon.terminate().status.success());
+    let mut ends = 0;
+    crate::common::eventually("the end of the trace", || {
+        std::fs::read_to_string(&trace).unwrap().contains("exit_group(")
+    });
+    let trace = std::fs::read_to_string(&trace).unwrap();
+    let mut lines = trace.lines();
+    while let Some(line) = lines.next() {
+        if !line.contains("8:exitcode,") || line.starts_with("read") || line.starts_with("recv") {
+            continue;
+        }
+        let next = lines
+            .by_ref()
+            .find(|line| {
+                ["shutdown(", "epoll_", "poll(", "ppoll(", "select("].iter().any(|call| line.starts_with(call))
+            })
+            .unwrap_or_default();
+        let is_end = next.starts_with("shutdown(") || next.starts_with("epoll_ctl(");
+        assert!(is_end, "{line}\nis followed by\n{next}");
+        ends += 1;
+    }
+    assert_eq!(ends, 40, "{trace}");
+}
