@@ -1,0 +1,88 @@
+//! Who is measured side by side.
+
+use std::env;
+use std::path::PathBuf;
+
+/// One of those that are measured, in the order of the table's columns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Contender {
+    /// A loop of `posix_spawn`, three pipes and wait; no server.
+    Bare,
+    /// Two such loops side by side.
+    Bare2,
+    /// The same producer or consumer through a pipe of 64 KiB; no server.
+    Pipe64K,
+    /// A pipe of 1 MiB.
+    Pipe1M,
+    /// Our daemon.
+    Fast,
+    /// Our daemon with `SOCKEXEC_SPAWN=portable`.
+    Portable,
+    /// sockexec 3.1.1.
+    Original,
+    /// `socat UNIX-LISTEN:…,fork EXEC:…`
+    Socat,
+    /// `s6-ipcserver`
+    S6,
+}
+
+impl Contender {
+    /// The head of its column.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Bare => "bare",
+            Self::Bare2 => "bare2",
+            Self::Pipe64K => "pipe 64K",
+            Self::Pipe1M => "pipe 1M",
+            Self::Fast => "fast",
+            Self::Portable => "portable",
+            Self::Original => "3.1.1",
+            Self::Socat => "socat",
+            Self::S6 => "s6-ipcserver",
+        }
+    }
+
+    /// Whether it takes requests. The others run one program for whoever connects.
+    pub(crate) const fn speaks_netstrings(self) -> bool {
+        matches!(self, Self::Fast | Self::Portable | Self::Original)
+    }
+
+    /// Whether the exit status is the last that it sends. 3.1.1 sends it as soon as the program has ended, whatever
+    /// output it has not read yet.
+    pub(crate) fn exit_is_last(self) -> bool {
+        self != Self::Original
+    }
+
+    /// Whether it is a program of others.
+    pub(crate) const fn is_peer(self) -> bool {
+        matches!(self, Self::Original | Self::Socat | Self::S6)
+    }
+
+    /// The command that must be installed for it.
+    pub(crate) const fn needs(self) -> Option<&'static str> {
+        match self {
+            Self::Socat => Some("socat"),
+            Self::S6 => Some("s6-ipcserver"),
+            Self::Bare | Self::Bare2 | Self::Pipe64K | Self::Pipe1M | Self::Fast | Self::Portable | Self::Original => {
+                None
+            }
+        }
+    }
+}
+
+/// Where `command` is on the PATH.
+pub(crate) fn find(command: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH")?;
+    env::split_paths(&path).map(|directory| directory.join(command)).find(|candidate| candidate.is_file())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_are_found_on_the_path() {
+        assert!(find("sh").is_some());
+        assert_eq!(find("no-such-command-anywhere"), None);
+    }
+}

@@ -1,0 +1,63 @@
+//! The daemon's release build.
+
+use std::env;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+use super::{Result, context};
+
+/// The root of this workspace.
+pub(crate) fn workspace() -> &'static Path {
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    package.ancestors().nth(2).unwrap_or(package)
+}
+
+/// Builds the daemon; where its binary is.
+pub(crate) fn build(target: Option<&str>) -> Result<PathBuf> {
+    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    command.current_dir(workspace()).args(["build", "--release", "--package", "sockexec", "--bin", "sockexec"]);
+    // Its messages, not its usual place, tell where the binary is: CARGO_TARGET_DIR and the like may move it.
+    command.arg("--message-format=json-render-diagnostics");
+    if let Some(target) = target {
+        command.args(["--target", target]);
+    }
+    let mut child = command.stdout(Stdio::piped()).spawn().map_err(context("cargo"))?;
+    let mut binary = None;
+    for line in BufReader::new(child.stdout.take().ok_or("no pipe")?).lines() {
+        binary = executable(&line?).or(binary);
+    }
+    if !child.wait()?.success() {
+        return Err("the daemon does not build".into());
+    }
+    Ok(binary.ok_or("cargo did not say where the daemon is")?)
+}
+
+/// The path in a message about a finished program.
+fn executable(message: &str) -> Option<PathBuf> {
+    let message: Value = serde_json::from_str(message).ok()?;
+    let artifact = message.get("reason")?.as_str()? == "compiler-artifact";
+    message.get("executable")?.as_str().filter(|_| artifact).map(PathBuf::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cargo_tells_where_the_program_is() {
+        let message = r#"{"reason":"compiler-artifact","target":{"name":"sockexec"},"executable":"/target/sockexec"}"#;
+        assert_eq!(executable(message), Some(PathBuf::from("/target/sockexec")));
+        assert_eq!(executable(r#"{"reason":"compiler-artifact","executable":null}"#), None);
+        assert_eq!(executable(r#"{"reason":"build-finished","success":true}"#), None);
+        assert_eq!(executable("no JSON"), None);
+    }
+
+    #[test]
+    fn the_workspace_is_above_this_package() {
+        assert!(workspace().join("crates/xtask/Cargo.toml").is_file());
+    }
+}

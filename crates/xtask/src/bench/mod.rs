@@ -1,0 +1,220 @@
+//! `xtask bench`: the daemon beside a bare loop, bare pipes and its peers.
+
+/// `eprint!` without its panic where standard error is gone: that would abort a release build, and leave servers.
+macro_rules! say {
+    ($($argument:tt)*) => {{
+        let _ = std::io::Write::write_fmt(&mut std::io::stderr(), format_args!($($argument)*));
+    }};
+}
+
+mod bare;
+mod contender;
+mod crowd;
+mod daemon;
+mod experiment;
+mod goals;
+mod load;
+mod plot;
+mod proc;
+mod program;
+mod report;
+mod results;
+mod run;
+mod server;
+mod stats;
+mod stream;
+
+use std::error::Error;
+use std::fmt::Display;
+use std::fs;
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use rustix::process::{Resource, getrlimit, setrlimit};
+
+use run::{Bench, Effort};
+
+/// What goes wrong here is shown and ends the benchmark.
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+/// Puts what it was about before an error.
+fn context<E: Display>(what: impl Display) -> impl FnOnce(E) -> Box<dyn Error> {
+    move |error| format!("{what}: {error}").into()
+}
+
+/// Chores of this workspace.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Chore,
+}
+
+#[derive(Debug, Subcommand)]
+enum Chore {
+    /// Measure the daemon beside a bare loop, bare pipes and its peers.
+    #[command(after_help = AFTER_HELP)]
+    Bench(Options),
+    /// Write BYTES bytes to standard output, CHUNK at a time.
+    #[command(hide = true)]
+    Produce {
+        bytes: u64,
+        #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+        chunk: u32,
+    },
+    /// Count the bytes of standard input.
+    #[command(hide = true)]
+    Consume,
+}
+
+#[derive(Debug, Args)]
+struct Options {
+    /// Few and short rounds: done within a minute. The figures are rough.
+    #[arg(long)]
+    quick: bool,
+
+    /// Measure sockexec 3.1.1 too: the path of its binary.
+    #[arg(long, value_name = "PATH")]
+    original: Option<PathBuf>,
+
+    /// Where bench.json and bench.svg are written [default: target/bench].
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+
+    /// Rounds, of which medians are taken [default: 7, with --quick 3].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    rounds: Option<u16>,
+
+    /// Build the daemon for this target. The goals for memory are those of a static build, such as
+    /// x86_64-unknown-linux-musl.
+    #[arg(long, value_name = "TRIPLE")]
+    target: Option<String>,
+
+    /// What to measure [default: everything].
+    #[arg(value_name = "ROW")]
+    rows: Vec<String>,
+}
+
+const AFTER_HELP: &str = "\
+Rows:
+  small-1 small-16 small-64   a small static program, so many at a time: programs a second, latency from
+                              connect to the end of the connection, CPU time of the daemon for each
+  true-1 true-16 true-64      the same with /bin/true
+  stdout stdin                a big stream out of a program, and into one: MB/s, CPU time of the daemon
+  chatty                      300,000 lines of 66 bytes out of a program
+  memory                      resident memory of the daemon, idle and with 1000 programs running
+  beside                      the rate beside 400 running programs, as part of the rate alone
+`small` and `true` name all three of theirs.
+
+Contenders:
+  bare, bare2         a loop of posix_spawn, three pipes and wait, without a server; two such loops side by side
+  pipe 64K, pipe 1M   the same stream through a bare pipe of that size
+  fast, portable      the daemon as it is, and with SOCKEXEC_SPAWN=portable
+  3.1.1               with --original
+  socat, s6-ipcserver where installed; they run one program without a request, tell no exit status, and pass the
+                      socket itself or a socket pair instead of three pipes
+
+Figures are medians over the rounds, in which all contenders take turns. A ratio is the median of the rounds'
+ratios. The load comes from one thread on the same machine, and takes its share of the processors.
+Tables go to standard output, progress to standard error.
+
+Examples:
+  cargo xtask bench --quick
+  cargo xtask bench --rounds 11 small stdout
+  cargo xtask bench --target x86_64-unknown-linux-musl memory";
+
+/// The whole command.
+pub(crate) fn main() -> ExitCode {
+    let outcome = match Arguments::parse().command {
+        Chore::Bench(options) => bench(options),
+        Chore::Produce { bytes, chunk } => {
+            usize::try_from(chunk).map_err(Into::into).and_then(|chunk| program::produce(bytes, chunk))
+        }
+        Chore::Consume => program::consume(),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say!("\nxtask: {error}\n");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn bench(options: Options) -> Result<()> {
+    let experiments = experiment::select(&options.rows)?;
+    let original = options.original.map(|path| path.canonicalize().map_err(context(path.display()))).transpose()?;
+    let out = options.out.unwrap_or_else(|| daemon::workspace().join("target/bench"));
+    fs::create_dir_all(&out).map_err(context(out.display()))?;
+    let binary = daemon::build(options.target.as_deref())?;
+    raise_limit_of_descriptors()?;
+
+    let directory = tempfile::Builder::new().prefix("sockexec-bench.").tempdir()?;
+    let programs = program::Programs::prepare(directory.path())?;
+    let effort = effort(options.quick, options.rounds);
+    let busy = proc::busy()?;
+    if busy > 0.1 {
+        // A loop that waits for each start loses its turn each time, so its figures fall most.
+        say!(
+            "bench: {:.0} % of the processors are in use already: bare will be too slow, ratios too high\n",
+            busy * 100.0
+        );
+    }
+    let results = Bench::new(effort, programs, binary, original).run(&experiments)?;
+
+    let static_build = options.target.is_some_and(|target| target.contains("musl"));
+    let goals = goals::goals(&results, static_build);
+    let document = report::document(&results, &goals, effort, busy);
+    let (json, svg) = (out.join("bench.json"), out.join("bench.svg"));
+    fs::write(&json, format!("{document:#}\n")).map_err(context(json.display()))?;
+    plot::write(&svg, &results)?;
+    say!("bench: written: {} and {}\n", json.display(), svg.display());
+    // Last, and without a panic: whoever reads may have gone, and the temporary files are still to be removed.
+    let text = format!("{}{}", report::tables(&results), report::goal_table(&goals));
+    std::io::stdout().write_all(text.as_bytes()).map_err(context("standard output"))
+}
+
+fn effort(quick: bool, rounds: Option<u16>) -> Effort {
+    let rounds = rounds.map(usize::from);
+    if quick {
+        let (slice, limit) = (Duration::from_millis(150), Duration::from_secs(45));
+        Effort { rounds: rounds.unwrap_or(3), slice, bytes: 128 << 20, limit }
+    } else {
+        Effort { rounds: rounds.unwrap_or(7), slice: Duration::from_secs(1), bytes: 1 << 30, limit: Duration::MAX }
+    }
+}
+
+/// 1000 running programs are 1000 connections here and up to 5000 descriptors in a daemon, which inherits the limit.
+fn raise_limit_of_descriptors() -> Result<()> {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    setrlimit(Resource::Nofile, limit).map_err(context("the limit of open files"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Arguments::command().debug_assert();
+        let parsed =
+            Arguments::try_parse_from(["xtask", "bench", "--quick", "--rounds", "2", "small", "stdin"]).unwrap();
+        let Chore::Bench(options) = parsed.command else { panic!("not the benchmark") };
+        assert!(options.quick);
+        assert_eq!((options.rounds, options.rows), (Some(2), vec!["small".to_owned(), "stdin".to_owned()]));
+        assert!(Arguments::try_parse_from(["xtask", "bench", "--rounds", "0"]).is_err());
+        assert!(Arguments::try_parse_from(["xtask", "produce", "10", "0"]).is_err());
+    }
+
+    #[test]
+    fn streams_are_whole_chunks() {
+        for quick in [false, true] {
+            assert_eq!(effort(quick, Some(1)).bytes % (64 * 1024), 0);
+        }
+    }
+}
