@@ -13,6 +13,13 @@ use sockexec_proto::Stream;
 use crate::engine::StartError;
 use crate::sys::group::Group;
 use crate::sys::spawn::{self, Spawner, Start};
+use crate::sys::splice::{Grown, Splicer};
+
+/// How often a pipe is found full before it is grown.
+const TIMES_FULL: u8 = 2;
+
+/// The size of a pipe that was not grown, in bytes (pipe(7)).
+pub(crate) const PIPE_SIZE: usize = 64 << 10;
 
 /// One of our ends of a program's pipes.
 #[derive(Debug)]
@@ -23,15 +30,30 @@ pub(crate) struct Pipe {
     pub(crate) ready: bool,
     /// So much is still taken of it; then it counts as ended.
     pub(crate) left: Option<usize>,
+    /// The last read found more than it could take: the stream may be worth splicing.
+    pub(crate) big: bool,
+    /// How often it was found full.
+    full: u8,
+    grown: Option<Grown>,
 }
 
 impl Pipe {
     fn new(descriptor: OwnedFd) -> Self {
-        Self { descriptor, registered: false, ready: true, left: None }
+        Self { descriptor, registered: false, ready: true, left: None, big: false, full: 0, grown: None }
     }
 
     pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
         self.descriptor.as_fd()
+    }
+
+    /// Notes that it was found full, and has it grown when that was so twice: a megabyte is pinned only for a stream
+    /// that has shown that it is big. True: there is more room now.
+    pub(crate) fn found_full(&mut self, splicer: &Splicer) -> bool {
+        self.full = self.full.saturating_add(1);
+        if self.full == TIMES_FULL {
+            self.grown = splicer.grow(&self.descriptor);
+        }
+        self.full == TIMES_FULL && self.grown.is_some()
     }
 
     /// Asks to be told, once, when it is ready again.

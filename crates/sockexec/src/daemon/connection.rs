@@ -5,6 +5,7 @@ mod describe;
 use std::cell::RefCell;
 use std::ffi::CString;
 use std::net::Shutdown;
+use std::os::fd::AsFd as _;
 use std::time::Duration;
 
 use mio::event::Event;
@@ -17,10 +18,11 @@ use super::child::{self, Child};
 use super::outbox::{Flush, Outbox};
 use super::scratch::{CHUNK, Scratch};
 use super::token::{Source, token};
-use crate::engine::{Action, Limits, Session, Step, Time, at_most};
+use crate::engine::{Action, Backpressure, Limits, Session, Step, Time, at_most};
 use crate::sys::group::Occupancy;
 use crate::sys::socket::Peer;
 use crate::sys::spawn::Spawner;
+use crate::sys::splice::{Received, SPLICE_MIN, Spliced, Splicer};
 use crate::sys::transfer::{self, Moved};
 
 /// How many chunks or frames one stream may move before the others of the connection have their turn.
@@ -40,11 +42,33 @@ const FINAL_DRAIN: usize = 16 * CHUNK;
 const FIRST_EXIT_RETRY: Duration = Duration::from_millis(1);
 const MAX_EXIT_RETRY: Duration = Duration::from_millis(64);
 
+/// The most input that is spliced at once, in bytes.
+const MAX_INPUT_SPLICE: usize = 1 << 20;
+
+/// Input that comes in smaller pieces than this is not spliced, in bytes.
+const MIN_INPUT_SPLICE: usize = 4 << 10;
+
+/// How much is read when only the head of the next chunk is wanted, in bytes: it, and little of what can be spliced.
+const HEADER_READ: usize = 16;
+
+/// How the client's next bytes are taken.
+enum NextInput {
+    /// Some were, or can be now.
+    Spliced,
+    /// Not now.
+    Waiting,
+    /// So many bytes are to be read, and no more: the payload behind them will be spliced.
+    UpTo(usize),
+    /// As much as there is is to be read.
+    Anything,
+}
+
 /// What a connection needs of the daemon while it is served.
 #[derive(Clone, Copy)]
 pub(crate) struct Context<'a> {
     pub(crate) registry: &'a Registry,
     pub(crate) spawner: &'a RefCell<Spawner>,
+    pub(crate) splicer: &'a RefCell<Splicer>,
     pub(crate) now: Time,
 }
 
@@ -64,6 +88,8 @@ pub(crate) struct Connection {
     session: Session,
     /// Bytes of the client that nothing could be done with yet: at most a chunk.
     inbox: Vec<u8>,
+    /// Much input is there, in big chunks: they may be worth splicing.
+    big_input: bool,
     outbox: Outbox,
     /// The sending side is to be ended when the outbox is empty.
     finishing: bool,
@@ -100,6 +126,7 @@ impl Connection {
             writable: true,
             session: Session::new(limits, now),
             inbox: Vec::new(),
+            big_input: false,
             outbox,
             finishing: false,
             child: None,
@@ -319,16 +346,25 @@ impl Connection {
                     return;
                 }
             }
-            let Some(socket) = &self.socket else { return };
-            if !self.readable || !self.session.wants_request() {
+            if self.socket.is_none() || !self.readable || !self.session.wants_request() {
                 return;
             }
-            match transfer::receive(socket, scratch.chunk()) {
+            let buffer = match self.next_input(cx) {
+                NextInput::Spliced => continue,
+                NextInput::Waiting => return,
+                NextInput::UpTo(len) => scratch.chunk().get_mut(..len).unwrap_or_default(),
+                NextInput::Anything => scratch.chunk(),
+            };
+            let wanted = buffer.len();
+            self.big_input = false;
+            let Some(socket) = &self.socket else { return };
+            match transfer::receive(socket, buffer) {
                 Ok(Moved::Bytes(n)) => {
                     self.activity += 1;
                     self.received += n as u64;
                     let bytes = scratch.chunk().get(..n).unwrap_or_default();
                     let left = self.consume(cx, bytes);
+                    self.big_input &= n == wanted || n >= SPLICE_MIN;
                     if self.socket.is_some() {
                         self.inbox = bytes.get(n - left..).unwrap_or_default().to_vec();
                     }
@@ -350,6 +386,52 @@ impl Connection {
         }
     }
 
+    /// Splices input to the program if much of it is known to come, and tells what is to be read otherwise.
+    fn next_input(&mut self, cx: &Context<'_>) -> NextInput {
+        if !self.big_input || !cx.splicer.borrow().is_enabled() {
+            return NextInput::Anything;
+        }
+        let pipe = self.child.as_mut().and_then(|child| child.stdin.as_mut());
+        let (Some(socket), Some(pipe)) = (&self.socket, pipe) else { return NextInput::Anything };
+        let len = match self.session.step(cx.now, &[]) {
+            (_, Step::Stdin(len)) => at_most(MAX_INPUT_SPLICE, len),
+            (_, Step::NeedMore) => 0,
+            (_, Step::Drop(_)) => return NextInput::Anything,
+        };
+        if len < SPLICE_MIN {
+            return NextInput::UpTo(len + HEADER_READ);
+        }
+        if !pipe.ready {
+            return NextInput::Waiting;
+        }
+        let splicer = cx.splicer.borrow();
+        match splicer.receive(socket.as_fd(), pipe.as_fd(), len) {
+            Received::Bytes(n) => {
+                self.activity += 1;
+                self.received += n as u64;
+                // A client that sends in small pieces is served better by copying: each piece is a page of a pipe.
+                self.big_input = n >= MIN_INPUT_SPLICE;
+                self.session.moved(n as u64);
+                NextInput::Spliced
+            }
+            Received::WouldBlock { socket, pipe: full } => {
+                self.readable &= !socket;
+                if full && pipe.found_full(&splicer) {
+                    return NextInput::Spliced;
+                }
+                if full {
+                    self.wait_for_stdin(cx);
+                }
+                NextInput::Waiting
+            }
+            // What it means is found by copying.
+            Received::SocketEnd | Received::PipeEnd | Received::Unable => {
+                self.big_input = false;
+                NextInput::Anything
+            }
+        }
+    }
+
     /// Does with the client's bytes what the session says; how many are left because the program's
     /// input takes no more.
     fn consume(&mut self, cx: &Context<'_>, mut bytes: &[u8]) -> usize {
@@ -361,10 +443,13 @@ impl Connection {
                 Step::NeedMore if used == 0 || bytes.is_empty() => return bytes.len(),
                 Step::NeedMore => 0,
                 Step::Drop(len) => at_most(bytes.len(), len),
-                Step::Stdin(len) => match self.write_stdin(cx, at_most(bytes.len(), len), bytes) {
-                    Some(written) => written,
-                    None => return bytes.len(),
-                },
+                Step::Stdin(len) => {
+                    self.big_input |= len >= SPLICE_MIN as u64;
+                    match self.write_stdin(cx, at_most(bytes.len(), len), bytes) {
+                        Some(written) => written,
+                        None => return bytes.len(),
+                    }
+                }
             };
             if moved > 0 {
                 self.activity += 1;
@@ -459,6 +544,14 @@ impl Connection {
             if pipe.left == Some(0) {
                 return self.end_output(cx, stream);
             }
+            if pipe.big && pipe.left.is_none() {
+                match self.splice_output(cx, stream) {
+                    Some(true) => continue,
+                    Some(false) => return,
+                    None => {}
+                }
+            }
+            let Some(pipe) = self.child.as_mut().and_then(|child| child.output(stream).as_mut()) else { return };
             let buffer = scratch.payload();
             let most = pipe.left.map_or(buffer.len(), |left| left.min(buffer.len()));
             match transfer::read(pipe.as_fd(), buffer.get_mut(..most).unwrap_or_default()) {
@@ -466,6 +559,7 @@ impl Connection {
                     if let Some(left) = &mut pipe.left {
                         *left -= n;
                     }
+                    pipe.big = n == most;
                     self.activity += 1;
                     self.queue(scratch, stream, n);
                 }
@@ -487,10 +581,60 @@ impl Connection {
         }
     }
 
+    /// Splices a big stream to the client. False: the client must read first. None: the bytes are to be copied.
+    fn splice_output(&mut self, cx: &Context<'_>, stream: Stream) -> Option<bool> {
+        let mut splicer = cx.splicer.borrow_mut();
+        if !splicer.is_enabled() {
+            return None;
+        }
+        match self.session.backpressure() {
+            Backpressure::Discard => return None,
+            // What is read is queued in memory, from where it would be copied: it is better off in the pipe.
+            Backpressure::Strict if !self.outbox.is_empty() || !self.writable => return Some(false),
+            Backpressure::Spool if !self.outbox.is_empty() || !self.writable => return None,
+            Backpressure::Strict | Backpressure::Spool => {}
+        }
+        let socket = self.socket.as_ref()?;
+        let pipe = self.child.as_mut()?.output(stream).as_mut()?;
+        let available = transfer::available(pipe.as_fd());
+        if available < SPLICE_MIN {
+            return None;
+        }
+        if available >= child::PIPE_SIZE {
+            pipe.found_full(&splicer);
+        }
+        let frame = |len| self.session.output(stream, len);
+        match splicer.send(pipe.as_fd(), available, socket.as_fd(), frame) {
+            Spliced::Sent(sent) => {
+                self.activity += 1;
+                self.sent += sent as u64;
+                Some(true)
+            }
+            Spliced::Rest { sent, rest, cut } => {
+                self.activity += 1;
+                self.sent += sent as u64;
+                self.outbox.push_rest(rest, cut);
+                Some(true)
+            }
+            Spliced::WouldBlock => {
+                self.writable = false;
+                // The program must not wait for a client that may not read yet.
+                (self.session.backpressure() == Backpressure::Strict).then_some(false)
+            }
+            Spliced::End => {
+                log::debug!("connection {}: client gone", self.number);
+                self.session.client_gone(cx.now);
+                self.activity += 1;
+                Some(false)
+            }
+            Spliced::Unable => None,
+        }
+    }
+
     /// Queues the `len` bytes in `scratch`, or sends them at once if they are many.
     fn queue(&mut self, scratch: &mut Scratch, stream: Stream, len: usize) {
         let Some(frame) = self.session.output(stream, len) else { return };
-        let mut framed = scratch.framed(&frame, len);
+        let framed = scratch.framed(&frame, len);
         if len >= DIRECT
             && self.writable
             && let Some(socket) = &self.socket
@@ -502,7 +646,8 @@ impl Connection {
                 && let Moved::Bytes(n) = transfer::send(socket, framed)
             {
                 self.sent += n as u64;
-                framed = framed.get(n..).unwrap_or_default();
+                let rest = framed.get(n..).unwrap_or_default();
+                return self.outbox.push_rest(rest.to_vec(), rest.len());
             }
         }
         self.outbox.push(framed);

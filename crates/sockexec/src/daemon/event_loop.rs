@@ -23,6 +23,7 @@ use super::{Daemon, Handle, Settings};
 use crate::engine::Time;
 use crate::sys::socket;
 use crate::sys::spawn::Spawner;
+use crate::sys::splice::Splicer;
 
 /// How many events are taken from the kernel at once.
 const EVENTS: usize = 256;
@@ -76,6 +77,7 @@ pub(super) struct EventLoop {
     epoch: Instant,
     scratch: Scratch,
     spawner: RefCell<Spawner>,
+    splicer: RefCell<Splicer>,
     /// What all outboxes together keep in memory, in bytes.
     spool_memory: Rc<Cell<u64>>,
 }
@@ -102,6 +104,7 @@ impl EventLoop {
             epoch: Instant::now(),
             scratch: Scratch::new(),
             spawner: RefCell::new(Spawner::new()),
+            splicer: RefCell::new(Splicer::new()),
             spool_memory: Rc::default(),
         })
     }
@@ -207,7 +210,7 @@ impl EventLoop {
     fn serve(&mut self, now: Time, slot: usize) {
         let Some(place) = self.slots.get_mut(slot) else { return };
         place.queued = false;
-        let cx = Context { registry: self.poll.registry(), spawner: &self.spawner, now };
+        let cx = Context { registry: self.poll.registry(), spawner: &self.spawner, splicer: &self.splicer, now };
         let again = place.connection.serve(&cx, &mut self.scratch);
         let active = place.connection.holds_slot();
         if place.active && !active {

@@ -111,6 +111,16 @@ impl Outbox {
         self.account();
     }
 
+    /// Takes what is left of frames of which the beginning was sent past the outbox, which is empty: whole frames, but
+    /// for the first `cut` bytes, which end one that is begun.
+    pub(crate) fn push_rest(&mut self, bytes: Vec<u8>, cut: usize) {
+        debug_assert!(self.is_empty(), "the rest of a frame behind other frames");
+        self.clear_head();
+        self.boundary = cut.min(bytes.len());
+        self.head = bytes;
+        self.account();
+    }
+
     /// Drops everything.
     pub(crate) fn clear(&mut self) {
         *self = Self::new(self.limit, Rc::clone(&self.memory.of_all));

@@ -1,7 +1,8 @@
 //! The system: spawning, signalling and waiting, sockets, the movement of bytes.
 //!
 //! Each file is one room behind a plain interface, so that a faster way of doing the same finds its
-//! place there: [`spawn`] for starting programs, [`transfer`] for moving bytes. What only Linux has is
+//! place there: [`spawn`] for starting programs, [`transfer`] for moving bytes and
+//! [`splice`] for moving many of them. What only Linux has is
 //! used here and nowhere else, with a portable way beside it.
 
 pub(crate) mod group;
@@ -10,4 +11,9 @@ pub(crate) mod process;
 mod raw;
 pub(crate) mod socket;
 pub(crate) mod spawn;
+#[cfg(target_os = "linux")]
+pub(crate) mod splice;
+#[cfg(not(target_os = "linux"))]
+#[path = "no_splice.rs"]
+pub(crate) mod splice;
 pub(crate) mod transfer;

@@ -1,9 +1,11 @@
 //! Bytes on their way: order, size, and who waits for whom.
 
+use std::io::{self, Read as _};
 use std::os::unix::net::UnixStream;
 use std::thread;
 
 use sockexec_proto::Stream;
+use sockexec_proto::reply::whole_pairs;
 
 use crate::common::{Client, Daemon, Launch, Process, eventually, exit_code, request, steps};
 use crate::pattern::Pattern;
@@ -49,6 +51,97 @@ fn output_of_many_sizes_is_whole() {
             assert!(Pattern::new().check(stream), "{step} {len}");
             assert_eq!((stream.len(), other.len(), reply.code()), (len, 0, 0), "{step}");
         }
+    }
+}
+
+/// Pages of the pipe that are not full, in pieces that fit no frame.
+#[test]
+fn output_in_pieces_of_many_sizes_is_whole() {
+    let daemon = Daemon::start("");
+    for piece in [1000, 2049, 4095, 4097, 48 << 10, 65_000] {
+        assert_pattern(daemon.exec(&steps(&format!("write-pieces 10000000 {piece}"))), 10_000_000);
+    }
+}
+
+/// A pipe with `O_DIRECT` keeps apart what was written apart: many pieces in one frame, more than are put together
+/// at once.
+#[cfg(target_os = "linux")]
+#[test]
+fn output_in_packets_is_whole() {
+    let daemon = Daemon::start("");
+    for piece in [100, 1000, 4096] {
+        assert_pattern(daemon.exec(&steps(&format!("packets write-pieces 4000000 {piece}"))), 4_000_000);
+    }
+}
+
+/// What a frame's head has promised is not there any more when the frame is put together.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_program_that_reads_its_own_output() {
+    let daemon = Daemon::start("");
+    for _ in 0..10 {
+        let reply = daemon.run(&steps("spawn [ steal 4000000 ] write-out 8000000"), b"");
+        assert_eq!((reply.code(), reply.stderr_text()), (0, ""));
+        assert!((4_000_000..=8_000_000).contains(&reply.stdout.len()), "{}", reply.stdout.len());
+    }
+}
+
+/// lua-resty-exec waits a millisecond for the rest of a payload, and then loses its place: whatever a client finds
+/// ends with a frame, whether it reads fast, slowly or not at all for a while.
+#[cfg(target_os = "linux")]
+#[test]
+fn what_was_sent_ends_with_a_frame() {
+    let daemon = Daemon::start("");
+    let mut client = daemon.exec(&steps("write-out 30000000"));
+    client.end_stdin();
+    let mut socket = client.socket();
+    socket.set_nonblocking(true).unwrap();
+    let (mut bytes, mut output, mut waits) = (Vec::new(), 0, 0);
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        match socket.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(n) => bytes.extend_from_slice(&buffer[..n]),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                assert_eq!(whole_pairs(&bytes, usize::MAX), bytes.len(), "half a frame after {output} bytes");
+                output += bytes.len();
+                bytes.clear();
+                waits += 1;
+                wait_until_readable(socket);
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert!(waits > 10 && output + bytes.len() > 30_000_000, "{waits} waits, {output} bytes");
+}
+
+#[cfg(target_os = "linux")]
+fn wait_until_readable(socket: &UnixStream) {
+    use rustix::event::{PollFd, PollFlags, poll};
+    poll(&mut [PollFd::new(socket, PollFlags::IN)], None).unwrap();
+}
+
+/// Big streams are spliced both ways, and copied where splicing is not to be had. How much of a stream shows that it
+/// is big depends on who is faster.
+#[cfg(target_os = "linux")]
+#[test]
+fn big_streams_are_spliced() {
+    let chunk: Vec<u8> = (0..=250).cycle().take(251 * 400).collect();
+    let len = chunk.len() as u64 * 1000;
+    for (transfer, expected) in [("splice", 0..len * 9 / 10), ("copy", len..len + len / 2)] {
+        let daemon = Launch::default().env("SOCKEXEC_TRANSFER", transfer).start();
+        let before = daemon.process().copied("rchar");
+        assert_pattern(daemon.exec(&steps(&format!("write-out {len}"))), len);
+        let copied = daemon.process().copied("rchar") - before;
+        assert!(expected.contains(&copied), "{transfer}: {copied} bytes of output were copied");
+
+        let before = daemon.process().copied("wchar");
+        let mut client = daemon.exec(&steps("verify"));
+        (0..1000).for_each(|_| client.stdin(&chunk));
+        client.end_stdin();
+        assert_eq!(client.reply().stdout_text(), format!("ok {len}\n"));
+        let copied = daemon.process().copied("wchar") - before;
+        assert!(expected.contains(&copied), "{transfer}: {copied} bytes of input were copied");
     }
 }
 

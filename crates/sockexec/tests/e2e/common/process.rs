@@ -35,6 +35,14 @@ impl Process {
         self.status_kib("VmHWM:")
     }
 
+    /// How many bytes it moved by read(2), `rchar`, or write(2), `wchar`; not by splice(2), or the calls for sockets.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn copied(self, call: &str) -> u64 {
+        let io = self.file("io");
+        let count = io.lines().find_map(|line| line.strip_prefix(call)?.strip_prefix(": "));
+        count.and_then(|count| count.parse().ok()).expect("a count in /proc/PID/io")
+    }
+
     /// The fields of /proc/PID/stat after the name, the state the first of them.
     fn stat(self) -> Vec<String> {
         let stat = self.file("stat");

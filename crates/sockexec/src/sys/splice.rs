@@ -1,0 +1,349 @@
+//! Moving the bytes of big streams without copying them, by splice(2).
+//!
+//! Output goes through a pipe of the daemon's own, in which each frame is put together: its head is written, the
+//! payload is spliced in from the program's pipe, its tail is written. From there each frame goes to the socket by one
+//! splice, as one `sk_buff`, so that a client never finds half of one (docs/gotchas.md, "A client that loses its
+//! place"). Rejected: head, payload and tail sent one by one, which is as fast, but leaves the client with a head alone
+//! whenever the daemon is preempted in between.
+//!
+//! [`super::transfer`] does the same job by copying, wherever this one says [`Spliced::Unable`].
+
+use std::cell::Cell;
+use std::env;
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::{Errno, retry_on_intr};
+use rustix::net::sockopt::socket_send_buffer_size;
+use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
+
+use super::raw;
+use super::transfer;
+use crate::engine::Frame;
+
+/// Below so many bytes copying is as cheap.
+pub(crate) const SPLICE_MIN: usize = 32 << 10;
+
+/// The payload of one frame, in bytes. `splice_to_socket` hands up to 16 pages to the socket at once, which become one
+/// `sk_buff`: twelve for the payload, one each for head and tail, and two to spare for pages that are not full.
+const PAYLOAD: usize = 48 << 10;
+
+/// What the socket's queue is charged for one frame at most: the payload, head and tail, and the kernel's own.
+const CHARGE: usize = PAYLOAD + (2 << 10);
+
+/// How many frames are put together at once: what a send buffer of the usual 208 KiB takes.
+const FRAMES: usize = 3;
+
+/// What a big stream's pipe grows to, in bytes: all that `/proc/sys/fs/pipe-max-size` allows
+/// unless it was changed.
+const PIPE_SIZE: usize = 1 << 20;
+
+/// What the daemon's own pipe grows to, in bytes: a page for each part of [`FRAMES`] frames, heads and tails too, and as
+/// many again for pages that are not full.
+const MIDDLE_SIZE: usize = 512 << 10;
+
+/// How many pipes may be grown at once. Linux allows a user without `CAP_SYS_RESOURCE` as much
+/// (`/proc/sys/fs/pipe-user-pages-soft`, 64 MiB); root would find no limit.
+const MAX_GROWN: usize = 64;
+
+/// How often the two ends may be found ready and still not to move anything before the bytes are copied instead.
+const ATTEMPTS: usize = 8;
+
+/// What came of an attempt to send output without copying.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Spliced {
+    /// So many bytes, heads and tails included, were sent.
+    Sent(usize),
+    /// So many were sent, and what else was taken from the pipe must be sent by copying: `rest`, of which the first
+    /// `cut` bytes end a frame that is begun.
+    Rest { sent: usize, rest: Vec<u8>, cut: usize },
+    /// The socket must become writable first. Nothing was taken from the pipe.
+    WouldBlock,
+    /// Nobody reads from the socket any more.
+    End,
+    /// It must be copied. Nothing was taken from the pipe.
+    Unable,
+}
+
+/// What came of an attempt to receive input without copying.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Received {
+    /// So many bytes, at least 1.
+    Bytes(usize),
+    /// None: these must become ready first.
+    WouldBlock { socket: bool, pipe: bool },
+    /// The client will send no more.
+    SocketEnd,
+    /// Nobody reads from the pipe any more.
+    PipeEnd,
+    /// It must be copied, which tells also what is wrong.
+    Unable,
+}
+
+/// Splices, where the system does; with `SOCKEXEC_TRANSFER=copy` in the environment it does not.
+#[derive(Debug)]
+pub(crate) struct Splicer {
+    enabled: bool,
+    /// Empty between calls.
+    middle: Option<Middle>,
+    grown: Rc<Cell<usize>>,
+}
+
+/// That a pipe was grown; gives its share back when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Grown(Rc<Cell<usize>>);
+
+impl Drop for Grown {
+    fn drop(&mut self) {
+        self.0.set(self.0.get().saturating_sub(1));
+    }
+}
+
+impl Splicer {
+    pub(crate) fn new() -> Self {
+        let enabled = env::var_os("SOCKEXEC_TRANSFER").as_deref() != Some(OsStr::new("copy"));
+        let middle = if enabled { Middle::new().ok() } else { None };
+        Self { enabled, middle, grown: Rc::default() }
+    }
+
+    pub(crate) fn is_enabled(&self) -> bool {
+        self.enabled
+    }
+
+    /// Makes room in a pipe that was found full. `None`: it stays as it is, which only costs speed.
+    pub(crate) fn grow(&self, pipe: impl AsFd) -> Option<Grown> {
+        if !self.enabled || self.grown.get() >= MAX_GROWN {
+            return None;
+        }
+        // EPERM: the user has as much as is allowed (pipe(7)).
+        fcntl_setpipe_size(pipe, PIPE_SIZE).ok()?;
+        self.grown.set(self.grown.get() + 1);
+        Some(Grown(Rc::clone(&self.grown)))
+    }
+
+    /// Sends some of the `available` bytes of `pipe` to `socket`, in whole frames. `frame` tells what to put around a
+    /// payload of a length.
+    pub(crate) fn send(
+        &mut self,
+        pipe: BorrowedFd<'_>,
+        available: usize,
+        socket: BorrowedFd<'_>,
+        frame: impl Fn(usize) -> Option<Frame>,
+    ) -> Spliced {
+        let count = match frames_that_fit(socket) {
+            Some(0) => return Spliced::WouldBlock,
+            Some(count) => count.min(FRAMES),
+            None => return Spliced::Unable,
+        };
+        let Some(middle) = &mut self.middle else { return Spliced::Unable };
+        middle.grow();
+        match middle.fill(pipe, available, count, frame) {
+            Ok(Filled::Frames(lengths)) if lengths.is_empty() => Spliced::Unable,
+            Ok(Filled::Frames(lengths)) => {
+                let (outcome, error) = middle.pour(&lengths, socket);
+                if let Some(error) = error {
+                    self.give_up(error);
+                }
+                outcome
+            }
+            Ok(Filled::Copied(rest)) => Spliced::Rest { sent: 0, rest, cut: 0 },
+            Err(error) => {
+                self.give_up(error);
+                Spliced::Unable
+            }
+        }
+    }
+
+    /// Moves up to `len` bytes from `socket` to `pipe`.
+    pub(crate) fn receive(&self, socket: BorrowedFd<'_>, pipe: BorrowedFd<'_>, len: usize) -> Received {
+        if !self.enabled {
+            return Received::Unable;
+        }
+        for _ in 0..ATTEMPTS {
+            match move_between(socket, pipe, len) {
+                Ok(0) => return Received::SocketEnd,
+                Ok(n) => return Received::Bytes(n),
+                Err(Errno::PIPE) => return Received::PipeEnd,
+                Err(Errno::AGAIN) => match readiness(socket, pipe) {
+                    // It became ready after splice had looked at it.
+                    Some((true, true)) => {}
+                    Some((socket, pipe)) => return Received::WouldBlock { socket: !socket, pipe: !pipe },
+                    None => return Received::Unable,
+                },
+                Err(_) => return Received::Unable,
+            }
+        }
+        Received::Unable
+    }
+
+    /// This kernel, or its guard, does not splice: everything is copied from now on.
+    fn give_up(&mut self, error: Errno) {
+        log::debug!("bytes are copied from now on: splice: {error}");
+        self.enabled = false;
+        self.middle = None;
+    }
+}
+
+/// The pipe in which frames are put together.
+#[derive(Debug)]
+struct Middle {
+    from: OwnedFd,
+    to: OwnedFd,
+    /// It has the size that it needs for more than one frame, or will not get it. Most daemons never see a big stream.
+    grown: bool,
+}
+
+/// What is in the middle now.
+enum Filled {
+    /// Frames of these lengths.
+    Frames(Vec<usize>),
+    /// Nothing: what was taken is here, in whole frames.
+    Copied(Vec<u8>),
+}
+
+impl Middle {
+    fn new() -> Result<Self, Errno> {
+        let (from, to) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+        Ok(Self { from, to, grown: false })
+    }
+
+    fn grow(&mut self) {
+        if !self.grown {
+            // Refused, it takes fewer frames at once.
+            let _ = fcntl_setpipe_size(&self.to, MIDDLE_SIZE);
+            self.grown = true;
+        }
+    }
+
+    /// Puts up to `count` frames together from the `available` bytes of `pipe`.
+    ///
+    /// # Errors
+    /// From splice, before anything was taken from `pipe`.
+    fn fill(
+        &mut self,
+        pipe: BorrowedFd<'_>,
+        mut available: usize,
+        count: usize,
+        frame: impl Fn(usize) -> Option<Frame>,
+    ) -> Result<Filled, Errno> {
+        let mut lengths = Vec::with_capacity(count);
+        let mut whole = 0;
+        while lengths.len() < count && available >= SPLICE_MIN {
+            let len = available.min(PAYLOAD);
+            let Some(framing) = frame(len) else { break };
+            let head = framing.head();
+            if !self.put(head) {
+                break;
+            }
+            let mut moved = 0;
+            let end = loop {
+                match move_between(pipe, self.to.as_fd(), len - moved) {
+                    Ok(0) => break Errno::AGAIN,
+                    Ok(n) => moved += n,
+                    Err(error) => break error,
+                }
+                if moved == len {
+                    break Errno::AGAIN;
+                }
+            };
+            if moved < len || !self.put(&[Frame::TAIL]) {
+                // The middle is full of small pieces, or somebody else reads the program's output from
+                // /proc/self/fd/1: the frame's head promises too much.
+                let mut bytes = self.drain();
+                let payload = bytes.split_off((whole + head.len()).min(bytes.len()));
+                bytes.truncate(whole);
+                if bytes.is_empty() && payload.is_empty() && end != Errno::AGAIN {
+                    return Err(end);
+                }
+                if let Some(framing) = frame(payload.len()).filter(|_| !payload.is_empty()) {
+                    bytes.extend_from_slice(framing.head());
+                    bytes.extend_from_slice(&payload);
+                    bytes.push(Frame::TAIL);
+                }
+                return Ok(Filled::Copied(bytes));
+            }
+            lengths.push(head.len() + len + 1);
+            whole += head.len() + len + 1;
+            available -= len;
+        }
+        Ok(Filled::Frames(lengths))
+    }
+
+    /// Sends the frames that are in the middle, each by itself, and leaves it empty. The error is what a socket says that
+    /// takes nothing in this way.
+    fn pour(&mut self, lengths: &[usize], socket: BorrowedFd<'_>) -> (Spliced, Option<Errno>) {
+        let mut sent = 0;
+        for &len in lengths {
+            let mut left = len;
+            while left > 0 {
+                let error = match move_between(self.from.as_fd(), socket, left) {
+                    Ok(n @ 1..) => {
+                        sent += n;
+                        left -= n;
+                        continue;
+                    }
+                    Ok(_) | Err(Errno::PIPE | Errno::CONNRESET) => {
+                        self.drain();
+                        return (Spliced::End, None);
+                    }
+                    // Less room than there was to be. The client may find half a frame now: the copied rest of a
+                    // frame of this size is not always taken whole.
+                    Err(Errno::AGAIN) => None,
+                    Err(error) => Some(error),
+                };
+                let cut = if left < len { left } else { 0 };
+                return (Spliced::Rest { sent, rest: self.drain(), cut }, error);
+            }
+        }
+        (Spliced::Sent(sent), None)
+    }
+
+    /// Writes all of `bytes`, which are fewer than `PIPE_BUF`, or none (pipe(7)).
+    fn put(&self, bytes: &[u8]) -> bool {
+        matches!(transfer::write(&self.to, bytes), transfer::Moved::Bytes(_))
+    }
+
+    /// Takes everything out of the middle.
+    fn drain(&mut self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        loop {
+            let filled = bytes.len();
+            bytes.resize(filled + PAYLOAD, 0);
+            let room = bytes.get_mut(filled..).unwrap_or_default();
+            match transfer::read(&self.from, room) {
+                transfer::Moved::Bytes(n) => bytes.truncate(filled + n),
+                transfer::Moved::WouldBlock | transfer::Moved::End => {
+                    bytes.truncate(filled);
+                    return bytes;
+                }
+            }
+        }
+    }
+}
+
+/// How many frames `socket` takes now for certain: only we add to its queue. 0: it will become writable, and an event
+/// tells of that, as the queue is above the quarter of the buffer under which `unix_writable` calls it so.
+/// `None`: the buffer is too small for that, or the system does not tell.
+fn frames_that_fit(socket: BorrowedFd<'_>) -> Option<usize> {
+    let size = socket_send_buffer_size(socket).ok()?;
+    if CHARGE * 4 > size * 3 {
+        return None;
+    }
+    let queued = raw::send_queue(socket).ok()?;
+    Some(size.saturating_sub(queued) / CHARGE)
+}
+
+fn move_between(from: BorrowedFd<'_>, to: BorrowedFd<'_>, len: usize) -> Result<usize, Errno> {
+    retry_on_intr(|| splice(from, None, to, None, len, SpliceFlags::MOVE | SpliceFlags::NONBLOCK))
+}
+
+/// Whether `socket` can be read, and `pipe` written, or tell why not.
+fn readiness(socket: BorrowedFd<'_>, pipe: BorrowedFd<'_>) -> Option<(bool, bool)> {
+    let mut both = [PollFd::new(&socket, PollFlags::IN), PollFd::new(&pipe, PollFlags::OUT)];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    retry_on_intr(|| poll(&mut both, Some(&now))).ok()?;
+    let [socket, pipe] = both.map(|end| !end.revents().is_empty());
+    Some((socket, pipe))
+}
