@@ -232,20 +232,22 @@ impl ReplyDecoder {
     }
 
     fn end(&mut self) -> Result<Option<Exit>, BadReply> {
-        let collected = core::mem::take(&mut self.collected);
+        let collected = self.collected.as_slice();
         let (next, exit) = match self.phase {
-            Phase::Tag => (Self::phase_of(&collected), None),
+            Phase::Tag => (Self::phase_of(collected), None),
             Phase::Output(_) | Phase::Unknown => (Phase::Tag, None),
-            Phase::ExitCode => match number(&collected).and_then(|n| u8::try_from(n).ok()) {
+            Phase::ExitCode => match number(collected).and_then(|n| u8::try_from(n).ok()) {
                 Some(code) => (Phase::Tag, Some(Exit::Code(code))),
-                None => return Err(self.status_error(collected, BadReplyKind::ExitCode)),
+                None => return Err(self.status_error(BadReplyKind::ExitCode)),
             },
-            Phase::TermSig => match number(&collected) {
+            Phase::TermSig => match number(collected) {
                 Some(number) if number > 0 => (Phase::Tag, Some(Exit::Signal(Signal::Number(number)))),
-                None if is_name(&collected) => (Phase::Tag, Some(Exit::Signal(Signal::Name(collected)))),
-                Some(_) | None => return Err(self.status_error(collected, BadReplyKind::TermSig)),
+                None if is_name(collected) => (Phase::Tag, Some(Exit::Signal(Signal::Name(collected.to_vec())))),
+                Some(_) | None => return Err(self.status_error(BadReplyKind::TermSig)),
             },
         };
+        // Its memory stays for the next tag: an allocation for each pair would be most of a small one's cost.
+        self.collected.clear();
         self.phase = next;
         Ok(exit)
     }
@@ -260,9 +262,9 @@ impl ReplyDecoder {
         }
     }
 
-    fn status_error(&self, collected: Vec<u8>, kind: fn(Vec<u8>) -> BadReplyKind) -> BadReply {
-        let offset = self.netstring.offset() - 1 - collected.len() as u64;
-        BadReply { kind: kind(collected), offset }
+    fn status_error(&self, kind: fn(Vec<u8>) -> BadReplyKind) -> BadReply {
+        let offset = self.netstring.offset() - 1 - self.collected.len() as u64;
+        BadReply { kind: kind(self.collected.clone()), offset }
     }
 
     const fn error(&self, kind: BadReplyKind) -> BadReply {
