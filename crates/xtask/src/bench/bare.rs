@@ -1,7 +1,6 @@
 //! No server at all: what the others are compared with.
 
 use std::collections::VecDeque;
-use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -9,13 +8,13 @@ use std::time::{Duration, Instant};
 use super::load::Outcome;
 use super::{Result, context};
 
-/// `loops` loops side by side, each of which keeps `at_a_time` programs running for `time`.
-pub(crate) fn run(program: &Path, loops: usize, at_a_time: usize, time: Duration) -> Result<Outcome> {
+/// `loops` loops side by side, each of which keeps `at_a_time` programs `argv` running for `time`.
+pub(crate) fn run(argv: &[String], loops: usize, at_a_time: usize, time: Duration) -> Result<Outcome> {
     let started = Instant::now();
     let latencies = thread::scope(|scope| {
         let threads: Vec<_> = (0..loops)
             // An error as text: it goes from one thread to another.
-            .map(|_| scope.spawn(|| spawn_loop(program, at_a_time, time).map_err(|error| error.to_string())))
+            .map(|_| scope.spawn(|| spawn_loop(argv, at_a_time, time).map_err(|error| error.to_string())))
             .collect();
         let mut all = Vec::new();
         for thread in threads {
@@ -27,7 +26,7 @@ pub(crate) fn run(program: &Path, loops: usize, at_a_time: usize, time: Duration
 }
 
 /// Starts programs with three pipes and waits for the oldest whenever `at_a_time` of them run.
-fn spawn_loop(program: &Path, at_a_time: usize, time: Duration) -> Result<Vec<Duration>> {
+fn spawn_loop(argv: &[String], at_a_time: usize, time: Duration) -> Result<Vec<Duration>> {
     let deadline = Instant::now() + time;
     let mut running = VecDeque::with_capacity(at_a_time);
     let mut latencies = Vec::new();
@@ -35,7 +34,7 @@ fn spawn_loop(program: &Path, at_a_time: usize, time: Duration) -> Result<Vec<Du
         if running.len() == at_a_time {
             latencies.extend(finish(&mut running)?);
         }
-        running.push_back((Instant::now(), spawn(program)?));
+        running.push_back((Instant::now(), spawn(argv)?));
     }
     while let Some(latency) = finish(&mut running)? {
         latencies.push(latency);
@@ -44,20 +43,22 @@ fn spawn_loop(program: &Path, at_a_time: usize, time: Duration) -> Result<Vec<Du
 }
 
 /// By `posix_spawn`: std uses it where a command asks for no more than this.
-fn spawn(program: &Path) -> Result<Child> {
+fn spawn(argv: &[String]) -> Result<Child> {
+    let (program, arguments) = argv.split_first().ok_or("no program")?;
     Command::new(program)
+        .args(arguments)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .map_err(context(program.display()))
+        .map_err(context(program))
 }
 
 fn finish(running: &mut VecDeque<(Instant, Child)>) -> Result<Option<Duration>> {
     let Some((started, mut child)) = running.pop_front() else { return Ok(None) };
     let status = child.wait()?;
     if !status.success() {
-        return Err(format!("the bare loop's program: {status}").into());
+        return Err(format!("a program in a loop: {status}").into());
     }
     Ok(Some(started.elapsed()))
 }

@@ -24,6 +24,8 @@ pub(crate) enum Contender {
     Socat,
     /// `s6-ipcserver`
     S6,
+    /// A `sshd` of our own on the loopback interface, and its client on one connection for all programs.
+    Ssh,
 }
 
 impl Contender {
@@ -39,12 +41,18 @@ impl Contender {
             Self::Original => "3.1.1",
             Self::Socat => "socat",
             Self::S6 => "s6-ipcserver",
+            Self::Ssh => "ssh",
         }
     }
 
-    /// Whether it takes requests. The others run one program for whoever connects.
+    /// Whether it takes requests, on a UNIX socket.
     pub(crate) const fn speaks_netstrings(self) -> bool {
         matches!(self, Self::Fast | Self::Portable | Self::Original)
+    }
+
+    /// Whether it runs one and the same program for whoever connects.
+    pub(crate) const fn has_one_program(self) -> bool {
+        matches!(self, Self::Socat | Self::S6)
     }
 
     /// Whether the exit status is the last that it sends. 3.1.1 sends it as soon as the program has ended, whatever
@@ -55,25 +63,28 @@ impl Contender {
 
     /// Whether it is a program of others.
     pub(crate) const fn is_peer(self) -> bool {
-        matches!(self, Self::Original | Self::Socat | Self::S6)
+        matches!(self, Self::Original | Self::Socat | Self::S6 | Self::Ssh)
     }
 
-    /// The command that must be installed for it.
-    pub(crate) const fn needs(self) -> Option<&'static str> {
+    /// The commands that must be installed for it.
+    pub(crate) const fn needs(self) -> &'static [&'static str] {
         match self {
-            Self::Socat => Some("socat"),
-            Self::S6 => Some("s6-ipcserver"),
+            Self::Socat => &["socat"],
+            Self::S6 => &["s6-ipcserver"],
+            Self::Ssh => &["sshd", "ssh", "ssh-keygen"],
             Self::Bare | Self::Bare2 | Self::Pipe64K | Self::Pipe1M | Self::Fast | Self::Portable | Self::Original => {
-                None
+                &[]
             }
         }
     }
 }
 
-/// Where `command` is on the PATH.
+/// Where `command` is: on the PATH, or where commands for administrators are, which a user's PATH may not name.
 pub(crate) fn find(command: &str) -> Option<PathBuf> {
-    let path = env::var_os("PATH")?;
-    env::split_paths(&path).map(|directory| directory.join(command)).find(|candidate| candidate.is_file())
+    let path = env::var_os("PATH").unwrap_or_default();
+    let administrators = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from);
+    let candidate = |directory: PathBuf| directory.join(command);
+    env::split_paths(&path).chain(administrators).map(candidate).find(|candidate| candidate.is_file())
 }
 
 #[cfg(test)]

@@ -21,6 +21,7 @@ mod report;
 mod results;
 mod run;
 mod server;
+mod ssh;
 mod stats;
 mod stream;
 
@@ -114,8 +115,10 @@ Contenders:
   pipe 64K, pipe 1M   the same stream through a bare pipe of that size
   fast, portable      the daemon as it is, and with SOCKEXEC_SPAWN=portable
   3.1.1               with --original
-  socat, s6-ipcserver where installed; they run one program without a request, tell no exit status, and pass the
-                      socket itself or a socket pair instead of three pipes
+  socat, s6-ipcserver where installed; they run one program without a request, tell no exit status, and pass a socket
+                      pair (socat copies, with a buffer of 64 KiB) or the socket itself instead of three pipes
+  ssh                 where installed: a client for each program, all on one connection, made beforehand, to a server of
+                      its own on 127.0.0.1; a shell starts the program, and bytes are encrypted
 
 Figures are medians over the rounds, in which all contenders take turns. A ratio is the median of the rounds'
 ratios. The load comes from one thread on the same machine, and takes its share of the processors.
@@ -180,7 +183,7 @@ fn bench(options: Options) -> Result<()> {
 fn effort(quick: bool, rounds: Option<u16>) -> Effort {
     let rounds = rounds.map(usize::from);
     if quick {
-        let (slice, limit) = (Duration::from_millis(150), Duration::from_secs(45));
+        let (slice, limit) = (Duration::from_millis(100), Duration::from_secs(45));
         Effort { rounds: rounds.unwrap_or(3), slice, bytes: 128 << 20, limit }
     } else {
         Effort { rounds: rounds.unwrap_or(7), slice: Duration::from_secs(1), bytes: 1 << 30, limit: Duration::MAX }

@@ -131,6 +131,7 @@ const fn colour(contender: Contender) -> RGBColor {
         Contender::Original => RGBColor(0, 114, 178),
         Contender::Socat => RGBColor(0, 158, 115),
         Contender::S6 => RGBColor(204, 121, 167),
+        Contender::Ssh => RGBColor(86, 180, 233),
     }
 }
 

@@ -86,12 +86,12 @@ impl Programs {
         Ok(Self { small, waiting, this: std::env::current_exe()? })
     }
 
-    /// The path of a program.
-    pub(crate) fn path(&self, program: Program) -> &Path {
-        match program {
-            Program::Small => &self.small,
-            Program::True => Path::new("/bin/true"),
-        }
+    /// Arguments of a program whose rate is measured.
+    pub(crate) fn argv(&self, program: Program) -> Result<Vec<String>> {
+        Ok(vec![match program {
+            Program::Small => text(&self.small)?,
+            Program::True => "/bin/true".to_owned(),
+        }])
     }
 
     /// Arguments of a program that prints [`RUNNING`] and waits until its standard input ends.

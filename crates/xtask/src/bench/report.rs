@@ -33,6 +33,9 @@ pub(crate) fn tables(results: &Results) -> String {
         }
         text.push('\n');
     }
+    for absent in results.absent() {
+        let _ = writeln!(text, "left out: {absent}\n");
+    }
     text
 }
 

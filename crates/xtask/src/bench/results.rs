@@ -88,9 +88,20 @@ pub(crate) struct Cell {
 #[derive(Debug, Default)]
 pub(crate) struct Results {
     cells: Vec<Cell>,
+    absent: Vec<String>,
 }
 
 impl Results {
+    /// Notes that a contender does not take part, and why.
+    pub(crate) fn leave_out(&mut self, contender: Contender, reason: &str) {
+        self.absent.push(format!("{}: {reason}", contender.name()));
+    }
+
+    /// Who does not take part, and why.
+    pub(crate) fn absent(&self) -> &[String] {
+        &self.absent
+    }
+
     /// Adds the figure of a round.
     pub(crate) fn record(&mut self, kind: Kind, row: &str, contender: Contender, figure: f64) {
         if let Some(cell) = self.cells.iter_mut().find(|cell| cell.is(kind, row, contender)) {

@@ -9,6 +9,7 @@ use super::experiment::Experiment;
 use super::program::{Program, Programs};
 use super::results::{Kind, Results};
 use super::server::Server;
+use super::ssh::Ssh;
 use super::stats::float;
 use super::{Result, bare, proc, stream};
 
@@ -27,6 +28,11 @@ const LINES: u64 = 300_000;
 
 /// What a producer of a big stream writes at a time.
 const CHUNK: usize = 128 * 1024;
+
+/// Sizes of the pipes that streams are compared with: what a pipe has unless it is asked for more, and what an ordinary
+/// user may ask for.
+const PIPE: usize = 64 << 10;
+const BIG_PIPE: usize = 1 << 20;
 
 /// How much is measured.
 #[derive(Debug, Clone, Copy)]
@@ -49,25 +55,31 @@ pub(crate) struct Bench {
     original: Option<PathBuf>,
     missing: Vec<Contender>,
     /// Those that have been started, with the program that they run if they run only one.
-    servers: Vec<(Contender, Option<Program>, Server)>,
+    servers: Vec<(Contender, Option<Vec<String>>, Server)>,
+    ssh: Option<Ssh>,
     results: Results,
 }
 
 impl Bench {
     /// Of the given binaries; what else is missing is said.
     pub(crate) fn new(effort: Effort, programs: Programs, daemon: PathBuf, original: Option<PathBuf>) -> Self {
-        let mut missing = Vec::new();
-        if original.is_none() {
-            say!("bench: without 3.1.1: give its binary with --original PATH\n");
-            missing.push(Contender::Original);
+        let (missing, servers, results) = (Vec::new(), Vec::new(), Results::default());
+        let mut bench = Self { effort, programs, daemon, original, missing, servers, ssh: None, results };
+        if bench.original.is_none() {
+            bench.leave_out(Contender::Original, "its binary is given by --original PATH");
         }
-        for contender in [Contender::Socat, Contender::S6] {
-            if let Some(command) = contender.needs().filter(|command| find(command).is_none()) {
-                say!("bench: without {command}: it is not installed\n");
-                missing.push(contender);
+        for contender in [Contender::Socat, Contender::S6, Contender::Ssh] {
+            if let Some(command) = contender.needs().iter().find(|command| find(command).is_none()) {
+                bench.leave_out(contender, &format!("{command} is not installed"));
             }
         }
-        Self { effort, programs, daemon, original, missing, servers: Vec::new(), results: Results::default() }
+        bench
+    }
+
+    fn leave_out(&mut self, contender: Contender, reason: &str) {
+        say!("bench: left out: {}: {reason}\n", contender.name());
+        self.results.leave_out(contender, reason);
+        self.missing.push(contender);
     }
 
     /// Does all experiments, round by round.
@@ -104,8 +116,9 @@ impl Bench {
                 Ok(figure) => say!("  {} {figure:.*}", contender.name(), usize::from(figure < 10.0) * 2),
                 // A peer's fault is told and its figure left out. Ours ends the benchmark.
                 Err(error) if contender.is_peer() => {
-                    say!("\nbench: left out: {error}\nbench:");
-                    self.give_up(contender);
+                    say!("\n");
+                    self.give_up(contender, name, &error.to_string());
+                    say!("bench:");
                 }
                 Err(error) => return Err(error),
             }
@@ -115,12 +128,15 @@ impl Bench {
 
     /// Ends the servers of a contender, so that the next figure is that of a fresh one. Without any there was none that
     /// could be started, and it is not tried again.
-    fn give_up(&mut self, contender: Contender) {
+    fn give_up(&mut self, contender: Contender, row: &str, error: &str) {
         let before = self.servers.len();
         self.servers.retain(|(who, _, _)| *who != contender);
-        if self.servers.len() == before {
-            self.missing.push(contender);
+        let connected = contender == Contender::Ssh && self.ssh.take().is_some();
+        if self.servers.len() == before && !connected {
+            return self.leave_out(contender, error);
         }
+        say!("bench: left out of {row}: {error}\n");
+        self.results.leave_out(contender, &format!("once of {row}: {error}"));
     }
 
     fn figure(&mut self, name: &str, experiment: Experiment, contender: Contender) -> Result<f64> {
@@ -135,15 +151,16 @@ impl Bench {
     }
 
     fn rate(&mut self, row: &str, contender: Contender, program: Program, at_a_time: usize) -> Result<f64> {
-        let path = self.programs.path(program).to_path_buf();
+        let argv = self.programs.argv(program)?;
         let slice = self.effort.slice;
         let mut outcome = match contender {
-            Contender::Bare => bare::run(&path, 1, at_a_time, slice)?,
-            Contender::Bare2 => bare::run(&path, 2, at_a_time, slice)?,
+            Contender::Bare => bare::run(&argv, 1, at_a_time, slice)?,
+            Contender::Bare2 => bare::run(&argv, 2, at_a_time, slice)?,
+            Contender::Ssh => bare::run(&self.ssh()?.client(&argv)?, 1, at_a_time, slice)?,
             _ => {
-                let server = self.server(contender, program)?;
+                let server = self.server(contender, &argv)?;
                 let before = proc::cpu(server.pid())?;
-                let outcome = server.load(&path, at_a_time, slice)?;
+                let outcome = server.load(&argv, at_a_time, slice)?;
                 let used = proc::cpu(server.pid())?.saturating_sub(before);
                 // The others do their work in children, which cannot be told from the programs.
                 if contender.speaks_netstrings() {
@@ -164,21 +181,33 @@ impl Bench {
 
     fn output(&mut self, row: &str, contender: Contender, bytes: u64, chunk: usize) -> Result<f64> {
         let argv = self.programs.producer(bytes, chunk)?;
-        if let Some(size) = pipe_size(contender) {
-            let time = stream::out_of_pipe(&argv, size, bytes)?;
-            return Ok(self.record_bytes(row, contender, bytes, time, None));
-        }
-        self.through_server(row, contender, bytes, |server| stream::out_of_server(server, &argv, bytes))
+        let time = match contender {
+            Contender::Pipe64K => stream::out_of_pipe(&argv, PIPE, bytes)?,
+            Contender::Pipe1M => stream::out_of_pipe(&argv, BIG_PIPE, bytes)?,
+            Contender::Ssh => stream::out_of_pipe(&self.ssh()?.client(&argv)?, PIPE, bytes)?,
+            _ if contender.has_one_program() => stream::out_of_socket(self.server(contender, &argv)?, bytes)?,
+            _ => {
+                let transfer = |server: &Server| stream::out_of_server(server, &argv, bytes);
+                return self.through_server(row, contender, bytes, transfer);
+            }
+        };
+        Ok(self.record_bytes(row, contender, bytes, time, None))
     }
 
     fn input(&mut self, row: &str, contender: Contender) -> Result<f64> {
         let argv = self.programs.consumer()?;
         let bytes = self.effort.bytes;
-        if let Some(size) = pipe_size(contender) {
-            let time = stream::into_pipe(&argv, size, bytes)?;
-            return Ok(self.record_bytes(row, contender, bytes, time, None));
-        }
-        self.through_server(row, contender, bytes, |server| stream::into_server(server, &argv, bytes))
+        let time = match contender {
+            Contender::Pipe64K => stream::into_pipe(&argv, PIPE, bytes)?,
+            Contender::Pipe1M => stream::into_pipe(&argv, BIG_PIPE, bytes)?,
+            Contender::Ssh => stream::into_pipe(&self.ssh()?.client(&argv)?, PIPE, bytes)?,
+            _ if contender.has_one_program() => stream::into_socket(self.server(contender, &argv)?, bytes)?,
+            _ => {
+                let transfer = |server: &Server| stream::into_server(server, &argv, bytes);
+                return self.through_server(row, contender, bytes, transfer);
+            }
+        };
+        Ok(self.record_bytes(row, contender, bytes, time, None))
     }
 
     fn through_server(
@@ -188,7 +217,7 @@ impl Bench {
         bytes: u64,
         transfer: impl FnOnce(&Server) -> Result<Duration>,
     ) -> Result<f64> {
-        let server = self.server(contender, Program::Small)?;
+        let server = self.server(contender, &[])?;
         let before = proc::cpu(server.pid())?;
         let time = transfer(server).map_err(|error| server.blame(&error.to_string()))?;
         let used = proc::cpu(server.pid())?.saturating_sub(before);
@@ -206,8 +235,8 @@ impl Bench {
 
     /// In a daemon of its own: one that has worked keeps memory.
     fn memory(&mut self, contender: Contender) -> Result<f64> {
-        let small = self.programs.path(Program::Small);
-        let server = Server::start(contender, self.binary(contender), small)?;
+        let server = Server::start(contender, self.binary(contender), &[])?;
+        server.load(&self.programs.argv(Program::Small)?, 1, Duration::ZERO)?;
         let idle = proc::resident(server.pid())?;
         let crowd = self.crowd(&server, MANY)?;
         let busy = proc::resident(server.pid())?;
@@ -222,15 +251,15 @@ impl Bench {
     }
 
     fn beside(&mut self, row: &str, contender: Contender) -> Result<f64> {
-        let path = self.programs.path(Program::Small).to_path_buf();
+        let argv = self.programs.argv(Program::Small)?;
         let slice = self.effort.slice;
-        self.server(contender, Program::Small)?;
+        self.server(contender, &[])?;
         let server = self.started(contender, None).ok_or("no server")?;
-        let before = server.load(&path, AT_A_TIME, slice)?.rate();
+        let before = server.load(&argv, AT_A_TIME, slice)?.rate();
         let crowd = self.crowd(server, BESIDE)?;
-        let beside = server.load(&path, AT_A_TIME, slice)?.rate();
+        let beside = server.load(&argv, AT_A_TIME, slice)?.rate();
         crowd.leave().map_err(|error| server.blame(&error.to_string()))?;
-        let after = server.load(&path, AT_A_TIME, slice)?.rate();
+        let after = server.load(&argv, AT_A_TIME, slice)?.rate();
         // Alone before and after: a machine that gets slower or faster meanwhile does not count.
         let part = beside / f64::midpoint(before, after);
         self.results.record(Kind::Beside, row, contender, part);
@@ -250,27 +279,26 @@ impl Bench {
         }
     }
 
-    /// The server of a contender that can run `program`: started if it is not running yet.
-    fn server(&mut self, contender: Contender, program: Program) -> Result<&Server> {
-        let only = Some(program).filter(|_| !contender.speaks_netstrings());
+    /// The server of a contender that can run `argv`: started if it is not running yet.
+    fn server(&mut self, contender: Contender, argv: &[String]) -> Result<&Server> {
+        let only = contender.has_one_program().then_some(argv);
         if self.started(contender, only).is_none() {
-            let server = Server::start(contender, self.binary(contender), self.programs.path(program))?;
-            self.servers.push((contender, only, server));
+            let server = Server::start(contender, self.binary(contender), argv)?;
+            self.servers.push((contender, only.map(<[String]>::to_vec), server));
         }
         Ok(self.started(contender, only).ok_or("no server")?)
     }
 
-    fn started(&self, contender: Contender, only: Option<Program>) -> Option<&Server> {
-        let wanted = self.servers.iter().find(|(who, what, _)| (*who, *what) == (contender, only));
+    fn started(&self, contender: Contender, only: Option<&[String]>) -> Option<&Server> {
+        let wanted = self.servers.iter().find(|(who, what, _)| (*who, what.as_deref()) == (contender, only));
         wanted.map(|(_, _, server)| server)
     }
-}
 
-/// The size of the pipe if the contender is one.
-fn pipe_size(contender: Contender) -> Option<usize> {
-    match contender {
-        Contender::Pipe64K => Some(64 << 10),
-        Contender::Pipe1M => Some(1 << 20),
-        _ => None,
+    /// The connection for ssh: made if there is none yet.
+    fn ssh(&mut self) -> Result<&Ssh> {
+        if self.ssh.is_none() {
+            self.ssh = Some(Ssh::start()?);
+        }
+        Ok(self.ssh.as_ref().ok_or("no connection")?)
     }
 }

@@ -29,19 +29,19 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Starts a contender and waits until it has run `program` once. `daemon` is the binary of those that speak the
-    /// protocol; the others run `program` and nothing else.
-    pub(crate) fn start(contender: Contender, daemon: Option<&Path>, program: &Path) -> Result<Self> {
+    /// Starts a contender and waits until it listens. `daemon` is the binary of those that speak the protocol; the others
+    /// run `argv` and nothing else.
+    pub(crate) fn start(contender: Contender, daemon: Option<&Path>, argv: &[String]) -> Result<Self> {
         let directory = tempfile::Builder::new().prefix("sockexec-bench.").tempdir()?;
         let log = File::create(directory.path().join("log"))?;
-        let child = command(contender, daemon, program, &directory.path().join("sock"))?
+        let child = command(contender, daemon, argv, &directory.path().join("sock"))?
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
             .spawn()
             .map_err(context(contender.name()))?;
         let mut server = Self { contender, child, directory };
-        server.wait_until_it_serves(program)?;
+        server.wait_until_it_listens()?;
         Ok(server)
     }
 
@@ -60,33 +60,24 @@ impl Server {
         self.child.id()
     }
 
-    /// Runs `program` again and again, `at_a_time` at a time.
-    pub(crate) fn load(&self, program: &Path, at_a_time: usize, time: Duration) -> Result<super::load::Outcome> {
-        let request = if self.contender.speaks_netstrings() {
-            request(&[program.to_str().unwrap_or_default()])
-        } else {
-            Vec::new()
-        };
-        let reply: &[u8] = if self.contender.speaks_netstrings() { b"8:exitcode,1:0," } else { b"" };
+    /// Runs `argv` again and again, `at_a_time` at a time.
+    pub(crate) fn load(&self, argv: &[String], at_a_time: usize, time: Duration) -> Result<super::load::Outcome> {
+        let netstrings = self.contender.speaks_netstrings();
+        let request = if netstrings { request(argv) } else { Vec::new() };
+        let reply: &[u8] = if netstrings { b"8:exitcode,1:0," } else { b"" };
         let load = Load { socket: &self.socket(), request: &request, reply, at_a_time, time };
         load.run().map_err(|error| self.blame(&error.to_string()).into())
     }
 
     /// An error with the server's name and the last that it said.
     pub(crate) fn blame(&self, error: &str) -> String {
-        let log = fs::read_to_string(self.directory.path().join("log")).unwrap_or_default();
-        let mut text = format!("{}: {error}", self.contender.name());
-        let lines: Vec<_> = log.lines().collect();
-        for line in lines.iter().skip(lines.len().saturating_sub(5)) {
-            text.push_str("\n  it said: ");
-            text.push_str(line);
-        }
-        text
+        format!("{}: {error}{}", self.contender.name(), last_lines(&self.directory.path().join("log")))
     }
 
-    fn wait_until_it_serves(&mut self, program: &Path) -> Result<()> {
+    fn wait_until_it_listens(&mut self) -> Result<()> {
         let deadline = Instant::now() + PATIENCE;
-        while std::os::unix::net::UnixStream::connect(self.socket()).is_err() {
+        // Not by connecting: some would run their program, and a stream that nobody takes would go on beside the others.
+        while !listens(&self.socket())? {
             if let Some(status) = self.child.try_wait()? {
                 return Err(self.blame(&format!("ended at once, {status}")).into());
             }
@@ -96,43 +87,65 @@ impl Server {
             // There is no event common to all servers that tells that they listen.
             thread::sleep(Duration::from_millis(5));
         }
-        self.load(program, 1, Duration::ZERO).map(drop)
-    }
-
-    fn end(&mut self) -> Result<()> {
-        if self.child.try_wait()?.is_some() {
-            return Ok(());
-        }
-        let pid = Pid::from_child(&self.child);
-        kill_process(pid, Signal::TERM)?;
-        let deadline = Instant::now() + PATIENCE;
-        while self.child.try_wait()?.is_none() {
-            if Instant::now() > deadline {
-                self.child.kill()?;
-            }
-            thread::sleep(Duration::from_millis(5));
-        }
         Ok(())
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        if let Err(error) = self.end() {
+        if let Err(error) = end(&mut self.child) {
             say!("xtask: {}: cannot be ended: {error}\n", self.contender.name());
         }
     }
 }
 
+/// Ends a process by TERM and waits for it; by KILL if it takes too long.
+pub(crate) fn end(child: &mut Child) -> Result<()> {
+    if child.try_wait()?.is_some() {
+        return Ok(());
+    }
+    kill_process(Pid::from_child(child), Signal::TERM)?;
+    let deadline = Instant::now() + PATIENCE;
+    while child.try_wait()?.is_none() {
+        if Instant::now() > deadline {
+            child.kill()?;
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    Ok(())
+}
+
+/// The last that a program said, to go behind an error.
+pub(crate) fn last_lines(log: &Path) -> String {
+    let log = fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<_> = log.lines().collect();
+    let last = lines.iter().skip(lines.len().saturating_sub(5));
+    last.flat_map(|line| ["\n  it said: ", line]).collect()
+}
+
+/// Whether somebody listens at `socket`: the kernel's list has the flag `SO_ACCEPTCON` there (proc(5)).
+fn listens(socket: &Path) -> Result<bool> {
+    let list = fs::read_to_string("/proc/net/unix").map_err(context("/proc/net/unix"))?;
+    Ok(is_listed(&list, &socket.display().to_string()))
+}
+
+/// The columns are number, references, protocol, flags, type, state, inode and path.
+fn is_listed(list: &str, socket: &str) -> bool {
+    list.lines().any(|line| {
+        let mut fields = line.split_whitespace();
+        fields.nth(3) == Some("00010000") && fields.nth(3) == Some(socket)
+    })
+}
+
 /// A whole request without input.
-pub(crate) fn request(argv: &[&str]) -> Vec<u8> {
+pub(crate) fn request(argv: &[String]) -> Vec<u8> {
     let mut request = Vec::new();
     encode_exec(argv, &mut request);
     request.extend_from_slice(END_OF_STDIN);
     request
 }
 
-fn command(contender: Contender, daemon: Option<&Path>, program: &Path, socket: &Path) -> Result<Command> {
+fn command(contender: Contender, daemon: Option<&Path>, argv: &[String], socket: &Path) -> Result<Command> {
     Ok(match contender {
         Contender::Fast | Contender::Portable | Contender::Original => {
             let binary = daemon.ok_or_else(|| format!("{}: no binary", contender.name()))?;
@@ -146,17 +159,45 @@ fn command(contender: Contender, daemon: Option<&Path>, program: &Path, socket: 
         }
         Contender::Socat => {
             let mut command = Command::new("socat");
+            // After the end of one direction it would give the other half a second; and its buffer is of 8 KiB.
+            command.args(["-t", "60", "-b", "65536"]);
             command.arg(format!("UNIX-LISTEN:{},fork,backlog={CONNECTIONS}", socket.display()));
-            command.arg(format!("EXEC:{}", program.display()));
+            command.arg(format!("EXEC:{}", argv.join(" ")));
             command
         }
         Contender::S6 => {
             let mut command = Command::new("s6-ipcserver");
-            command.args(["-c", CONNECTIONS, "-C", CONNECTIONS, "-b", CONNECTIONS]).args([socket, program]);
+            command.args(["-c", CONNECTIONS, "-C", CONNECTIONS, "-b", CONNECTIONS]).arg(socket).args(argv);
             command
         }
-        Contender::Bare | Contender::Bare2 | Contender::Pipe64K | Contender::Pipe1M => {
-            return Err(format!("{} is no server", contender.name()).into());
+        Contender::Bare | Contender::Bare2 | Contender::Pipe64K | Contender::Pipe1M | Contender::Ssh => {
+            return Err(format!("{} does not listen on a UNIX socket", contender.name()).into());
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_listens_is_listed() {
+        let list = "Num       RefCount Protocol Flags    Type St Inode Path\n\
+                    0000000000000000: 00000002 00000000 00010000 0001 01 19042 /tmp/a/sock\n\
+                    0000000000000000: 00000003 00000000 00000000 0001 03 19043 /tmp/b/sock\n\
+                    0000000000000000: 00000003 00000000 00000000 0001 03 19044\n";
+        assert!(is_listed(list, "/tmp/a/sock"));
+        assert!(!is_listed(list, "/tmp/b/sock"));
+        assert!(!is_listed(list, "/tmp/a"));
+        assert!(!is_listed("", "/tmp/a/sock"));
+    }
+
+    #[test]
+    fn what_a_program_said_last_is_shown() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), "1\n2\n3\n4\n5\n6\n").unwrap();
+        assert_eq!(last_lines(file.path()).matches("it said").count(), 5);
+        assert!(last_lines(file.path()).ends_with("it said: 6"));
+        assert_eq!(last_lines(Path::new("/nonexistent")), "");
+    }
 }

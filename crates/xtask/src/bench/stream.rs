@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
+use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -40,8 +41,7 @@ struct Reply {
 pub(crate) fn out_of_server(server: &Server, argv: &[String], bytes: u64) -> Result<Duration> {
     let started = Instant::now();
     let mut stream = UnixStream::connect(server.socket()).map_err(context("connect"))?;
-    let argv: Vec<_> = argv.iter().map(String::as_str).collect();
-    stream.write_all(&request(&argv))?;
+    stream.write_all(&request(argv))?;
     let reply = read_reply(&mut stream, server.contender().exit_is_last())?;
     let elapsed = started.elapsed();
     expect_bytes(reply.output, bytes)?;
@@ -69,19 +69,37 @@ pub(crate) fn into_server(server: &Server, argv: &[String], bytes: u64) -> Resul
     Ok(elapsed)
 }
 
+/// The same with a server whose one program writes `bytes` bytes: as they are, without a status.
+pub(crate) fn out_of_socket(server: &Server, bytes: u64) -> Result<Duration> {
+    let started = Instant::now();
+    let stream = UnixStream::connect(server.socket()).map_err(context("connect"))?;
+    let total = count(stream)?;
+    let elapsed = started.elapsed();
+    expect_bytes(total, bytes)?;
+    Ok(elapsed)
+}
+
+/// The same with a server whose one program counts the `bytes` bytes that it is sent.
+pub(crate) fn into_socket(server: &Server, bytes: u64) -> Result<Duration> {
+    let chunk = vec![b'x'; WRITE];
+    let started = Instant::now();
+    let mut stream = UnixStream::connect(server.socket()).map_err(context("connect"))?;
+    for _ in 0..bytes / WRITE as u64 {
+        stream.write_all(&chunk)?;
+    }
+    stream.shutdown(Shutdown::Write)?;
+    let mut head = Vec::new();
+    stream.read_to_end(&mut head)?;
+    let elapsed = started.elapsed();
+    expect_bytes(counted(&head)?, bytes)?;
+    Ok(elapsed)
+}
+
 /// The same without a server: `argv` writes into a pipe of `size` bytes.
 pub(crate) fn out_of_pipe(argv: &[String], size: usize, bytes: u64) -> Result<Duration> {
     let started = Instant::now();
     let mut child = spawn(argv, |command| command.stdin(Stdio::null()).stdout(Stdio::piped()))?;
-    let mut pipe = child.stdout.take().map(|pipe| sized(pipe.into(), size)).ok_or("no pipe")??;
-    let mut buffer = vec![0; READ];
-    let mut total = 0;
-    loop {
-        match pipe.read(&mut buffer)? {
-            0 => break,
-            n => total += n as u64,
-        }
-    }
+    let total = count(child.stdout.take().map(|pipe| sized(pipe.into(), size)).ok_or("no pipe")??)?;
     finish(child)?;
     let elapsed = started.elapsed();
     expect_bytes(total, bytes)?;
@@ -104,6 +122,18 @@ pub(crate) fn into_pipe(argv: &[String], size: usize, bytes: u64) -> Result<Dura
     let elapsed = started.elapsed();
     expect_bytes(counted(&head)?, bytes)?;
     Ok(elapsed)
+}
+
+/// Reads to the end; how many bytes that was.
+fn count(mut input: impl Read) -> Result<u64> {
+    let mut buffer = vec![0; READ];
+    let mut total = 0;
+    loop {
+        match input.read(&mut buffer)? {
+            0 => return Ok(total),
+            n => total += n as u64,
+        }
+    }
 }
 
 fn spawn(argv: &[String], streams: impl FnOnce(&mut Command) -> &mut Command) -> Result<Child> {
