@@ -12,7 +12,7 @@ use sockexec_proto::Stream;
 
 use crate::engine::StartError;
 use crate::sys::group::Group;
-use crate::sys::spawn::{self, Spawner, Start};
+use crate::sys::spawn::{self, Failure, Spawner, Start};
 use crate::sys::splice::{Grown, Splicer};
 
 /// How often a pipe is found full before it is grown.
@@ -155,7 +155,11 @@ pub(crate) fn is_readiness(event: &Event) -> bool {
     event.is_readable() || event.is_writable() || event.is_read_closed() || event.is_write_closed() || event.is_error()
 }
 
-fn start_error(program: &CString, error: &io::Error) -> StartError {
+fn start_error(program: &CString, failure: &Failure) -> StartError {
+    let error = match failure {
+        Failure::Exec(error) => error,
+        Failure::Own(error) => return StartError { code: 125, reason: strerror(error) },
+    };
     let program = OsStr::from_bytes(program.as_bytes());
     let reason = strerror(error);
     match error.raw_os_error() {
@@ -168,14 +172,14 @@ fn start_error(program: &CString, error: &io::Error) -> StartError {
         Some(libc::EACCES) if !spawn::is_found(program) && !program.as_bytes().contains(&b'/') => {
             StartError { code: 127, reason: strerror(&io::Error::from_raw_os_error(libc::ENOENT)) }
         }
-        // What execve cannot be blamed for, or not the program.
+        // What the program cannot be blamed for.
         None | Some(libc::EAGAIN | libc::ENOMEM | libc::EMFILE | libc::ENFILE) => StartError { code: 125, reason },
         Some(_) => StartError { code: 126, reason },
     }
 }
 
 /// The system's words for an error, without std's number behind them.
-fn strerror(error: &io::Error) -> String {
+pub(crate) fn strerror(error: &io::Error) -> String {
     let text = error.to_string();
     match text.rfind(" (os error ") {
         Some(at) => text.get(..at).unwrap_or(&text).to_owned(),

@@ -8,7 +8,7 @@ use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
 use rustix::fs::OFlags;
@@ -28,6 +28,21 @@ pub(crate) struct Spawned {
     pub(crate) start: Start,
 }
 
+/// Why a program was not started.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The system refused the daemon what it needs for it: descriptors, a process, memory.
+    Own(io::Error),
+    /// `execve(2)` refused the program.
+    Exec(io::Error),
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Own(error)
+    }
+}
+
 /// Whether the exec succeeded.
 #[derive(Debug)]
 pub(crate) enum Start {
@@ -39,7 +54,7 @@ pub(crate) enum Start {
 
 impl Start {
     /// Why it did not. To be asked when the leader is dead.
-    pub(crate) fn error(&self) -> Option<io::Error> {
+    pub(crate) fn error(&self) -> Option<Failure> {
         match self {
             Self::Done => None,
             Self::InFlight(outcome) => outcome.error(),
@@ -73,7 +88,7 @@ impl Spawner {
     ///
     /// # Errors
     /// Those of pipe(2), clone(2) and, here or later in [`Spawned::start`], execve(2), as the system tells them.
-    pub(crate) fn spawn(&mut self, argv: Vec<CString>) -> io::Result<Spawned> {
+    pub(crate) fn spawn(&mut self, argv: Vec<CString>) -> Result<Spawned, Failure> {
         self.collect();
         let Some(launcher) = self.launcher.as_mut().filter(|launcher| !launcher.is_full()) else {
             return portable(&argv);
@@ -85,21 +100,21 @@ impl Spawner {
             // leave it close-on-exec.
             return portable(&argv);
         }
-        let candidates = candidates(argv.first().ok_or(io::ErrorKind::InvalidInput)?);
+        let candidates = candidates(&argv);
         match launcher.launch(argv, candidates, theirs) {
             Ok((pid, outcome)) => Ok(Spawned {
-                leader: Pid::from_raw(pid).ok_or(io::ErrorKind::Other)?,
+                leader: Pid::from_raw(pid).ok_or_else(|| io::Error::from(io::ErrorKind::Other))?,
                 stdin: stdin.1,
                 stdout: stdout.0,
                 stderr: stderr.0,
                 start: Start::InFlight(outcome),
             }),
             Err((error, argv)) if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM | libc::EINVAL)) => {
-                log::debug!("clone3 is not to be had ({error}): programs are started by posix_spawn");
+                log::debug!("clone3 is not to be had ({error}): programs are started the portable way");
                 self.launcher = None;
                 portable(&argv)
             }
-            Err((error, _)) => Err(error),
+            Err((error, _)) => Err(error.into()),
         }
     }
 
@@ -111,8 +126,9 @@ impl Spawner {
     }
 }
 
-/// Where `execvp(3)` looks for `program`, in this order.
-fn candidates(program: &CString) -> Vec<CString> {
+/// Where `execvp(3)` looks for the program of `argv`, in this order.
+fn candidates(argv: &[CString]) -> Vec<CString> {
+    let Some(program) = argv.first() else { return Vec::new() };
     let name = program.as_bytes();
     if name.is_empty() || name.contains(&b'/') {
         return vec![program.clone()];
@@ -127,34 +143,46 @@ fn search_path() -> OsString {
     env::var_os("PATH").unwrap_or_else(|| "/bin:/usr/bin".into())
 }
 
-/// With std's `Command`, which here means `posix_spawnp(3)`: no copy of this process's memory, PATH looked up as
-/// `execvp(3)` does but without its fallback to a shell, PIPE reset to its default, descriptors other than 0, 1 and 2
-/// closed because all of ours are close-on-exec. It returns when the program has been exec'd or has failed to.
-fn portable(argv: &[CString]) -> io::Result<Spawned> {
-    let mut argv = argv.iter().map(|arg| OsStr::from_bytes(arg.as_bytes()));
-    let program = argv.next().ok_or(io::ErrorKind::InvalidInput)?;
-    let mut child = Command::new(program)
-        .args(argv)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .process_group(0)
-        .spawn()?;
+/// With std's `Command`: PIPE reset to its default, descriptors other than 0, 1 and 2 closed because all of ours are
+/// close-on-exec. It returns when the program has been exec'd or has failed to.
+fn portable(argv: &[CString]) -> Result<Spawned, Failure> {
+    let mut words = argv.iter().map(|arg| OsStr::from_bytes(arg.as_bytes()));
+    let mut command = Command::new(words.next().unwrap_or_default());
+    command.args(words).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+    let mut child = spawn_command(&mut command, argv)?;
     let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
     let (Some(leader), Some(stdin), Some(stdout), Some(stderr)) =
         (pid, child.stdin.take(), child.stdout.take(), child.stderr.take())
     else {
         // Cannot be: std gives what was asked for.
-        return Err(io::ErrorKind::Other.into());
+        return Err(io::Error::from(io::ErrorKind::Other).into());
     };
     let spawned =
         Spawned { leader, stdin: stdin.into(), stdout: stdout.into(), stderr: stderr.into(), start: Start::Done };
     for end in [&spawned.stdin, &spawned.stdout, &spawned.stderr] {
-        // A pipe's two ends are two open files: the program's own end goes on blocking. That these
-        // are pipes of ours is all that F_SETFL can fail for.
-        rustix::fs::fcntl_setfl(end, OFlags::NONBLOCK)?;
+        // A pipe's two ends are two open files: the program's own end goes on blocking.
+        if let Err(error) = rustix::fs::fcntl_setfl(end, OFlags::NONBLOCK) {
+            // Nobody else knows of it yet.
+            let _ = child.kill();
+            let _ = child.wait();
+            return Err(Failure::Own(error.into()));
+        }
     }
     Ok(spawned)
+}
+
+/// By fork(2), as nothing else lets the child ask to die with its parent; see [`raw::exec_in_child`].
+#[cfg(target_os = "linux")]
+fn spawn_command(command: &mut Command, argv: &[CString]) -> Result<Child, Failure> {
+    raw::exec_in_child(command, candidates(argv), argv.to_vec());
+    command.spawn().map_err(raw::failure_in_child)
+}
+
+/// By `posix_spawnp(3)`: no copy of this process's memory, PATH looked up as `execvp(3)` does but without its fallback to
+/// a shell. What failed is not told apart: mostly it is the exec.
+#[cfg(not(target_os = "linux"))]
+fn spawn_command(command: &mut Command, _argv: &[CString]) -> Result<Child, Failure> {
+    command.spawn().map_err(Failure::Exec)
 }
 
 /// Whether `program` can be found at all, in the places where `execvp(3)` looks.

@@ -19,6 +19,7 @@ mod command_line;
 mod common;
 mod ends;
 mod interop;
+mod killed;
 mod limits;
 #[path = "../fixture/pattern.rs"]
 mod pattern;

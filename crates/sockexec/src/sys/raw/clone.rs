@@ -14,6 +14,7 @@
 //! | the mask stays too | the child empties it |
 //! | a KILL between clone and exec | the child is gone with its work half done, in its own descriptor table and process group only; our memory is as it was. It shows as an exit by that signal |
 //! | the end of this process while children are in flight | the memory lives on until the last of them has left it |
+//! | the end of this process after that | the child asks to be killed with its parent (`PR_SET_PDEATHSIG`), then looks whether that is still there |
 //! | signals to the group before `setpgid` in the child | the parent calls setpgid(2) as well before it signals ([`super::super::group::Group`]) |
 //! | descriptors of ours live in the child until exec | all are close-on-exec, and the child makes sure of it; the daemon ends connections by shutdown(2) and deregisters before it closes |
 //! | seccomp, old kernels, emulators | `clone3` fails with ENOSYS, EPERM or EINVAL, and the caller takes the portable way |
@@ -38,6 +39,9 @@ use std::sync::atomic::{AtomicI32, Ordering};
 
 use rustix::pipe::{PipeFlags, pipe_with};
 
+use super::search;
+use crate::sys::spawn::Failure;
+
 /// The size of a child's stack, in bytes. [`child_main`] needs a few hundred; nothing else runs on it.
 const STACK: usize = 8 << 10;
 
@@ -57,15 +61,19 @@ struct Stack([MaybeUninit<u8>; STACK]);
 pub(crate) struct Outcome {
     /// Not 0 while the child is in our memory; the kernel zeroes it.
     alive: AtomicI32,
-    /// The error of the last step that failed, as errno; 0: none.
+    /// The error of the last step that failed, as errno, with [`OWN`] if that was before exec; 0: none.
     error: AtomicI32,
 }
 
+/// Beyond every errno.
+const OWN: c_int = 1 << 16;
+
 impl Outcome {
     /// Why the program could not be started. Known once the child has exec'd or is dead; `None` until then.
-    pub(crate) fn error(&self) -> Option<io::Error> {
+    pub(crate) fn error(&self) -> Option<Failure> {
         match (self.alive.load(Ordering::Acquire), self.error.load(Ordering::Acquire)) {
-            (0, error @ 1..) => Some(io::Error::from_raw_os_error(error)),
+            (0, error @ OWN..) => Some(Failure::Own(io::Error::from_raw_os_error(error - OWN))),
+            (0, error @ 1..) => Some(Failure::Exec(io::Error::from_raw_os_error(error))),
             _ => None,
         }
     }
@@ -79,6 +87,8 @@ impl Outcome {
 #[repr(C)]
 struct Orders {
     stdio: [c_int; 3],
+    /// The pid of this process, of which the child is to be a child.
+    parent: c_int,
     /// Signals to be set to their default: bit n - 1 for signal n.
     ignored: u64,
     /// Files to try in turn; a null pointer ends them.
@@ -149,6 +159,7 @@ impl Launcher {
         let outcome = Arc::new(Outcome { alive: AtomicI32::new(1), error: AtomicI32::new(0) });
         let orders = Box::new(Orders {
             stdio: stdio.map(|descriptor| descriptor.as_raw_fd()),
+            parent: std::process::id().cast_signed(),
             ignored: self.ignored,
             candidates: arrays[0].as_ptr(),
             argv: arrays[1].as_ptr(),
@@ -263,7 +274,7 @@ unsafe extern "C" fn child_main(orders: *const Orders) -> ! {
     unsafe {
         let orders = &*orders;
         let error = prepare(orders);
-        let error = if error == 0 { exec(orders) } else { error };
+        let error = if error == 0 { exec(orders) } else { error | OWN };
         (*orders.error).store(error, Ordering::Release);
         loop {
             call(libc::SYS_exit_group, [127, 0, 0, 0]);
@@ -285,7 +296,13 @@ unsafe fn prepare(orders: &Orders) -> c_int {
     // SAFETY: see `child_main`. The addresses are of statics.
     unsafe {
         // First, so that a signal to the group finds it as early as can be.
-        let mut error = call(libc::SYS_setpgid, [0; 4]);
+        let mut error = call(libc::SYS_setpgid, [0; 4]).min(0);
+        // Nobody is to run on when the daemon was killed. The signal is sent when the thread that made the child ends:
+        // the loop's, which outlives its programs. If that was before this call nobody will be told any more.
+        error = error.min(call(libc::SYS_prctl, [libc::PR_SET_PDEATHSIG as usize, libc::SIGKILL as usize, 0, 0]));
+        if call(libc::SYS_getppid, [0; 4]) != orders.parent {
+            return libc::ESRCH;
+        }
         let mut signal = 1;
         while signal <= 64 {
             if orders.ignored & (1 << (signal - 1)) != 0 {
@@ -294,51 +311,35 @@ unsafe fn prepare(orders: &Orders) -> c_int {
             signal += 1;
         }
         let how = libc::SIG_SETMASK as usize;
-        error |= call(libc::SYS_rt_sigprocmask, [how, (&raw const NO_SIGNALS) as usize, 0, SIGSET_SIZE]);
+        error = error.min(call(libc::SYS_rt_sigprocmask, [how, (&raw const NO_SIGNALS) as usize, 0, SIGSET_SIZE]));
         let [stdin, stdout, stderr] = orders.stdio;
-        error |= call(libc::SYS_dup2, [stdin as usize, 0, 0, 0]).min(0);
-        error |= call(libc::SYS_dup2, [stdout as usize, 1, 0, 0]).min(0);
-        error |= call(libc::SYS_dup2, [stderr as usize, 2, 0, 0]).min(0);
+        error = error.min(call(libc::SYS_dup2, [stdin as usize, 0, 0, 0]));
+        error = error.min(call(libc::SYS_dup2, [stdout as usize, 1, 0, 0]));
+        error = error.min(call(libc::SYS_dup2, [stderr as usize, 2, 0, 0]));
         let mut descriptor = 0;
         while descriptor < 3 {
             // They were made not to block, for the parent's ends; one step less there is one more here, on
             // another processor.
-            error |= call(libc::SYS_fcntl, [descriptor, libc::F_SETFL as usize, 0, 0]);
+            error = error.min(call(libc::SYS_fcntl, [descriptor, libc::F_SETFL as usize, 0, 0]));
             descriptor += 1;
         }
         // For descriptors that an application around the daemon has without close-on-exec. Linux 5.11; before that
         // it fails, and the daemon's own are close-on-exec anyway.
         call(libc::SYS_close_range, [3, u32::MAX as usize, CLOSE_RANGE_CLOEXEC, 0]);
-        if error < 0 { libc::EIO } else { 0 }
+        error.wrapping_neg()
     }
 }
 
-/// Tries the candidates as execvp(3) does; returns only if none can be executed, with an errno.
+/// Tries the candidates; returns only if none can be executed, with an errno.
 ///
 /// # Safety
 /// As [`child_main`].
 unsafe fn exec(orders: &Orders) -> c_int {
     // SAFETY: see `child_main`; both arrays end with a null pointer.
     unsafe {
-        let mut result = libc::ENOENT;
-        let mut candidate = orders.candidates;
-        while !(*candidate).is_null() {
-            let error =
-                call(libc::SYS_execve, [*candidate as usize, orders.argv as usize, orders.environment as usize, 0])
-                    .wrapping_neg();
-            match error {
-                // Found where it may not be executed; there may be another further on, but if not, this counts.
-                libc::EACCES => result = error,
-                libc::ENOENT | libc::ENOTDIR | libc::ESTALE | libc::ENODEV | libc::ETIMEDOUT => {
-                    if result != libc::EACCES {
-                        result = error;
-                    }
-                }
-                _ => return error,
-            }
-            candidate = candidate.add(1);
-        }
-        result
+        search(orders.candidates, |file| {
+            call(libc::SYS_execve, [file as usize, orders.argv as usize, orders.environment as usize, 0]).wrapping_neg()
+        })
     }
 }
 

@@ -6,11 +6,24 @@ pub(super) mod clone;
 #[path = "no_clone.rs"]
 pub(super) mod clone;
 
+#[cfg(target_os = "linux")]
+use std::ffi::CString;
+#[cfg(target_os = "linux")]
+use std::ffi::{c_char, c_int};
 use std::io;
 use std::mem;
 #[cfg(target_os = "linux")]
 use std::os::fd::AsRawFd;
 use std::os::fd::BorrowedFd;
+#[cfg(target_os = "linux")]
+use std::os::unix::process::CommandExt as _;
+#[cfg(target_os = "linux")]
+use std::process::Command;
+#[cfg(target_os = "linux")]
+use std::ptr;
+
+#[cfg(target_os = "linux")]
+use super::spawn::Failure;
 
 /// The last of Linux's real-time signals; other systems have fewer and refuse the rest with EINVAL.
 const MAX_SIGNAL: libc::c_int = 64;
@@ -152,4 +165,102 @@ pub(super) fn send_queue(socket: BorrowedFd<'_>) -> io::Result<usize> {
     // SAFETY: the descriptor is open for the length of the borrow; the kernel writes one int, which `queued` is.
     let done = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut queued) };
     if done == 0 { Ok(usize::try_from(queued).unwrap_or(0)) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Tries the files that `candidates` points to, up to a null pointer, as execvp(3) does: `exec` returns only if it
+/// fails, with an errno, and so does this.
+///
+/// # Safety
+/// `candidates` must be an array of pointers that ends with a null pointer.
+#[cfg(target_os = "linux")]
+unsafe fn search(mut candidates: *const *const c_char, mut exec: impl FnMut(*const c_char) -> c_int) -> c_int {
+    let mut result = libc::ENOENT;
+    loop {
+        // SAFETY: the caller's promise; it is not moved past the null pointer.
+        let candidate = unsafe { *candidates };
+        if candidate.is_null() {
+            return result;
+        }
+        match exec(candidate) {
+            // Found where it may not be executed; there may be another further on, but if not, this counts.
+            error @ libc::EACCES => result = error,
+            error @ (libc::ENOENT | libc::ENOTDIR | libc::ESTALE | libc::ENODEV | libc::ETIMEDOUT) => {
+                if result != libc::EACCES {
+                    result = error;
+                }
+            }
+            error => return error,
+        }
+        // SAFETY: as above.
+        candidates = unsafe { candidates.add(1) };
+    }
+}
+
+/// What is added to an errno of exec on its way from the child, beyond every errno, to tell it from those of std's
+/// own steps.
+#[cfg(target_os = "linux")]
+const FROM_EXEC: i32 = 1 << 16;
+
+/// C strings, and the array of pointers to them that the kernel wants.
+#[cfg(target_os = "linux")]
+struct Strings {
+    pointers: Vec<*const c_char>,
+    _strings: Vec<CString>,
+}
+
+// SAFETY: the pointers are to what the same value owns on the heap and nobody changes.
+#[cfg(target_os = "linux")]
+unsafe impl Send for Strings {}
+// SAFETY: as above.
+#[cfg(target_os = "linux")]
+unsafe impl Sync for Strings {}
+
+#[cfg(target_os = "linux")]
+impl From<Vec<CString>> for Strings {
+    fn from(strings: Vec<CString>) -> Self {
+        let pointers = strings.iter().map(|string| string.as_ptr()).chain([ptr::null()]).collect();
+        Self { pointers, _strings: strings }
+    }
+}
+
+/// Has the child of `command` ask to be killed when the thread that spawns it ends (`PR_SET_PDEATHSIG`), and become the
+/// first of `candidates` that can be executed, with this process's environment.
+///
+/// To ask needs a moment between fork and exec, and std gives that only at the price of fork(2) in place of
+/// `posix_spawn(3)`. The exec is done here as well, because the `execvp(3)` that std would go on to runs a file
+/// without a magic number through a shell. What [`Command::spawn`] then fails with is for [`failure_in_child`].
+#[cfg(target_os = "linux")]
+pub(super) fn exec_in_child(command: &mut Command, candidates: Vec<CString>, argv: Vec<CString>) {
+    let parent = std::process::id().cast_signed();
+    let (candidates, argv) = (Strings::from(candidates), Strings::from(argv));
+    let exec = move || {
+        // Whole: what is moved into the closure is to be what may be sent, not the pointers in it.
+        let (candidates, argv) = (&candidates, &argv);
+        // SAFETY: async-signal-safe calls alone; the arrays end with null pointers. If the parent was gone before prctl
+        // nobody will tell of it any more.
+        let error = unsafe {
+            if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) != 0 {
+                return Err(io::Error::last_os_error());
+            }
+            if libc::getppid() != parent {
+                return Err(io::Error::from_raw_os_error(libc::ESRCH));
+            }
+            search(candidates.pointers.as_ptr(), |file| {
+                libc::execv(file, argv.pointers.as_ptr());
+                io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO)
+            })
+        };
+        Err(io::Error::from_raw_os_error(FROM_EXEC + error))
+    };
+    // SAFETY: the closure allocates nothing, takes no lock and makes async-signal-safe calls only.
+    unsafe { command.pre_exec(exec) };
+}
+
+/// What [`Command::spawn`] says of a command with [`exec_in_child`].
+#[cfg(target_os = "linux")]
+pub(super) fn failure_in_child(error: io::Error) -> Failure {
+    match error.raw_os_error() {
+        Some(code @ FROM_EXEC..) => Failure::Exec(io::Error::from_raw_os_error(code - FROM_EXEC)),
+        Some(_) | None => Failure::Own(error),
+    }
 }

@@ -6,12 +6,14 @@ use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
+use crate::sys::spawn::Failure;
+
 /// There is none.
 #[derive(Debug)]
 pub(crate) struct Outcome(Infallible);
 
 impl Outcome {
-    pub(crate) fn error(&self) -> Option<io::Error> {
+    pub(crate) fn error(&self) -> Option<Failure> {
         match self.0 {}
     }
 }
