@@ -18,7 +18,7 @@ use super::child::{self, Child};
 use super::outbox::{Flush, Outbox};
 use super::scratch::{CHUNK, Scratch};
 use super::token::{Source, token};
-use crate::engine::{Action, Backpressure, Limits, Session, Step, Time, at_most};
+use crate::engine::{Action, Backpressure, Limits, Session, StartError, Step, Time, at_most};
 use crate::sys::group::Occupancy;
 use crate::sys::socket::Peer;
 use crate::sys::spawn::Spawner;
@@ -470,15 +470,19 @@ impl Connection {
         let moved = match self.child.as_mut().and_then(|child| child.stdin.as_mut()) {
             Some(pipe) if pipe.ready => transfer::write(pipe.as_fd(), bytes),
             Some(_) => return None,
-            None => Moved::End,
+            None => Ok(Moved::End),
         };
         match moved {
-            Moved::Bytes(n) => Some(n),
-            Moved::WouldBlock => {
+            Ok(Moved::Bytes(n)) => Some(n),
+            Ok(Moved::WouldBlock) => {
                 self.wait_for_stdin(cx);
                 None
             }
-            Moved::End => {
+            Err(error) => {
+                self.give_up(cx, "write to the program", &error.into());
+                Some(0)
+            }
+            Ok(Moved::End) => {
                 log::debug!("connection {}: the program reads no more input", self.number);
                 self.session.stdin_refused();
                 self.perform(cx);
@@ -492,10 +496,17 @@ impl Connection {
         if let Some(pipe) = self.child.as_mut().and_then(|child| child.stdin.as_mut())
             && let Err(error) = pipe.wait(cx.registry, token, Interest::WRITABLE)
         {
-            log::warn!("connection {}: cannot wait for the program to read: {error}", self.number);
-            self.session.stdin_refused();
-            self.perform(cx);
+            self.give_up(cx, "wait for the program to read", &error);
         }
+    }
+
+    /// The system refuses what the program's streams need: the client is told, and not left with a part of the output
+    /// or an exit status that follows from a part of the input.
+    fn give_up(&mut self, cx: &Context<'_>, what: &str, error: &std::io::Error) {
+        log::warn!("connection {}: cannot {what}: {error}", self.number);
+        self.activity += 1;
+        self.session.broken(cx.now, &format!("cannot {what}: {}", child::strerror(error)));
+        self.perform(cx);
     }
 
     fn flush(&mut self, cx: &Context<'_>) {
@@ -555,7 +566,7 @@ impl Connection {
             let buffer = scratch.payload();
             let most = pipe.left.map_or(buffer.len(), |left| left.min(buffer.len()));
             match transfer::read(pipe.as_fd(), buffer.get_mut(..most).unwrap_or_default()) {
-                Moved::Bytes(n) => {
+                Ok(Moved::Bytes(n)) => {
                     if let Some(left) = &mut pipe.left {
                         *left -= n;
                     }
@@ -563,20 +574,24 @@ impl Connection {
                     self.activity += 1;
                     self.queue(scratch, stream, n);
                 }
-                Moved::WouldBlock if pipe.left.is_some() => self.end_output(cx, stream),
-                Moved::WouldBlock => {
+                Ok(Moved::WouldBlock) if pipe.left.is_some() => self.end_output(cx, stream),
+                Ok(Moved::WouldBlock) => {
                     self.session.output_is_empty(cx.now);
                     let source = match stream {
                         Stream::Stdout => Source::Stdout,
                         Stream::Stderr => Source::Stderr,
                     };
                     if let Err(error) = pipe.wait(cx.registry, token(self.slot, source), Interest::READABLE) {
-                        log::warn!("connection {}: cannot wait for {}: {error}", self.number, stream.tag());
+                        self.give_up(cx, &format!("wait for {}", stream.tag()), &error);
                         self.end_output(cx, stream);
                     }
                     return;
                 }
-                Moved::End => self.end_output(cx, stream),
+                Ok(Moved::End) => self.end_output(cx, stream),
+                Err(error) => {
+                    self.give_up(cx, &format!("read {}", stream.tag()), &error.into());
+                    self.end_output(cx, stream);
+                }
             }
         }
     }
@@ -667,7 +682,17 @@ impl Connection {
             return;
         }
         let Some(child) = &mut self.child else { return };
-        if let Some(status) = child.group.status() {
+        let status = match child.group.status() {
+            Ok(status) => status,
+            Err(error) => {
+                self.activity += 1;
+                log::warn!("connection {}: lost the status of pid {}: {error}", self.number, child.group.leader());
+                let reason = format!("exit status lost: {}", child::strerror(&error));
+                self.session.start_failed(&StartError { code: 125, reason });
+                return;
+            }
+        };
+        if let Some(status) = status {
             self.activity += 1;
             self.exit_retry = None;
             if let Some(error) = child.start_error() {

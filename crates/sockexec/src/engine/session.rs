@@ -304,7 +304,8 @@ impl Session {
         self.settle();
     }
 
-    /// There is no program. This may be learned only from the death of what was to become it.
+    /// There is no program, or none that anything is known of. This may be learned only from the death of what was to
+    /// become it.
     pub(crate) fn start_failed(&mut self, error: &StartError) {
         match self.program {
             Program::Starting => self.program = Program::Absent,
@@ -315,10 +316,19 @@ impl Session {
             }
             Program::Absent | Program::Exited | Program::Over => return,
         }
-        let mut text = b"sockexec: ".to_vec();
-        text.extend_from_slice(&self.program_name);
-        text.extend_from_slice(format!(": {}\n", error.reason).as_bytes());
-        self.fail(&text, error.code);
+        self.fail_program(&error.reason, error.code);
+    }
+
+    /// The daemon cannot move the program's input or output, or has lost its status, for this reason: the program is
+    /// ended, and what came of it so far is not passed off as the whole.
+    pub(crate) fn broken(&mut self, now: Time, reason: &str) {
+        if self.reply == Reply::Streaming {
+            self.fail_program(reason, EXIT_FAILURE);
+            self.cut_after_kill(now);
+        }
+        self.end_program(now);
+        self.close_stdin();
+        self.settle();
     }
 
     /// The program, or whoever inherited its standard input, no longer reads it.
@@ -532,6 +542,14 @@ impl Session {
             self.close_stdin();
             self.settle();
         }
+    }
+
+    /// A reply in place of the program's own, which names it.
+    fn fail_program(&mut self, reason: &str, code: u8) {
+        let mut text = b"sockexec: ".to_vec();
+        text.extend_from_slice(&self.program_name);
+        text.extend_from_slice(format!(": {reason}\n").as_bytes());
+        self.fail(&text, code);
     }
 
     /// A reply in place of the program's own.

@@ -71,17 +71,17 @@ impl Group {
     }
 
     /// The leader's status, if it is dead; it stays unreaped.
-    pub(crate) fn status(&mut self) -> Option<ExitStatus> {
+    ///
+    /// # Errors
+    /// ECHILD if somebody else in this process reaps our children, or CHLD came to be ignored. Nobody is signalled by
+    /// number any more then, as it may be a stranger's by now.
+    pub(crate) fn status(&mut self) -> io::Result<Option<ExitStatus>> {
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
         match rustix::io::retry_on_intr(|| rustix::process::waitid(WaitId::Pid(self.leader), options)) {
-            Ok(Some(status)) => Some(exit_status(&status)),
-            Ok(None) => None,
-            // Only if somebody else in this process reaps our children, or CHLD came to be ignored: then the number
-            // may be a stranger's by now.
+            Ok(status) => Ok(status.as_ref().map(exit_status)),
             Err(error) => {
                 self.reaped = true;
-                log::warn!("lost the status of pid {}: {error}", self.leader());
-                Some(ExitStatus::Code(125))
+                Err(error.into())
             }
         }
     }

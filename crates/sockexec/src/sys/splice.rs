@@ -302,7 +302,7 @@ impl Middle {
 
     /// Writes all of `bytes`, which are fewer than `PIPE_BUF`, or none (pipe(7)).
     fn put(&self, bytes: &[u8]) -> bool {
-        matches!(transfer::write(&self.to, bytes), transfer::Moved::Bytes(_))
+        matches!(transfer::write(&self.to, bytes), Ok(transfer::Moved::Bytes(_)))
     }
 
     /// Takes everything out of the middle.
@@ -313,8 +313,8 @@ impl Middle {
             bytes.resize(filled + PAYLOAD, 0);
             let room = bytes.get_mut(filled..).unwrap_or_default();
             match transfer::read(&self.from, room) {
-                transfer::Moved::Bytes(n) => bytes.truncate(filled + n),
-                transfer::Moved::WouldBlock | transfer::Moved::End => {
+                Ok(transfer::Moved::Bytes(n)) => bytes.truncate(filled + n),
+                Ok(transfer::Moved::WouldBlock | transfer::Moved::End) | Err(_) => {
                     bytes.truncate(filled);
                     return bytes;
                 }

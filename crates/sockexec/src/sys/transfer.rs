@@ -16,9 +16,12 @@ pub(crate) enum Moved {
     End,
 }
 
-/// Reads from a pipe.
-pub(crate) fn read(pipe: impl AsFd, buffer: &mut [u8]) -> Moved {
-    moved(retry_on_intr(|| rustix::io::read(pipe.as_fd(), &mut *buffer)))
+/// Reads from a pipe. An error is not its end: there may be more in it.
+pub(crate) fn read(pipe: impl AsFd, buffer: &mut [u8]) -> Result<Moved, Errno> {
+    match retry_on_intr(|| rustix::io::read(pipe.as_fd(), &mut *buffer)) {
+        Err(error) if error != Errno::AGAIN => Err(error),
+        result => Ok(moved(result)),
+    }
 }
 
 /// How many bytes are in a pipe now.
@@ -26,9 +29,13 @@ pub(crate) fn available(pipe: impl AsFd) -> usize {
     rustix::io::ioctl_fionread(pipe).ok().and_then(|n| usize::try_from(n).ok()).unwrap_or(0)
 }
 
-/// Writes to a pipe. PIPE must be ignored, as Rust's runtime has it.
-pub(crate) fn write(pipe: impl AsFd, bytes: &[u8]) -> Moved {
-    moved(retry_on_intr(|| rustix::io::write(pipe.as_fd(), bytes)))
+/// Writes to a pipe. PIPE must be ignored, as Rust's runtime has it. An error (Linux: ENOMEM, where a page more is
+/// not to be had) does not mean that nobody reads it any more.
+pub(crate) fn write(pipe: impl AsFd, bytes: &[u8]) -> Result<Moved, Errno> {
+    match retry_on_intr(|| rustix::io::write(pipe.as_fd(), bytes)) {
+        Err(error) if error != Errno::AGAIN && error != Errno::PIPE => Err(error),
+        result => Ok(moved(result)),
+    }
 }
 
 /// Reads from a socket.

@@ -18,6 +18,7 @@ mod client;
 mod command_line;
 mod common;
 mod ends;
+mod faults;
 mod interop;
 mod killed;
 mod limits;

@@ -23,7 +23,7 @@ impl Process {
         fs::read_to_string(format!("/proc/{}/{name}", self.0.as_raw_pid())).expect("a file of /proc")
     }
 
-    /// A line of /proc/PID/status, as a number of KiB.
+    /// A line of /proc/PID/status, as a number; of KiB where it is memory.
     pub(crate) fn status_kib(self, field: &str) -> u64 {
         let status = self.file("status");
         let line = status.lines().find(|line| line.starts_with(field)).expect("a field of status");
@@ -58,6 +58,10 @@ impl Process {
 
     pub(crate) fn is_stopped(self) -> bool {
         self.stat()[0] == "T"
+    }
+
+    pub(crate) fn is_traced(self) -> bool {
+        self.status_kib("TracerPid:") != 0
     }
 
     /// Bytes that it has written, to anything.

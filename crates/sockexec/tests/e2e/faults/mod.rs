@@ -1,0 +1,410 @@
+//! The kernel says no: each system call of the daemon fails, with each error that it can fail with, at each of its
+//! occurrences, while a connection goes through a short life. Whatever fails, the daemon serves on, the client
+//! concerned gets the right answer, an answer that says what went wrong, or the end of the connection, and no
+//! descriptor, child or slot is lost.
+//!
+//! [`ERRORS`] is the table to extend: a call that the daemon makes and that is not in it fails the tests. A normal run
+//! takes the first occurrences of the calls that a scenario is there for; `SOCKEXEC_FAULTS=all` takes all of all,
+//! `SOCKEXEC_FAULTS=N` the first N. What happened is written to `target/tmp/faults/`, a file for each scenario;
+//! `just faults` does all that and puts it into docs/testing.md.
+//!
+//! A call that strace makes fail is not made at all. That matters for close(2), which on Linux closes whatever it
+//! returns: here the descriptor stays open, and who waits for its end waits for the deadline.
+
+pub(crate) mod scenario;
+mod strace;
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use std::{env, fs, thread};
+
+use crate::common::{Client, Daemon, Launch, steps};
+use scenario::{ALL, ECHO, HOLDER, LATE, OPTIONS, Outcome, SPOOL, Scenario, VANISH, footprint, within};
+use strace::{Fault, Strace, Whom};
+
+/// What each call can fail with: the errors of its manual page that have anything to do with a daemon's life, and
+/// EPERM or ENOSYS where filters (seccomp) are known to refuse it.
+const ERRORS: &[(&str, &[&str])] = &[
+    ("accept4", &["ECONNABORTED", "EINTR", "EMFILE", "ENFILE", "ENOBUFS", "ENOMEM", "EPERM", "EPROTO"]),
+    // It tells a failure by the old end of the heap, not by an error (brk(2), notes).
+    ("brk", &["retval=0"]),
+    ("clone", &["EAGAIN", "ENOMEM"]),
+    ("clone3", &["EAGAIN", "ENOMEM", "ENOSYS", "EPERM", "EINVAL"]),
+    ("close", &["EINTR", "EIO"]),
+    ("close_range", &["ENOSYS", "EINVAL"]),
+    ("dup2", &["EMFILE", "EBUSY", "EINTR"]),
+    ("epoll_ctl", &["ENOSPC", "ENOMEM"]),
+    ("epoll_wait", &["EINTR"]),
+    ("execve", &["ENOMEM", "E2BIG", "EIO", "EMFILE", "ENFILE", "EAGAIN", "EACCES"]),
+    ("fallocate", &["ENOSPC", "EOPNOTSUPP", "EINTR"]),
+    ("fcntl", &["EPERM", "EINVAL"]),
+    ("fork", &["EAGAIN", "ENOMEM"]),
+    ("ftruncate", &["ENOSPC", "EIO", "EINTR"]),
+    ("futex", &["EINTR"]),
+    ("getppid", &[]),
+    ("getsockopt", &["ENOBUFS", "EPERM"]),
+    ("ioctl", &["EINVAL", "ENOTTY"]),
+    ("kill", &["EPERM", "ESRCH"]),
+    ("lseek", &["EINVAL"]),
+    ("mmap", &["ENOMEM"]),
+    ("mprotect", &["ENOMEM"]),
+    ("mremap", &["ENOMEM"]),
+    ("munmap", &["ENOMEM"]),
+    ("open", &["EMFILE", "ENFILE", "ENOSPC", "EROFS", "EACCES", "ENOMEM"]),
+    ("openat", &["EMFILE", "ENFILE", "ENOSPC", "EROFS", "EACCES", "ENOMEM"]),
+    ("pidfd_open", &["EMFILE", "ENFILE", "ENOSYS", "EPERM", "ENOMEM"]),
+    ("pidfd_send_signal", &["EPERM", "ESRCH", "EINVAL", "ENOSYS"]),
+    ("pipe2", &["EMFILE", "ENFILE"]),
+    ("poll", &["EINTR", "ENOMEM"]),
+    ("prlimit64", &[]),
+    ("prctl", &["EPERM", "ENOSYS"]),
+    ("pread64", &["EIO", "EINTR"]),
+    ("pwrite64", &["ENOSPC", "EDQUOT", "EIO", "EFBIG", "EINTR"]),
+    ("read", &["EINTR", "EIO", "ENOMEM"]),
+    ("recvfrom", &["EINTR", "ECONNRESET", "ENOMEM"]),
+    ("recvmsg", &["EINTR", "ENOMEM"]),
+    ("rt_sigaction", &["EINVAL"]),
+    ("rt_sigprocmask", &["EINVAL"]),
+    ("sendmsg", &["EINTR", "EPIPE", "ENOBUFS", "ENOMEM"]),
+    ("sendto", &["EINTR", "EPIPE", "ECONNRESET", "ENOBUFS", "ENOMEM"]),
+    ("setpgid", &["EPERM", "EACCES", "ESRCH"]),
+    ("setsockopt", &["EINVAL", "ENOMEM"]),
+    ("shutdown", &["ENOTCONN"]),
+    ("socketpair", &["EMFILE", "ENFILE", "ENOMEM"]),
+    ("splice", &["EINVAL", "ENOMEM", "EINTR", "EIO", "EPIPE"]),
+    ("statx", &["EACCES", "ENOMEM"]),
+    ("tee", &["EINVAL", "ENOMEM", "EINTR"]),
+    ("unlink", &["EROFS", "EACCES", "EIO"]),
+    ("unlinkat", &["EROFS", "EACCES", "EIO"]),
+    ("vfork", &["EAGAIN", "ENOMEM"]),
+    ("wait4", &["EINTR", "ECHILD"]),
+    ("waitid", &["EINTR", "ECHILD"]),
+    // Not EPIPE: that would be a lie about a program that still reads.
+    ("write", &["EINTR", "EIO", "ENOMEM", "ENOSPC"]),
+    // Never fail, or only for what a program cannot have: listed so that they are known.
+    ("clock_gettime", &[]),
+    ("exit", &[]),
+    ("exit_group", &[]),
+    ("getpid", &[]),
+    ("getrandom", &[]),
+    ("gettid", &[]),
+    ("madvise", &[]),
+    ("restart_syscall", &[]),
+    ("rt_sigreturn", &[]),
+];
+
+/// How often a call fails in a row, in the cases of that kind. Not for ever: strace that lets go of a process in the
+/// middle of a call that it makes fail leaves it with an ENOSYS that no kernel would give.
+const IN_A_ROW: usize = 5;
+
+/// What is done in a run: occurrences of a call, and calls.
+#[derive(Clone, Copy)]
+struct Effort {
+    occurrences: usize,
+    all_calls: bool,
+}
+
+impl Effort {
+    fn asked_for() -> Self {
+        match env::var("SOCKEXEC_FAULTS").as_deref() {
+            Err(_) => Self { occurrences: 2, all_calls: false },
+            Ok("all") => Self { occurrences: usize::MAX, all_calls: true },
+            Ok(number) => {
+                Self { occurrences: number.parse().expect("SOCKEXEC_FAULTS: `all` or a number"), all_calls: true }
+            }
+        }
+    }
+}
+
+#[test]
+fn echo() {
+    run(&ECHO, None, Whom::Daemon);
+}
+
+#[test]
+fn spool() {
+    run(&SPOOL, None, Whom::Daemon);
+}
+
+#[test]
+fn late() {
+    run(&LATE, None, Whom::Daemon);
+}
+
+#[test]
+fn vanish() {
+    run(&VANISH, None, Whom::Daemon);
+}
+
+#[test]
+fn holder() {
+    run(&HOLDER, None, Whom::Daemon);
+}
+
+/// The portable way to start a program makes other calls.
+#[test]
+fn portable() {
+    const PORTABLE: Scenario = Scenario {
+        name: "portable",
+        story: "as `echo`, with SOCKEXEC_SPAWN=portable",
+        options: "",
+        calls: &[
+            "clone3",
+            "clone",
+            "fork",
+            "vfork",
+            "pipe2",
+            "socketpair",
+            "recvmsg",
+            "sendto",
+            "fcntl",
+            "wait4",
+            "waitid",
+            "mmap",
+            "munmap",
+            "rt_sigprocmask",
+            "poll",
+            "mprotect",
+        ],
+        // std waits over a socket pair of its own for the exec. Were that to fail it would wait for the program's end
+        // and panic; the kernel has no error for it.
+        never: &["recvfrom"],
+        play: ECHO.play,
+    };
+    run(&PORTABLE, Some("portable"), Whom::Daemon);
+}
+
+/// What fails in the child, between clone and exec.
+#[test]
+fn child() {
+    run(&CHILD, None, Whom::Children);
+}
+
+/// The same in a child of the portable way.
+#[test]
+fn portable_child() {
+    run(&Scenario { name: "portable-child", ..CHILD }, Some("portable"), Whom::Children);
+}
+
+const CHILD: Scenario = Scenario {
+    name: "child",
+    story: "as `echo`, the failing call is made by the child between clone and exec",
+    options: "",
+    calls: &["setpgid", "rt_sigprocmask", "dup2", "close_range", "prctl", "execve"],
+    never: &[],
+    play: ECHO.play,
+};
+
+/// Every call that any scenario meets has its row: whoever adds a call says what it can fail with.
+fn assert_known(calls: &BTreeMap<String, usize>) {
+    let unknown: Vec<_> = calls.keys().filter(|call| !ERRORS.iter().any(|(name, _)| name == call)).collect();
+    assert!(unknown.is_empty(), "not in the table of calls and their errors: {unknown:?}");
+}
+
+fn run(scenario: &Scenario, spawn: Option<&str>, whom: Whom) {
+    if !strace::is_usable() {
+        return;
+    }
+    scenario::prepare();
+    let effort = Effort::asked_for();
+    let counts = discover(scenario, spawn, whom);
+    let mut table = Table::default();
+    for &(call, errors) in ERRORS {
+        let Some(&count) = counts.get(call) else { continue };
+        let is_ours = scenario.calls.contains(&call);
+        // Of children too much is seen: the programs are none of ours.
+        if scenario.never.contains(&call) || !is_ours && (whom == Whom::Children || !effort.all_calls) {
+            continue;
+        }
+        for error in errors {
+            // The first two writes are lines of the log.
+            let occurrences = if call == "write" { effort.occurrences.max(6) } else { effort.occurrences };
+            let single = (1..=count.min(occurrences)).map(|n| n.to_string());
+            for when in single.chain([format!("1..{IN_A_ROW}")]) {
+                let fault = Fault { call, error, when };
+                if let Some(outcome) = case(scenario, spawn, whom, &fault) {
+                    table.add(fault, outcome);
+                }
+            }
+        }
+    }
+    table.write(scenario);
+    table.assert_right();
+}
+
+/// The daemon of one case.
+fn launch(scenario: &Scenario, spawn: Option<&str>) -> Daemon {
+    let launch = Launch::default().options(OPTIONS).options(scenario.options);
+    match spawn {
+        Some(way) => launch.env("SOCKEXEC_SPAWN", way),
+        None => launch,
+    }
+    .start()
+}
+
+fn discover(scenario: &Scenario, spawn: Option<&str>, whom: Whom) -> BTreeMap<String, usize> {
+    let daemon = launch(scenario, spawn);
+    let strace = Strace::count(daemon.process(), whom);
+    let outcome = (scenario.play)(&daemon, daemon.directory());
+    let (calls, _) = strace.detach();
+    assert!(!matches!(outcome, Outcome::Wrong(_)), "{}: {outcome}, and nothing had failed", scenario.name);
+    if whom == Whom::Daemon {
+        assert_known(&calls);
+    }
+    calls
+}
+
+/// Plays the scenario with one fault; `None`: the call was not made so often.
+fn case(scenario: &Scenario, spawn: Option<&str>, whom: Whom, fault: &Fault<'_>) -> Option<Outcome> {
+    let mut daemon = launch(scenario, spawn);
+    let before = footprint(daemon.process());
+    let strace = Strace::inject(daemon.process(), whom, fault);
+    let over = AtomicBool::new(false);
+    let (outcome, injected) = thread::scope(|scope| {
+        let player = scope.spawn(|| {
+            let outcome = (scenario.play)(&daemon, daemon.directory());
+            over.store(true, Ordering::Release);
+            outcome
+        });
+        within(Duration::from_secs(60), || over.load(Ordering::Acquire));
+        let (_, injected) = strace.detach();
+        (player.join().unwrap_or_else(|_| Outcome::Wrong("the test itself failed".into())), injected)
+    });
+    if injected == 0 {
+        return None;
+    }
+    // What is left by a close(2) that is not made at all, and by a waitid(2) that denies a child which is there.
+    let left = match (fault.call, fault.error) {
+        ("close", _) => (before.0 + injected, before.1),
+        ("waitid", "ECHILD") => (before.0, before.1 + 1),
+        _ => before,
+    };
+    match aftermath(&mut daemon, before, left) {
+        // The program is to blame for what came of its exec, and for nothing else.
+        Ok(()) => match &outcome {
+            Outcome::Told(what) if fault.call != "execve" && !what.starts_with("125") => {
+                Some(Outcome::Wrong(format!("not 125: {outcome}")))
+            }
+            _ => Some(outcome),
+        },
+        Err(fault) => Some(Outcome::Wrong(format!("{fault}; client: {outcome}"))),
+    }
+}
+
+/// What must hold afterwards, whatever failed.
+fn aftermath(daemon: &mut Daemon, before: (usize, usize), at_most: (usize, usize)) -> Result<(), String> {
+    if daemon.has_ended() {
+        return Err(format!("the daemon ended: {}", daemon.log_text()));
+    }
+    let serves = catch_unwind(AssertUnwindSafe(|| {
+        daemon.assert_serves();
+        // As many at once as `-m` says.
+        let mut clients: Vec<Client> = (0..3).map(|_| daemon.exec(&steps("out ready cat"))).collect();
+        for client in &mut clients {
+            client.wait_for("ready");
+        }
+        for mut client in clients {
+            client.end_stdin();
+            assert_eq!(client.reply().code(), 0);
+        }
+    }));
+    if serves.is_err() {
+        return Err("an honest client is not served afterwards".into());
+    }
+    let process = daemon.process();
+    let mut now = footprint(process);
+    let settled = within(Duration::from_secs(10), || {
+        now = footprint(process);
+        now.0 <= at_most.0 && now.1 <= at_most.1
+    });
+    if settled { Ok(()) } else { Err(format!("descriptors and children: {before:?} before, {now:?} after")) }
+}
+
+/// What happened: for each call and error, by what came of it, at which occurrences.
+#[derive(Default)]
+struct Table {
+    rows: Vec<Row>,
+}
+
+struct Row {
+    call: String,
+    error: String,
+    outcomes: BTreeMap<Outcome, Vec<String>>,
+}
+
+impl Table {
+    fn add(&mut self, fault: Fault<'_>, outcome: Outcome) {
+        if self.rows.last().is_none_or(|last| last.call != fault.call || last.error != fault.error) {
+            let (call, error) = (fault.call.to_owned(), fault.error.to_owned());
+            self.rows.push(Row { call, error, outcomes: BTreeMap::new() });
+        }
+        if let Some(row) = self.rows.last_mut() {
+            row.outcomes.entry(outcome).or_default().push(fault.when);
+        }
+    }
+
+    /// Rows for docs/testing.md.
+    fn write(&self, scenario: &Scenario) {
+        let mut text = format!(
+            "\n**{}**: {}\n\n| call | error | at | what happened |\n| --- | --- | --- | --- |\n",
+            scenario.name, scenario.story
+        );
+        for Row { call, error, outcomes } in &self.rows {
+            for (outcome, when) in outcomes {
+                let _ = writeln!(text, "| {call} | {error} | {} | {outcome} |", occurrences(when));
+            }
+        }
+        let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("faults");
+        fs::create_dir_all(&directory).expect("a directory");
+        fs::write(directory.join(format!("{}.md", scenario.name)), &text).expect("a file");
+        println!("{text}");
+    }
+
+    fn assert_right(&self) {
+        assert!(!self.rows.is_empty(), "nothing was made to fail");
+        let wrong = self.rows.iter().flat_map(|Row { call, error, outcomes }| {
+            let wrong = outcomes.iter().filter(|(outcome, _)| matches!(outcome, Outcome::Wrong(_)));
+            wrong.map(move |(outcome, when)| format!("{call} {error} at {}: {outcome}", occurrences(when)))
+        });
+        let wrong: Vec<_> = wrong.collect();
+        assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+    }
+}
+
+/// `1, 2, 3, 5, 1..5` is `1-3, 5, 5 in a row`.
+fn occurrences(when: &[String]) -> String {
+    let mut ranges: Vec<(usize, usize)> = Vec::new();
+    for n in when.iter().filter_map(|when| when.parse().ok()) {
+        match ranges.last_mut() {
+            Some((_, last)) if *last + 1 == n => *last = n,
+            _ => ranges.push((n, n)),
+        }
+    }
+    let mut texts: Vec<String> =
+        ranges.iter().map(|(a, b)| if a == b { a.to_string() } else { format!("{a}-{b}") }).collect();
+    if when.iter().any(|when| when.contains("..")) {
+        texts.push(format!("{IN_A_ROW} in a row"));
+    }
+    texts.join(", ")
+}
+
+#[test]
+fn occurrences_are_ranges() {
+    let when = ["1", "2", "3", "5", "1..5"].map(str::to_owned);
+    assert_eq!(occurrences(&when), "1-3, 5, 5 in a row");
+    assert_eq!(occurrences(&when[4..]), "5 in a row");
+}
+
+/// No scenario has a call of which the table knows nothing.
+#[test]
+fn scenarios_name_calls_of_the_table() {
+    for scenario in ALL.iter().chain([&CHILD]) {
+        for call in scenario.calls {
+            assert!(ERRORS.iter().any(|(name, _)| name == call), "{}: {call}", scenario.name);
+        }
+    }
+}

@@ -1,0 +1,404 @@
+//! What is going on while a call fails: short lives of one connection, each for the calls that the others do not make.
+
+use std::io::{Read, Write as _};
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crate::common::{Daemon, Process, fixture, request};
+use crate::pattern::Pattern;
+
+/// The daemon gives up on a connection after this, so that no case lasts long.
+pub(crate) const OPTIONS: &str = "-m 3 -t 4 -k 0.3";
+
+/// Longer than any connection can last by [`OPTIONS`], and wide enough for a loaded machine.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What came to the client concerned.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Outcome {
+    /// The right answer, to the last byte.
+    Served,
+    /// An answer that says what went wrong: the exit code and the reason.
+    Told(String),
+    /// The program was ended by this signal, and that was told.
+    Ended(String),
+    /// The connection ended without an exit pair. What had come until then was right.
+    Closed,
+    /// Nobody asked; the program and its group are gone.
+    Gone,
+    /// Nobody asked; a member of the group lives on.
+    LivesOn,
+    /// Never to be seen: a wrong answer that looks like a right one, or none at all.
+    Wrong(String),
+}
+
+impl std::fmt::Display for Outcome {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Served => f.write_str("served"),
+            Self::Told(what) => write!(f, "told: {what}"),
+            Self::Ended(signal) => write!(f, "program ended, told: termsig {signal}"),
+            Self::Closed => f.write_str("closed, no exit pair"),
+            Self::Gone => f.write_str("group ended"),
+            Self::LivesOn => f.write_str("a member of the group lives on"),
+            Self::Wrong(what) => write!(f, "WRONG: {what}"),
+        }
+    }
+}
+
+/// A short life of one connection.
+#[derive(Clone, Copy)]
+pub(crate) struct Scenario {
+    pub(crate) name: &'static str,
+    pub(crate) story: &'static str,
+    /// The daemon's options beside [`OPTIONS`].
+    pub(crate) options: &'static str,
+    /// What a normal run makes fail here.
+    pub(crate) calls: &'static [&'static str],
+    /// What no run does.
+    pub(crate) never: &'static [&'static str],
+    pub(crate) play: fn(&Daemon, &Path) -> Outcome,
+}
+
+pub(crate) const ECHO: Scenario = Scenario {
+    name: "echo",
+    story: "200,000 bytes through `cat`, and a word on stderr",
+    options: "",
+    calls: &[
+        "accept4",
+        "getsockopt",
+        "epoll_ctl",
+        "epoll_wait",
+        "recvfrom",
+        "pipe2",
+        "clone3",
+        "clone",
+        "fork",
+        "vfork",
+        "fcntl",
+        "ioctl",
+        "close",
+        "read",
+        "write",
+        "sendto",
+        "waitid",
+        "wait4",
+        "shutdown",
+        "mmap",
+        "munmap",
+        "mprotect",
+        "mremap",
+        "brk",
+        "rt_sigprocmask",
+        "socketpair",
+        "recvmsg",
+        "poll",
+        "splice",
+        "tee",
+        "sendmsg",
+    ],
+    never: &[],
+    play: echo,
+};
+
+pub(crate) const SPOOL: Scenario = Scenario {
+    name: "spool",
+    story: "3,000,000 bytes of output for a client that does not read before the program is done",
+    options: "",
+    calls: &[
+        "openat",
+        "open",
+        "statx",
+        "pwrite64",
+        "pread64",
+        "unlink",
+        "ftruncate",
+        "fallocate",
+        "lseek",
+        "mremap",
+        "sendto",
+        "splice",
+    ],
+    never: &[],
+    play: spool,
+};
+
+pub(crate) const LATE: Scenario = Scenario {
+    name: "late",
+    story: "a program that closes its output long before it exits",
+    options: "",
+    calls: &["pidfd_open", "epoll_ctl", "waitid", "close"],
+    never: &[],
+    play: late,
+};
+
+pub(crate) const VANISH: Scenario = Scenario {
+    name: "vanish",
+    story: "a client that goes while its program and a child of that, which ignores TERM, run",
+    options: "",
+    calls: &["kill", "setpgid", "pidfd_open", "pidfd_send_signal", "waitid", "epoll_ctl", "epoll_wait"],
+    never: &[],
+    play: vanish,
+};
+
+pub(crate) const HOLDER: Scenario = Scenario {
+    name: "holder",
+    story: "with `--linger 0.2`, a descendant outside of the group that holds the output open",
+    options: "--linger 0.2",
+    calls: &["ioctl", "kill", "pidfd_open", "pidfd_send_signal"],
+    never: &[],
+    play: holder,
+};
+
+pub(crate) const ALL: [Scenario; 5] = [ECHO, SPOOL, LATE, VANISH, HOLDER];
+
+fn argv(steps: &str) -> Vec<String> {
+    crate::common::steps(steps)
+}
+
+/// A client that goes on where the daemon's does not expect an error.
+fn connect(daemon: &Daemon, argv: &[String]) -> Option<UnixStream> {
+    let mut socket = UnixStream::connect(daemon.socket()).ok()?;
+    socket.set_read_timeout(Some(PATIENCE)).expect("a time-out");
+    socket.set_write_timeout(Some(PATIENCE)).expect("a time-out");
+    // It may be gone by now: what came of it shows when it is read.
+    let _ = socket.write_all(&request(argv));
+    Some(socket)
+}
+
+pub(crate) fn pattern(len: u64) -> Vec<u8> {
+    let (mut pattern, mut bytes) = (Pattern::new(), Vec::new());
+    while pattern.position() < len {
+        let piece = pattern.peek(len - pattern.position());
+        bytes.extend_from_slice(piece);
+        let n = piece.len();
+        pattern.advance(n);
+    }
+    bytes
+}
+
+fn echo(daemon: &Daemon, _: &Path) -> Outcome {
+    let Some(mut socket) = connect(daemon, &argv("err note cat")) else { return Outcome::Closed };
+    let bytes = pattern(200_000);
+    let _ = socket.write_all(&[b"200000:", bytes.as_slice(), b",0:,"].concat());
+    judge(socket, &bytes, b"note", "0")
+}
+
+fn spool(daemon: &Daemon, directory: &Path) -> Outcome {
+    let mut life = Life::new(directory, "life");
+    let steps = format!("hold {} write-out 3000000", life.path());
+    let Some(mut socket) = connect(daemon, &argv(&steps)) else { return Outcome::Closed };
+    // Where the spool fails the program waits for its reader: then it is read from after a while.
+    life.wait_for_end(Duration::from_secs(1));
+    let _ = socket.write_all(b"0:,");
+    judge(socket, &pattern(3_000_000), b"", "0")
+}
+
+fn late(daemon: &Daemon, directory: &Path) -> Outcome {
+    let gate = directory.join("gate");
+    make_fifo(&gate);
+    let steps = format!("close 1 close 2 gate {} exit 7", gate.display());
+    let Some(socket) = connect(daemon, &argv(&steps)) else { return Outcome::Closed };
+    let _ = socket.shutdown(Shutdown::Write);
+    let mut through = false;
+    within(Duration::from_secs(3), || {
+        // Fails while nobody has it open to read.
+        let flags = rustix::fs::OFlags::WRONLY | rustix::fs::OFlags::NONBLOCK;
+        let writer = rustix::fs::open(&gate, flags, rustix::fs::Mode::empty());
+        if writer.is_ok() {
+            // The daemon looks for the exit first, and then waits for it.
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        through = writer.is_ok();
+        through || has_answer(&socket)
+    });
+    match judge(socket, b"", b"", "7") {
+        Outcome::Served if !through => Outcome::Wrong("an exit status before the exit".into()),
+        outcome => outcome,
+    }
+}
+
+fn vanish(daemon: &Daemon, directory: &Path) -> Outcome {
+    let (mut leader, mut child) = (Life::new(directory, "leader"), Life::new(directory, "child"));
+    let steps = format!("spawn [ ignore TERM ; hold {} wait ] hold {} wait", child.path(), leader.path());
+    let Some(socket) = connect(daemon, &argv(&steps)) else { return Outcome::Closed };
+    if !(leader.wait_for_start(&socket) && child.wait_for_start(&socket)) {
+        return judge(socket, b"", b"", "0");
+    }
+    drop(socket);
+    // KILL is due after 0.3 seconds.
+    let gone = leader.wait_for_end(Duration::from_secs(2)) && child.wait_for_end(Duration::from_secs(2));
+    leader.kill();
+    child.kill();
+    if gone { Outcome::Gone } else { Outcome::LivesOn }
+}
+
+fn holder(daemon: &Daemon, directory: &Path) -> Outcome {
+    let mut life = Life::new(directory, "life");
+    let steps = format!("out words spawn [ setsid hold {} wait ] exit 4", life.path());
+    let Some(socket) = connect(daemon, &argv(&steps)) else { return Outcome::Closed };
+    let _ = socket.shutdown(Shutdown::Write);
+    life.wait_for_start(&socket);
+    let outcome = judge(socket, b"words", b"", "4");
+    life.kill();
+    outcome
+}
+
+/// Reads the reply, and says what it is worth.
+fn judge(mut socket: UnixStream, stdout: &[u8], stderr: &[u8], code: &str) -> Outcome {
+    let mut raw = Vec::new();
+    if let Err(error) = socket.read_to_end(&mut raw)
+        && error.kind() != std::io::ErrorKind::ConnectionReset
+    {
+        return Outcome::Wrong(format!("no end of the connection: {error}"));
+    }
+    let pairs = match pairs(&raw) {
+        Ok(pairs) => pairs,
+        Err(fault) => return Outcome::Wrong(fault),
+    };
+    let (mut out, mut err, mut exit) = (Vec::new(), Vec::new(), None);
+    for (tag, payload) in pairs {
+        match (tag, &exit) {
+            (b"stdout", None) => out.extend_from_slice(payload),
+            (b"stderr", None) => err.extend_from_slice(payload),
+            (b"exitcode" | b"termsig", None) => exit = Some((tag, String::from_utf8_lossy(payload).into_owned())),
+            _ => return Outcome::Wrong(format!("{} in the wrong place", tag.escape_ascii())),
+        }
+    }
+    if !stdout.starts_with(&out) {
+        return Outcome::Wrong(format!("{} bytes of output that are not the program's", out.len()));
+    }
+    let ours = err.windows(10).position(|window| window == b"sockexec: ");
+    match exit {
+        None => Outcome::Closed,
+        Some((b"termsig", signal)) => Outcome::Ended(signal),
+        Some((_, found)) => match ours {
+            Some(at) => {
+                let text = String::from_utf8_lossy(&err[at..]);
+                let reason = text.trim_end().rsplit_once(": ").map_or("", |(_, reason)| reason);
+                Outcome::Told(format!("{found}, \"{reason}\""))
+            }
+            None if found != code => Outcome::Wrong(format!("exit code {found}")),
+            None if out != stdout => {
+                Outcome::Wrong(format!("{} of {} bytes of stdout, and code {found}", out.len(), stdout.len()))
+            }
+            None if err != stderr => Outcome::Wrong(format!("stderr \"{}\", and code {found}", err.escape_ascii())),
+            None => Outcome::Served,
+        },
+    }
+}
+
+/// A tag and its payload.
+type Pair<'a> = (&'a [u8], &'a [u8]);
+
+/// The whole pairs in `raw`, of which the last may be cut short.
+fn pairs(raw: &[u8]) -> Result<Vec<Pair<'_>>, String> {
+    let (mut rest, mut strings) = (raw, Vec::new());
+    while let Some(colon) = rest.iter().position(|&byte| byte == b':') {
+        let len: usize = str::from_utf8(&rest[..colon])
+            .ok()
+            .and_then(|digits| digits.parse().ok())
+            .ok_or_else(|| format!("no netstring at byte {}", raw.len() - rest.len()))?;
+        let Some(end) = rest.get(colon + 1 + len) else { break };
+        if *end != b',' {
+            return Err(format!("no comma at the end of the netstring at byte {}", raw.len() - rest.len()));
+        }
+        strings.push(&rest[colon + 1..colon + 1 + len]);
+        rest = &rest[colon + 2 + len..];
+    }
+    Ok(strings.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect())
+}
+
+/// Whether `condition` comes to hold in time.
+pub(crate) fn within(time: Duration, mut condition: impl FnMut() -> bool) -> bool {
+    let deadline = Instant::now() + time;
+    while !condition() {
+        if Instant::now() > deadline {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    true
+}
+
+/// Whether there is something to read, be it the end.
+fn has_answer(client: &UnixStream) -> bool {
+    use rustix::event::{PollFd, PollFlags, Timespec};
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    rustix::event::poll(&mut [PollFd::new(client, PollFlags::IN)], Some(&now)).is_ok_and(|n| n > 0)
+}
+
+fn make_fifo(path: &Path) {
+    let mode = rustix::fs::Mode::from_raw_mode(0o600);
+    rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::Fifo, mode, 0).expect("a FIFO");
+}
+
+/// A process that holds a FIFO, waited for with an end: it may never start, or never end.
+struct Life {
+    path: PathBuf,
+    reader: std::fs::File,
+    said: Vec<u8>,
+    ended: bool,
+}
+
+impl Life {
+    fn new(directory: &Path, name: &str) -> Self {
+        let path = directory.join(name);
+        make_fifo(&path);
+        let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::CLOEXEC;
+        let reader = rustix::fs::open(&path, flags, rustix::fs::Mode::empty()).expect("a FIFO opens").into();
+        Self { path, reader, said: Vec::new(), ended: false }
+    }
+
+    fn path(&self) -> std::path::Display<'_> {
+        self.path.display()
+    }
+
+    fn look(&mut self) {
+        let mut buffer = [0; 64];
+        match self.reader.read(&mut buffer) {
+            // Before anybody holds it, it is at its end as well.
+            Ok(0) => self.ended = !self.said.is_empty(),
+            Ok(n) => self.said.extend_from_slice(&buffer[..n]),
+            Err(_) => {}
+        }
+    }
+
+    /// Waits for the program that is to hold this, unless the daemon has answered without one.
+    fn wait_for_start(&mut self, client: &UnixStream) -> bool {
+        within(Duration::from_secs(3), || {
+            self.look();
+            self.said.ends_with(b"\n") || has_answer(client)
+        }) && self.said.ends_with(b"\n")
+    }
+
+    fn wait_for_end(&mut self, time: Duration) -> bool {
+        within(time, || {
+            self.look();
+            self.ended
+        })
+    }
+
+    /// Who is left is killed while the FIFO shows that it lives.
+    fn kill(&mut self) {
+        self.look();
+        let pid = str::from_utf8(&self.said).ok().and_then(|text| text.split(' ').next()?.parse().ok());
+        if let Some(pid) = pid.and_then(rustix::process::Pid::from_raw)
+            && !self.ended
+        {
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        }
+    }
+}
+
+/// That the fixture is built, which takes a while, belongs to no case.
+pub(crate) fn prepare() {
+    let _ = fixture();
+}
+
+/// Descriptors and children of a daemon that has nothing to do.
+pub(crate) fn footprint(process: Process) -> (usize, usize) {
+    (process.descriptors(), process.children().0)
+}

@@ -1,0 +1,145 @@
+//! strace(1) around a daemon that runs: what it calls, and calls that fail to order.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
+use std::process::{Child, ChildStderr, Command, Stdio};
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::{self, JoinHandle};
+
+use rustix::process::{Pid, Signal};
+
+use crate::common::{Process, eventually};
+
+/// Whether strace is there and may look at a process; if not, why the tests that need it are skipped is said once.
+pub(crate) fn is_usable() -> bool {
+    static USABLE: OnceLock<bool> = OnceLock::new();
+    *USABLE.get_or_init(|| {
+        let probe = Command::new("strace").args(["-e", "inject=getppid:error=EPERM", "true"]).output();
+        let fault = match probe {
+            Ok(output) if output.status.success() => return true,
+            Ok(output) => String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+            Err(error) => error.to_string(),
+        };
+        eprintln!("SKIPPED: no call can be made to fail, as strace cannot be used here: {fault}");
+        false
+    })
+}
+
+/// Whom to look at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Whom {
+    /// The daemon's one thread alone.
+    Daemon,
+    /// Its children as well, from their first instruction on.
+    Children,
+}
+
+/// A failure to order: `call` fails with `error` (or returns what it says after `retval=`) in its `when`th call (`3`),
+/// or in several (`1..5`).
+#[derive(Debug, Clone)]
+pub(crate) struct Fault<'a> {
+    pub(crate) call: &'a str,
+    pub(crate) error: &'a str,
+    pub(crate) when: String,
+}
+
+impl Fault<'_> {
+    pub(crate) fn arguments(&self) -> [String; 4] {
+        let Self { call, error, when } = self;
+        let error = if error.contains('=') { (*error).to_owned() } else { format!("error={error}") };
+        ["-e".into(), format!("trace={call}"), "-e".into(), format!("inject={call}:{error}:when={when}")]
+    }
+}
+
+/// An strace that looks at a process.
+pub(crate) struct Strace {
+    child: Child,
+    injected: Arc<AtomicUsize>,
+    reader: Option<JoinHandle<BTreeMap<String, usize>>>,
+}
+
+impl Strace {
+    /// Every call is counted.
+    pub(crate) fn count(process: Process, whom: Whom) -> Self {
+        Self::attach(process, whom, &[])
+    }
+
+    /// One call fails.
+    pub(crate) fn inject(process: Process, whom: Whom, fault: &Fault<'_>) -> Self {
+        Self::attach(process, whom, &fault.arguments())
+    }
+
+    fn attach(process: Process, whom: Whom, arguments: &[String]) -> Self {
+        let mut command = Command::new("strace");
+        if whom == Whom::Children {
+            command.arg("-f");
+        }
+        command.args(["-e", "signal=none", "-s", "0"]).args(arguments);
+        command.args(["-p", &process.0.as_raw_pid().to_string()]);
+        let mut child = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().expect("strace");
+        let injected = Arc::new(AtomicUsize::new(0));
+        let mut stderr = BufReader::new(child.stderr.take().expect("a pipe"));
+        let mut first = String::new();
+        stderr.read_line(&mut first).expect("a line of strace");
+        assert!(first.contains("attached"), "strace: {first}");
+        let reader = thread::spawn({
+            let injected = Arc::clone(&injected);
+            move || read(stderr, &injected)
+        });
+        // It says so before it is: the kernel tells when.
+        eventually("a process that is traced", || process.is_traced());
+        Self { child, injected, reader: Some(reader) }
+    }
+
+    /// Lets go: how often each call was made, and how many were made to fail.
+    pub(crate) fn detach(mut self) -> (BTreeMap<String, usize>, usize) {
+        let _ = rustix::process::kill_process(Pid::from_child(&self.child), Signal::INT);
+        let calls = self.reader.take().expect("not yet joined").join().expect("no panic");
+        self.child.wait().expect("wait");
+        (calls, self.injected.load(Ordering::Acquire))
+    }
+}
+
+impl Drop for Strace {
+    /// A test that fails leaves none behind. The daemon goes on when its tracer is gone.
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn read(stderr: BufReader<ChildStderr>, injected: &AtomicUsize) -> BTreeMap<String, usize> {
+    let mut counts = BTreeMap::new();
+    for line in stderr.split(b'\n').map_while(Result::ok) {
+        let line = String::from_utf8_lossy(&line);
+        if line.contains("(INJECTED)") {
+            injected.fetch_add(1, Ordering::AcqRel);
+        }
+        if let Some(call) = call(&line) {
+            *counts.entry(call.to_owned()).or_insert(0) += 1;
+        }
+    }
+    counts
+}
+
+/// `close(3) = 0` and `[pid 12] close(3) = 0` are `close`.
+pub(crate) fn call(line: &str) -> Option<&str> {
+    let line = match line.strip_prefix("[pid ") {
+        Some(rest) => rest.split_once("] ")?.1,
+        None => line,
+    };
+    let (name, _) = line.split_once('(')?;
+    let is_name = name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_');
+    (is_name && !name.is_empty()).then_some(name)
+}
+
+#[test]
+fn calls_are_told_from_other_lines() {
+    assert_eq!(call("close(3) = 0"), Some("close"));
+    assert_eq!(call("[pid    12] clone3({flags=CLONE_VM}, 64) = 7"), Some("clone3"));
+    assert_eq!(call("strace: Process 12 attached"), None);
+    assert_eq!(call("--- SIGCHLD {si_signo=SIGCHLD} ---"), None);
+    assert_eq!(call("<... read resumed>\"\", 0) = 0"), None);
+}
