@@ -104,17 +104,21 @@ impl SocketFile {
         &self.path
     }
 
-    /// Whether the file at the path is the one that was made here.
-    fn is_ours(&self) -> bool {
-        self.identity.is_some() && identity(&self.path) == self.identity
+    /// Removes it, if the file at the path is still the one that was made here.
+    fn remove(&self) -> io::Result<()> {
+        let made = self.identity.ok_or_else(|| io::Error::other("it is not known whether it is this daemon's"))?;
+        match identity(&self.path) {
+            Ok(found) if found == made => fs::remove_file(&self.path),
+            Ok(_) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        if self.is_ours()
-            && let Err(error) = fs::remove_file(&self.path)
-        {
+        if let Err(error) = self.remove() {
             log::warn!("cannot remove {}: {error}", self.path.display());
         }
     }
@@ -135,7 +139,7 @@ pub(crate) fn listen(path: &Path, mode: u32, backlog: u32) -> Result<(OwnedFd, S
     loop {
         match socket::listen(path, mode, backlog) {
             Ok(socket) => {
-                let file = SocketFile { path: path.to_owned(), identity: identity(path) };
+                let file = SocketFile { path: path.to_owned(), identity: identity(path).ok() };
                 return Ok((socket, file));
             }
             Err(error) if error.raw_os_error() == Some(Errno::ADDRINUSE.raw_os_error()) => remove_stale(path)?,
@@ -187,8 +191,8 @@ fn lock_directory(path: &Path) -> Option<File> {
     Some(directory)
 }
 
-fn identity(path: &Path) -> Option<(u64, u64)> {
-    fs::symlink_metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()))
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    fs::symlink_metadata(path).map(|metadata| (metadata.dev(), metadata.ino()))
 }
 
 fn describe(kind: FileType) -> &'static str {

@@ -16,7 +16,15 @@ pub(crate) fn sigchld_is_ignored() -> bool {
     raw::sigchld_is_ignored()
 }
 
+/// How many descriptors this process may have open (the soft `RLIMIT_NOFILE`); `None`: no limit, or none that can be
+/// learned, as a filter of system calls may have it.
+#[cfg(target_os = "linux")]
+pub(crate) fn descriptor_limit() -> Option<u64> {
+    raw::descriptor_limit()
+}
+
 /// How many descriptors this process may have open (the soft `RLIMIT_NOFILE`); `None`: no limit.
+#[cfg(not(target_os = "linux"))]
 pub(crate) fn descriptor_limit() -> Option<u64> {
     rustix::process::getrlimit(rustix::process::Resource::Nofile).current
 }

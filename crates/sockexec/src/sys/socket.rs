@@ -77,7 +77,11 @@ pub(crate) fn listen(path: &Path, mode: u32, backlog: u32) -> io::Result<OwnedFd
     let bound = rustix::net::bind(&socket, &address);
     rustix::process::umask(umask);
     bound?;
-    rustix::net::listen(&socket, i32::try_from(backlog).unwrap_or(i32::MAX))?;
+    if let Err(error) = rustix::net::listen(&socket, i32::try_from(backlog).unwrap_or(i32::MAX)) {
+        // It was made a moment ago, and nobody will ever listen on it.
+        let _ = rustix::fs::unlink(path);
+        return Err(error.into());
+    }
     Ok(socket)
 }
 

@@ -106,6 +106,15 @@ pub(super) fn close_on_exec_from(first: libc::c_int) {
     }
 }
 
+/// The soft `RLIMIT_NOFILE`; `None`: infinite, or the call is refused. rustix's wrapper would panic then.
+#[cfg(target_os = "linux")]
+pub(super) fn descriptor_limit() -> Option<u64> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the call fills the structure that it is given.
+    let done = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
+    (done == 0 && limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur)
+}
+
 /// Sends `signal` (0: only asks) to the process group whose leader `pidfd` refers to, also after the
 /// leader was reaped: the descriptor pins the identity, so that no other group can be meant even if
 /// the number is in use again.

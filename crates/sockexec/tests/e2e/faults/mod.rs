@@ -12,6 +12,7 @@
 //! returns: here the descriptor stays open, and who waits for its end waits for the deadline.
 
 pub(crate) mod scenario;
+mod startup;
 mod strace;
 
 use std::collections::BTreeMap;

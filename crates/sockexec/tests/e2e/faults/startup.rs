@@ -1,0 +1,123 @@
+//! A call fails while the daemon starts: it serves all the same, or it ends at once, not with success, with a reason,
+//! and leaves no socket behind that nobody listens on.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+use super::scenario::{Outcome, Scenario, within};
+use super::strace::{self, Fault};
+use super::{Effort, Row, Table};
+use crate::common::{Daemon, Launch};
+
+/// What each call of the start can fail with. Not `mmap` and `rt_sigaction`: before `main` they are the dynamic
+/// linker's and the runtime's, which end the process.
+const ERRORS: &[(&str, &[&str])] = &[
+    ("bind", &["EACCES", "EADDRINUSE", "ENOSPC", "EROFS", "ENOMEM"]),
+    ("close_range", &["ENOSYS", "EINVAL"]),
+    ("epoll_create1", &["EMFILE", "ENFILE", "ENOMEM"]),
+    ("epoll_ctl", &["ENOSPC", "ENOMEM"]),
+    ("eventfd2", &["EMFILE", "ENFILE", "ENOMEM"]),
+    ("fchmod", &["EINVAL", "EPERM"]),
+    ("fcntl", &["EINVAL", "EMFILE"]),
+    ("flock", &["EAGAIN", "ENOLCK", "EINTR"]),
+    ("listen", &["EADDRINUSE", "EOPNOTSUPP"]),
+    ("openat", &["EMFILE", "ENFILE", "EACCES", "ENOMEM"]),
+    ("poll", &["ENOMEM", "EINTR"]),
+    ("prlimit64", &["EPERM"]),
+    ("rt_sigprocmask", &["EINVAL"]),
+    ("sigaltstack", &["ENOMEM"]),
+    ("socket", &["EMFILE", "ENFILE", "ENOBUFS", "ENOMEM", "EACCES"]),
+    ("socketpair", &["EMFILE", "ENFILE", "ENOMEM"]),
+    ("statx", &["EACCES", "ENOMEM"]),
+];
+
+const STARTUP: Scenario = Scenario {
+    name: "startup",
+    story: "the daemon's start, from its first instruction on",
+    options: "",
+    calls: &[],
+    never: &[],
+    play: |_, _| Outcome::Served,
+};
+
+#[test]
+fn startup() {
+    if !strace::is_usable() {
+        return;
+    }
+    let effort = Effort::asked_for();
+    let counts = discover();
+    let mut table = Table::default();
+    for &(call, errors) in ERRORS {
+        let count = counts.get(call).copied().unwrap_or(0);
+        for error in errors {
+            for n in 1..=count.min(effort.occurrences.max(3)) {
+                let fault = Fault { call, error, when: n.to_string() };
+                let outcome = case(&fault);
+                table.add(fault, outcome);
+            }
+        }
+    }
+    table.write(&STARTUP);
+    table.assert_right();
+    assert!(table.rows.iter().any(|Row { outcomes, .. }| outcomes.keys().any(|it| matches!(it, Outcome::Told(_)))));
+}
+
+/// Under an strace that is no relative of the daemon's, so that the daemon is the test's own child.
+fn traced(arguments: &str) -> (Launch, std::path::PathBuf) {
+    let launch = Launch::default().quiet();
+    let log = launch.directory().join("strace");
+    let prelude = format!("exec strace -D -s 0 -o {} {arguments} \"$0\" \"$@\"", log.display());
+    (launch.prelude(&prelude), log)
+}
+
+fn discover() -> BTreeMap<String, usize> {
+    let (launch, log) = traced("");
+    let mut daemon = launch.start();
+    daemon.terminate();
+    let mut counts = BTreeMap::new();
+    for line in fs::read_to_string(log).expect("the log of strace").lines() {
+        if let Some(call) = strace::call(line) {
+            *counts.entry(call.to_owned()).or_insert(0) += 1;
+        }
+    }
+    counts
+}
+
+fn case(fault: &Fault<'_>) -> Outcome {
+    let (launch, _) = traced(&fault.arguments().join(" "));
+    let mut daemon = launch.spawn();
+    if within(Duration::from_secs(30), || daemon.has_ended() || serves(daemon.socket())) && !daemon.has_ended() {
+        daemon.assert_serves();
+        let stopped = daemon.terminate();
+        return match stopped.status.code() {
+            Some(0) if !daemon.socket().exists() => Outcome::Served,
+            Some(0) if stopped.stderr.contains("cannot remove") => {
+                Outcome::Told("served; at its end the socket is left, with a warning".into())
+            }
+            _ => Outcome::Wrong(format!("{stopped:?} after TERM, socket left: {}", daemon.socket().exists())),
+        };
+    }
+    ended(&mut daemon)
+}
+
+fn ended(daemon: &mut Daemon) -> Outcome {
+    let socket = daemon.socket().to_owned();
+    let stopped = daemon.wait();
+    let line = stopped.stderr.lines().last().unwrap_or_default().to_owned();
+    // What a socket's path is differs from run to run.
+    let line = line.replace(&format!("{}", socket.display()), "SOCKET");
+    match stopped.status.code() {
+        _ if line.starts_with("strace: ") => Outcome::Wrong(line),
+        _ if socket.exists() => Outcome::Wrong(format!("the socket is left: {stopped:?}")),
+        Some(code) if code != 0 && !line.is_empty() => Outcome::Told(format!("exit {code}, \"{line}\"")),
+        _ => Outcome::Wrong(format!("{stopped:?}")),
+    }
+}
+
+fn serves(socket: &Path) -> bool {
+    UnixStream::connect(socket).is_ok()
+}
