@@ -11,7 +11,7 @@ use rustix::process::{Resource, Rlimit};
 use crate::common::{Client, Daemon, Launch, eventually, steps};
 
 /// Descriptors for a test that is many clients itself.
-fn raise_own_limit() {
+pub(crate) fn raise_own_limit() {
     let limit = rustix::process::getrlimit(Resource::Nofile);
     let wanted = limit.maximum.unwrap_or(4096).min(4096);
     if limit.current.is_some_and(|current| current < wanted) {

@@ -19,6 +19,7 @@ mod command_line;
 mod common;
 mod ends;
 mod faults;
+mod hostile;
 mod interop;
 mod killed;
 mod limits;

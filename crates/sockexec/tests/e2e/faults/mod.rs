@@ -11,6 +11,7 @@
 //! A call that strace makes fail is not made at all. That matters for close(2), which on Linux closes whatever it
 //! returns: here the descriptor stays open, and who waits for its end waits for the deadline.
 
+mod machine;
 pub(crate) mod scenario;
 mod startup;
 mod strace;

@@ -1,0 +1,164 @@
+//! Clients that mean harm, many of them, and an honest one beside them whose answers are looked at byte by byte.
+
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use crate::common::{Daemon, Launch, eventually, request, steps};
+use crate::faults::scenario::pattern;
+use crate::limits::raise_own_limit;
+
+/// Runs `hostile` beside an honest client; afterwards nothing may be left of it.
+#[track_caller]
+fn beside_an_honest_client(options: &str, hostile: impl FnOnce(&Daemon) + Send) {
+    raise_own_limit();
+    let launch = Launch::default().quiet().options(options);
+    let mut daemon = launch.prelude("ulimit -n $(ulimit -H -n) || :").start();
+    daemon.assert_serves();
+    let process = daemon.process();
+    eventually("no child", || process.children() == (0, 0));
+    process.wait_until_blocked();
+    let before = process.descriptors();
+    let over = AtomicBool::new(false);
+    let answers = thread::scope(|scope| {
+        let honest = scope.spawn(|| {
+            let bytes = pattern(100_000);
+            let mut answers = 0;
+            while !over.load(Ordering::Acquire) || answers < 3 {
+                let reply = daemon.run(&steps("err honest cat"), &bytes);
+                assert!(reply.stdout == bytes, "{} bytes of 100000", reply.stdout.len());
+                assert_eq!((reply.stderr_text(), reply.code()), ("honest", 0));
+                answers += 1;
+            }
+            answers
+        });
+        hostile(&daemon);
+        over.store(true, Ordering::Release);
+        honest.join().expect("honest answers")
+    });
+    println!("{answers} honest answers");
+    daemon.assert_serves();
+    eventually("nothing left of them", || process.children() == (0, 0) && process.descriptors() <= before);
+    assert_eq!(daemon.terminate().status.code(), Some(0));
+}
+
+fn connect(daemon: &Daemon) -> UnixStream {
+    let socket = UnixStream::connect(daemon.socket()).expect("a daemon to connect to");
+    socket.set_read_timeout(Some(crate::common::PATIENCE)).expect("a time-out");
+    socket
+}
+
+/// Half-open ones: nothing, a part of a request, or a program that waits for input that does not come.
+#[test]
+fn two_thousand_half_open() {
+    beside_an_honest_client("-t 0 -k 1 -m 2200 -q 4000", |daemon| {
+        let whole = request(&["cat"]);
+        let clients: Vec<UnixStream> = (0..2000)
+            .map(|n| {
+                let mut socket = connect(daemon);
+                // One in forty goes as far as a program.
+                let len = if n % 40 == 0 { whole.len() } else { n % whole.len() };
+                socket.write_all(&whole[..len]).expect("the daemon reads");
+                socket
+            })
+            .collect();
+        drop(clients);
+    });
+}
+
+/// More of them than there are slots: their deadline makes room, and the honest one has its turn.
+#[test]
+fn half_open_ones_on_every_slot() {
+    beside_an_honest_client("-t 0.5 -k 0.5 -m 8", |daemon| {
+        let clients: Vec<UnixStream> = (0..40).map(|_| connect(daemon)).collect();
+        for mut client in clients {
+            // Closed, without a word: nothing was asked.
+            assert_eq!(client.read(&mut [0; 100]).expect("an end"), 0);
+        }
+    });
+}
+
+/// A byte at a time, a thousand at once, each of them served.
+#[test]
+fn a_thousand_that_send_a_byte_at_a_time() {
+    beside_an_honest_client("-t 0 -m 1100 -q 2000", |daemon| {
+        let bytes = [request(&["printf", "x"]).as_slice(), b"0:,"].concat();
+        let mut clients: Vec<UnixStream> = (0..1000).map(|_| connect(daemon)).collect();
+        for byte in &bytes {
+            for client in &mut clients {
+                client.write_all(&[*byte]).expect("the daemon reads");
+            }
+        }
+        for mut client in clients {
+            let mut reply = Vec::new();
+            client.read_to_end(&mut reply).expect("an answer");
+            assert_eq!(reply, b"6:stdout,1:x,8:exitcode,1:0,");
+        }
+    });
+}
+
+/// Those that send for ever to programs that do not read, and read nothing from programs that write for ever.
+#[test]
+fn floods_in_both_directions() {
+    beside_an_honest_client("-t 0 -k 0.3 -m 200 --spool 2M", |daemon| {
+        let mut clients = Vec::new();
+        for n in 0..60 {
+            let mut socket = connect(daemon);
+            socket.set_write_timeout(Some(Duration::from_millis(50))).expect("a time-out");
+            socket.write_all(&request(&steps(["wait", "flood", "close 0 flood"][n % 3]))).expect("the daemon reads");
+            let _ = socket.write_all(b"9000000000000:");
+            clients.push(socket);
+        }
+        let block = vec![b'x'; 1 << 16];
+        for _ in 0..5 {
+            for client in &mut clients {
+                // Until it is full.
+                let _ = client.write(&block);
+            }
+        }
+    });
+}
+
+/// Rubbish, of every kind: each gets its answer.
+#[test]
+fn two_thousand_with_rubbish() {
+    beside_an_honest_client("-t 0 -m 50", |daemon| {
+        let rubbish: [&[u8]; 8] = [
+            b"GET / HTTP/1.0\r\n\r\n",
+            b":",
+            b"0:,",
+            b"1:0,",
+            b"99999999999:",
+            b"1:1,1:a,x",
+            b"\0\0\0\0",
+            b"1:1,3:a\0b,",
+        ];
+        for n in 0..2000 {
+            let mut socket = connect(daemon);
+            socket.write_all(rubbish[n % rubbish.len()]).expect("the daemon reads");
+            let mut reply = Vec::new();
+            socket.read_to_end(&mut reply).expect("an answer");
+            let text = String::from_utf8_lossy(&reply);
+            assert!(text.contains("bad request") && text.ends_with("8:exitcode,3:125,"), "{text}");
+        }
+    });
+}
+
+/// Those that vanish, after each byte of a request and of its answer.
+#[test]
+fn three_thousand_that_vanish() {
+    beside_an_honest_client("-t 0 -k 0.3 -m 50", |daemon| {
+        let whole = [request(&steps("out answer cat")).as_slice(), b"5:input,0:,"].concat();
+        for n in 0..3000 {
+            let mut socket = connect(daemon);
+            let sent = n % (whole.len() + 20);
+            socket.write_all(&whole[..sent.min(whole.len())]).expect("the daemon reads");
+            if sent > whole.len() {
+                let mut part = vec![0; sent - whole.len()];
+                socket.read_exact(&mut part).expect("a part of the answer");
+            }
+        }
+    });
+}
