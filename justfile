@@ -21,3 +21,7 @@ check:
 # The benchmark: the daemon beside a bare loop, bare pipes and its peers; `just bench --quick` takes a minute.
 bench *ARGUMENTS:
     cargo xtask bench {{ ARGUMENTS }}
+
+# A mixed load for so many minutes, every byte checked; what the daemon uses must stay flat: `just soak --minutes 15`.
+soak *ARGUMENTS:
+    cargo xtask soak {{ ARGUMENTS }}

@@ -1,8 +1,18 @@
-//! Chores of this workspace: `cargo xtask bench`.
+//! Chores of this workspace: `cargo xtask bench`, `cargo xtask soak`.
 #![forbid(unsafe_code)]
+
+/// `eprint!` without its panic where standard error is gone: that would abort a release build, and leave servers.
+#[cfg(target_os = "linux")]
+macro_rules! say {
+    ($($argument:tt)*) => {{
+        let _ = std::io::Write::write_fmt(&mut std::io::stderr(), format_args!($($argument)*));
+    }};
+}
 
 #[cfg(target_os = "linux")]
 mod bench;
+#[cfg(target_os = "linux")]
+mod soak;
 
 #[cfg(target_os = "linux")]
 fn main() -> std::process::ExitCode {
@@ -11,6 +21,6 @@ fn main() -> std::process::ExitCode {
 
 #[cfg(not(target_os = "linux"))]
 fn main() -> std::process::ExitCode {
-    eprintln!("xtask: the benchmark reads /proc and needs Linux");
+    eprintln!("xtask: its chores read /proc and need Linux");
     std::process::ExitCode::FAILURE
 }

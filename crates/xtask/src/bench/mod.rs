@@ -1,21 +1,14 @@
 //! `xtask bench`: the daemon beside a bare loop, bare pipes and its peers.
 
-/// `eprint!` without its panic where standard error is gone: that would abort a release build, and leave servers.
-macro_rules! say {
-    ($($argument:tt)*) => {{
-        let _ = std::io::Write::write_fmt(&mut std::io::stderr(), format_args!($($argument)*));
-    }};
-}
-
 mod bare;
 mod contender;
 mod crowd;
-mod daemon;
+pub(crate) mod daemon;
 mod experiment;
 mod goals;
 mod load;
 mod plot;
-mod proc;
+pub(crate) mod proc;
 mod program;
 mod report;
 mod results;
@@ -38,11 +31,13 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 
 use run::{Bench, Effort};
 
+use crate::soak;
+
 /// What goes wrong here is shown and ends the benchmark.
-type Result<T> = std::result::Result<T, Box<dyn Error>>;
+pub(crate) type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 /// Puts what it was about before an error.
-fn context<E: Display>(what: impl Display) -> impl FnOnce(E) -> Box<dyn Error> {
+pub(crate) fn context<E: Display>(what: impl Display) -> impl FnOnce(E) -> Box<dyn Error> {
     move |error| format!("{what}: {error}").into()
 }
 
@@ -59,6 +54,15 @@ enum Chore {
     /// Measure the daemon beside a bare loop, bare pipes and its peers.
     #[command(after_help = AFTER_HELP)]
     Bench(Options),
+    /// Load the daemon with everything there is, for a long time, and check every byte and what it uses.
+    #[command(after_help = soak::AFTER_HELP)]
+    Soak(soak::Options),
+    /// The program of the soak.
+    #[command(hide = true)]
+    SoakProgram {
+        #[command(subcommand)]
+        act: soak::Act,
+    },
     /// Write BYTES bytes to standard output, CHUNK at a time.
     #[command(hide = true)]
     Produce {
@@ -133,6 +137,11 @@ Examples:
 pub(crate) fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Chore::Bench(options) => bench(options),
+        Chore::Soak(options) => soak::soak(&options),
+        Chore::SoakProgram { act } => match soak::act(act) {
+            Ok(code) => return code,
+            Err(error) => Err(error),
+        },
         Chore::Produce { bytes, chunk } => {
             usize::try_from(chunk).map_err(Into::into).and_then(|chunk| program::produce(bytes, chunk))
         }
