@@ -5,7 +5,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
-use std::time::SystemTime;
 
 /// The path of `sockexec-fixture`. `cargo test` builds it; where only one target was asked for,
 /// it may be missing or old, and is built here.
@@ -22,11 +21,12 @@ pub(crate) fn fixture() -> &'static str {
     })
 }
 
+#[expect(clippy::disallowed_types, reason = "times of files")]
 fn is_old(binary: &Path) -> bool {
     let modified = |path: &Path| fs::metadata(path).and_then(|it| it.modified()).ok();
     let sources: PathBuf = [env!("CARGO_MANIFEST_DIR"), "tests/fixture"].iter().collect();
     let newest = ["program.rs", "pattern.rs"].iter().filter_map(|name| modified(&sources.join(name))).max();
-    modified(binary) < newest.or(Some(SystemTime::UNIX_EPOCH))
+    modified(binary) < newest.or(Some(std::time::SystemTime::UNIX_EPOCH))
 }
 
 fn build(profile: &Path) {

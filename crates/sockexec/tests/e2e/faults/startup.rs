@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
@@ -10,7 +11,7 @@ use std::time::Duration;
 use super::scenario::{Outcome, Scenario, within};
 use super::strace::{self, Fault};
 use super::{Effort, Row, Table};
-use crate::common::{Daemon, Launch};
+use crate::common::{Daemon, Launch, request};
 
 /// What each call of the start can fail with. Not `mmap` and `rt_sigaction`: before `main` they are the dynamic
 /// linker's and the runtime's, which end the process.
@@ -118,6 +119,11 @@ fn ended(daemon: &mut Daemon) -> Outcome {
     }
 }
 
+/// A whole answer: a connection alone is had from the backlog of a daemon that is about to end, too.
 fn serves(socket: &Path) -> bool {
-    UnixStream::connect(socket).is_ok()
+    let mut answer = Vec::new();
+    let Ok(mut socket) = UnixStream::connect(socket) else { return false };
+    let _ = socket.write_all(&request(&["true"]));
+    let _ = socket.read_to_end(&mut answer);
+    answer == b"8:exitcode,1:0,"
 }
