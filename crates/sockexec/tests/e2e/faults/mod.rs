@@ -240,12 +240,9 @@ fn run(scenario: &Scenario, spawn: Option<&str>, whom: Whom) {
 
 /// The daemon of one case.
 fn launch(scenario: &Scenario, spawn: Option<&str>) -> Daemon {
-    let launch = Launch::default().options(OPTIONS).options(scenario.options);
-    match spawn {
-        Some(way) => launch.env("SOCKEXEC_SPAWN", way),
-        None => launch,
-    }
-    .start()
+    // Whatever the run is for: the two ways make different calls, and have scenarios of their own.
+    let way = spawn.unwrap_or("fast");
+    Launch::default().options(OPTIONS).options(scenario.options).env("SOCKEXEC_SPAWN", way).start()
 }
 
 fn discover(scenario: &Scenario, spawn: Option<&str>, whom: Whom) -> BTreeMap<String, usize> {
