@@ -6,7 +6,7 @@ use core::fmt;
 use crate::{netstring, request};
 
 /// A client's request cannot be carried out as it stands. Shown as `REASON at byte N`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct BadRequest {
     /// What is wrong.
     pub kind: BadRequestKind,
@@ -15,7 +15,7 @@ pub struct BadRequest {
 }
 
 /// Why a request is refused.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum BadRequestKind {
     /// The framing is broken.

@@ -27,7 +27,7 @@ pub enum Token {
 }
 
 /// Why bytes are no netstring.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ErrorKind {
     /// A length was expected, and this byte is no digit.
     NoLength(u8),
@@ -86,7 +86,7 @@ impl fmt::Display for Error {
 
 impl core::error::Error for Error {}
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum State {
     Length { value: u64, digits: u8 },
     Payload { remaining: u64 },
@@ -98,7 +98,7 @@ const START: State = State::Length { value: 0, digits: 0 };
 /// An incremental decoder that holds no payload.
 ///
 /// After an error it is of no more use: what follows cannot be told apart.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Decoder {
     state: State,
     offset: u64,

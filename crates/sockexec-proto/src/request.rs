@@ -62,7 +62,7 @@ pub enum Event {
     NeedMore,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Phase {
     /// Within the number of arguments.
     Count { digits: Vec<u8> },
@@ -78,7 +78,7 @@ enum Phase {
 ///
 /// The arguments are collected, within the limits of this module; standard input is not. After
 /// an error the decoder is of no more use.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct RequestDecoder {
     netstring: Decoder,
     phase: Phase,

@@ -120,3 +120,5 @@ pub use client::{
 pub use daemon::Daemon;
 #[cfg(feature = "daemon")]
 pub use engine::TermSig;
+#[cfg(all(feature = "daemon", any(test, fuzzing)))]
+pub use engine::model;

@@ -12,7 +12,7 @@ use super::TermSig;
 pub(crate) type Time = Duration;
 
 /// What is allowed to a connection.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Limits {
     /// From the accepted connection to TERM.
     pub(crate) timeout: Option<Duration>,
@@ -24,7 +24,7 @@ pub(crate) struct Limits {
 }
 
 /// How the leader of the program's group ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum ExitStatus {
     Code(u8),
     Signal(i32),
@@ -39,7 +39,7 @@ pub(crate) struct StartError {
 }
 
 /// What the driver is to do, in order.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Action {
     /// Start the program; answer with [`Session::started`] or [`Session::start_failed`].
     Spawn(Vec<CString>),

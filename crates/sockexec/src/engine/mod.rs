@@ -7,13 +7,15 @@
 pub(crate) use sockexec_proto::netstring::at_most;
 
 mod io;
+#[cfg(any(test, fuzzing))]
+pub mod model;
 mod session;
 
 pub(crate) use io::{Action, Backpressure, ExitStatus, Frame, Limits, StartError, Step, Time};
 pub(crate) use session::Session;
 
 /// How the signal that ended a program is told to a version 1 client.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum TermSig {
     /// Its number in decimal (`15`), which is what the published clients parse.
     #[default]

@@ -35,7 +35,7 @@ const SHOWN_NAME: usize = 4096;
 const EXIT_FAILURE: u8 = 125;
 
 /// The leader of the program's group, as far as it is known.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Program {
     Absent,
     Starting,
@@ -47,7 +47,7 @@ enum Program {
 }
 
 /// How far the group's ending has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Ending {
     Not,
     Terminated {
@@ -62,7 +62,7 @@ enum Ending {
     Drained,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Client {
     Open,
     /// It sends no more, and reads.
@@ -70,7 +70,7 @@ enum Client {
     Closed,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Reply {
     Streaming,
     /// The exit pair is queued; nothing may follow it.
@@ -81,7 +81,7 @@ enum Reply {
     },
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Stdin {
     Open,
     /// Ended by the client or closed by the program; what still comes is dropped.
@@ -89,7 +89,7 @@ enum Stdin {
 }
 
 /// One connection.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own; which go together is told by enums")]
 pub(crate) struct Session {
     limits: Limits,

@@ -1,0 +1,321 @@
+//! The daemon's part: what `daemon/connection.rs` and `daemon/event_loop.rs` do with a session, in the same order.
+
+use sockexec_proto::Stream;
+
+use super::case::Start;
+use super::world::{Leader, World, pattern};
+use super::{Violation, ensure};
+use crate::engine::{Action, Backpressure, Frame, StartError, Step, at_most};
+
+/// More rounds than the pieces of the largest case take. A daemon that needs more of them spins.
+const MANY: usize = 100_000;
+
+/// More actions than one input can ask for.
+const MANY_ACTIONS: usize = 12;
+
+impl World<'_> {
+    /// The daemon learns what has happened, and does what can be done without waiting.
+    ///
+    /// # Errors
+    /// At the first law that is broken.
+    pub fn turn(&mut self) -> Result<(), Violation> {
+        if self.is_over() {
+            return Ok(());
+        }
+        self.tell()?;
+        for _ in 0..16 {
+            if self.session.next_timer().is_some_and(|timer| timer <= self.now) {
+                self.before_tick();
+                self.session.tick(self.now);
+            }
+            self.serve()?;
+            if self.record.over || self.session.next_timer().is_none_or(|timer| timer > self.now) {
+                // Two worlds that differ only in how they came to be are the same.
+                self.record.steps = 0;
+                return self.check_turn();
+            }
+        }
+        Err(Violation("a timer that is due is not done with: the loop spins".into()))
+    }
+
+    /// Events, before timers.
+    fn tell(&mut self) -> Result<(), Violation> {
+        if self.client.gone && !self.record.gone {
+            self.record.gone = true;
+            self.give_reason();
+            self.session.client_gone(self.now);
+        }
+        while self.record.orders < self.orders {
+            self.record.orders += 1;
+            self.before_order();
+            if self.record.orders == 1 {
+                self.session.shut_down(self.now);
+            } else {
+                self.session.shut_down_now(self.now);
+            }
+        }
+        if self.program.leader == Leader::Answered {
+            self.perform()?;
+            self.answer();
+        }
+        Ok(())
+    }
+
+    fn serve(&mut self) -> Result<(), Violation> {
+        for _ in 0..MANY {
+            let before = self.progress();
+            self.perform()?;
+            self.pump_request()?;
+            self.pump_output(Stream::Stdout)?;
+            self.pump_output(Stream::Stderr)?;
+            self.check_exit();
+            self.perform()?;
+            self.flush();
+            self.perform()?;
+            if self.session.is_over() {
+                self.record.over = true;
+                return self.check_over();
+            }
+            if self.progress() == before {
+                return Ok(());
+            }
+        }
+        Err(Violation("the connection never comes to rest: the loop spins".into()))
+    }
+
+    /// Grows with everything that is done.
+    fn progress(&self) -> u64 {
+        let client = &self.client;
+        let counts = [client.read, client.used, self.program.stdin.delivered];
+        counts.into_iter().fold(self.record.steps, |sum, n| sum + n as u64)
+            + self.program.stdout.read
+            + self.program.stderr.read
+    }
+
+    fn perform(&mut self) -> Result<(), Violation> {
+        let mut actions = 0;
+        while let Some(action) = self.session.next_action() {
+            actions += 1;
+            ensure!(actions <= MANY_ACTIONS, "more than {MANY_ACTIONS} actions for one input");
+            self.record.steps += 1;
+            self.check_action(&action)?;
+            match action {
+                Action::Spawn(_) => {
+                    self.program.leader = Leader::Starting;
+                    if self.case.start != Start::Later {
+                        self.answer();
+                    }
+                }
+                Action::CloseStdin => self.program.stdin.ours = false,
+                Action::Kill => self.program.kill(),
+                Action::Probe => {
+                    if self.case.unknowable {
+                        self.session.group_is_unknowable();
+                    } else if !self.program.others {
+                        self.record.empty = true;
+                        self.session.group_is_empty();
+                    }
+                }
+                Action::DrainOutput => {
+                    for output in [&mut self.program.stdout, &mut self.program.stderr] {
+                        output.left = Some(output.held);
+                    }
+                }
+                Action::CloseOutput => {
+                    self.program.stdout.ours = false;
+                    self.program.stderr.ours = false;
+                }
+                Action::Send(bytes) => self.client.queued += bytes.len() as u64,
+                Action::Finish => self.record.finishing = true,
+                Action::CloseClient => {
+                    self.client.queued = 0;
+                    self.record.finishing = false;
+                }
+                Action::Terminate | Action::Reap | Action::Report(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells the session what came of starting the program.
+    fn answer(&mut self) {
+        match self.case.start {
+            Start::Fails => {
+                self.program.leader = Leader::Absent;
+                self.record.start_failed = true;
+                self.session.start_failed(&start_error());
+            }
+            Start::AtOnce | Start::Later | Start::FailsLate => {
+                self.program.start(self.case);
+                self.before_started();
+                self.session.started(self.now);
+            }
+        }
+    }
+
+    fn pump_request(&mut self) -> Result<(), Violation> {
+        loop {
+            if self.client.used < self.client.read {
+                self.consume()?;
+                if self.client.used < self.client.read && !self.record.closed {
+                    return Ok(());
+                }
+            }
+            if self.record.closed || self.record.end_of_file || !self.session.wants_request() {
+                return Ok(());
+            }
+            let client = &mut self.client;
+            if client.read < client.sent {
+                client.read = client.sent.min(client.read + self.case.chunk);
+            } else if client.half_closed {
+                self.record.end_of_file = true;
+                self.session.client_ended(self.now);
+                self.perform()?;
+            } else {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Does with the client's bytes what the session says, as far as the program's input takes them.
+    fn consume(&mut self) -> Result<(), Violation> {
+        loop {
+            let case = self.case;
+            let bytes = case.request.get(self.client.used..self.client.read).unwrap_or_default();
+            let (used, step) = self.session.step(self.now, bytes);
+            ensure!(used <= bytes.len(), "used {used} of {} bytes", bytes.len());
+            self.client.used += used;
+            self.perform()?;
+            let rest = bytes.get(used..).unwrap_or_default();
+            let moved = match step {
+                Step::NeedMore if used == 0 || rest.is_empty() => return Ok(()),
+                Step::NeedMore => 0,
+                Step::Drop(len) => {
+                    self.check_drop(len)?;
+                    at_most(rest.len(), len)
+                }
+                Step::Stdin(len) => {
+                    let payload = rest.get(..at_most(rest.len(), len)).unwrap_or_default();
+                    match self.write_stdin(payload)? {
+                        Some(written) => written,
+                        None => return Ok(()),
+                    }
+                }
+            };
+            self.client.used += moved;
+            if moved > 0 {
+                self.session.moved(moved as u64);
+            } else if rest.is_empty() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Writes to the program's input. None: it takes no more for now.
+    fn write_stdin(&mut self, bytes: &[u8]) -> Result<Option<usize>, Violation> {
+        if bytes.is_empty() {
+            return Ok(None);
+        }
+        let capacity = self.case.pipe;
+        let stdin = &mut self.program.stdin;
+        ensure!(stdin.ours, "input for a program whose input is closed");
+        if !stdin.theirs {
+            self.record.input_refused = true;
+            self.session.stdin_refused();
+            self.perform()?;
+            return Ok(Some(0));
+        }
+        let n = bytes.len().min(capacity - stdin.held);
+        if n == 0 {
+            return Ok(None);
+        }
+        self.check_input(bytes.get(..n).unwrap_or_default())?;
+        self.program.stdin.held += n;
+        self.program.stdin.delivered += n;
+        Ok(Some(n))
+    }
+
+    fn pump_output(&mut self, stream: Stream) -> Result<(), Violation> {
+        loop {
+            let backpressure = self.session.backpressure();
+            self.check_backpressure(backpressure)?;
+            let room = match backpressure {
+                Backpressure::Discard => true,
+                Backpressure::Spool => self.client.queued < self.case.spool,
+                Backpressure::Strict => self.client.queued < self.case.strict,
+            };
+            let most = self.case.chunk;
+            let output = self.program.output_mut(stream);
+            if !room || !output.ours {
+                return Ok(());
+            }
+            let n = output.held.min(most).min(output.left.unwrap_or(most));
+            if n > 0 {
+                output.held -= n;
+                output.left = output.left.map(|left| left - n);
+                let first = output.read;
+                output.read += n as u64;
+                let payload: Vec<u8> = (0..n as u64).map(|i| pattern(stream, first + i)).collect();
+                self.queue(stream, &payload)?;
+            } else if output.left.is_some() || !output.is_held() {
+                output.ours = false;
+                self.record.steps += 1;
+                self.session.output_closed(stream);
+                self.perform()?;
+            } else {
+                self.before_empty();
+                self.session.output_is_empty(self.now);
+                return Ok(());
+            }
+        }
+    }
+
+    fn queue(&mut self, stream: Stream, payload: &[u8]) -> Result<(), Violation> {
+        let frame = self.session.output(stream, payload.len());
+        self.check_frame(stream, payload, frame.as_ref().map(Frame::head))?;
+        if let Some(frame) = frame {
+            self.program.output_mut(stream).framed += payload.len() as u64;
+            self.client.queued += (frame.head().len() + payload.len() + 1) as u64;
+        }
+        Ok(())
+    }
+
+    fn check_exit(&mut self) {
+        if !self.session.wants_exit() {
+            return;
+        }
+        if let Leader::Dead(status) = self.program.leader {
+            self.record.steps += 1;
+            if self.case.start == Start::FailsLate {
+                self.record.start_failed = true;
+                self.session.start_failed(&start_error());
+            } else {
+                self.record.status = Some(status);
+                self.session.exited(self.now, status);
+            }
+        }
+    }
+
+    fn flush(&mut self) {
+        if self.record.closed {
+            return;
+        }
+        let client = &mut self.client;
+        let n = client.queued.min(client.room);
+        client.queued -= n;
+        if client.room != u64::MAX {
+            client.room -= n;
+        }
+        self.record.steps += n;
+        if client.queued == 0 && self.record.finishing {
+            self.record.finishing = false;
+            self.record.sent_at = Some(self.now);
+            self.record.steps += 1;
+            self.session.sent(self.now);
+        }
+    }
+}
+
+pub(super) fn start_error() -> StartError {
+    StartError { code: 127, reason: "No such file or directory".into() }
+}

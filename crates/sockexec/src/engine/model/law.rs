@@ -1,0 +1,462 @@
+//! What `docs/protocol.md` promises, told a second time: what may be asked for, and what must have been.
+
+use std::time::Duration;
+
+use sockexec_proto::reply::{Event, Exit, Signal};
+use sockexec_proto::{BadRequest, ReplyDecoder, Stream};
+
+use super::case::{Start, Understood};
+use super::driver::start_error;
+use super::world::{Leader, World};
+use super::{Violation, ensure};
+use crate::engine::{Action, Backpressure, ExitStatus, TermSig, Time};
+
+/// "A quarter of a second after KILL was due."
+const DRAIN: Duration = Duration::from_millis(250);
+/// "Until 2 seconds after KILL was due."
+const CUT: Duration = Duration::from_secs(2);
+/// "At most 5 seconds", and what is left of them at the end of the daemon.
+const LAST: Duration = Duration::from_secs(5);
+const LAST_AT_SHUTDOWN: Duration = Duration::from_millis(250);
+
+/// What the session was told, and what it has asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
+pub(super) struct Record {
+    /// What was done in this turn and is counted nowhere else.
+    pub(super) steps: u64,
+    // What it was told.
+    pub(super) gone: bool,
+    pub(super) end_of_file: bool,
+    pub(super) orders: u8,
+    pub(super) started: bool,
+    pub(super) start_failed: bool,
+    pub(super) input_refused: bool,
+    pub(super) status: Option<ExitStatus>,
+    /// Nobody is left in the group.
+    pub(super) empty: bool,
+    pub(super) sent_at: Option<Time>,
+    pub(super) finishing: bool,
+    pub(super) over: bool,
+    /// Since when a stream was found empty after the leader's exit.
+    lingers_from: Option<Time>,
+    /// The group has to be ended: its client is gone, its time is up, its request is bad, the daemon is to stop.
+    reason: bool,
+    /// When the client's time is up.
+    cut_at: Option<Time>,
+    timed_out: bool,
+    /// When it was told to stop, and to stop at once.
+    ordered_at: Option<Time>,
+    hurried_at: Option<Time>,
+    // What it has asked for.
+    spawned: bool,
+    pub(super) terminated_at: Option<Time>,
+    killed: bool,
+    /// When the daemon came to know that KILL was due, whether or not anybody was left for it.
+    kill_seen_at: Option<Time>,
+    drained: bool,
+    reaped: bool,
+    refused: Option<BadRequest>,
+    /// The exit pair is queued.
+    told: bool,
+    finish_asked: bool,
+    pub(super) closed: bool,
+}
+
+impl World<'_> {
+    // What an input means for what has to follow.
+
+    /// The program's group, if there is one that may still be signalled, has to be ended.
+    pub(super) fn give_reason(&mut self) {
+        if self.record.started && !self.record.reaped {
+            self.record.reason = true;
+        }
+    }
+
+    fn cut_by(&mut self, time: Time) {
+        self.record.cut_at = Some(self.record.cut_at.map_or(time, |cut| cut.min(time)));
+    }
+
+    fn time_is_up(&mut self) {
+        self.record.timed_out = true;
+        self.give_reason();
+        self.cut_by(self.now + self.case.limits.kill_timeout + CUT);
+    }
+
+    pub(super) fn before_tick(&mut self) {
+        let now = self.now;
+        let limits = self.case.limits;
+        if limits.timeout.is_some_and(|timeout| timeout <= now) && !self.record.timed_out {
+            self.time_is_up();
+        }
+        let lingered = |from| limits.linger.is_some_and(|linger| from + linger <= now);
+        if self.record.lingers_from.is_some_and(lingered) {
+            self.give_reason();
+        }
+    }
+
+    pub(super) fn before_order(&mut self) {
+        self.time_is_up();
+        self.record.ordered_at = self.record.ordered_at.or(Some(self.now));
+        if self.record.orders > 1 {
+            self.record.hurried_at = Some(self.now);
+            self.cut_by(self.now + CUT);
+        }
+    }
+
+    pub(super) fn before_started(&mut self) {
+        self.record.started = true;
+        if self.record.gone || self.record.timed_out {
+            self.give_reason();
+        }
+    }
+
+    pub(super) fn before_empty(&mut self) {
+        let record = &mut self.record;
+        if record.status.is_some() && record.terminated_at.is_none() && record.lingers_from.is_none() {
+            record.lingers_from = Some(self.now);
+        }
+    }
+
+    /// When KILL is due, if TERM was sent.
+    fn kill_at(&self) -> Option<Time> {
+        let terminated_at = self.record.terminated_at?;
+        let at = terminated_at + self.case.limits.kill_timeout;
+        Some(self.record.hurried_at.map_or(at, |hurried| at.min(hurried.max(terminated_at))))
+    }
+
+    /// Until when a client that has its reply may go on sending.
+    fn last_moment(&self) -> Option<Time> {
+        let sent_at = self.record.sent_at?;
+        let at_shutdown = self.record.ordered_at.map(|at| at.max(sent_at) + LAST_AT_SHUTDOWN);
+        Some(at_shutdown.map_or(sent_at + LAST, |at| at.min(sent_at + LAST)))
+    }
+
+    /// When the session is over at the latest, if no more than time passes.
+    pub(super) fn latest_end(&self) -> Option<Time> {
+        let record = &self.record;
+        if matches!(self.program.leader, Leader::Starting | Leader::Answered) {
+            return None;
+        }
+        let client = if record.closed {
+            Some(self.now)
+        } else {
+            // Counted from when the daemon noticed that it was over.
+            let timeout = self.case.limits.timeout.filter(|_| !record.timed_out);
+            let by_deadline = timeout.map(|timeout| timeout + self.case.limits.kill_timeout + CUT);
+            [record.cut_at, by_deadline, record.sent_at.map(|at| at + LAST)].into_iter().flatten().min()
+        };
+        client.max(self.kill_at().filter(|_| client.is_some())).map(|end| end.max(self.now))
+    }
+
+    // What may be asked for.
+
+    pub(super) fn check_action(&mut self, action: &Action) -> Result<(), Violation> {
+        match action {
+            Action::Spawn(argv) => {
+                ensure!(
+                    !self.record.spawned && !self.record.closed && !self.record.told,
+                    "Spawn too often or too late"
+                );
+                ensure!(self.understood().argv.as_ref() == Some(argv), "Spawn of what was not asked for: {argv:?}");
+                self.record.spawned = true;
+            }
+            Action::CloseStdin => self.check_close_stdin()?,
+            Action::Terminate => {
+                self.check_signal("TERM")?;
+                ensure!(self.record.reason, "TERM without a reason");
+                ensure!(self.record.terminated_at.is_none(), "TERM twice");
+                self.record.terminated_at = Some(self.now);
+            }
+            Action::Kill => {
+                self.check_signal("KILL")?;
+                ensure!(!self.record.killed, "KILL twice");
+                ensure!(self.kill_at().is_some_and(|at| at <= self.now), "KILL before it is due");
+                self.record.killed = true;
+            }
+            Action::Probe => {
+                self.check_signal("a probe")?;
+                ensure!(self.record.status.is_some(), "a probe while the leader lives");
+                ensure!(
+                    self.record.terminated_at.is_some() && !self.record.killed,
+                    "a probe without an end to wait for"
+                );
+            }
+            Action::Reap => self.check_reap()?,
+            Action::DrainOutput => {
+                ensure!(!self.record.drained, "output drained twice");
+                ensure!(self.kill_at().is_some_and(|at| at + DRAIN <= self.now), "output drained too early");
+                self.record.drained = true;
+            }
+            Action::CloseOutput => {
+                let reaped = self.record.reaped || !self.record.started;
+                let unwanted = self.record.closed && reaped || self.record.start_failed;
+                ensure!(unwanted, "output closed that is still wanted");
+            }
+            Action::Send(bytes) => self.check_last_words(bytes)?,
+            Action::Report(error) => {
+                ensure!(self.understood().error.as_ref() == Some(error), "a false report: {error}");
+                self.record.refused = Some(error.clone());
+                if self.record.started {
+                    self.give_reason();
+                    self.cut_by(self.now + self.case.limits.kill_timeout + CUT);
+                }
+            }
+            Action::Finish => {
+                ensure!(self.record.told && !self.record.finish_asked, "Finish too early or twice");
+                self.record.finish_asked = true;
+            }
+            Action::CloseClient => {
+                ensure!(!self.record.closed, "the client is closed twice");
+                ensure!(self.may_close(), "the client is closed too early");
+                self.record.closed = true;
+            }
+        }
+        Ok(())
+    }
+
+    fn understood(&self) -> Understood {
+        let read = self.case.request.get(..self.client.read).unwrap_or_default();
+        Understood::of(read, self.record.end_of_file)
+    }
+
+    /// A group is signalled only while it cannot be a stranger's.
+    fn check_signal(&self, what: &str) -> Result<(), Violation> {
+        let record = &self.record;
+        ensure!(record.started, "{what} without a program");
+        ensure!(!record.reaped && !record.empty, "{what} to a group that is gone");
+        Ok(())
+    }
+
+    fn check_reap(&mut self) -> Result<(), Violation> {
+        let record = &mut self.record;
+        ensure!(record.started && !record.reaped, "reaped twice, or without a program");
+        ensure!(record.status.is_some() || record.start_failed, "reaped while the leader lives");
+        let streams_ended = !self.program.stdout.ours && !self.program.stderr.ours;
+        let done = match record.terminated_at {
+            None => streams_ended,
+            // Whoever is left is owed a KILL.
+            Some(_) => record.killed || record.empty,
+        };
+        ensure!(done || record.start_failed, "reaped while its group may still have to be signalled");
+        record.reaped = true;
+        Ok(())
+    }
+
+    fn check_close_stdin(&self) -> Result<(), Violation> {
+        let record = &self.record;
+        ensure!(self.program.stdin.ours, "standard input closed twice");
+        let cut = record.input_refused || record.gone || record.refused.is_some() || record.told || record.start_failed;
+        if !cut && !self.record.closed {
+            let understood = self.understood();
+            ensure!(understood.end.is_some(), "standard input closed before its end");
+            let missing = understood.stdin.len() - self.program.stdin.delivered;
+            ensure!(missing == 0, "standard input closed with {missing} bytes missing");
+        }
+        Ok(())
+    }
+
+    /// The client's input is dropped only if nobody wants it.
+    pub(super) fn check_drop(&self, len: u64) -> Result<(), Violation> {
+        let unwanted = !self.program.stdin.ours || self.record.refused.is_some();
+        ensure!(unwanted && len > 0, "{len} bytes of input are dropped that the program may read");
+        Ok(())
+    }
+
+    /// What the program is given is what the client sent, in order.
+    pub(super) fn check_input(&self, bytes: &[u8]) -> Result<(), Violation> {
+        let understood = self.understood();
+        let at = self.program.stdin.delivered;
+        let expected = understood.stdin.get(at..at + bytes.len());
+        ensure!(expected == Some(bytes), "wrong input at byte {at}: {bytes:?} for {expected:?}");
+        Ok(())
+    }
+
+    pub(super) fn check_backpressure(&self, asked: Backpressure) -> Result<(), Violation> {
+        let record = &self.record;
+        if record.closed || record.told {
+            ensure!(asked == Backpressure::Discard, "{asked:?} with nobody to send to");
+        } else if self.program.stdin.ours && !record.end_of_file {
+            ensure!(asked == Backpressure::Spool, "{asked:?} while the client may be sending");
+        } else {
+            ensure!(asked == Backpressure::Strict, "{asked:?} while the client only reads");
+        }
+        Ok(())
+    }
+
+    /// Output goes out as it was written, or, if nobody is there to read it, not at all.
+    pub(super) fn check_frame(&self, stream: Stream, payload: &[u8], head: Option<&[u8]>) -> Result<(), Violation> {
+        let nobody = self.record.closed || self.record.told;
+        let Some(head) = head else {
+            ensure!(nobody, "output is dropped that the client may read");
+            return Ok(());
+        };
+        ensure!(!nobody, "output after the end of the reply");
+        let frame = [head, payload, b","].concat();
+        let read = read_reply(&frame)?;
+        ensure!(read == ([(stream, payload.to_vec())].into(), None), "a frame that says something else: {read:?}");
+        Ok(())
+    }
+
+    /// The exit pair, or a reason and the exit pair.
+    fn check_last_words(&mut self, bytes: &[u8]) -> Result<(), Violation> {
+        ensure!(!self.record.told, "the reply is ended twice");
+        ensure!(!self.record.closed, "an end of the reply for nobody");
+        self.record.told = true;
+        let (output, Some(exit)) = read_reply(bytes)? else {
+            return Err(Violation("an end of the reply without an exit pair".into()));
+        };
+        let expected = match (&self.record.refused, self.record.status) {
+            (Some(error), _) => failure(&format!("bad request: {error}"), 125),
+            (None, _) if self.record.start_failed => {
+                let argv = self.understood().argv.unwrap_or_default();
+                let name = argv.first().map(|name| name.to_bytes().to_vec()).unwrap_or_default();
+                let error = start_error();
+                let mut text = b"sockexec: ".to_vec();
+                text.extend_from_slice(name.get(..4096).unwrap_or(&name));
+                text.extend_from_slice(format!(": {}\n", error.reason).as_bytes());
+                (vec![(Stream::Stderr, text)], Exit::Code(error.code))
+            }
+            (None, Some(status)) => {
+                for stream in [&self.program.stdout, &self.program.stderr] {
+                    ensure!(!stream.ours, "the exit pair comes before the end of the output");
+                    ensure!(stream.framed == stream.read, "{} bytes of output lost", stream.read - stream.framed);
+                    let left = if self.record.drained { 0 } else { stream.held };
+                    ensure!(left == 0, "{left} bytes of output left in the pipe");
+                }
+                (vec![], self.exit_of(status))
+            }
+            (None, None) => return Err(Violation("an exit pair before the exit".into())),
+        };
+        ensure!((&output, &exit) == (&expected.0, &expected.1), "{output:?} {exit:?} instead of {expected:?}");
+        Ok(())
+    }
+
+    fn exit_of(&self, status: ExitStatus) -> Exit {
+        match (status, self.case.limits.termsig) {
+            (ExitStatus::Code(code), _) => Exit::Code(code),
+            (ExitStatus::Signal(number), TermSig::Number) => Exit::Signal(Signal::Number(number)),
+            (ExitStatus::Signal(number), TermSig::Name) => Exit::Signal(match name_of(number) {
+                Some(name) => Signal::Name(name.into()),
+                None => Signal::Number(number),
+            }),
+        }
+    }
+
+    fn may_close(&self) -> bool {
+        let record = &self.record;
+        let cut = record.cut_at.is_some_and(|cut| cut <= self.now);
+        let nothing_asked = record.timed_out && !record.spawned && !record.told;
+        let done = self.last_moment().is_some_and(|last| self.request_ended() || last <= self.now);
+        record.gone || cut || nothing_asked || done
+    }
+
+    /// The client has said that it will send no more, and the daemon has read that.
+    fn request_ended(&self) -> bool {
+        let used = self.case.request.get(..self.client.used).unwrap_or_default();
+        self.record.end_of_file || Understood::of(used, false).end.is_some()
+    }
+
+    // What must have been asked for.
+
+    /// At the end of a turn.
+    pub(super) fn check_turn(&mut self) -> Result<(), Violation> {
+        let now = self.now;
+        if self.record.kill_seen_at.is_none() && self.kill_at().is_some_and(|at| at <= now) {
+            self.record.kill_seen_at = Some(now);
+        }
+        let record = &self.record;
+        let is_due = |time: Option<Time>| time.is_some_and(|time| time <= now);
+        ensure!(!record.reason || record.terminated_at.is_some(), "a reason to end the group, and no TERM");
+        ensure!(record.reaped || record.killed || !is_due(self.kill_at()), "KILL is due, and not sent");
+        let streams_ended = !self.program.stdout.ours && !self.program.stderr.ours;
+        ensure!(
+            record.drained || streams_ended || !is_due(record.kill_seen_at.map(|at| at + DRAIN)),
+            "whoever still holds the output is waited for"
+        );
+        let waiting = matches!(self.program.leader, Leader::Starting | Leader::Answered);
+        let timed_out = is_due(self.case.limits.timeout);
+        ensure!(record.closed || waiting || !timed_out || record.timed_out, "the deadline went unnoticed");
+        if !record.closed {
+            ensure!(!record.gone, "the client is gone, and its socket is open");
+            ensure!(!is_due(record.cut_at), "the client's time is up, and its socket is open");
+            ensure!(
+                !record.timed_out || record.spawned || record.told,
+                "time is up for a client that has asked for nothing, and its socket is open"
+            );
+            ensure!(
+                self.last_moment().is_none_or(|last| !self.request_ended() && now < last),
+                "the reply is complete, and the client's socket is open"
+            );
+        }
+        if self.program.stdin.ours {
+            ensure!(!self.request_ended(), "standard input is at its end, and open");
+        }
+        let held = self.client.read - self.client.used;
+        ensure!(held <= self.case.chunk, "{held} bytes of the request are kept");
+        ensure!(
+            record.over || record.closed || self.session.holds_slot(),
+            "a slot given away while its client is there"
+        );
+        Ok(())
+    }
+
+    /// When the connection is forgotten. Standard input may be open still: it is closed with the connection.
+    pub(super) fn check_over(&self) -> Result<(), Violation> {
+        let record = &self.record;
+        ensure!(record.closed, "over, and the client's socket is open");
+        ensure!(record.reaped || !record.started, "over, and the leader is not reaped");
+        ensure!(!self.program.stdout.ours && !self.program.stderr.ours, "over, and an output is open");
+        ensure!(!self.session.holds_slot(), "over, and its slot is taken");
+        let reasons = record.gone || record.cut_at.is_some();
+        ensure!(
+            reasons || record.sent_at.is_some(),
+            "over, and the client, which had all the time it wanted, has no complete reply"
+        );
+        let ran = self.case.start != Start::FailsLate;
+        ensure!(!ran || !record.started || record.status.is_some(), "over, and nobody has seen the leader exit");
+        Ok(())
+    }
+}
+
+fn failure(text: &str, code: u8) -> (Vec<(Stream, Vec<u8>)>, Exit) {
+    (vec![(Stream::Stderr, format!("sockexec: {text}\n").into_bytes())], Exit::Code(code))
+}
+
+/// As 3.1.1 tells it: without `SIG`. None: a signal without a name, such as the real-time ones.
+fn name_of(number: i32) -> Option<&'static str> {
+    signal_hook::low_level::signal_name(number).map(|name| name.trim_start_matches("SIG"))
+}
+
+/// The pairs of output in `bytes`, and the exit pair behind them; an error if there is anything else.
+#[expect(clippy::type_complexity, reason = "a type for this one place would say less")]
+fn read_reply(bytes: &[u8]) -> Result<(Vec<(Stream, Vec<u8>)>, Option<Exit>), Violation> {
+    let mut decoder = ReplyDecoder::new();
+    let mut output: Vec<(Stream, Vec<u8>)> = Vec::new();
+    let mut exit = None;
+    let mut at = 0;
+    loop {
+        let rest = bytes.get(at..).unwrap_or_default();
+        let (used, event) = decoder.next(rest).map_err(|error| Violation(error.to_string()))?;
+        at += used;
+        match event {
+            Event::Output(stream, len) => {
+                ensure!(exit.is_none(), "output after the exit pair");
+                let payload = usize::try_from(len).ok().and_then(|len| bytes.get(at..at.checked_add(len)?));
+                let Some(payload) = payload else { return Err(Violation("a pair that is not whole".into())) };
+                output.push((stream, payload.to_vec()));
+                decoder.advance(len);
+                at += payload.len();
+            }
+            Event::Exit(one) => {
+                ensure!(exit.is_none(), "two exit pairs");
+                exit = Some(one);
+            }
+            Event::Unknown(_) => return Err(Violation("a tag that no client knows".into())),
+            Event::NeedMore => {
+                ensure!(at == bytes.len() && decoder.at_boundary(), "a pair that is not whole");
+                return Ok((output, exit));
+            }
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! Every state of a session that can be reached with a small alphabet of moves.
+
+use std::collections::hash_map::DefaultHasher;
+use std::collections::{HashSet, VecDeque};
+use std::hash::{Hash, Hasher};
+
+use super::world::Output;
+use super::*;
+
+/// How many moves the daemon may miss before its turn: two events in one batch of the poll.
+const MISSED: u8 = 2;
+
+/// What was found.
+#[derive(Debug, Default)]
+struct Found {
+    states: usize,
+    transitions: usize,
+    over: usize,
+    deepest: usize,
+}
+
+/// A state, and how it was reached.
+struct Node<'c> {
+    world: World<'c>,
+    missed: u8,
+    depth: usize,
+    /// The place in the list of steps of the one that led here.
+    step: Option<usize>,
+}
+
+/// A move, whether the daemon had its turn after it, and the step before it.
+type Step = (Move, bool, Option<usize>);
+
+/// Goes through all states, the nearest first, so that a violation comes with the shortest way to it.
+///
+/// States are told apart by 64 bits of hash: among a million, two that are taken for one are to be expected in one
+/// search of 37 million.
+fn search(case: &Case, alphabet: &[Move]) -> Found {
+    let mut found = Found::default();
+    let mut seen = HashSet::new();
+    let mut steps: Vec<Step> = Vec::new();
+    let mut queue = VecDeque::new();
+    let mut first = World::new(case);
+    first.turn().unwrap();
+    queue.push_back(Node { world: first, missed: 0, depth: 0, step: None });
+    while let Some(node) = queue.pop_front() {
+        found.states += 1;
+        found.deepest = found.deepest.max(node.depth);
+        if node.world.is_over() {
+            found.over += 1;
+            continue;
+        }
+        if let Err(violation) = node.world.check_ends() {
+            panic!("{violation}, after {:?}", way(&steps, node.step));
+        }
+        for &what in alphabet {
+            let mut missed = node.world.clone();
+            if !missed.apply(what) || !is_small(&missed) {
+                continue;
+            }
+            for turn in [true, false] {
+                if !turn && node.missed + 1 >= MISSED {
+                    continue;
+                }
+                found.transitions += 1;
+                steps.push((what, turn, node.step));
+                let mut world = missed.clone();
+                if turn && let Err(violation) = world.turn() {
+                    panic!("{violation}, after {:?}", way(&steps, Some(steps.len() - 1)));
+                }
+                let missed = if turn { 0 } else { node.missed + 1 };
+                let mut hasher = DefaultHasher::new();
+                (&world, missed).hash(&mut hasher);
+                if seen.insert(hasher.finish()) {
+                    queue.push_back(Node { world, missed, depth: node.depth + 1, step: Some(steps.len() - 1) });
+                }
+            }
+        }
+    }
+    found
+}
+
+fn way(steps: &[Step], mut at: Option<usize>) -> Vec<(Move, bool)> {
+    let mut way = Vec::new();
+    while let Some((what, turn, before)) = at.map(|at| steps[at]) {
+        way.push((what, turn));
+        at = before;
+    }
+    way.reverse();
+    way
+}
+
+/// Every byte more makes as many more states: two of each stream of output can change places or get lost, and two
+/// frames can wait for a client.
+fn is_small(world: &World<'_>) -> bool {
+    let written = |output: &Output| output.read + output.held as u64;
+    let outputs = [&world.program.stdout, &world.program.stderr];
+    let room = world.client.room;
+    outputs.into_iter().all(|output| written(output) <= 2) && (room <= 2 * FRAME || room == u64::MAX)
+}
+
+/// The length of a frame with one byte of output: `6:stdout,1:x,`.
+const FRAME: u64 = 13;
+
+fn setup() -> Setup {
+    Setup {
+        timeout: Some(20),
+        kill_timeout: 5,
+        linger: None,
+        names: false,
+        request: vec![Piece::Exec(vec![b"a".into()]), Piece::Chunk(2), Piece::Chunk(0)],
+        start: Start::AtOnce,
+        job: false,
+        outsider: false,
+        unknowable: false,
+        sizes: Sizes { pipe: 1, chunk: 32, strict: 1, spool: 14 },
+    }
+}
+
+fn explore(name: &str, setup: &Setup, alphabet: &[Move]) {
+    let found = search(&Case::new(setup), alphabet);
+    println!(
+        "{name}: {} states, {} of them over, {} transitions, at most {} moves deep",
+        found.states, found.over, found.transitions, found.deepest
+    );
+    assert!(found.over > 1 && found.states > 100, "{found:?}");
+}
+
+/// How a program ends, and whoever may outlive it: in its group, outside of it, both.
+#[test]
+fn all_endings() {
+    let alphabet = [
+        Move::Send(8),
+        Move::HalfClose,
+        Move::Leave,
+        Move::TakeAll,
+        Move::CloseOutput(To::Stdout),
+        Move::Exit(Ended::Code(3)),
+        Move::EmptyGroup,
+        Move::WaitForTimer,
+        Move::ShutDown,
+    ];
+    for (job, outsider, unknowable) in
+        [(false, false, false), (true, false, false), (true, false, true), (false, true, false), (true, true, true)]
+    {
+        for linger in [None, Some(3)] {
+            let setup = Setup { linger, job, outsider, unknowable, ..setup() };
+            let name = format!("job {job}, outsider {outsider}, unknowable {unknowable}, linger {linger:?}");
+            explore(&name, &setup, &alphabet);
+        }
+    }
+}
+
+/// How a program starts or does not, and what is wrong with a request, before and after its start.
+#[test]
+fn all_beginnings() {
+    let alphabet = [
+        Move::Send(8),
+        Move::Send(3),
+        Move::HalfClose,
+        Move::Leave,
+        Move::TakeAll,
+        Move::Answer,
+        Move::Exit(Ended::Signal(9)),
+        Move::WaitForTimer,
+        Move::ShutDown,
+    ];
+    let exec = || Piece::Exec(vec![b"a".into()]);
+    for start in [Start::AtOnce, Start::Fails, Start::FailsLate] {
+        for (what, request) in [
+            ("whole", vec![exec(), Piece::Chunk(0)]),
+            ("bad at once", vec![Piece::Raw(b"x".into())]),
+            ("bad later", vec![exec(), Piece::Raw(b"1:x;".into())]),
+            ("too long", vec![exec(), Piece::Chunk(0), Piece::Raw(b"more".into())]),
+        ] {
+            for timeout in [Some(20), None] {
+                let setup = Setup { timeout, request: request.clone(), start, ..setup() };
+                explore(&format!("start {start:?}, request {what}, timeout {timeout:?}"), &setup, &alphabet);
+            }
+        }
+    }
+}
+
+/// How bytes flow: a client that reads a frame at a time, pipes that hold a byte.
+#[test]
+fn all_flows() {
+    let alphabet = [
+        Move::Send(8),
+        Move::Send(1),
+        Move::HalfClose,
+        Move::Take(13),
+        Move::Write(To::Stdout, 1),
+        Move::Write(To::Stderr, 1),
+        Move::CloseOutput(To::Stdout),
+        Move::Read(1),
+        Move::CloseInput,
+        Move::Exit(Ended::Code(0)),
+    ];
+    let setup = Setup { timeout: None, ..setup() };
+    explore("flows", &setup, &alphabet);
+}
