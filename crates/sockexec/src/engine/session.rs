@@ -109,6 +109,8 @@ pub(crate) struct Session {
     linger_at: Option<Time>,
     cut_at: Option<Time>,
     shutting_down: bool,
+    /// The daemon is to end at once: TERM is followed by KILL without waiting.
+    at_once: bool,
     /// The platform cannot tell when the group is empty: the slot is free once the leader is dead.
     unknowable: bool,
     actions: VecDeque<Action>,
@@ -134,6 +136,7 @@ impl Session {
             linger_at: None,
             cut_at: None,
             shutting_down: false,
+            at_once: false,
             unknowable: false,
             actions: VecDeque::new(),
         }
@@ -440,6 +443,7 @@ impl Session {
 
     /// The daemon is to end at once: KILL without waiting.
     pub(crate) fn shut_down_now(&mut self, now: Time) {
+        self.at_once = true;
         self.shut_down(now);
         match self.ending {
             Ending::Terminated { .. } => self.kill(now),
@@ -495,7 +499,8 @@ impl Session {
         if self.ending != Ending::Not {
             return;
         }
-        let kill_at = now.saturating_add(self.limits.kill_timeout);
+        // At once: also for a program of which it was not known yet whether it starts.
+        let kill_at = if self.at_once { now } else { now.saturating_add(self.limits.kill_timeout) };
         self.ending = Ending::Terminated { kill_at, probe_at, probe_after: FIRST_PROBE };
         self.actions.push_back(Action::Terminate);
     }

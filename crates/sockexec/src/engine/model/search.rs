@@ -166,7 +166,7 @@ fn all_beginnings() {
         Move::ShutDown,
     ];
     let exec = || Piece::Exec(vec![b"a".into()]);
-    for start in [Start::AtOnce, Start::Fails, Start::FailsLate] {
+    for start in [Start::AtOnce, Start::Later, Start::Fails, Start::FailsLate] {
         for (what, request) in [
             ("whole", vec![exec(), Piece::Chunk(0)]),
             ("bad at once", vec![Piece::Raw(b"x".into())]),
