@@ -1,4 +1,7 @@
-//! Sessions at random.
+//! Sessions at random, and those that the fuzzer keeps.
+
+use std::fs;
+use std::path::Path;
 
 use arbitrary::{Arbitrary as _, Unstructured};
 use proptest::prelude::*;
@@ -11,6 +14,19 @@ fn live(bytes: &[u8]) -> Result<(), String> {
     let plan = Plan::arbitrary_take_rest(Unstructured::new(bytes)).map_err(|error| error.to_string())?;
     let case = Case::new(&plan.setup);
     World::new(&case).live(&plan).map_err(|violation| format!("{violation}: {plan:?}"))
+}
+
+/// What the fuzzer has found to be different from everything before it.
+#[test]
+fn corpus() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus/session");
+    let mut sessions = 0;
+    for entry in fs::read_dir(&directory).unwrap() {
+        let path = entry.unwrap().path();
+        live(&fs::read(&path).unwrap()).unwrap_or_else(|violation| panic!("{}: {violation}", path.display()));
+        sessions += 1;
+    }
+    assert!(sessions > 10, "only {sessions} sessions in {}", directory.display());
 }
 
 /// The same cases in every run, unless `PROPTEST_RNG_SEED` asks for others.
