@@ -24,8 +24,9 @@ impl World<'_> {
         }
         self.tell()?;
         for _ in 0..16 {
+            // Whether or not the session has asked to be told.
+            self.look_at_the_clock();
             if self.session.next_timer().is_some_and(|timer| timer <= self.now) {
-                self.before_tick();
                 self.session.tick(self.now);
             }
             self.serve()?;
@@ -291,6 +292,7 @@ impl World<'_> {
                 self.session.start_failed(&start_error());
             } else {
                 self.record.status = Some(status);
+                self.record.exited_at = Some(self.now);
                 self.session.exited(self.now, status);
             }
         }

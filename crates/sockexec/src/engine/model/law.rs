@@ -19,6 +19,10 @@ const CUT: Duration = Duration::from_secs(2);
 const LAST: Duration = Duration::from_secs(5);
 const LAST_AT_SHUTDOWN: Duration = Duration::from_millis(250);
 
+/// `docs/gotchas.md`: "at doubling intervals up to a quarter of a second".
+const FIRST_PROBE: Duration = Duration::from_millis(2);
+const MAX_PROBE: Duration = Duration::from_millis(256);
+
 /// What the session was told, and what it has asked for.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
@@ -33,6 +37,7 @@ pub(super) struct Record {
     pub(super) start_failed: bool,
     pub(super) input_refused: bool,
     pub(super) status: Option<ExitStatus>,
+    pub(super) exited_at: Option<Time>,
     /// Nobody is left in the group.
     pub(super) empty: bool,
     pub(super) sent_at: Option<Time>,
@@ -83,7 +88,7 @@ impl World<'_> {
         self.cut_by(self.now + self.case.limits.kill_timeout + CUT);
     }
 
-    pub(super) fn before_tick(&mut self) {
+    pub(super) fn look_at_the_clock(&mut self) {
         let now = self.now;
         let limits = self.case.limits;
         if limits.timeout.is_some_and(|timeout| timeout <= now) && !self.record.timed_out {
@@ -130,6 +135,30 @@ impl World<'_> {
         let sent_at = self.record.sent_at?;
         let at_shutdown = self.record.ordered_at.map(|at| at.max(sent_at) + LAST_AT_SHUTDOWN);
         Some(at_shutdown.map_or(sent_at + LAST, |at| at.min(sent_at + LAST)))
+    }
+
+    /// By when it is known that the group, which is empty now, is empty: whether it is, is asked at doubling intervals
+    /// of up to a quarter of a second.
+    pub(super) fn emptiness_noticed_by(&self) -> Option<Time> {
+        let asked_first = self.record.terminated_at?.max(self.record.exited_at?);
+        let interval = (self.now.saturating_sub(asked_first) + FIRST_PROBE).min(MAX_PROBE);
+        Some(self.now + interval).filter(|_| !self.case.unknowable)
+    }
+
+    /// When the session has to do something at the latest, if nothing happens.
+    fn next_moment(&self) -> Option<Time> {
+        let record = &self.record;
+        let limits = self.case.limits;
+        let mut moments = Vec::new();
+        if !record.closed {
+            moments.extend([limits.timeout.filter(|_| !record.timed_out), record.cut_at, self.last_moment()]);
+        }
+        if record.started && !record.reaped {
+            moments.push(self.kill_at().filter(|_| !record.killed));
+            let lingers_from = record.lingers_from.filter(|_| record.terminated_at.is_none());
+            moments.push(lingers_from.and_then(|from| Some(from + limits.linger?)));
+        }
+        moments.into_iter().flatten().min()
     }
 
     /// When the session is over at the latest, if no more than time passes.
@@ -374,9 +403,11 @@ impl World<'_> {
             record.drained || streams_ended || !is_due(record.kill_seen_at.map(|at| at + DRAIN)),
             "whoever still holds the output is waited for"
         );
-        let waiting = matches!(self.program.leader, Leader::Starting | Leader::Answered);
-        let timed_out = is_due(self.case.limits.timeout);
-        ensure!(record.closed || waiting || !timed_out || record.timed_out, "the deadline went unnoticed");
+        let next = self.next_moment();
+        ensure!(
+            next.is_none_or(|next| self.session.next_timer().is_some_and(|timer| timer <= next)),
+            "no timer is set for what is due at {next:?}"
+        );
         if !record.closed {
             ensure!(!record.gone, "the client is gone, and its socket is open");
             ensure!(!is_due(record.cut_at), "the client's time is up, and its socket is open");

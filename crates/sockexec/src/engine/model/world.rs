@@ -304,11 +304,13 @@ impl<'c> World<'c> {
             "everything has happened, and the session is not over: {}",
             self.session.waits_for()
         );
+        let noticed_by = self.emptiness_noticed_by();
         for _ in 0..32 {
             if self.is_over() {
                 return Ok(());
             }
             ensure!(self.apply(Move::WaitForTimer), "waits for ever: {}", self.session.waits_for());
+            ensure!(noticed_by.is_none_or(|by| self.now <= by), "the group is empty, and nobody has noticed in time");
             self.turn()?;
         }
         Err(Violation("everything has happened, and many timers, and the session is not over".into()))
