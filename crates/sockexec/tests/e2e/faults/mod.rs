@@ -62,6 +62,7 @@ const ERRORS: &[(&str, &[&str])] = &[
     ("pidfd_send_signal", &["EPERM", "ESRCH", "EINVAL", "ENOSYS"]),
     ("pipe2", &["EMFILE", "ENFILE"]),
     ("poll", &["EINTR", "ENOMEM"]),
+    ("ppoll", &["EINTR", "ENOMEM"]),
     ("prlimit64", &[]),
     ("prctl", &["EPERM", "ENOSYS"]),
     ("pread64", &["EIO", "EINTR"]),
