@@ -64,8 +64,13 @@ impl Decoder for RequestDecoder {
         let next = match event {
             request::Event::Stdin(len) => Next::Payload((), len),
             request::Event::NeedMore => Next::NeedMore,
-            request::Event::EndOfStdin => Next::Over,
-            request::Event::Exec(_) => Next::Other(event),
+            request::Event::EndOfStdin if self.ended() => Next::Over,
+            request::Event::Exec(_)
+            | request::Event::Start(_)
+            | request::Event::Status
+            | request::Event::EndOfStdin
+            | request::Event::Signal(_)
+            | request::Event::WindowSize(_) => Next::Other(event),
         };
         Ok((used, next))
     }
@@ -102,7 +107,12 @@ impl Decoder for ReplyDecoder {
             reply::Event::Output(stream, len) => Next::Payload(Some(stream), len),
             reply::Event::Unknown(len) => Next::Payload(None, len),
             reply::Event::NeedMore => Next::NeedMore,
-            reply::Event::Exit(_) => Next::Other(event),
+            reply::Event::Exit(_)
+            | reply::Event::Started(_)
+            | reply::Event::EndOfOutput(_)
+            | reply::Event::Failure(_)
+            | reply::Event::Usage(_)
+            | reply::Event::Status(_) => Next::Other(event),
         };
         Ok((used, next))
     }

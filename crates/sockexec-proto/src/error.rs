@@ -35,6 +35,45 @@ pub enum BadRequestKind {
     /// The client's end of file came in the middle of the request, not at the end of a chunk of
     /// standard input.
     UnexpectedEnd,
+    /// Version 2: the options are more than [`request::MAX_OPTIONS`].
+    TooManyOptions,
+    /// Version 2: the options and the arguments, with their framing, come to more than
+    /// [`request::MAX_HEADER_BYTES`].
+    OptionsTooLong,
+    /// Version 2: there is no option of this name; its first 64 bytes.
+    UnknownOption(Vec<u8>),
+    /// Version 2: the option of this name stands without a value.
+    OptionNeedsValue(&'static str),
+    /// Version 2: the option of this name stands with a value.
+    OptionTakesNoValue(&'static str),
+    /// Version 2: the value of this option is none that it can have; its first 64 bytes.
+    OptionValue(&'static str, Vec<u8>),
+    /// Version 2: an option that can be given once is given again.
+    OptionTwice(&'static str),
+    /// Version 2: these two options contradict each other.
+    OptionsExclude(&'static str, &'static str),
+    /// Version 2: the option of this name holds a NUL byte.
+    NulByteInOption(&'static str),
+    /// Version 2: a tag is longer than any that exists.
+    TagTooLong,
+    /// Version 2: there is no such tag.
+    UnknownTag(Vec<u8>),
+    /// Version 2: the payload under this tag is longer than any that it can have.
+    PayloadTooLong(&'static str),
+    /// Version 2: there is no such signal; what stands there.
+    UnknownSignal(Vec<u8>),
+    /// Version 2: the payload of `winsize` is no `COLSxROWS`; what stands there.
+    WindowSize(Vec<u8>),
+    /// Version 2: `winsize` for a program without a terminal.
+    WindowSizeWithoutPty,
+    /// Version 2: `stdin` after its empty payload.
+    StdinAfterEnd,
+    /// Version 2: `stdin` for a program that reads a descriptor of the client's.
+    StdinBesideDescriptors,
+    /// Version 2: so many descriptors came with a request that has the option `fds`; it takes three, with its first bytes.
+    Descriptors(usize),
+    /// So many descriptors came with a request, or later, that does not ask for any.
+    StrayDescriptors(usize),
 }
 
 impl fmt::Display for BadRequest {
@@ -52,6 +91,29 @@ impl fmt::Display for BadRequest {
             }
             BadRequestKind::NulByte(argument) => write!(f, "argument {argument} holds a NUL byte")?,
             BadRequestKind::UnexpectedEnd => f.write_str("request ends early")?,
+            BadRequestKind::TooManyOptions => write!(f, "more than {} options", request::MAX_OPTIONS)?,
+            BadRequestKind::OptionsTooLong => {
+                write!(f, "options and arguments of more than {} bytes in all", request::MAX_HEADER_BYTES)?;
+            }
+            BadRequestKind::UnknownOption(name) => write!(f, "unknown option \"{}\"", name.escape_ascii())?,
+            BadRequestKind::OptionNeedsValue(name) => write!(f, "option {name} without a value")?,
+            BadRequestKind::OptionTakesNoValue(name) => write!(f, "option {name} with a value")?,
+            BadRequestKind::OptionValue(name, value) => {
+                write!(f, "option {name} with the value \"{}\"", value.escape_ascii())?;
+            }
+            BadRequestKind::OptionTwice(name) => write!(f, "option {name} given twice")?,
+            BadRequestKind::OptionsExclude(one, other) => write!(f, "option {one} beside option {other}")?,
+            BadRequestKind::NulByteInOption(name) => write!(f, "option {name} holds a NUL byte")?,
+            BadRequestKind::TagTooLong => f.write_str("overlong tag")?,
+            BadRequestKind::UnknownTag(tag) => write!(f, "unknown tag \"{}\"", tag.escape_ascii())?,
+            BadRequestKind::PayloadTooLong(tag) => write!(f, "overlong payload of {tag}")?,
+            BadRequestKind::UnknownSignal(signal) => write!(f, "unknown signal \"{}\"", signal.escape_ascii())?,
+            BadRequestKind::WindowSize(size) => write!(f, "bad winsize \"{}\"", size.escape_ascii())?,
+            BadRequestKind::WindowSizeWithoutPty => f.write_str("winsize without option pty")?,
+            BadRequestKind::StdinAfterEnd => f.write_str("stdin after its end")?,
+            BadRequestKind::StdinBesideDescriptors => f.write_str("stdin beside option fds")?,
+            BadRequestKind::Descriptors(count) => write!(f, "{count} descriptors where option fds takes 3")?,
+            BadRequestKind::StrayDescriptors(count) => write!(f, "{count} descriptors without option fds")?,
         }
         write!(f, " at byte {}", self.offset)
     }
@@ -80,12 +142,18 @@ pub struct BadReply {
 pub enum BadReplyKind {
     /// The framing is broken.
     Netstring(netstring::ErrorKind),
-    /// A tag or an exit status is longer than any that exists.
+    /// A tag, or a payload that is collected, is longer than any that exists.
     TooLong,
     /// The payload of `exitcode` is no number from 0 to 255; the bytes that stand there.
     ExitCode(Vec<u8>),
     /// The payload of `termsig` is neither a number nor the name of a signal; the bytes that stand there.
     TermSig(Vec<u8>),
+    /// Version 2: the payload of `started` is no process number; the bytes that stand there.
+    Started(Vec<u8>),
+    /// Version 2: the payload of `usage` is no usage; the bytes that stand there.
+    Usage(Vec<u8>),
+    /// Version 2: the payload of `error` does not begin with a code; its first 64 bytes.
+    ErrorCode(Vec<u8>),
 }
 
 impl fmt::Display for BadReply {
@@ -95,6 +163,9 @@ impl fmt::Display for BadReply {
             BadReplyKind::TooLong => f.write_str("overlong tag or status")?,
             BadReplyKind::ExitCode(bytes) => write!(f, "bad exitcode \"{}\"", bytes.escape_ascii())?,
             BadReplyKind::TermSig(bytes) => write!(f, "bad termsig \"{}\"", bytes.escape_ascii())?,
+            BadReplyKind::Started(bytes) => write!(f, "bad started \"{}\"", bytes.escape_ascii())?,
+            BadReplyKind::Usage(bytes) => write!(f, "bad usage \"{}\"", bytes.escape_ascii())?,
+            BadReplyKind::ErrorCode(bytes) => write!(f, "bad error \"{}\"", bytes.escape_ascii())?,
         }
         write!(f, " at byte {}", self.offset)
     }

@@ -3,12 +3,15 @@
 //! Everything on the wire is a [netstring]. A client sends a request (the number of arguments, the
 //! arguments, then the program's standard input in chunks, ended by the empty netstring); the
 //! daemon answers with pairs of a tag and a payload, the last of which tells how the program
-//! ended. `docs/protocol.md` is the contract.
+//! ended. A request of version 2 has options before the arguments and tagged input after them. `docs/protocol.md` is the
+//! contract.
 //!
 //! | side | reads with | writes with |
 //! | --- | --- | --- |
-//! | daemon | [`RequestDecoder`] | [`reply::Header`], [`reply::encode_pair`] |
+//! | daemon | [`RequestDecoder`] | [`reply::Header`], [`reply::encode_pair`], [`reply::encode_exit`] |
 //! | client | [`ReplyDecoder`] | [`request::encode_exec`], [`request::chunk_header`], [`request::END_OF_STDIN`] |
+//! | daemon, version 2 | [`RequestDecoder`] | [`reply::Header`] and the other functions of [`reply`] |
+//! | client, version 2 | [`ReplyDecoder::of`] | [`request::encode_request`], [`request::stdin_header`], [`request::END_OF_TAGGED_STDIN`], [`request::encode_signal`], [`request::encode_window_size`], [`request::encode_status`] |
 //!
 //! Decoders are fed whatever has arrived, cut anywhere. They say how many bytes they took and what
 //! was found, and hold no payload that is to be streamed: for standard input and for output the
@@ -23,9 +26,12 @@ extern crate alloc;
 
 pub mod error;
 pub mod netstring;
+mod number;
+mod pair;
 pub mod reply;
 pub mod request;
+mod signal;
 
 pub use error::{BadReply, BadRequest};
-pub use reply::{Exit, ReplyDecoder, Signal, Stream};
-pub use request::RequestDecoder;
+pub use reply::{ErrorCode, Exit, Failure, ReplyDecoder, Signal, Stream, Usage};
+pub use request::{Options, RequestDecoder, Version, WindowSize};

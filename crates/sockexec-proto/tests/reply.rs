@@ -80,6 +80,11 @@ impl Reading {
                     continue;
                 }
                 Event::Output(stream, next) => (Some(stream), next),
+                event @ (Event::Started(_)
+                | Event::EndOfOutput(_)
+                | Event::Failure(_)
+                | Event::Usage(_)
+                | Event::Status(_)) => unreachable!("version 2: {event:?}"),
                 Event::Unknown(next) => (None, next),
             };
             let here = naive_payload(input, 0, next);

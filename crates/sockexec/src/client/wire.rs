@@ -135,7 +135,9 @@ impl Incoming {
                     let piece = self.start..self.start + netstring::at_most(arrived, len);
                     return Ok(self.buffer.get(piece).map(|bytes| (stream, bytes)));
                 }
-                Event::Unknown(len) => self.consume(netstring::at_most(arrived, len)),
+                Event::Unknown(len) | Event::Status(len) => self.consume(netstring::at_most(arrived, len)),
+                // Only a decoder of version 2 tells of these.
+                Event::Started(_) | Event::EndOfOutput(_) | Event::Failure(_) | Event::Usage(_) => {}
             }
         }
     }

@@ -4,7 +4,8 @@ use std::collections::VecDeque;
 use std::ffi::CString;
 use std::time::Duration;
 
-use sockexec_proto::request::Event;
+use sockexec_proto::error::BadRequestKind;
+use sockexec_proto::request::{Event, PROTOCOL};
 use sockexec_proto::{BadRequest, RequestDecoder, Stream, reply};
 
 use super::TermSig;
@@ -237,6 +238,12 @@ impl Session {
                 (used, everything(input.get(used..).unwrap_or_default()))
             }
             Ok((used, Event::NeedMore)) => (used, Step::NeedMore),
+            // Version 2 is not spoken yet: what a decoder of version 1 alone says of its first netstring.
+            Ok((_, Event::Start(_) | Event::Status | Event::Signal(_) | Event::WindowSize(_))) => {
+                let kind = BadRequestKind::CountNotANumber(PROTOCOL.to_vec());
+                self.refuse(now, &BadRequest { kind, offset: 3 });
+                (0, everything(input))
+            }
             Err(error) => {
                 self.refuse(now, &error);
                 (0, everything(input))
@@ -594,7 +601,8 @@ impl Session {
             }
         }
         if let Reply::Sent { .. } = self.reply
-            && (self.request.ended() || self.client == Client::HalfClosed)
+            // After a bad request nobody knows where it ends.
+            && (self.request.ended() && !self.refused || self.client == Client::HalfClosed)
         {
             self.close_client();
         }

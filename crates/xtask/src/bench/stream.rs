@@ -190,7 +190,14 @@ impl Reply {
                 Event::Output(Stream::Stderr, _) => {
                     return Err(format!("on its standard error: {}", input.escape_ascii()).into());
                 }
-                Event::Unknown(_) => return Err(format!("an unknown tag before byte {}", self.decoder.offset()).into()),
+                Event::Unknown(_)
+                | Event::Started(_)
+                | Event::EndOfOutput(_)
+                | Event::Failure(_)
+                | Event::Usage(_)
+                | Event::Status(_) => {
+                    return Err(format!("an unknown tag before byte {}", self.decoder.offset()).into());
+                }
             }
         }
     }

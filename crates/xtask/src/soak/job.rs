@@ -294,7 +294,12 @@ impl Client {
                         input = rest;
                     }
                     Event::Exit(found) => exit = Some(found),
-                    Event::Unknown(_) => return Err("an unknown tag".into()),
+                    Event::Unknown(_)
+                    | Event::Started(_)
+                    | Event::EndOfOutput(_)
+                    | Event::Failure(_)
+                    | Event::Usage(_)
+                    | Event::Status(_) => return Err("an unknown tag".into()),
                     Event::NeedMore => {}
                 }
             }

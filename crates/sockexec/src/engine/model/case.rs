@@ -5,6 +5,7 @@ use std::hash::{Hash, Hasher};
 use std::time::Duration;
 
 use arbitrary::Arbitrary;
+use sockexec_proto::error::BadRequestKind;
 use sockexec_proto::request::{self, Event};
 use sockexec_proto::{BadRequest, RequestDecoder, Stream, netstring};
 
@@ -241,6 +242,12 @@ impl Understood {
                             return understood;
                         }
                         Event::NeedMore | Event::Stdin(_) => break,
+                        // Version 2 is not spoken yet.
+                        Event::Start(_) | Event::Status | Event::Signal(_) | Event::WindowSize(_) => {
+                            let kind = BadRequestKind::CountNotANumber(request::PROTOCOL.to_vec());
+                            understood.error = Some(BadRequest { kind, offset: 3 });
+                            return understood;
+                        }
                     }
                 }
                 Err(error) => {

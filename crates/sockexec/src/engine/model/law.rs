@@ -483,7 +483,12 @@ fn read_reply(bytes: &[u8]) -> Result<(Vec<(Stream, Vec<u8>)>, Option<Exit>), Vi
                 ensure!(exit.is_none(), "two exit pairs");
                 exit = Some(one);
             }
-            Event::Unknown(_) => return Err(Violation("a tag that no client knows".into())),
+            Event::Unknown(_)
+            | Event::Started(_)
+            | Event::EndOfOutput(_)
+            | Event::Failure(_)
+            | Event::Usage(_)
+            | Event::Status(_) => return Err(Violation("a tag that no client knows".into())),
             Event::NeedMore => {
                 ensure!(at == bytes.len() && decoder.at_boundary(), "a pair that is not whole");
                 return Ok((output, exit));

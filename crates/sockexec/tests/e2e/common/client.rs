@@ -223,7 +223,12 @@ impl Client {
                         input = &input[take..];
                     }
                     Event::Exit(found) => exit = Some(found),
-                    Event::Unknown(_) => panic!("an unknown tag"),
+                    Event::Unknown(_)
+                    | Event::Started(_)
+                    | Event::EndOfOutput(_)
+                    | Event::Failure(_)
+                    | Event::Usage(_)
+                    | Event::Status(_) => panic!("an unknown tag"),
                     Event::NeedMore => {}
                 }
             }

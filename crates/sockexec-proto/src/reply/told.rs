@@ -1,0 +1,183 @@
+//! What a version 2 daemon tells beside the program's output: the start, why there is no exit status, what it cost.
+
+use alloc::format;
+use alloc::vec::Vec;
+use core::fmt;
+use core::time::Duration;
+
+use super::{EXITCODE, Exit, Stream, TERMSIG};
+use crate::number;
+use crate::pair::encode_pair;
+use crate::signal::Signal;
+
+/// The tag of the process number of a program that was executed.
+pub const STARTED: &str = "started";
+
+/// The tag of a reason why there is no exit status, or why the program was cut.
+pub const ERROR: &str = "error";
+
+/// The tag of what the program cost.
+pub const USAGE: &str = "usage";
+
+/// The tag of the answer to [`status`](crate::request::STATUS): JSON.
+pub const STATUS: &str = "status";
+
+/// The longest payload of [`ERROR`] that is collected, in bytes (64 KiB); longer ones are a fault.
+pub const MAX_ERROR: usize = 64 << 10;
+
+/// Why there is no exit status, or why the program was cut: the part that programs read.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum ErrorCode {
+    /// The program, or the directory it was to run in, is not there.
+    NotFound,
+    /// The program is there and cannot be executed.
+    NotExecutable,
+    /// The daemon could not start the program: no process, memory, descriptor or terminal to be had.
+    SpawnFailed,
+    /// The request is none.
+    BadRequest,
+    /// It is not permitted.
+    Denied,
+    /// The deadline has come.
+    Timeout,
+    /// The daemon is about to end.
+    Shutdown,
+    /// A fault of the daemon's own.
+    Internal,
+    /// One that this version does not know: what stands there.
+    Other(Vec<u8>),
+}
+
+impl ErrorCode {
+    const KNOWN: [Self; 8] = [
+        Self::NotFound,
+        Self::NotExecutable,
+        Self::SpawnFailed,
+        Self::BadRequest,
+        Self::Denied,
+        Self::Timeout,
+        Self::Shutdown,
+        Self::Internal,
+    ];
+
+    /// As it stands on the wire.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        match self {
+            Self::NotFound => b"not-found",
+            Self::NotExecutable => b"not-executable",
+            Self::SpawnFailed => b"spawn-failed",
+            Self::BadRequest => b"bad-request",
+            Self::Denied => b"denied",
+            Self::Timeout => b"timeout",
+            Self::Shutdown => b"shutdown",
+            Self::Internal => b"internal",
+            Self::Other(code) => code,
+        }
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Self {
+        Self::KNOWN.into_iter().find(|known| known.as_bytes() == bytes).unwrap_or_else(|| Self::Other(bytes.to_vec()))
+    }
+}
+
+impl fmt::Display for ErrorCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.as_bytes().escape_ascii().fmt(f)
+    }
+}
+
+/// An `error` pair: `CODE SP TEXT`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Failure {
+    /// For programs.
+    pub code: ErrorCode,
+    /// For people. Not always UTF-8: there may be a path in it.
+    pub text: Vec<u8>,
+}
+
+impl Failure {
+    pub(super) fn parse(payload: &[u8]) -> Option<Self> {
+        let space = payload.iter().position(|&byte| byte == b' ').unwrap_or(payload.len());
+        let code = payload.get(..space).filter(|code| !code.is_empty())?;
+        let text = payload.get(space + 1..).unwrap_or_default().to_vec();
+        Some(Self { code: ErrorCode::from_bytes(code), text })
+    }
+}
+
+/// `CODE: TEXT`, for a person.
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.code, alloc::string::String::from_utf8_lossy(&self.text))
+    }
+}
+
+/// What a program cost, with those of its children that it waited for (`getrusage(2)`, `RUSAGE_CHILDREN`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct Usage {
+    /// Processor time in its own code. On the wire in microseconds at best.
+    pub user_time: Duration,
+    /// Processor time in the kernel on its behalf.
+    pub system_time: Duration,
+    /// The most memory it had at once, in KiB.
+    pub max_rss_kib: u64,
+}
+
+impl Usage {
+    /// Reads `utime=S stime=S maxrss=KIB`, in any order; other names, which later versions may add, are skipped.
+    pub(super) fn parse(payload: &[u8]) -> Option<Self> {
+        let (mut user_time, mut system_time, mut max_rss_kib) = (None, None, None);
+        for item in payload.split(|&byte| byte == b' ') {
+            let equals = item.iter().position(|&byte| byte == b'=')?;
+            let value = item.get(equals + 1..)?;
+            match item.get(..equals)? {
+                b"utime" => user_time = Some(number::parse_seconds(value)?),
+                b"stime" => system_time = Some(number::parse_seconds(value)?),
+                b"maxrss" => max_rss_kib = Some(number::decimal(value)?),
+                _ => {}
+            }
+        }
+        Some(Self { user_time: user_time?, system_time: system_time?, max_rss_kib: max_rss_kib? })
+    }
+}
+
+/// `utime=S stime=S maxrss=KIB`, as on the wire.
+impl fmt::Display for Usage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let time = |time| number::format_seconds(time, 6);
+        write!(f, "utime={} stime={} maxrss={}", time(self.user_time), time(self.system_time), self.max_rss_kib)
+    }
+}
+
+/// Appends that the program was executed, as this process.
+pub fn encode_started(pid: u32, out: &mut Vec<u8>) {
+    encode_pair(STARTED, format!("{pid}").as_bytes(), out);
+}
+
+/// Appends the end of a stream: a pair with an empty payload.
+pub fn encode_end_of(stream: Stream, out: &mut Vec<u8>) {
+    encode_pair(stream.tag(), b"", out);
+}
+
+/// Appends why there is no exit status, or why the program was cut. `text` is cut to what [`MAX_ERROR`] allows.
+pub fn encode_error(code: &ErrorCode, text: &[u8], out: &mut Vec<u8>) {
+    let mut payload = code.as_bytes().to_vec();
+    payload.push(b' ');
+    payload.extend_from_slice(text);
+    payload.truncate(MAX_ERROR);
+    encode_pair(ERROR, &payload, out);
+}
+
+/// Appends what the program cost.
+pub fn encode_usage(usage: &Usage, out: &mut Vec<u8>) {
+    encode_pair(USAGE, format!("{usage}").as_bytes(), out);
+}
+
+/// Appends the exit pair.
+pub fn encode_exit(exit: &Exit, out: &mut Vec<u8>) {
+    match exit {
+        Exit::Code(code) => encode_pair(EXITCODE, format!("{code}").as_bytes(), out),
+        Exit::Signal(Signal::Number(number)) => encode_pair(TERMSIG, format!("{number}").as_bytes(), out),
+        Exit::Signal(Signal::Name(name)) => encode_pair(TERMSIG, name, out),
+    }
+}

@@ -1,0 +1,33 @@
+//! Signals as both sides name them.
+
+use alloc::vec::Vec;
+
+use crate::number;
+
+/// A signal, by its number or by its name without `SIG`. Which names there are, and what their numbers are, is the system's.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Signal {
+    /// Its number.
+    Number(i32),
+    /// Its name without `SIG` (`TERM`). From a daemon only sockexec 3.1.1 sends it.
+    Name(Vec<u8>),
+}
+
+impl Signal {
+    /// Reads a number above 0 or what may be a name.
+    ///
+    /// Names as 3.1.1's library has them: `TERM`, `RTMIN+1`, and `???` for one that it does not know.
+    /// None begins with a digit or a sign, so a number that is out of range is no name.
+    pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {
+        match number::decimal(bytes) {
+            Some(number) if number > 0 => Some(Self::Number(number)),
+            Some(_) => None,
+            None => is_name(bytes).then(|| Self::Name(bytes.to_vec())),
+        }
+    }
+}
+
+fn is_name(bytes: &[u8]) -> bool {
+    let follows = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'?');
+    bytes.first().is_some_and(|first| first.is_ascii_alphabetic() || *first == b'?') && bytes.iter().all(follows)
+}
