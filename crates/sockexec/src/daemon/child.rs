@@ -1,19 +1,20 @@
 //! A program that runs for a connection: its group and our ends of its pipes.
 
-use std::ffi::{CString, OsStr};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 
 use mio::event::Event;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
+use rustix::io::Errno;
 use sockexec_proto::Stream;
 
-use crate::engine::StartError;
+use crate::engine::{StartError, StartErrorKind};
 use crate::sys::group::Group;
-use crate::sys::spawn::{self, Failure, Spawner, Start};
+use crate::sys::spawn::{Failure, Lookup, Order, Spawner, Start};
 use crate::sys::splice::{Grown, Splicer};
+use crate::sys::terminal;
+use crate::sys::transfer::{self, Moved};
 
 /// How often a pipe is found full before it is grown.
 const TIMES_FULL: u8 = 2;
@@ -21,10 +22,13 @@ const TIMES_FULL: u8 = 2;
 /// The size of a pipe that was not grown, in bytes (pipe(7)).
 pub(crate) const PIPE_SIZE: usize = 64 << 10;
 
-/// One of our ends of a program's pipes.
+/// One of our ends of a program's pipes, or of its terminal.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub(crate) struct Pipe {
     descriptor: OwnedFd,
+    /// It is our end of a terminal, and no pipe.
+    terminal: bool,
     registered: bool,
     /// It may be ready: nothing has said EAGAIN since it last was.
     pub(crate) ready: bool,
@@ -38,8 +42,31 @@ pub(crate) struct Pipe {
 }
 
 impl Pipe {
-    fn new(descriptor: OwnedFd) -> Self {
-        Self { descriptor, registered: false, ready: true, left: None, big: false, full: 0, grown: None }
+    fn new(descriptor: OwnedFd, terminal: bool) -> Self {
+        Self { descriptor, terminal, registered: false, ready: true, left: None, big: false, full: 0, grown: None }
+    }
+
+    /// Reads as [`transfer::read`] does.
+    pub(crate) fn read(&self, buffer: &mut [u8]) -> Result<Moved, Errno> {
+        self.end_of_terminal(transfer::read(self.as_fd(), buffer))
+    }
+
+    /// Writes as [`transfer::write`] does.
+    pub(crate) fn write(&self, bytes: &[u8]) -> Result<Moved, Errno> {
+        self.end_of_terminal(transfer::write(self.as_fd(), bytes))
+    }
+
+    /// EIO is how Linux tells that nobody has the other end of a terminal any more (`pty(7)`, `tty_io.c`); the BSDs tell end of file.
+    fn end_of_terminal(&self, moved: Result<Moved, Errno>) -> Result<Moved, Errno> {
+        match moved {
+            Err(Errno::IO) if self.terminal => Ok(Moved::End),
+            moved => moved,
+        }
+    }
+
+    /// Whether bytes may be spliced from and to it.
+    pub(crate) fn is_pipe(&self) -> bool {
+        !self.terminal
     }
 
     pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
@@ -86,33 +113,85 @@ pub(crate) struct Child {
     pub(crate) stdin: Option<Pipe>,
     pub(crate) stdout: Option<Pipe>,
     pub(crate) stderr: Option<Pipe>,
-    program: CString,
+    /// Ends once it is known whether the program was executed.
+    pub(crate) exec: Option<Pipe>,
+    /// What is still to be written to tell the terminal that its input is at its end.
+    end_of_input: Vec<u8>,
+    /// The last byte that was written to the terminal.
+    last_input: Option<u8>,
+    lookup: Lookup,
     start: Start,
     watched: bool,
 }
 
 impl Child {
-    /// Starts `argv`.
+    /// Starts a program.
     ///
     /// # Errors
-    /// What the client is told: an exit code as shells have them, and the system's words.
-    pub(crate) fn start(spawner: &mut Spawner, argv: Vec<CString>) -> Result<Self, StartError> {
-        let program = argv.first().cloned().unwrap_or_default();
-        let started = spawner.spawn(argv).map_err(|error| start_error(&program, &error))?;
+    /// What the client is told: who is to blame, and the system's words.
+    pub(crate) fn start(spawner: &mut Spawner, order: Order) -> Result<Self, StartError> {
+        let lookup = Lookup::new(&order);
+        let started = spawner.spawn(order).map_err(|error| start_error(&lookup, &error))?;
+        let ours = started.ours;
+        let is_terminal = ours.terminal.is_some();
+        let pipe = |descriptor| Pipe::new(descriptor, is_terminal);
         Ok(Self {
-            program,
+            lookup,
             start: started.start,
-            group: Group::new(started.leader),
-            stdin: Some(Pipe::new(started.stdin)),
-            stdout: Some(Pipe::new(started.stdout)),
-            stderr: Some(Pipe::new(started.stderr)),
+            group: Group::new(started.leader, ours.terminal),
+            stdin: ours.stdin.map(pipe),
+            stdout: ours.stdout.map(pipe),
+            stderr: ours.stderr.map(pipe),
+            exec: started.exec.map(|descriptor| Pipe::new(descriptor, false)),
+            end_of_input: Vec::new(),
+            last_input: None,
             watched: false,
         })
     }
 
     /// Why the program was not started after all. To be asked when the leader is dead.
     pub(crate) fn start_error(&self) -> Option<StartError> {
-        self.start.error().map(|error| start_error(&self.program, &error))
+        self.start.error().map(|error| start_error(&self.lookup, &error))
+    }
+
+    /// Whether it is known that the program was executed.
+    pub(crate) fn is_executed(&self) -> bool {
+        self.start.is_known() && self.start.error().is_none()
+    }
+
+    /// Whether it is known that the program cannot be executed: its leader is about to die.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.start.is_known() && self.start.error().is_some()
+    }
+
+    /// These bytes were written to the program's input.
+    pub(crate) fn note_input(&mut self, bytes: &[u8]) {
+        self.last_input = bytes.last().copied().or(self.last_input);
+    }
+
+    /// The terminal's input is at its end: what a person would type. In the middle of a line the first such character only
+    /// hands the line over (termios(3), VEOF), so there a second one follows.
+    pub(crate) fn end_terminal_input(&mut self) {
+        if let Some(eof) = self.group.terminal().and_then(terminal::end_of_input) {
+            let at_start = self.last_input.is_none_or(|last| last == b'\n' || last == b'\r');
+            self.end_of_input = vec![eof; if at_start { 1 } else { 2 }];
+        }
+    }
+
+    /// Writes what is left of that; true: it has to be tried again when the terminal takes more.
+    ///
+    /// # Errors
+    /// The system refuses it.
+    pub(crate) fn write_end_of_input(&mut self) -> Result<bool, Errno> {
+        let Some(pipe) = self.stdin.as_ref().filter(|_| !self.end_of_input.is_empty()) else { return Ok(false) };
+        match pipe.write(&self.end_of_input)? {
+            Moved::Bytes(n) => {
+                self.end_of_input.drain(..n);
+            }
+            Moved::End => self.end_of_input.clear(),
+            Moved::WouldBlock => {}
+        }
+        Ok(!self.end_of_input.is_empty())
     }
 
     pub(crate) fn output(&mut self, stream: Stream) -> &mut Option<Pipe> {
@@ -137,7 +216,8 @@ impl Child {
 
     /// Closes everything and lets go of the leader.
     pub(crate) fn close(mut self, registry: &Registry) {
-        for pipe in [self.stdin.take(), self.stdout.take(), self.stderr.take()].into_iter().flatten() {
+        let pipes = [self.stdin.take(), self.stdout.take(), self.stderr.take(), self.exec.take()];
+        for pipe in pipes.into_iter().flatten() {
             pipe.close(registry);
         }
         if self.watched
@@ -155,26 +235,43 @@ pub(crate) fn is_readiness(event: &Event) -> bool {
     event.is_readable() || event.is_writable() || event.is_read_closed() || event.is_write_closed() || event.is_error()
 }
 
-fn start_error(program: &CString, failure: &Failure) -> StartError {
-    let error = match failure {
-        Failure::Exec(error) => error,
-        Failure::Own(error) => return StartError { code: 125, reason: strerror(error) },
+fn start_error(lookup: &Lookup, failure: &Failure) -> StartError {
+    let (kind, about, reason) = match failure {
+        Failure::Own(error) => (StartErrorKind::Failed, None, strerror(error)),
+        Failure::Directory(error) => {
+            (directory_error_kind(error), lookup.directory().map(<[u8]>::to_vec), strerror(error))
+        }
+        Failure::Exec(error) => {
+            let (kind, reason) = program_error(lookup, error);
+            (kind, None, reason)
+        }
     };
-    let program = OsStr::from_bytes(program.as_bytes());
+    StartError { kind, about, reason }
+}
+
+fn directory_error_kind(error: &io::Error) -> StartErrorKind {
+    match error.raw_os_error() {
+        Some(libc::ENOENT | libc::ENOTDIR) => StartErrorKind::NotFound,
+        Some(libc::EACCES) => StartErrorKind::Denied,
+        None | Some(_) => StartErrorKind::Failed,
+    }
+}
+
+fn program_error(lookup: &Lookup, error: &io::Error) -> (StartErrorKind, String) {
     let reason = strerror(error);
     match error.raw_os_error() {
         // The file is there: what is missing is the interpreter that its first line, or its ELF header, names.
-        Some(libc::ENOENT) if spawn::is_found(program) => {
-            StartError { code: 126, reason: format!("bad interpreter: {reason}") }
+        Some(libc::ENOENT) if lookup.is_found() => {
+            (StartErrorKind::NotExecutable, format!("bad interpreter: {reason}"))
         }
-        Some(libc::ENOENT | libc::ENOTDIR) => StartError { code: 127, reason },
+        Some(libc::ENOENT | libc::ENOTDIR) => (StartErrorKind::NotFound, reason),
         // A place in PATH cannot be searched, and the program is in no other.
-        Some(libc::EACCES) if !spawn::is_found(program) && !program.as_bytes().contains(&b'/') => {
-            StartError { code: 127, reason: strerror(&io::Error::from_raw_os_error(libc::ENOENT)) }
+        Some(libc::EACCES) if !lookup.is_found() && !lookup.program().contains(&b'/') => {
+            (StartErrorKind::NotFound, strerror(&io::Error::from_raw_os_error(libc::ENOENT)))
         }
         // What the program cannot be blamed for.
-        None | Some(libc::EAGAIN | libc::ENOMEM | libc::EMFILE | libc::ENFILE) => StartError { code: 125, reason },
-        Some(_) => StartError { code: 126, reason },
+        None | Some(libc::EAGAIN | libc::ENOMEM | libc::EMFILE | libc::ENFILE) => (StartErrorKind::Failed, reason),
+        Some(_) => (StartErrorKind::NotExecutable, reason),
     }
 }
 

@@ -1,28 +1,31 @@
 //! One connection: carries out what its [`Session`] asks, and tells it what happens.
 
 mod describe;
+mod version_2;
 
 use std::cell::RefCell;
-use std::ffi::CString;
 use std::net::Shutdown;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::Duration;
 
 use mio::event::Event;
 use mio::net::UnixStream;
 use mio::{Interest, Registry};
-use sockexec_proto::Stream;
+use sockexec_proto::request::Request;
+use sockexec_proto::{Stream, Version};
 
-use self::describe::{Credentials, Ended, Seconds, quote};
+use self::describe::{Credentials, Ended, Seconds, quote, shown};
 use super::child::{self, Child};
 use super::outbox::{Flush, Outbox};
 use super::scratch::{CHUNK, Scratch};
+use super::status::Totals;
 use super::token::{Source, token};
-use crate::engine::{Action, Backpressure, Limits, Session, StartError, Step, Time, at_most};
+use crate::engine::{Action, Backpressure, Limits, Session, StartError, StartErrorKind, Step, Time, at_most};
 use crate::sys::group::Occupancy;
 use crate::sys::socket::Peer;
-use crate::sys::spawn::Spawner;
+use crate::sys::spawn::{Order, Spawner};
 use crate::sys::splice::{Received, SPLICE_MIN, Spliced, Splicer};
+use crate::sys::terminal;
 use crate::sys::transfer::{self, Moved};
 
 /// How many chunks or frames one stream may move before the others of the connection have their turn.
@@ -69,6 +72,7 @@ pub(crate) struct Context<'a> {
     pub(crate) registry: &'a Registry,
     pub(crate) spawner: &'a RefCell<Spawner>,
     pub(crate) splicer: &'a RefCell<Splicer>,
+    pub(crate) totals: &'a Totals,
     pub(crate) now: Time,
 }
 
@@ -99,6 +103,13 @@ pub(crate) struct Connection {
     /// When to look again, and how much later the next time, where no descriptor tells of the exit.
     exit_retry: Option<(Time, Duration)>,
     label: String,
+    /// The arguments as the status tells them.
+    argv: Box<[Box<str>]>,
+    arguments: usize,
+    /// Descriptors that came with the first bytes: three or none.
+    descriptors: Vec<OwnedFd>,
+    /// The client has asked for the daemon's status.
+    status_wanted: bool,
     received: u64,
     sent: u64,
     /// Grows with everything that is done, so that it shows when nothing more can be.
@@ -133,6 +144,10 @@ impl Connection {
             exit_ready: true,
             exit_retry: None,
             label: String::new(),
+            argv: Box::default(),
+            arguments: 0,
+            descriptors: Vec::new(),
+            status_wanted: false,
             received: 0,
             sent: 0,
             activity: 0,
@@ -181,6 +196,7 @@ impl Connection {
             Source::Stdout => self.note_pipe(ready, |child| child.stdout.as_mut()),
             Source::Stderr => self.note_pipe(ready, |child| child.stderr.as_mut()),
             Source::Exit => self.exit_ready = true,
+            Source::Exec => {}
         }
     }
 
@@ -190,11 +206,14 @@ impl Connection {
         }
     }
 
-    pub(crate) fn tick(&mut self, now: Time) {
+    /// Does what is due at `now`; true: among it was the deadline.
+    pub(crate) fn tick(&mut self, now: Time) -> bool {
         if self.exit_retry.is_some_and(|(at, _)| at <= now) {
             self.exit_ready = true;
         }
+        let before = self.session.timed_out();
         self.session.tick(now);
+        self.session.timed_out() && !before
     }
 
     pub(crate) fn shut_down(&mut self, now: Time, at_once: bool) {
@@ -211,6 +230,8 @@ impl Connection {
             let before = self.activity;
             self.perform(cx);
             self.pump_request(cx, scratch);
+            self.check_exec(cx);
+            self.pump_end_of_input(cx);
             self.pump_output(cx, scratch, Stream::Stdout);
             self.pump_output(cx, scratch, Stream::Stderr);
             self.check_exit(cx);
@@ -231,6 +252,7 @@ impl Connection {
         if let Some(child) = self.child.take() {
             child.close(cx.registry);
         }
+        cx.totals.add_bytes(self.received, self.sent);
         log::debug!(
             "connection {}: over after {}, {} bytes in, {} bytes out",
             self.number,
@@ -246,12 +268,19 @@ impl Connection {
         while let Some(action) = self.session.next_action() {
             self.activity += 1;
             match action {
-                Action::Spawn(argv) => self.spawn(cx, argv),
+                Action::Spawn(request) => self.spawn(cx, *request),
                 Action::Send(bytes) => self.outbox.push(&bytes),
-                Action::Report(error) => log::debug!("connection {}: bad request: {error}", self.number),
+                Action::Report(error) => {
+                    log::debug!("connection {}: bad request: {error}", self.number);
+                    self.descriptors = Vec::new();
+                }
+                Action::TellStatus => self.status_wanted = true,
                 Action::Finish => self.finishing = true,
                 Action::CloseClient => self.close_client(cx),
                 Action::CloseStdin
+                | Action::EndTerminalInput
+                | Action::Signal(_)
+                | Action::Resize(_)
                 | Action::Terminate
                 | Action::Kill
                 | Action::Probe
@@ -271,6 +300,18 @@ impl Connection {
                     pipe.close(cx.registry);
                 }
             }
+            Action::EndTerminalInput => child.end_terminal_input(),
+            Action::Signal(number) => {
+                log::debug!("connection {}: signal {number} to the group of pid {leader}", self.number);
+                child.group.send(*number);
+            }
+            Action::Resize(size) => {
+                if let Some(terminal) = child.group.terminal()
+                    && let Err(error) = terminal::resize(terminal, *size)
+                {
+                    log::warn!("connection {}: cannot resize the terminal: {error}", self.number);
+                }
+            }
             Action::Terminate => {
                 log::debug!("connection {}: TERM to the group of pid {leader}", self.number);
                 child.group.terminate();
@@ -278,6 +319,7 @@ impl Connection {
             Action::Kill => {
                 log::debug!("connection {}: KILL to the group of pid {leader}", self.number);
                 child.group.kill();
+                cx.totals.killed();
             }
             Action::Probe => match child.group.occupancy() {
                 Occupancy::Empty => self.session.group_is_empty(),
@@ -297,20 +339,33 @@ impl Connection {
                 }
             }
             Action::Reap => child.group.reap(),
-            Action::Spawn(_) | Action::Send(_) | Action::Report(_) | Action::Finish | Action::CloseClient => {}
+            Action::Spawn(_)
+            | Action::Send(_)
+            | Action::Report(_)
+            | Action::TellStatus
+            | Action::Finish
+            | Action::CloseClient => {}
         }
     }
 
-    fn spawn(&mut self, cx: &Context<'_>, argv: Vec<CString>) {
+    fn spawn(&mut self, cx: &Context<'_>, request: Request) {
+        let Request { argv, options } = request;
         self.label = quote(&argv);
-        match Child::start(&mut cx.spawner.borrow_mut(), argv) {
+        (self.argv, self.arguments) = (shown(&argv), argv.len());
+        // Whatever came to a request that does not want it is closed here.
+        let descriptors = std::mem::take(&mut self.descriptors);
+        let descriptors = if options.descriptors { descriptors.try_into().ok() } else { None };
+        let watched = self.session.version() == Version::Two;
+        match Child::start(&mut cx.spawner.borrow_mut(), Order { argv, options, descriptors, watched }) {
             Ok(child) => {
                 log::debug!("connection {}: started pid {}: {}", self.number, child.group.leader(), self.label);
                 self.child = Some(child);
+                cx.totals.started();
                 self.session.started(cx.now);
             }
             Err(error) => {
                 log::debug!("connection {}: cannot start {}: {}", self.number, self.label, error.reason);
+                cx.totals.failed();
                 self.session.start_failed(&error);
             }
         }
@@ -330,6 +385,7 @@ impl Connection {
         let _ = cx.registry.deregister(&mut socket);
         self.outbox.clear();
         self.inbox = Vec::new();
+        self.descriptors = Vec::new();
         self.finishing = false;
     }
 
@@ -358,7 +414,16 @@ impl Connection {
             let wanted = buffer.len();
             self.big_input = false;
             let Some(socket) = &self.socket else { return };
-            match transfer::receive(socket, buffer) {
+            let mut descriptors = Vec::new();
+            let received = if self.session.wants_descriptors() {
+                transfer::receive_with_descriptors(socket, buffer, &mut descriptors)
+            } else {
+                transfer::receive(socket, buffer)
+            };
+            if !descriptors.is_empty() {
+                self.take_descriptors(cx, descriptors);
+            }
+            match received {
                 Ok(Moved::Bytes(n)) => {
                     self.activity += 1;
                     self.received += n as u64;
@@ -392,7 +457,9 @@ impl Connection {
             return NextInput::Anything;
         }
         let pipe = self.child.as_mut().and_then(|child| child.stdin.as_mut());
-        let (Some(socket), Some(pipe)) = (&self.socket, pipe) else { return NextInput::Anything };
+        let (Some(socket), Some(pipe)) = (&self.socket, pipe.filter(|pipe| pipe.is_pipe())) else {
+            return NextInput::Anything;
+        };
         let len = match self.session.step(cx.now, &[]) {
             (_, Step::Stdin(len)) => at_most(MAX_INPUT_SPLICE, len),
             (_, Step::NeedMore) => 0,
@@ -468,12 +535,17 @@ impl Connection {
             return None;
         }
         let moved = match self.child.as_mut().and_then(|child| child.stdin.as_mut()) {
-            Some(pipe) if pipe.ready => transfer::write(pipe.as_fd(), bytes),
+            Some(pipe) if pipe.ready => pipe.write(bytes),
             Some(_) => return None,
             None => Ok(Moved::End),
         };
         match moved {
-            Ok(Moved::Bytes(n)) => Some(n),
+            Ok(Moved::Bytes(n)) => {
+                if let Some(child) = &mut self.child {
+                    child.note_input(bytes.get(..n).unwrap_or_default());
+                }
+                Some(n)
+            }
             Ok(Moved::WouldBlock) => {
                 self.wait_for_stdin(cx);
                 None
@@ -543,6 +615,9 @@ impl Connection {
     // The program.
 
     fn pump_output(&mut self, cx: &Context<'_>, scratch: &mut Scratch, stream: Stream) {
+        if self.session.wants_executed() {
+            return;
+        }
         for _ in 0..CHUNKS_A_ROUND {
             if !self.outbox.has_room(self.session.backpressure()) {
                 return;
@@ -565,12 +640,12 @@ impl Connection {
             let Some(pipe) = self.child.as_mut().and_then(|child| child.output(stream).as_mut()) else { return };
             let buffer = scratch.payload();
             let most = pipe.left.map_or(buffer.len(), |left| left.min(buffer.len()));
-            match transfer::read(pipe.as_fd(), buffer.get_mut(..most).unwrap_or_default()) {
+            match pipe.read(buffer.get_mut(..most).unwrap_or_default()) {
                 Ok(Moved::Bytes(n)) => {
                     if let Some(left) = &mut pipe.left {
                         *left -= n;
                     }
-                    pipe.big = n == most;
+                    pipe.big = n == most && pipe.is_pipe();
                     self.activity += 1;
                     self.queue(scratch, stream, n);
                 }
@@ -678,7 +753,8 @@ impl Connection {
     }
 
     fn check_exit(&mut self, cx: &Context<'_>) {
-        if !self.exit_ready || !self.session.wants_exit() {
+        let failed = self.session.wants_executed() && self.child.as_ref().is_some_and(Child::has_failed);
+        if !self.exit_ready || !(failed || self.session.wants_exit()) {
             return;
         }
         let Some(child) = &mut self.child else { return };
@@ -688,7 +764,8 @@ impl Connection {
                 self.activity += 1;
                 log::warn!("connection {}: lost the status of pid {}: {error}", self.number, child.group.leader());
                 let reason = format!("exit status lost: {}", child::strerror(&error));
-                self.session.start_failed(&StartError { code: 125, reason });
+                cx.totals.finished();
+                self.session.start_failed(&StartError { kind: StartErrorKind::Lost, about: None, reason });
                 return;
             }
         };
@@ -697,11 +774,15 @@ impl Connection {
             self.exit_retry = None;
             if let Some(error) = child.start_error() {
                 log::debug!("connection {}: cannot start {}: {}", self.number, self.label, error.reason);
+                cx.totals.failed_after_all();
                 self.session.start_failed(&error);
                 return;
             }
             log::debug!("connection {}: pid {} ended: {}", self.number, child.group.leader(), Ended(status));
-            self.session.exited(cx.now, status);
+            cx.totals.finished();
+            let usage = if self.session.version() == Version::Two { child.group.usage() } else { None };
+            self.session.executed(child.group.leader().unsigned_abs());
+            self.session.exited(cx.now, status, usage);
             // What an empty stream means is different now.
             for pipe in [&mut child.stdout, &mut child.stderr].into_iter().flatten() {
                 pipe.ready = true;

@@ -18,6 +18,7 @@ use super::connection::{Connection, Context};
 use super::listener::SocketFile;
 use super::outbox::Outbox;
 use super::scratch::Scratch;
+use super::status::{LimitsReport, Report, Totals};
 use super::token::{self, Target};
 use super::{Daemon, Handle, Settings};
 use crate::engine::Time;
@@ -80,6 +81,7 @@ pub(super) struct EventLoop {
     splicer: RefCell<Splicer>,
     /// What all outboxes together keep in memory, in bytes.
     spool_memory: Rc<Cell<u64>>,
+    totals: Totals,
 }
 
 impl EventLoop {
@@ -106,6 +108,7 @@ impl EventLoop {
             spawner: RefCell::new(Spawner::new()),
             splicer: RefCell::new(Splicer::new()),
             spool_memory: Rc::default(),
+            totals: Totals::default(),
         })
     }
 
@@ -200,7 +203,9 @@ impl EventLoop {
             self.timers.pop_first();
             if let Some(place) = self.slots.get_mut(slot) {
                 place.timer = None;
-                place.connection.tick(now);
+                if place.connection.tick(now) {
+                    self.totals.timed_out();
+                }
                 self.queue(slot);
             }
         }
@@ -210,8 +215,22 @@ impl EventLoop {
     fn serve(&mut self, now: Time, slot: usize) {
         let Some(place) = self.slots.get_mut(slot) else { return };
         place.queued = false;
-        let cx = Context { registry: self.poll.registry(), spawner: &self.spawner, splicer: &self.splicer, now };
+        let cx = Context {
+            registry: self.poll.registry(),
+            spawner: &self.spawner,
+            splicer: &self.splicer,
+            totals: &self.totals,
+            now,
+        };
         let again = place.connection.serve(&cx, &mut self.scratch);
+        if place.connection.wants_status() {
+            let status = self.status(now);
+            if let Some(place) = self.slots.get_mut(slot) {
+                place.connection.tell_status(&status);
+            }
+            self.queue(slot);
+            return;
+        }
         let active = place.connection.holds_slot();
         if place.active && !active {
             place.active = false;
@@ -321,6 +340,31 @@ impl EventLoop {
                 self.queue(slot);
             }
         }
+    }
+
+    /// What a client is told that asks for the daemon's status: JSON.
+    fn status(&self, now: Time) -> Vec<u8> {
+        let connections: Vec<_> = self.slots.iter().map(|(_, place)| place.connection.report(now)).collect();
+        let live = connections.iter().fold((0, 0), |(in_, out), one| (in_ + one.bytes_in, out + one.bytes_out));
+        let Settings { limits, spool, max_connections } = self.settings;
+        let report = Report {
+            version: env!("CARGO_PKG_VERSION"),
+            uptime: now,
+            limits: LimitsReport {
+                max_connections,
+                timeout: limits.timeout,
+                kill_timeout: limits.kill_timeout,
+                linger: limits.linger,
+                spool,
+            },
+            totals: self.totals.report(self.accepted, live),
+            connections,
+        };
+        serde_json::to_vec(&report).unwrap_or_else(|error| {
+            // Cannot be: every map has strings as keys, and a Vec takes everything.
+            log::error!("cannot write the status: {error}");
+            b"{}".to_vec()
+        })
     }
 
     fn print_connections(&self, now: Time) {

@@ -27,6 +27,7 @@ mod event_loop;
 mod listener;
 mod outbox;
 mod scratch;
+mod status;
 mod token;
 
 use std::io;

@@ -10,6 +10,7 @@ pub(crate) enum Source {
     Stdout,
     Stderr,
     Exit,
+    Exec,
 }
 
 /// What an event is about.
@@ -22,23 +23,24 @@ pub(crate) enum Target {
     Connection(usize, Source),
 }
 
-pub(crate) const LISTENER: Token = Token(5);
-pub(crate) const SIGNALS: Token = Token(6);
-pub(crate) const HANDLE: Token = Token(7);
+pub(crate) const LISTENER: Token = Token(6);
+pub(crate) const SIGNALS: Token = Token(7);
+pub(crate) const HANDLE: Token = Token(8);
 
-/// The slot above three bits for the source; the three sources left over in slot 0's eight are the daemon's own.
+/// The slot above four bits for the source; of the sources left over in slot 0's sixteen three are the daemon's own.
 pub(crate) fn token(slot: usize, source: Source) -> Token {
-    Token(slot << 3 | source as usize)
+    Token(slot << 4 | source as usize)
 }
 
 pub(crate) fn target(token: Token) -> Option<Target> {
-    let slot = token.0 >> 3;
-    let source = match token.0 & 7 {
+    let slot = token.0 >> 4;
+    let source = match token.0 & 15 {
         0 => Source::Client,
         1 => Source::Stdin,
         2 => Source::Stdout,
         3 => Source::Stderr,
         4 => Source::Exit,
+        5 => Source::Exec,
         _ => {
             return match token {
                 LISTENER => Some(Target::Listener),
@@ -58,7 +60,7 @@ mod tests {
     #[test]
     fn every_token_leads_back_to_what_it_was_made_of() {
         for slot in [0, 1, 2, 99, 1 << 20] {
-            for source in [Source::Client, Source::Stdin, Source::Stdout, Source::Stderr, Source::Exit] {
+            for source in [Source::Client, Source::Stdin, Source::Stdout, Source::Stderr, Source::Exit, Source::Exec] {
                 assert_eq!(target(token(slot, source)), Some(Target::Connection(slot, source)));
             }
         }

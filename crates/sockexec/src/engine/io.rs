@@ -1,10 +1,10 @@
 //! What goes into a session and what comes out of it.
 
-use std::ffi::CString;
 use std::time::Duration;
 
 use sockexec_proto::netstring::TERMINATOR;
-use sockexec_proto::{BadRequest, reply};
+use sockexec_proto::request::Request;
+use sockexec_proto::{BadRequest, WindowSize, reply};
 
 use super::TermSig;
 
@@ -30,21 +30,45 @@ pub(crate) enum ExitStatus {
     Signal(i32),
 }
 
-/// Why a program could not be started: the exit code that the client is told, and the reason.
+/// Why a program could not be started.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct StartError {
-    /// 127 (not found), 126 (found, cannot be executed) or 125 (the daemon's own failure).
-    pub(crate) code: u8,
+    pub(crate) kind: StartErrorKind,
+    /// What `reason` is about, where that is not the program: the directory it was to run in.
+    pub(crate) about: Option<Vec<u8>>,
     pub(crate) reason: String,
+}
+
+/// Who is to blame for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum StartErrorKind {
+    /// The program, or the directory that it was to run in, is not there.
+    NotFound,
+    /// It is there and cannot be executed.
+    NotExecutable,
+    /// The directory may not be entered.
+    Denied,
+    /// The daemon: no process, memory, descriptor or terminal to be had.
+    Failed,
+    /// The daemon: the process was made, and nothing is known of it any more.
+    Lost,
 }
 
 /// What the driver is to do, in order.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Action {
     /// Start the program; answer with [`Session::started`] or [`Session::start_failed`].
-    Spawn(Vec<CString>),
+    Spawn(Box<Request>),
     /// Close the program's standard input.
     CloseStdin,
+    /// Tell the program's terminal that its input is at its end; it stays open.
+    EndTerminalInput,
+    /// This signal to the group.
+    Signal(i32),
+    /// The terminal has this size from now on.
+    Resize(WindowSize),
+    /// Tell of the daemon with [`Session::status`].
+    TellStatus,
     /// TERM and CONT to the group.
     Terminate,
     /// KILL to the group.

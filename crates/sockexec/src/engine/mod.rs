@@ -6,12 +6,13 @@
 
 pub(crate) use sockexec_proto::netstring::at_most;
 
+mod answer;
 mod io;
 #[cfg(any(test, fuzzing))]
 pub mod model;
 mod session;
 
-pub(crate) use io::{Action, Backpressure, ExitStatus, Frame, Limits, StartError, Step, Time};
+pub(crate) use io::{Action, Backpressure, ExitStatus, Frame, Limits, StartError, StartErrorKind, Step, Time};
 pub(crate) use session::Session;
 
 /// How the signal that ended a program is told to a version 1 client.

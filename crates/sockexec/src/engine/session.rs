@@ -5,10 +5,10 @@ use std::ffi::CString;
 use std::time::Duration;
 
 use sockexec_proto::error::BadRequestKind;
-use sockexec_proto::request::{Event, PROTOCOL};
-use sockexec_proto::{BadRequest, RequestDecoder, Stream, reply};
+use sockexec_proto::request::{Event, Request};
+use sockexec_proto::{BadRequest, Options, RequestDecoder, Signal, Stream, Usage, Version, WindowSize, reply};
 
-use super::TermSig;
+use super::answer::{self, Cut};
 use super::io::{Action, Backpressure, ExitStatus, Frame, Limits, StartError, Step, Time};
 
 /// How long after KILL the streams are read until end of file; then what is in them is taken and
@@ -31,9 +31,6 @@ const MAX_PROBE: Duration = Duration::from_millis(256);
 
 /// How much of a program's name is told when it cannot be started, in bytes: more than any path can have.
 const SHOWN_NAME: usize = 4096;
-
-/// The exit code of a request that could not be carried out through no fault of the program.
-const EXIT_FAILURE: u8 = 125;
 
 /// The leader of the program's group, as far as it is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -82,6 +79,37 @@ enum Reply {
     },
 }
 
+/// What the program's standard streams are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Streams {
+    Pipes,
+    /// Standard error goes where standard output goes.
+    Merged,
+    Terminal,
+    /// Descriptors of the client's: nothing of them passes here.
+    Foreign,
+}
+
+impl Streams {
+    const fn of(options: &Options) -> Self {
+        match options {
+            Options { descriptors: true, .. } => Self::Foreign,
+            Options { pty: Some(_), .. } => Self::Terminal,
+            Options { stderr_to_stdout: true, .. } => Self::Merged,
+            Options { .. } => Self::Pipes,
+        }
+    }
+}
+
+/// What came with the client's bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+struct Descriptors {
+    /// With the first of them.
+    first: usize,
+    /// Later.
+    late: usize,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Stdin {
     Open,
@@ -99,19 +127,28 @@ pub(crate) struct Session {
     refused: bool,
     program_name: Vec<u8>,
     program: Program,
+    /// Version 2: that the exec succeeded is known, and was told.
+    executed: bool,
+    /// The request's options for its program's streams.
+    streams: Streams,
     status: Option<ExitStatus>,
+    usage: Option<Usage>,
+    descriptors: Descriptors,
     stdin: Stdin,
     stdout_open: bool,
     stderr_open: bool,
     ending: Ending,
     client: Client,
     reply: Reply,
+    accepted: Time,
     deadline: Option<Time>,
     linger_at: Option<Time>,
     cut_at: Option<Time>,
     shutting_down: bool,
     /// The daemon is to end at once: TERM is followed by KILL without waiting.
     at_once: bool,
+    /// The deadline came before the reply was complete.
+    timed_out: bool,
     /// The platform cannot tell when the group is empty: the slot is free once the leader is dead.
     unknowable: bool,
     actions: VecDeque<Action>,
@@ -126,18 +163,24 @@ impl Session {
             refused: false,
             program_name: Vec::new(),
             program: Program::Absent,
+            executed: false,
+            streams: Streams::Pipes,
             status: None,
+            usage: None,
+            descriptors: Descriptors::default(),
             stdin: Stdin::Closed,
             stdout_open: false,
             stderr_open: false,
             ending: Ending::Not,
             client: Client::Open,
             reply: Reply::Streaming,
+            accepted: now,
             deadline: limits.timeout.and_then(|timeout| now.checked_add(timeout)),
             linger_at: None,
             cut_at: None,
             shutting_down: false,
             at_once: false,
+            timed_out: false,
             unknowable: false,
             actions: VecDeque::new(),
         }
@@ -170,16 +213,39 @@ impl Session {
     /// What is to be done with the output now.
     pub(crate) fn backpressure(&self) -> Backpressure {
         match (self.client, self.reply) {
-            (Client::Open, Reply::Streaming) if self.stdin == Stdin::Open => Backpressure::Spool,
+            (Client::Open, Reply::Streaming) if self.stdin == Stdin::Open && self.version() == Version::One => {
+                Backpressure::Spool
+            }
             (Client::Open | Client::HalfClosed, Reply::Streaming) => Backpressure::Strict,
             (Client::Closed, _) | (_, Reply::Finishing | Reply::Sent { .. }) => Backpressure::Discard,
         }
+    }
+
+    /// Which version of the protocol the client speaks: 1 until it has said otherwise.
+    pub(crate) const fn version(&self) -> Version {
+        self.request.version()
+    }
+
+    /// Whether it must be learned that the exec succeeded: answer with [`Session::executed`], or with
+    /// [`Session::exited`] or [`Session::start_failed`]. Until then the output is not to be read.
+    pub(crate) fn wants_executed(&self) -> bool {
+        self.version() == Version::Two && self.program == Program::Running && !self.executed
+    }
+
+    /// Whether descriptors that come with the client's bytes have to be told of, with [`Session::descriptors`].
+    pub(crate) fn wants_descriptors(&self) -> bool {
+        !self.refused && self.program == Program::Absent
     }
 
     /// Whether the leader's exit must be learned now: answer with [`Session::exited`] when it comes.
     pub(crate) fn wants_exit(&self) -> bool {
         self.program == Program::Running
             && (self.output_ended() || self.ending != Ending::Not || self.limits.linger.is_some())
+    }
+
+    /// Whether the deadline came before the reply was complete.
+    pub(crate) const fn timed_out(&self) -> bool {
+        self.timed_out
     }
 
     /// Whether this connection counts against the limit of active ones.
@@ -196,6 +262,7 @@ impl Session {
     pub(crate) fn waits_for(&self) -> &'static str {
         match (self.program, self.ending, self.reply) {
             (Program::Absent, _, Reply::Streaming) => "request",
+            (Program::Running, Ending::Not, _) if self.wants_executed() => "exec of the program",
             (Program::Starting, _, _) => "start of the program",
             (Program::Running | Program::Exited, Ending::Killed { .. } | Ending::Drained, _) => "death after KILL",
             (Program::Running, Ending::Terminated { .. }, _) => "death after TERM",
@@ -222,10 +289,14 @@ impl Session {
         }
         match self.request.next(input) {
             Ok((used, Event::Exec(argv))) => {
-                let name = argv.first().map(CString::as_bytes).unwrap_or_default();
-                self.program_name = name.get(..SHOWN_NAME).unwrap_or(name).to_vec();
-                self.program = Program::Starting;
-                self.actions.push_back(Action::Spawn(argv));
+                self.start(Box::new(Request { options: Options::default(), argv }));
+                (used, Step::NeedMore)
+            }
+            Ok((used, event @ (Event::Start(_) | Event::Status | Event::Signal(_) | Event::WindowSize(_)))) => {
+                if let Err(error) = self.version_2(event) {
+                    self.refuse(now, &error);
+                }
+                self.settle();
                 (used, Step::NeedMore)
             }
             Ok((used, Event::Stdin(len))) => match self.stdin {
@@ -233,17 +304,12 @@ impl Session {
                 Stdin::Closed => (used, Step::Drop(len)),
             },
             Ok((used, Event::EndOfStdin)) => {
-                self.close_stdin();
+                self.end_stdin();
                 self.settle();
-                (used, everything(input.get(used..).unwrap_or_default()))
+                let rest = input.get(used..).unwrap_or_default();
+                (used, if self.request.ended() { everything(rest) } else { Step::NeedMore })
             }
             Ok((used, Event::NeedMore)) => (used, Step::NeedMore),
-            // Version 2 is not spoken yet: what a decoder of version 1 alone says of its first netstring.
-            Ok((_, Event::Start(_) | Event::Status | Event::Signal(_) | Event::WindowSize(_))) => {
-                let kind = BadRequestKind::CountNotANumber(PROTOCOL.to_vec());
-                self.refuse(now, &BadRequest { kind, offset: 3 });
-                (0, everything(input))
-            }
             Err(error) => {
                 self.refuse(now, &error);
                 (0, everything(input))
@@ -258,6 +324,21 @@ impl Session {
         }
     }
 
+    /// `count` descriptors came with bytes of the client, which have not been read yet. `first`: no bytes were before them.
+    pub(crate) fn descriptors(&mut self, count: usize, first: bool) {
+        if first {
+            self.descriptors.first = count;
+        } else {
+            self.descriptors.late += count;
+        }
+    }
+
+    /// The daemon's status, JSON, in answer to [`Action::TellStatus`].
+    pub(crate) fn status(&mut self, json: &[u8]) {
+        self.finish(answer::status(json));
+        self.settle();
+    }
+
     /// The client will send no more, and may still read.
     pub(crate) fn client_ended(&mut self, now: Time) {
         if self.client != Client::Open {
@@ -266,7 +347,7 @@ impl Session {
         self.client = Client::HalfClosed;
         if !self.refused {
             match self.request.end_of_file() {
-                Ok(()) => self.close_stdin(),
+                Ok(()) => self.end_stdin(),
                 // The reply is complete or on its way: an early end changes nothing.
                 Err(_) if self.reply != Reply::Streaming => {}
                 Err(error) => self.refuse(now, &error),
@@ -301,9 +382,9 @@ impl Session {
     /// The program is running, as the leader of a process group of its own.
     pub(crate) fn started(&mut self, now: Time) {
         self.program = Program::Running;
-        self.stdin = Stdin::Open;
-        self.stdout_open = true;
-        self.stderr_open = true;
+        self.stdin = if self.streams == Streams::Foreign { Stdin::Closed } else { Stdin::Open };
+        self.stdout_open = self.streams != Streams::Foreign;
+        self.stderr_open = self.streams == Streams::Pipes;
         // What ends the program may have come while it was starting.
         if self.client == Client::Closed || self.cut_at.is_some() {
             self.end_program(now);
@@ -312,6 +393,14 @@ impl Session {
             self.close_stdin();
         }
         self.settle();
+    }
+
+    /// The exec succeeded, as this process.
+    pub(crate) fn executed(&mut self, pid: u32) {
+        if self.wants_executed() {
+            self.executed = true;
+            self.send(answer::started(pid));
+        }
     }
 
     /// There is no program, or none that anything is known of. This may be learned only from the death of what was to
@@ -326,14 +415,15 @@ impl Session {
             }
             Program::Absent | Program::Exited | Program::Over => return,
         }
-        self.fail_program(&error.reason, error.code);
+        self.finish(answer::cannot_start(self.version(), &self.program_name, error));
+        self.settle();
     }
 
     /// The daemon cannot move the program's input or output, or has lost its status, for this reason: the program is
     /// ended, and what came of it so far is not passed off as the whole.
     pub(crate) fn broken(&mut self, now: Time, reason: &str) {
         if self.reply == Reply::Streaming {
-            self.fail_program(reason, EXIT_FAILURE);
+            self.finish(answer::broken(self.version(), &self.program_name, reason));
             self.cut_after_kill(now);
         }
         self.end_program(now);
@@ -362,16 +452,20 @@ impl Session {
             Stream::Stdout => self.stdout_open = false,
             Stream::Stderr => self.stderr_open = false,
         }
+        if self.version() == Version::Two {
+            self.send(answer::end_of(stream));
+        }
         self.settle();
     }
 
-    /// The leader is dead and not reaped.
-    pub(crate) fn exited(&mut self, now: Time, status: ExitStatus) {
+    /// The leader is dead and not reaped. What it cost is told to a client of version 2.
+    pub(crate) fn exited(&mut self, now: Time, status: ExitStatus, usage: Option<Usage>) {
         if self.program != Program::Running {
             return;
         }
         self.program = Program::Exited;
         self.status = Some(status);
+        self.usage = usage;
         if let Ending::Terminated { probe_at, .. } = &mut self.ending {
             *probe_at = Some(now);
         }
@@ -411,7 +505,8 @@ impl Session {
         }
         if due(self.deadline) {
             self.deadline = None;
-            self.time_out(now);
+            self.timed_out = self.reply == Reply::Streaming;
+            self.time_out(now, Some(Cut::Deadline));
         }
         if let Ending::Terminated { kill_at, probe_at, probe_after } = self.ending {
             if kill_at <= now {
@@ -439,9 +534,10 @@ impl Session {
 
     /// The daemon is to end: as if the deadline had come.
     pub(crate) fn shut_down(&mut self, now: Time) {
-        self.shutting_down = true;
-        self.deadline = None;
-        self.time_out(now);
+        let again = std::mem::replace(&mut self.shutting_down, true);
+        // Once only: a client that was told of its deadline is not told of the shutdown as well.
+        let timed_out = std::mem::take(&mut self.deadline).is_none() && self.cut_at.is_some();
+        self.time_out(now, if again || timed_out { None } else { Some(Cut::Shutdown) });
         if let Reply::Sent { close_at } = &mut self.reply {
             *close_at = (*close_at).min(now + LINGER_AT_SHUTDOWN);
         }
@@ -474,13 +570,22 @@ impl Session {
         !self.stdout_open && !self.stderr_open
     }
 
-    /// The time of this connection is up.
-    fn time_out(&mut self, now: Time) {
-        match (self.program, self.reply) {
+    /// The time of this connection is up. `why` is told, if it was not told before.
+    fn time_out(&mut self, now: Time, why: Option<Cut>) {
+        let why = why.and_then(|cut| answer::cut(self.version(), cut, self.program != Program::Absent));
+        match (self.program, self.reply, why) {
+            // A client of version 2 that has begun a request is told.
+            (Program::Absent, Reply::Streaming, Some(why)) => self.finish(why),
             // Nothing was promised to a client that has not asked for anything.
-            (Program::Absent, Reply::Streaming) => self.close_client(),
-            (Program::Starting | Program::Running | Program::Exited, _) => self.end_program(now),
-            (Program::Absent | Program::Over, _) => {}
+            (Program::Absent, Reply::Streaming, None) => self.close_client(),
+            (Program::Starting | Program::Running | Program::Exited, _, why) => {
+                if let Some(why) = why {
+                    self.send(why);
+                }
+                self.end_program(now);
+            }
+            (Program::Over, _, Some(why)) => self.send(why),
+            (Program::Absent | Program::Over, _, _) => {}
         }
         self.cut_after_kill(now);
     }
@@ -534,6 +639,16 @@ impl Session {
         }
     }
 
+    /// The client has no more input for the program.
+    fn end_stdin(&mut self) {
+        if self.stdin == Stdin::Open && self.streams == Streams::Terminal {
+            self.stdin = Stdin::Closed;
+            self.actions.push_back(Action::EndTerminalInput);
+        } else {
+            self.close_stdin();
+        }
+    }
+
     fn close_client(&mut self) {
         if self.client != Client::Closed {
             self.client = Client::Closed;
@@ -545,8 +660,7 @@ impl Session {
         self.refused = true;
         if self.reply == Reply::Streaming {
             self.actions.push_back(Action::Report(error.clone()));
-            let text = format!("sockexec: bad request: {error}\n");
-            self.fail(text.as_bytes(), EXIT_FAILURE);
+            self.finish(answer::bad_request(self.version(), error));
             if self.program != Program::Absent {
                 self.cut_after_kill(now);
             }
@@ -556,21 +670,65 @@ impl Session {
         }
     }
 
-    /// A reply in place of the program's own, which names it.
-    fn fail_program(&mut self, reason: &str, code: u8) {
-        let mut text = b"sockexec: ".to_vec();
-        text.extend_from_slice(&self.program_name);
-        text.extend_from_slice(format!(": {reason}\n").as_bytes());
-        self.fail(&text, code);
+    /// A request is complete.
+    fn start(&mut self, request: Box<Request>) {
+        let name = request.argv.first().map(CString::as_bytes).unwrap_or_default();
+        self.program_name = name.get(..SHOWN_NAME).unwrap_or(name).to_vec();
+        self.streams = Streams::of(&request.options);
+        if let Some(timeout) = request.options.timeout {
+            self.deadline = earliest([self.deadline, self.accepted.checked_add(timeout)]);
+        }
+        self.program = Program::Starting;
+        self.actions.push_back(Action::Spawn(request));
     }
 
-    /// A reply in place of the program's own.
-    fn fail(&mut self, text: &[u8], code: u8) {
-        let mut bytes = Vec::new();
-        reply::encode_pair(Stream::Stderr.tag(), text, &mut bytes);
-        reply::encode_pair(reply::EXITCODE, code.to_string().as_bytes(), &mut bytes);
-        self.finish(bytes);
-        self.settle();
+    /// What only a client of version 2 says.
+    fn version_2(&mut self, event: Event) -> Result<(), BadRequest> {
+        match event {
+            Event::Start(request) => {
+                self.check_descriptors(request.options.descriptors)?;
+                self.start(request);
+            }
+            Event::Status => {
+                self.check_descriptors(false)?;
+                self.actions.push_back(Action::TellStatus);
+            }
+            Event::Signal(signal) => self.signal(&signal)?,
+            Event::WindowSize(size) => self.resize(size),
+            Event::Exec(_) | Event::Stdin(_) | Event::EndOfStdin | Event::NeedMore => {}
+        }
+        Ok(())
+    }
+
+    fn check_descriptors(&self, wanted: bool) -> Result<(), BadRequest> {
+        let offset = self.request.offset();
+        let kind = match (wanted, self.descriptors) {
+            (true, Descriptors { first: 3, late: 0 }) | (false, Descriptors { first: 0, late: 0 }) => return Ok(()),
+            (true, Descriptors { first, late }) => BadRequestKind::Descriptors(first + late),
+            (false, Descriptors { first, late }) => BadRequestKind::StrayDescriptors(first + late),
+        };
+        Err(BadRequest { kind, offset })
+    }
+
+    fn signal(&mut self, signal: &Signal) -> Result<(), BadRequest> {
+        let number = answer::signal_number(signal).ok_or_else(|| self.request.unknown_signal(signal))?;
+        if self.program == Program::Running {
+            self.actions.push_back(Action::Signal(number));
+        }
+        Ok(())
+    }
+
+    fn resize(&mut self, size: WindowSize) {
+        if matches!(self.program, Program::Running | Program::Exited) {
+            self.actions.push_back(Action::Resize(size));
+        }
+    }
+
+    /// Tells the client something between the pairs of output.
+    fn send(&mut self, bytes: Vec<u8>) {
+        if self.reply == Reply::Streaming && self.client != Client::Closed {
+            self.actions.push_back(Action::Send(bytes));
+        }
     }
 
     fn finish(&mut self, bytes: Vec<u8>) {
@@ -588,7 +746,7 @@ impl Session {
         if let Some(status) = self.status
             && self.output_ended()
         {
-            self.finish(self.exit_pair(status));
+            self.finish(answer::ended(self.version(), self.limits.termsig, status, self.usage.as_ref()));
             // Whoever inherited the input is not waited for: what still comes is dropped.
             self.close_stdin();
         }
@@ -617,22 +775,6 @@ impl Session {
             self.stderr_open = false;
             self.actions.push_back(Action::CloseOutput);
         }
-    }
-
-    fn exit_pair(&self, status: ExitStatus) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        match status {
-            ExitStatus::Code(code) => reply::encode_pair(reply::EXITCODE, code.to_string().as_bytes(), &mut bytes),
-            ExitStatus::Signal(number) => {
-                let name = match self.limits.termsig {
-                    TermSig::Number => None,
-                    TermSig::Name => signal_hook::low_level::signal_name(number),
-                };
-                let text = name.map_or_else(|| number.to_string(), |name| name.trim_start_matches("SIG").to_owned());
-                reply::encode_pair(reply::TERMSIG, text.as_bytes(), &mut bytes);
-            }
-        }
-        bytes
     }
 }
 

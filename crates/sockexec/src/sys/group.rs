@@ -6,8 +6,15 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitIdStatus};
 
-use super::raw;
+use sockexec_proto::Usage;
+
+use super::session::{self, Member};
+use super::{raw, terminal};
 use crate::engine::ExitStatus;
+
+/// How often the members of a session are looked for anew while KILL is sent to them: one that forks meanwhile leaves
+/// another.
+const KILL_ROUNDS: usize = 5;
 
 /// Whether anybody is left in a group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,26 +35,71 @@ pub(crate) struct Group {
     leader: Pid,
     pidfd: Option<OwnedFd>,
     reaped: bool,
+    /// The leader begins a session of its own as well, whose terminal this is, our end of it.
+    terminal: Option<OwnedFd>,
 }
 
 impl Group {
-    /// The group led by `leader`, a child of this process that nobody else reaps.
-    pub(crate) fn new(leader: Pid) -> Self {
-        Self { leader, pidfd: None, reaped: false }
+    /// The group led by `leader`, a child of this process that nobody else reaps. With a terminal: the session.
+    pub(crate) fn new(leader: Pid, terminal: Option<OwnedFd>) -> Self {
+        Self { leader, pidfd: None, reaped: false, terminal }
+    }
+
+    /// Our end of the session's terminal.
+    pub(crate) fn terminal(&self) -> Option<BorrowedFd<'_>> {
+        self.terminal.as_ref().map(AsFd::as_fd)
     }
 
     pub(crate) fn leader(&self) -> i32 {
         self.leader.as_raw_nonzero().get()
     }
 
-    /// TERM, and CONT so that a stopped program can act on it.
+    /// TERM, and CONT so that a stopped program can act on it. To a session what a terminal's hang-up is comes first: HUP to its
+    /// foreground group and to its leader.
     pub(crate) fn terminate(&self) {
-        self.signal(Signal::TERM);
-        self.signal(Signal::CONT);
+        let members = self.members();
+        if let Some(foreground) = self.terminal().and_then(terminal::foreground) {
+            for member in members.iter().filter(|member| member.group == foreground || member.pid == self.leader) {
+                session::signal(self.leader, *member, Signal::HUP);
+            }
+        }
+        for signal in [Signal::TERM, Signal::CONT] {
+            self.signal(signal);
+            for member in members.iter().filter(|member| member.group != self.leader) {
+                session::signal(self.leader, *member, signal);
+            }
+        }
+    }
+
+    /// The processes of the session, if it is one of its own.
+    fn members(&self) -> Vec<Member> {
+        match self.terminal {
+            Some(_) if !self.reaped => session::members(self.leader).unwrap_or_default(),
+            Some(_) | None => Vec::new(),
+        }
+    }
+
+    /// A signal that the client asks for, by its number.
+    pub(crate) fn send(&self, signal: i32) {
+        if !self.reaped {
+            self.make_group();
+            let leader = self.leader();
+            if raw::kill(-leader, signal).is_err_and(|error| error.raw_os_error() == Some(libc::ESRCH)) {
+                let _ = raw::kill(leader, signal);
+            }
+        }
     }
 
     /// KILL. A leader that has moved to another group is killed too.
     pub(crate) fn kill(&self) {
+        for _ in 0..KILL_ROUNDS {
+            let members = self.members();
+            let others = members.iter().filter(|member| member.group != self.leader);
+            others.clone().for_each(|member| session::signal(self.leader, *member, Signal::KILL));
+            if others.count() == 0 {
+                break;
+            }
+        }
         self.signal(Signal::KILL);
         if !self.reaped {
             let _ = rustix::process::kill_process(self.leader, Signal::KILL);
@@ -58,9 +110,7 @@ impl Group {
     /// remedy here: the caller goes by what it sees of the program.
     fn signal(&self, signal: Signal) {
         if !self.reaped {
-            // The child does this first thing, but it may not have come to it. Once it has exec'd this fails, and is
-            // not needed (setpgid(2), EACCES).
-            let _ = rustix::process::setpgid(Some(self.leader), Some(self.leader));
+            self.make_group();
             if rustix::process::kill_process_group(self.leader, signal) == Err(Errno::SRCH) {
                 // The leader has moved to another group of its session and left none behind.
                 let _ = rustix::process::kill_process(self.leader, signal);
@@ -68,6 +118,19 @@ impl Group {
         } else if let Some(pidfd) = &self.pidfd {
             let _ = raw::signal_group_by_pidfd(pidfd.as_fd(), signal.as_raw());
         }
+    }
+
+    fn make_group(&self) {
+        // The child does this first thing, but it may not have come to it. Once it has exec'd this fails, and is
+        // not needed (setpgid(2), EACCES). A group that leads itself could begin no session any more (setsid(2)).
+        if self.terminal.is_none() {
+            let _ = rustix::process::setpgid(Some(self.leader), Some(self.leader));
+        }
+    }
+
+    /// What the dead leader has cost with the children that it waited for, where the system tells.
+    pub(crate) fn usage(&self) -> Option<Usage> {
+        if self.reaped { None } else { raw::usage_of(self.leader()) }
     }
 
     /// The leader's status, if it is dead; it stays unreaped.
@@ -106,6 +169,14 @@ impl Group {
     /// anything; that is done only once the kernel has shown that it takes the pinned identity.
     /// A dead member that its own parent (or init) has not reaped counts as well.
     pub(crate) fn occupancy(&mut self) -> Occupancy {
+        if self.terminal.is_some() && !self.reaped {
+            // The leader's number is the session's: it stays until nobody else is left in it.
+            return match session::members(self.leader) {
+                None => Occupancy::Unknowable,
+                Some(members) if members.is_empty() => Occupancy::Empty,
+                Some(_) => Occupancy::Occupied,
+            };
+        }
         if !self.reaped {
             let Ok(pidfd) = self.exit_descriptor() else { return Occupancy::Unknowable };
             match raw::signal_group_by_pidfd(pidfd, 0) {

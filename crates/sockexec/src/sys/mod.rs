@@ -9,6 +9,7 @@ pub(crate) mod group;
 pub(crate) mod process;
 #[expect(unsafe_code, reason = "system calls that no safe library wraps; each block argues its soundness")]
 mod raw;
+pub(crate) mod session;
 pub(crate) mod socket;
 pub(crate) mod spawn;
 #[cfg(target_os = "linux")]
@@ -16,4 +17,5 @@ pub(crate) mod splice;
 #[cfg(not(target_os = "linux"))]
 #[path = "no_splice.rs"]
 pub(crate) mod splice;
+pub(crate) mod terminal;
 pub(crate) mod transfer;

@@ -1,46 +1,70 @@
 //! Starting a program: the one room in which it is decided how.
 
+use std::collections::BTreeMap;
 use std::env;
 use std::ffi::{CString, OsStr, OsString};
-use std::fs;
 use std::io;
-use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::process::CommandExt;
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
 use rustix::fs::OFlags;
 use rustix::process::Pid;
+use sockexec_proto::Options;
+use sockexec_proto::request::EnvironmentChange;
 
-use super::raw;
-use super::raw::clone::{Launcher, Outcome};
+use super::raw::clone::{Extras, Launcher, Outcome};
+use super::{raw, terminal};
 
-/// A program that was started, as the leader of a process group of its own, and our ends of its pipes, which
+/// A program to be started.
+#[derive(Debug)]
+pub(crate) struct Order {
+    /// The program and its arguments.
+    pub(crate) argv: Vec<CString>,
+    /// How it is to run. What is said of time is for others.
+    pub(crate) options: Options,
+    /// Its standard streams, where they are none of ours: with [`Options::descriptors`].
+    pub(crate) descriptors: Option<[OwnedFd; 3]>,
+    /// Whether there is to be a descriptor that tells of the exec.
+    pub(crate) watched: bool,
+}
+
+impl Order {
+    /// Where `execvp(3)` looks for the program in the PATH that it gets, in this order.
+    fn candidates(&self) -> Vec<CString> {
+        let Some(program) = self.argv.first() else { return Vec::new() };
+        let name = program.as_bytes();
+        if name.is_empty() || name.contains(&b'/') {
+            return vec![program.clone()];
+        }
+        let candidate =
+            |directory: PathBuf| CString::new(directory.join(OsStr::from_bytes(name)).as_os_str().as_bytes()).ok();
+        env::split_paths(&search_path(&self.options)).filter_map(candidate).collect()
+    }
+}
+
+/// A program that was started, as the leader of a process group of its own, and our ends of its streams, which
 /// do not block.
 #[derive(Debug)]
 pub(crate) struct Spawned {
     pub(crate) leader: Pid,
-    pub(crate) stdin: OwnedFd,
-    pub(crate) stdout: OwnedFd,
-    pub(crate) stderr: OwnedFd,
+    pub(crate) ours: Ours,
     pub(crate) start: Start,
+    /// It is at its end once the program was executed or has failed to, or shortly after that: children that are on their way
+    /// to an exec at the same time hold copies. `None`: it was, or nobody asked.
+    pub(crate) exec: Option<OwnedFd>,
 }
 
-/// Why a program was not started.
-#[derive(Debug)]
-pub(crate) enum Failure {
-    /// The system refused the daemon what it needs for it: descriptors, a process, memory.
-    Own(io::Error),
-    /// `execve(2)` refused the program.
-    Exec(io::Error),
-}
-
-impl From<io::Error> for Failure {
-    fn from(error: io::Error) -> Self {
-        Self::Own(error)
-    }
+/// Our ends of a program's streams. A terminal is both input and output.
+#[derive(Debug, Default)]
+pub(crate) struct Ours {
+    pub(crate) stdin: Option<OwnedFd>,
+    pub(crate) stdout: Option<OwnedFd>,
+    pub(crate) stderr: Option<OwnedFd>,
+    pub(crate) terminal: Option<OwnedFd>,
 }
 
 /// Whether the exec succeeded.
@@ -52,12 +76,49 @@ pub(crate) enum Start {
     InFlight(Arc<Outcome>),
 }
 
+/// Why a program was not started.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The system refused the daemon what it needs for it: descriptors, a process, memory, a terminal.
+    Own(io::Error),
+    /// `chdir(2)` refused the directory.
+    Directory(io::Error),
+    /// `execve(2)` refused the program.
+    Exec(io::Error),
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Own(error)
+    }
+}
+
+impl From<io::ErrorKind> for Failure {
+    fn from(kind: io::ErrorKind) -> Self {
+        io::Error::from(kind).into()
+    }
+}
+
+impl From<rustix::io::Errno> for Failure {
+    fn from(error: rustix::io::Errno) -> Self {
+        io::Error::from(error).into()
+    }
+}
+
 impl Start {
     /// Why it did not. To be asked when the leader is dead.
     pub(crate) fn error(&self) -> Option<Failure> {
         match self {
             Self::Done => None,
             Self::InFlight(outcome) => outcome.error(),
+        }
+    }
+
+    /// Whether it is known.
+    pub(crate) fn is_known(&self) -> bool {
+        match self {
+            Self::Done => true,
+            Self::InFlight(outcome) => outcome.has_left(),
         }
     }
 }
@@ -75,44 +136,52 @@ impl Spawner {
         if env::var_os("SOCKEXEC_SPAWN").as_deref() == Some(OsStr::new("portable")) {
             return Self { launcher: None };
         }
-        let environment = env::vars_os().filter_map(|(name, value)| {
-            let mut entry = name.as_bytes().to_vec();
-            entry.push(b'=');
-            entry.extend_from_slice(value.as_bytes());
-            CString::new(entry).ok()
-        });
+        let environment = env::vars_os().filter_map(|(name, value)| assignment(name.as_bytes(), value.as_bytes()));
         Self { launcher: Launcher::new(environment.collect(), raw::ignored_signals()) }
     }
 
-    /// Starts `argv`, the first of which is looked up in PATH.
+    /// Starts a program, which is looked up in the PATH that it gets.
     ///
     /// # Errors
-    /// Those of pipe(2), clone(2) and, here or later in [`Spawned::start`], execve(2), as the system tells them.
-    pub(crate) fn spawn(&mut self, argv: Vec<CString>) -> Result<Spawned, Failure> {
+    /// Those of pipe(2), `posix_openpt(3)`, clone(2) and, here or later in [`Spawned::start`], chdir(2) and execve(2), as the system
+    /// tells them.
+    pub(crate) fn spawn(&mut self, mut order: Order) -> Result<Spawned, Failure> {
         self.collect();
         let Some(launcher) = self.launcher.as_mut().filter(|launcher| !launcher.is_full()) else {
-            return portable(&argv);
+            return portable(order);
         };
-        let [stdin, stdout, stderr] = [launcher.pipe()?, launcher.pipe()?, launcher.pipe()?];
-        let theirs = [stdin.0.as_fd(), stdout.1.as_fd(), stderr.1.as_fd()];
-        if theirs.iter().any(|descriptor| descriptor.as_raw_fd() <= 2) {
+        let (theirs, ours) = if let Some(streams) = streams_beside_pipes(&mut order)? {
+            streams
+        } else {
+            let [stdin, stdout, stderr] = [launcher.pipe()?, launcher.pipe()?, launcher.pipe()?];
+            let ours = Ours { stdin: Some(stdin.1), stdout: Some(stdout.0), stderr: Some(stderr.0), terminal: None };
+            (Theirs(stdin.0, Some(stdout.1), Some(stderr.1)), ours)
+        };
+        if theirs.all().iter().any(|descriptor| descriptor.as_raw_fd() <= 2) {
             // An application around the daemon has closed one of 0, 1 and 2: dup2 of a descriptor onto itself would
             // leave it close-on-exec.
-            return portable(&argv);
+            return portable_with(&order, theirs, ours);
         }
-        let candidates = candidates(&argv);
-        match launcher.launch(argv, candidates, theirs) {
+        let candidates = order.candidates();
+        let extras = Extras {
+            directory: order.options.directory.clone(),
+            environment: environment(&order.options),
+            terminal: ours.terminal.is_some(),
+            foreign: order.options.descriptors,
+        };
+        let exec = if order.watched { Some(io::pipe()?) } else { None };
+        match launcher.launch(std::mem::take(&mut order.argv), candidates, theirs.all(), extras) {
             Ok((pid, outcome)) => Ok(Spawned {
-                leader: Pid::from_raw(pid).ok_or_else(|| io::Error::from(io::ErrorKind::Other))?,
-                stdin: stdin.1,
-                stdout: stdout.0,
-                stderr: stderr.0,
+                leader: Pid::from_raw(pid).ok_or(io::ErrorKind::Other)?,
+                ours,
                 start: Start::InFlight(outcome),
+                exec: exec.map(|(end, _)| end.into()),
             }),
             Err((error, argv)) if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM | libc::EINVAL)) => {
                 log::debug!("clone3 is not to be had ({error}): programs are started the portable way");
                 self.launcher = None;
-                portable(&argv)
+                order.argv = argv;
+                portable_with(&order, theirs, ours)
             }
             Err((error, _)) => Err(error.into()),
         }
@@ -126,40 +195,97 @@ impl Spawner {
     }
 }
 
-/// Where `execvp(3)` looks for the program of `argv`, in this order.
-fn candidates(argv: &[CString]) -> Vec<CString> {
-    let Some(program) = argv.first() else { return Vec::new() };
-    let name = program.as_bytes();
-    if name.is_empty() || name.contains(&b'/') {
-        return vec![program.clone()];
+/// The program's own ends: what becomes its descriptors 0, 1 and 2. One that is not there is the same as the one before.
+#[derive(Debug)]
+struct Theirs(OwnedFd, Option<OwnedFd>, Option<OwnedFd>);
+
+impl Theirs {
+    fn all(&self) -> [BorrowedFd<'_>; 3] {
+        let stdin = self.0.as_fd();
+        let stdout = self.1.as_ref().map_or(stdin, AsFd::as_fd);
+        [stdin, stdout, self.2.as_ref().map_or(stdout, AsFd::as_fd)]
     }
-    let candidate =
-        |directory: PathBuf| CString::new(directory.join(OsStr::from_bytes(name)).as_os_str().as_bytes()).ok();
-    env::split_paths(&search_path()).filter_map(candidate).collect()
 }
 
-/// PATH, or where glibc looks without it.
-fn search_path() -> OsString {
-    env::var_os("PATH").unwrap_or_else(|| "/bin:/usr/bin".into())
+/// Both ends of the streams of a program that has no pipe for each of them.
+fn streams_beside_pipes(order: &mut Order) -> Result<Option<(Theirs, Ours)>, Failure> {
+    if let Some([stdin, stdout, stderr]) = order.descriptors.take() {
+        return Ok(Some((Theirs(stdin, Some(stdout), Some(stderr)), Ours::default())));
+    }
+    if let Some(size) = order.options.pty {
+        let (ours, theirs) = terminal::open(size)?;
+        let ours = Ours {
+            stdin: Some(ours.try_clone()?),
+            stdout: Some(ours.try_clone()?),
+            stderr: None,
+            terminal: Some(ours),
+        };
+        return Ok(Some((Theirs(theirs, None, None), ours)));
+    }
+    if order.options.stderr_to_stdout {
+        let (stdin, stdout) = (io::pipe()?, io::pipe()?);
+        rustix::fs::fcntl_setfl(&stdin.1, OFlags::NONBLOCK)?;
+        rustix::fs::fcntl_setfl(&stdout.0, OFlags::NONBLOCK)?;
+        let ours = Ours { stdin: Some(stdin.1.into()), stdout: Some(stdout.0.into()), stderr: None, terminal: None };
+        return Ok(Some((Theirs(stdin.0.into(), Some(stdout.1.into()), None), ours)));
+    }
+    Ok(None)
+}
+
+/// This process's environment with the request's changes, in order; `None`: there are none. Sorted, and one value for a name,
+/// as std's `Command` has it too.
+fn environment(options: &Options) -> Option<Vec<CString>> {
+    if options.environment.is_empty() {
+        return None;
+    }
+    let mut variables: BTreeMap<_, _> =
+        env::vars_os().map(|(name, value)| (name.into_vec(), value.into_vec())).collect();
+    for change in &options.environment {
+        match change {
+            EnvironmentChange::Set(name, value) => {
+                variables.insert(name.clone(), value.clone());
+            }
+            EnvironmentChange::Unset(name) => {
+                variables.remove(name);
+            }
+            EnvironmentChange::Clear => variables.clear(),
+        }
+    }
+    Some(variables.iter().filter_map(|(name, value)| assignment(name, value)).collect())
+}
+
+/// The PATH that the program gets, or where glibc looks without it.
+fn search_path(options: &Options) -> OsString {
+    let path = options.environment.iter().fold(env::var_os("PATH"), |path, change| match change {
+        EnvironmentChange::Set(name, value) if name == b"PATH" => Some(OsString::from_vec(value.clone())),
+        EnvironmentChange::Unset(name) if name == b"PATH" => None,
+        EnvironmentChange::Clear => None,
+        EnvironmentChange::Set(..) | EnvironmentChange::Unset(_) => path,
+    });
+    path.unwrap_or_else(|| "/bin:/usr/bin".into())
+}
+
+/// `NAME=VALUE`, as execve(2) wants it.
+fn assignment(name: &[u8], value: &[u8]) -> Option<CString> {
+    CString::new([name, b"=", value].concat()).ok()
 }
 
 /// With std's `Command`: PIPE reset to its default, descriptors other than 0, 1 and 2 closed because all of ours are
 /// close-on-exec. It returns when the program has been exec'd or has failed to.
-fn portable(argv: &[CString]) -> Result<Spawned, Failure> {
-    let mut words = argv.iter().map(|arg| OsStr::from_bytes(arg.as_bytes()));
-    let mut command = Command::new(words.next().unwrap_or_default());
-    command.args(words).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
-    let mut child = spawn_command(&mut command, argv)?;
-    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-    let (Some(leader), Some(stdin), Some(stdout), Some(stderr)) =
-        (pid, child.stdin.take(), child.stdout.take(), child.stderr.take())
-    else {
-        // Cannot be: std gives what was asked for.
-        return Err(io::Error::from(io::ErrorKind::Other).into());
+fn portable(mut order: Order) -> Result<Spawned, Failure> {
+    if let Some((theirs, ours)) = streams_beside_pipes(&mut order)? {
+        return portable_with(&order, theirs, ours);
+    }
+    let mut command = command(&order)?;
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = spawn_command(&mut command, &order)?;
+    let ours = Ours {
+        stdin: child.stdin.take().map(Into::into),
+        stdout: child.stdout.take().map(Into::into),
+        stderr: child.stderr.take().map(Into::into),
+        terminal: None,
     };
-    let spawned =
-        Spawned { leader, stdin: stdin.into(), stdout: stdout.into(), stderr: stderr.into(), start: Start::Done };
-    for end in [&spawned.stdin, &spawned.stdout, &spawned.stderr] {
+    for end in [&ours.stdin, &ours.stdout, &ours.stderr].into_iter().flatten() {
         // A pipe's two ends are two open files: the program's own end goes on blocking.
         if let Err(error) = rustix::fs::fcntl_setfl(end, OFlags::NONBLOCK) {
             // Nobody else knows of it yet.
@@ -168,30 +294,119 @@ fn portable(argv: &[CString]) -> Result<Spawned, Failure> {
             return Err(Failure::Own(error.into()));
         }
     }
-    Ok(spawned)
+    spawned(&child, ours)
+}
+
+/// The same, with streams that are there already.
+fn portable_with(order: &Order, theirs: Theirs, ours: Ours) -> Result<Spawned, Failure> {
+    let mut command = command(order)?;
+    if !order.options.descriptors {
+        for end in theirs.all() {
+            // They were made not to block, for our ends; what is the client's is left as it is.
+            rustix::fs::fcntl_setfl(end, rustix::fs::fcntl_getfl(end)? & !OFlags::NONBLOCK)?;
+        }
+    }
+    let [_, stdout, stderr] = theirs.all();
+    let (stdout, stderr) = (stdout.try_clone_to_owned()?, stderr.try_clone_to_owned()?);
+    command.stdin(theirs.0).stdout(stdout).stderr(stderr);
+    let child = spawn_command(&mut command, order)?;
+    spawned(&child, ours)
+}
+
+fn command(order: &Order) -> Result<Command, Failure> {
+    let mut words = order.argv.iter().map(|arg| OsStr::from_bytes(arg.as_bytes()));
+    let mut command = Command::new(words.next().ok_or(io::ErrorKind::InvalidInput)?);
+    command.args(words);
+    if order.options.pty.is_none() {
+        command.process_group(0);
+    }
+    Ok(command)
 }
 
 /// By fork(2), as nothing else lets the child ask to die with its parent; see [`raw::exec_in_child`].
 #[cfg(target_os = "linux")]
-fn spawn_command(command: &mut Command, argv: &[CString]) -> Result<Child, Failure> {
-    raw::exec_in_child(command, candidates(argv), argv.to_vec());
+fn spawn_command(command: &mut Command, order: &Order) -> Result<Child, Failure> {
+    let plan = raw::Plan {
+        candidates: order.candidates(),
+        argv: order.argv.clone(),
+        environment: environment(&order.options),
+        directory: order.options.directory.clone(),
+        terminal: order.options.pty.is_some(),
+    };
+    raw::exec_in_child(command, plan);
     command.spawn().map_err(raw::failure_in_child)
 }
 
 /// By `posix_spawnp(3)`: no copy of this process's memory, PATH looked up as `execvp(3)` does but without its fallback to
-/// a shell. What failed is not told apart: mostly it is the exec.
+/// a shell. With a terminal or another PATH by fork(2) and exec. What failed is not told apart but for the directory: mostly it is
+/// the exec.
 #[cfg(not(target_os = "linux"))]
-fn spawn_command(command: &mut Command, _argv: &[CString]) -> Result<Child, Failure> {
-    command.spawn().map_err(Failure::Exec)
+fn spawn_command(command: &mut Command, order: &Order) -> Result<Child, Failure> {
+    let directory = order.options.directory.as_ref().map(|directory| OsStr::from_bytes(directory.as_bytes()));
+    if let Some(directory) = directory {
+        command.current_dir(directory);
+    }
+    for change in &order.options.environment {
+        match change {
+            EnvironmentChange::Set(name, value) => command.env(OsStr::from_bytes(name), OsStr::from_bytes(value)),
+            EnvironmentChange::Unset(name) => command.env_remove(OsStr::from_bytes(name)),
+            EnvironmentChange::Clear => command.env_clear(),
+        };
+    }
+    if order.options.pty.is_some() {
+        raw::begin_session(command);
+    }
+    command.spawn().map_err(|error| {
+        // In a directory that can be entered a name can be looked up.
+        match directory.map(|directory| Path::new(directory).join(".").metadata()) {
+            Some(Err(_)) => Failure::Directory(error),
+            Some(Ok(_)) | None => Failure::Exec(error),
+        }
+    })
 }
 
-/// Whether `program` can be found at all, in the places where `execvp(3)` looks.
-///
-/// What that reports is not to the point in two cases: ENOENT of a script that is there and whose
-/// interpreter is not, and EACCES or ENOTDIR of a place in PATH that cannot be searched.
-pub(crate) fn is_found(program: &OsStr) -> bool {
-    if program.as_bytes().contains(&b'/') {
-        return fs::metadata(Path::new(program)).is_ok();
+fn spawned(child: &Child, ours: Ours) -> Result<Spawned, Failure> {
+    let leader = i32::try_from(child.id()).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::Other)?;
+    Ok(Spawned { leader, ours, start: Start::Done, exec: None })
+}
+
+/// Where a program was looked for.
+#[derive(Debug)]
+pub(crate) struct Lookup {
+    program: CString,
+    directory: Option<CString>,
+    /// PATH, where the request has changes to the environment.
+    path: Option<OsString>,
+}
+
+impl Lookup {
+    pub(crate) fn new(order: &Order) -> Self {
+        Self {
+            program: order.argv.first().cloned().unwrap_or_default(),
+            directory: order.options.directory.clone(),
+            path: (!order.options.environment.is_empty()).then(|| search_path(&order.options)),
+        }
     }
-    !program.is_empty() && env::split_paths(&search_path()).any(|directory| directory.join(program).exists())
+
+    pub(crate) fn program(&self) -> &[u8] {
+        self.program.as_bytes()
+    }
+
+    pub(crate) fn directory(&self) -> Option<&[u8]> {
+        self.directory.as_ref().map(CString::as_bytes)
+    }
+
+    /// Whether the program can be found at all, in the places where `execvp(3)` looks.
+    ///
+    /// What that reports is not to the point in two cases: ENOENT of a script that is there and whose
+    /// interpreter is not, and EACCES or ENOTDIR of a place in PATH that cannot be searched.
+    pub(crate) fn is_found(&self) -> bool {
+        let program = OsStr::from_bytes(self.program.as_bytes());
+        let base = Path::new(OsStr::from_bytes(self.directory().unwrap_or_default()));
+        if self.program().contains(&b'/') {
+            return base.join(program).exists();
+        }
+        let path = self.path.clone().unwrap_or_else(|| search_path(&Options::default()));
+        !program.is_empty() && env::split_paths(&path).any(|directory| base.join(directory).join(program).exists())
+    }
 }

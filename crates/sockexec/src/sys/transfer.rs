@@ -1,9 +1,14 @@
 //! Moving bytes between descriptors and memory: the one room in which it is decided how.
 
-use std::os::fd::AsFd;
+use std::io::IoSliceMut;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::io::{Errno, retry_on_intr};
-use rustix::net::{RecvFlags, SendFlags};
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags};
+
+/// The most descriptors that one message can carry on Linux (unix(7), `SCM_MAX_FD`).
+const MAX_DESCRIPTORS: usize = 253;
 
 /// What came of an attempt to move bytes without waiting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +49,39 @@ pub(crate) fn receive(socket: impl AsFd, buffer: &mut [u8]) -> Result<Moved, Err
         // A reset is no end of file: the client is gone, and has not just finished sending.
         Err(error) if error != Errno::AGAIN => Err(error),
         result => Ok(moved(result.map(|(n, _)| n))),
+    }
+}
+
+/// Reads from a socket as [`receive`] does, and appends to `descriptors` those that came with the bytes. None of them is
+/// inherited by programs.
+pub(crate) fn receive_with_descriptors(
+    socket: impl AsFd,
+    buffer: &mut [u8],
+    descriptors: &mut Vec<OwnedFd>,
+) -> Result<Moved, Errno> {
+    #[cfg(not(target_vendor = "apple"))]
+    let flags = RecvFlags::CMSG_CLOEXEC;
+    #[cfg(target_vendor = "apple")]
+    let flags = RecvFlags::empty();
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let received = retry_on_intr(|| {
+        let buffers = &mut [IoSliceMut::new(&mut *buffer)];
+        rustix::net::recvmsg(socket.as_fd(), buffers, &mut control, flags).map(|message| message.bytes)
+    });
+    for message in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(sent) = message {
+            descriptors.extend(sent);
+        }
+    }
+    #[cfg(target_vendor = "apple")]
+    for descriptor in &*descriptors {
+        let _ = rustix::io::fcntl_setfd(descriptor, rustix::io::FdFlags::CLOEXEC);
+    }
+    match received {
+        // As in `receive`.
+        Err(error) if error != Errno::AGAIN => Err(error),
+        result => Ok(moved(result)),
     }
 }
 

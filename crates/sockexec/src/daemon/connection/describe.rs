@@ -6,6 +6,7 @@ use std::os::fd::{AsRawFd as _, RawFd};
 use std::time::Duration;
 
 use super::Connection;
+use crate::daemon::status::{ConnectionReport, PeerReport};
 use crate::engine::{ExitStatus, Time};
 use crate::sys::socket::Peer;
 
@@ -29,6 +30,21 @@ impl Connection {
         )
     }
 
+    /// What the daemon's status tells of it.
+    pub(crate) fn report(&self, now: Time) -> ConnectionReport {
+        ConnectionReport {
+            number: self.number,
+            peer: self.peer.map(|Peer { pid, uid, gid }| PeerReport { pid, uid, gid }),
+            pid: self.child.as_ref().map(|child| child.group.leader()),
+            argv: self.argv.clone(),
+            arguments: self.arguments,
+            age: now.saturating_sub(self.accepted),
+            bytes_in: self.received,
+            bytes_out: self.sent,
+            state: self.session.waits_for(),
+        }
+    }
+
     /// Its descriptors, with what each is and waits for.
     pub(crate) fn descriptors(&self) -> Vec<(RawFd, String)> {
         let mut list = Vec::new();
@@ -41,6 +57,9 @@ impl Connection {
             };
             list.push((socket.as_raw_fd(), format!("client, waits for {wait}")));
         }
+        for descriptor in &self.descriptors {
+            list.push((descriptor.as_raw_fd(), "of the client, waits for the request".to_owned()));
+        }
         if let Some(file) = self.outbox.file() {
             list.push((file.as_raw_fd(), "spool, waits for the client to read".to_owned()));
         }
@@ -52,10 +71,14 @@ impl Connection {
                 (&child.stdin, "stdin", stdin_wait),
                 (&child.stdout, "stdout", output_wait),
                 (&child.stderr, "stderr", output_wait),
+                (&child.exec, "exec", "the program to be executed"),
             ] {
                 if let Some(pipe) = pipe {
                     list.push((pipe.as_fd().as_raw_fd(), format!("{name}, waits for {wait}")));
                 }
+            }
+            if let Some(terminal) = child.group.terminal() {
+                list.push((terminal.as_raw_fd(), "terminal, waits for nothing".to_owned()));
             }
             if let Some(descriptor) = child.group.opened_descriptor() {
                 list.push((descriptor.as_raw_fd(), "process, waits for its exit".to_owned()));
@@ -80,6 +103,23 @@ pub(super) fn quote(argv: &[CString]) -> String {
         let _ = write!(label, "{separator}\"{}\"{cut}", shown.escape_ascii());
     }
     label
+}
+
+/// The first arguments, [`LABEL_MAX`] bytes of them in all; what is not UTF-8 is replaced.
+pub(super) fn shown(argv: &[CString]) -> Box<[Box<str>]> {
+    let mut left = LABEL_MAX;
+    let mut arguments = Vec::new();
+    for arg in argv {
+        if left == 0 {
+            break;
+        }
+        let bytes = arg.as_bytes();
+        let bytes = bytes.get(..left).unwrap_or(bytes);
+        // An empty argument counts too, so that the list is bounded.
+        left = left.saturating_sub(bytes.len().max(1));
+        arguments.push(String::from_utf8_lossy(bytes).into());
+    }
+    arguments.into()
 }
 
 pub(super) struct Credentials(pub(super) Option<Peer>);

@@ -5,7 +5,7 @@ use sockexec_proto::Stream;
 use super::case::Start;
 use super::world::{Leader, World, pattern};
 use super::{Violation, ensure};
-use crate::engine::{Action, Backpressure, Frame, StartError, Step, at_most};
+use crate::engine::{Action, Backpressure, Frame, StartError, StartErrorKind, Step, at_most};
 
 /// More rounds than the pieces of the largest case take. A daemon that needs more of them spins.
 const MANY: usize = 100_000;
@@ -131,6 +131,9 @@ impl World<'_> {
                 Action::CloseClient => {
                     self.client.queued = 0;
                     self.record.finishing = false;
+                }
+                Action::EndTerminalInput | Action::Signal(_) | Action::Resize(_) | Action::TellStatus => {
+                    return Err(Violation(format!("{action:?} without version 2")));
                 }
                 Action::Terminate | Action::Reap | Action::Report(_) => {}
             }
@@ -293,7 +296,7 @@ impl World<'_> {
             } else {
                 self.record.status = Some(status);
                 self.record.exited_at = Some(self.now);
-                self.session.exited(self.now, status);
+                self.session.exited(self.now, status, None);
             }
         }
     }
@@ -319,5 +322,5 @@ impl World<'_> {
 }
 
 pub(super) fn start_error() -> StartError {
-    StartError { code: 127, reason: "No such file or directory".into() }
+    StartError { kind: StartErrorKind::NotFound, about: None, reason: "No such file or directory".into() }
 }

@@ -182,7 +182,8 @@ impl World<'_> {
 
     pub(super) fn check_action(&mut self, action: &Action) -> Result<(), Violation> {
         match action {
-            Action::Spawn(argv) => {
+            Action::Spawn(request) => {
+                let argv = &request.argv;
                 ensure!(
                     !self.record.spawned && !self.record.closed && !self.record.told,
                     "Spawn too often or too late"
@@ -235,6 +236,8 @@ impl World<'_> {
                 ensure!(self.record.told && !self.record.finish_asked, "Finish too early or twice");
                 self.record.finish_asked = true;
             }
+            // Refused by the driver.
+            Action::EndTerminalInput | Action::Signal(_) | Action::Resize(_) | Action::TellStatus => {}
             Action::CloseClient => {
                 ensure!(!self.record.closed, "the client is closed twice");
                 ensure!(self.may_close(), "the client is closed too early");
@@ -344,7 +347,7 @@ impl World<'_> {
                 let mut text = b"sockexec: ".to_vec();
                 text.extend_from_slice(name.get(..4096).unwrap_or(&name));
                 text.extend_from_slice(format!(": {}\n", error.reason).as_bytes());
-                (vec![(Stream::Stderr, text)], Exit::Code(error.code))
+                (vec![(Stream::Stderr, text)], Exit::Code(127))
             }
             (None, Some(status)) => {
                 for stream in [&self.program.stdout, &self.program.stderr] {

@@ -15,7 +15,7 @@
 //! | a KILL between clone and exec | the child is gone with its work half done, in its own descriptor table and process group only; our memory is as it was. It shows as an exit by that signal |
 //! | the end of this process while children are in flight | the memory lives on until the last of them has left it |
 //! | the end of this process after that | the child asks to be killed with its parent (`PR_SET_PDEATHSIG`), then looks whether that is still there |
-//! | signals to the group before `setpgid` in the child | the parent calls setpgid(2) as well before it signals ([`super::super::group::Group`]) |
+//! | signals to the group before `setpgid` in the child | the parent calls setpgid(2) as well before it signals ([`super::super::group::Group`]); not for a session of its own, whose setsid(2) would fail after that: until then its leader is signalled by its own number |
 //! | descriptors of ours live in the child until exec | all are close-on-exec, and the child makes sure of it; the daemon ends connections by shutdown(2) and deregisters before it closes |
 //! | seccomp, old kernels, emulators | `clone3` fails with ENOSYS, EPERM or EINVAL, and the caller takes the portable way |
 //!
@@ -61,24 +61,42 @@ struct Stack([MaybeUninit<u8>; STACK]);
 pub(crate) struct Outcome {
     /// Not 0 while the child is in our memory; the kernel zeroes it.
     alive: AtomicI32,
-    /// The error of the last step that failed, as errno, with [`OWN`] if that was before exec; 0: none.
+    /// The error of the last step that failed, as errno, with [`OWN`] or [`IN_DIRECTORY`] if that was before exec; 0: none.
     error: AtomicI32,
 }
 
-/// Beyond every errno.
+/// What a child may be given beside its arguments and descriptors.
+#[derive(Debug, Default)]
+pub(crate) struct Extras {
+    /// The working directory.
+    pub(crate) directory: Option<CString>,
+    /// The whole environment, `NAME=VALUE` each, in place of the one that all children have.
+    pub(crate) environment: Option<Vec<CString>>,
+    /// Descriptor 0 is to be the controlling terminal of a new session.
+    pub(crate) terminal: bool,
+    /// The descriptors are others' as well: their flags are left alone.
+    pub(crate) foreign: bool,
+}
+
+/// What failed was a step of ours before exec. Beyond every errno.
 const OWN: c_int = 1 << 16;
+
+/// What failed was to enter the directory. Beyond the other.
+const IN_DIRECTORY: c_int = 1 << 17;
 
 impl Outcome {
     /// Why the program could not be started. Known once the child has exec'd or is dead; `None` until then.
     pub(crate) fn error(&self) -> Option<Failure> {
         match (self.alive.load(Ordering::Acquire), self.error.load(Ordering::Acquire)) {
+            (0, error @ IN_DIRECTORY..) => Some(Failure::Directory(io::Error::from_raw_os_error(error - IN_DIRECTORY))),
             (0, error @ OWN..) => Some(Failure::Own(io::Error::from_raw_os_error(error - OWN))),
             (0, error @ 1..) => Some(Failure::Exec(io::Error::from_raw_os_error(error))),
             _ => None,
         }
     }
 
-    fn has_left(&self) -> bool {
+    /// Whether the child has exec'd or is dead.
+    pub(crate) fn has_left(&self) -> bool {
         self.alive.load(Ordering::Acquire) == 0
     }
 }
@@ -95,6 +113,10 @@ struct Orders {
     candidates: *const *const c_char,
     argv: *const *const c_char,
     environment: *const *const c_char,
+    /// Null: the parent's.
+    directory: *const c_char,
+    terminal: bool,
+    foreign: bool,
     error: *const AtomicI32,
 }
 
@@ -104,7 +126,8 @@ struct Launch {
     stack: Box<Stack>,
     orders: Box<Orders>,
     strings: [Vec<CString>; 2],
-    _arrays: [Vec<*const c_char>; 2],
+    _extras: Extras,
+    _arrays: [Vec<*const c_char>; 3],
 }
 
 /// The environment of all children, as execve(2) wants it.
@@ -144,7 +167,7 @@ impl Launcher {
     /// Starts `argv` from the first of `candidates` that can be executed, as the leader of a group of its own,
     /// with `stdio` as descriptors 0, 1 and 2 and no others.
     ///
-    /// The descriptors must be above 2 and open until this returns; the child makes them block. The child's pid is returned at once; whether the
+    /// The descriptors must be above 2 and open until this returns; the child makes them block, unless they are foreign. The child's pid is returned at once; whether the
     /// exec succeeds shows in the [`Outcome`].
     ///
     /// # Errors
@@ -154,8 +177,10 @@ impl Launcher {
         argv: Vec<CString>,
         candidates: Vec<CString>,
         stdio: [BorrowedFd<'_>; 3],
+        extras: Extras,
     ) -> Result<(c_int, Arc<Outcome>), (io::Error, Vec<CString>)> {
-        let arrays = [null_terminated(&candidates), null_terminated(&argv)];
+        let own = extras.environment.as_deref();
+        let arrays = [null_terminated(&candidates), null_terminated(&argv), own.map_or_else(Vec::new, null_terminated)];
         let outcome = Arc::new(Outcome { alive: AtomicI32::new(1), error: AtomicI32::new(0) });
         let orders = Box::new(Orders {
             stdio: stdio.map(|descriptor| descriptor.as_raw_fd()),
@@ -163,12 +188,21 @@ impl Launcher {
             ignored: self.ignored,
             candidates: arrays[0].as_ptr(),
             argv: arrays[1].as_ptr(),
-            environment: self.environment.pointers.as_ptr(),
+            environment: if own.is_some() { arrays[2].as_ptr() } else { self.environment.pointers.as_ptr() },
+            directory: extras.directory.as_ref().map_or(ptr::null(), |directory| directory.as_ptr()),
+            terminal: extras.terminal,
+            foreign: extras.foreign,
             error: &raw const outcome.error,
         });
         let stack = self.spare.pop().unwrap_or_else(|| Box::new(Stack([MaybeUninit::uninit(); STACK])));
-        let mut launch =
-            Launch { outcome: Arc::clone(&outcome), stack, orders, strings: [argv, candidates], _arrays: arrays };
+        let mut launch = Launch {
+            outcome: Arc::clone(&outcome),
+            stack,
+            orders,
+            strings: [argv, candidates],
+            _extras: extras,
+            _arrays: arrays,
+        };
         match clone(&mut launch) {
             Ok(pid) => {
                 self.in_flight.push(launch);
@@ -274,7 +308,7 @@ unsafe extern "C" fn child_main(orders: *const Orders) -> ! {
     unsafe {
         let orders = &*orders;
         let error = prepare(orders);
-        let error = if error == 0 { exec(orders) } else { error | OWN };
+        let error = if error == 0 { exec(orders) } else { error };
         (*orders.error).store(error, Ordering::Release);
         loop {
             call(libc::SYS_exit_group, [127, 0, 0, 0]);
@@ -282,7 +316,7 @@ unsafe extern "C" fn child_main(orders: *const Orders) -> ! {
     }
 }
 
-/// Everything before exec; 0, or an errno.
+/// Everything before exec; 0, or an errno with [`OWN`] or [`IN_DIRECTORY`].
 ///
 /// # Safety
 /// As [`child_main`].
@@ -295,13 +329,14 @@ unsafe fn prepare(orders: &Orders) -> c_int {
     const CLOSE_RANGE_CLOEXEC: usize = 4;
     // SAFETY: see `child_main`. The addresses are of statics.
     unsafe {
-        // First, so that a signal to the group finds it as early as can be.
-        let mut error = call(libc::SYS_setpgid, [0; 4]).min(0);
+        // First, so that a signal to the group finds it as early as can be. A session is a group as well.
+        let group = if orders.terminal { libc::SYS_setsid } else { libc::SYS_setpgid };
+        let mut error = call(group, [0; 4]).min(0);
         // Nobody is to run on when the daemon was killed. The signal is sent when the thread that made the child ends:
         // the loop's, which outlives its programs. If that was before this call nobody will be told any more.
         error = error.min(call(libc::SYS_prctl, [libc::PR_SET_PDEATHSIG as usize, libc::SIGKILL as usize, 0, 0]));
         if call(libc::SYS_getppid, [0; 4]) != orders.parent {
-            return libc::ESRCH;
+            return OWN | libc::ESRCH;
         }
         let mut signal = 1;
         while signal <= 64 {
@@ -317,7 +352,7 @@ unsafe fn prepare(orders: &Orders) -> c_int {
         error = error.min(call(libc::SYS_dup2, [stdout as usize, 1, 0, 0]));
         error = error.min(call(libc::SYS_dup2, [stderr as usize, 2, 0, 0]));
         let mut descriptor = 0;
-        while descriptor < 3 {
+        while descriptor < 3 && !orders.foreign {
             // They were made not to block, for the parent's ends; one step less there is one more here, on
             // another processor.
             error = error.min(call(libc::SYS_fcntl, [descriptor, libc::F_SETFL as usize, 0, 0]));
@@ -326,7 +361,19 @@ unsafe fn prepare(orders: &Orders) -> c_int {
         // For descriptors that an application around the daemon has without close-on-exec. Linux 5.11; before that
         // it fails, and the daemon's own are close-on-exec anyway.
         call(libc::SYS_close_range, [3, u32::MAX as usize, CLOSE_RANGE_CLOEXEC, 0]);
-        error.wrapping_neg()
+        if orders.terminal {
+            error = error.min(call(libc::SYS_ioctl, [0, libc::TIOCSCTTY as usize, 0, 0]));
+        }
+        if error < 0 {
+            return OWN | error.wrapping_neg();
+        }
+        if orders.directory.is_null() {
+            return 0;
+        }
+        match call(libc::SYS_chdir, [orders.directory as usize, 0, 0, 0]).wrapping_neg() {
+            0 => 0,
+            error => IN_DIRECTORY | error,
+        }
     }
 }
 

@@ -15,12 +15,12 @@ use std::mem;
 #[cfg(target_os = "linux")]
 use std::os::fd::AsRawFd;
 use std::os::fd::BorrowedFd;
-#[cfg(target_os = "linux")]
 use std::os::unix::process::CommandExt as _;
-#[cfg(target_os = "linux")]
 use std::process::Command;
 #[cfg(target_os = "linux")]
 use std::ptr;
+
+use sockexec_proto::Usage;
 
 #[cfg(target_os = "linux")]
 use super::spawn::Failure;
@@ -210,6 +210,10 @@ unsafe fn search(mut candidates: *const *const c_char, mut exec: impl FnMut(*con
 #[cfg(target_os = "linux")]
 const FROM_EXEC: i32 = 1 << 16;
 
+/// The same for one of entering the directory, beyond those.
+#[cfg(target_os = "linux")]
+const IN_DIRECTORY: i32 = 1 << 17;
+
 /// C strings, and the array of pointers to them that the kernel wants.
 #[cfg(target_os = "linux")]
 struct Strings {
@@ -232,21 +236,37 @@ impl From<Vec<CString>> for Strings {
     }
 }
 
-/// Has the child of `command` ask to be killed when the thread that spawns it ends (`PR_SET_PDEATHSIG`), and become the
-/// first of `candidates` that can be executed, with this process's environment.
+/// What a child of fork is to do before it becomes the program, and the program.
+#[cfg(target_os = "linux")]
+#[derive(Debug)]
+pub(super) struct Plan {
+    /// Files to try in turn.
+    pub(super) candidates: Vec<CString>,
+    pub(super) argv: Vec<CString>,
+    /// `None`: this process's.
+    pub(super) environment: Option<Vec<CString>>,
+    pub(super) directory: Option<CString>,
+    /// Begin a session, whose controlling terminal is descriptor 0.
+    pub(super) terminal: bool,
+}
+
+/// Has the child of `command` ask to be killed when the thread that spawns it ends (`PR_SET_PDEATHSIG`), and carry out `plan`.
 ///
 /// To ask needs a moment between fork and exec, and std gives that only at the price of fork(2) in place of
 /// `posix_spawn(3)`. The exec is done here as well, because the `execvp(3)` that std would go on to runs a file
-/// without a magic number through a shell. What [`Command::spawn`] then fails with is for [`failure_in_child`].
+/// without a magic number through a shell; and the rest, because std sets the environment after this, and does not tell
+/// that it could not enter the directory from anything else. What [`Command::spawn`] then fails with is for [`failure_in_child`].
 #[cfg(target_os = "linux")]
-pub(super) fn exec_in_child(command: &mut Command, candidates: Vec<CString>, argv: Vec<CString>) {
+pub(super) fn exec_in_child(command: &mut Command, plan: Plan) {
     let parent = std::process::id().cast_signed();
+    let Plan { candidates, argv, environment, directory, terminal } = plan;
     let (candidates, argv) = (Strings::from(candidates), Strings::from(argv));
+    let environment = environment.map(Strings::from);
     let exec = move || {
         // Whole: what is moved into the closure is to be what may be sent, not the pointers in it.
-        let (candidates, argv) = (&candidates, &argv);
+        let (candidates, argv, environment) = (&candidates, &argv, environment.as_ref());
         // SAFETY: async-signal-safe calls alone; the arrays end with null pointers. If the parent was gone before prctl
-        // nobody will tell of it any more.
+        // nobody will tell of it any more. `environ` is this process's own, and nobody changes it.
         let error = unsafe {
             if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) != 0 {
                 return Err(io::Error::last_os_error());
@@ -254,9 +274,20 @@ pub(super) fn exec_in_child(command: &mut Command, candidates: Vec<CString>, arg
             if libc::getppid() != parent {
                 return Err(io::Error::from_raw_os_error(libc::ESRCH));
             }
+            if terminal && (libc::setsid() < 0 || libc::ioctl(0, libc::TIOCSCTTY, 0) != 0) {
+                return Err(io::Error::last_os_error());
+            }
+            if let Some(directory) = &directory
+                && libc::chdir(directory.as_ptr()) != 0
+            {
+                return Err(io::Error::from_raw_os_error(IN_DIRECTORY + last_error()));
+            }
             search(candidates.pointers.as_ptr(), |file| {
-                libc::execv(file, argv.pointers.as_ptr());
-                io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO)
+                match environment {
+                    Some(environment) => libc::execve(file, argv.pointers.as_ptr(), environment.pointers.as_ptr()),
+                    None => libc::execv(file, argv.pointers.as_ptr()),
+                };
+                last_error()
             })
         };
         Err(io::Error::from_raw_os_error(FROM_EXEC + error))
@@ -265,11 +296,74 @@ pub(super) fn exec_in_child(command: &mut Command, candidates: Vec<CString>, arg
     unsafe { command.pre_exec(exec) };
 }
 
+/// errno.
+#[cfg(target_os = "linux")]
+fn last_error() -> c_int {
+    io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO)
+}
+
 /// What [`Command::spawn`] says of a command with [`exec_in_child`].
 #[cfg(target_os = "linux")]
 pub(super) fn failure_in_child(error: io::Error) -> Failure {
     match error.raw_os_error() {
+        Some(code @ IN_DIRECTORY..) => Failure::Directory(io::Error::from_raw_os_error(code - IN_DIRECTORY)),
         Some(code @ FROM_EXEC..) => Failure::Exec(io::Error::from_raw_os_error(code - FROM_EXEC)),
         Some(_) | None => Failure::Own(error),
     }
+}
+
+/// Has `command` begin a session, whose controlling terminal will be its descriptor 0. Such a command is started by fork.
+#[cfg(not(target_os = "linux"))]
+pub(super) fn begin_session(command: &mut Command) {
+    // SAFETY: the closure runs in the child of a fork, after its descriptors are in place, and makes two system calls
+    // that are safe there (signal-safety(7)); it allocates nothing, and takes no lock.
+    unsafe {
+        command.pre_exec(|| {
+            rustix::process::setsid()?;
+            // 0 is in place by now.
+            rustix::process::ioctl_tiocsctty(rustix::stdio::stdin())?;
+            Ok(())
+        });
+    }
+}
+
+/// What the dead child `pid`, which is not reaped and stays so, has cost with the children that it waited for.
+///
+/// `None` where that cannot be learned without reaping it. waitid(2), "C library/kernel differences": the system call fills a
+/// `rusage`, which neither the library's function nor rustix has.
+#[cfg(target_os = "linux")]
+pub(super) fn usage_of(pid: libc::pid_t) -> Option<Usage> {
+    let options = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+    // SAFETY: a null siginfo is allowed; the kernel fills `usage`, a plain structure for which all zeroes is a valid value.
+    let usage = unsafe {
+        let mut usage: libc::rusage = mem::zeroed();
+        let none = std::ptr::null_mut::<libc::siginfo_t>();
+        let done = libc::syscall(libc::SYS_waitid, libc::P_PID, pid, none, options, &raw mut usage);
+        (done == 0).then_some(usage)?
+    };
+    let time = |time: libc::timeval| {
+        use std::time::Duration;
+        let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+        Duration::from_secs(seconds) + Duration::from_micros(u64::try_from(time.tv_usec).unwrap_or(0))
+    };
+    Some(Usage {
+        user_time: time(usage.ru_utime),
+        system_time: time(usage.ru_stime),
+        max_rss_kib: u64::try_from(usage.ru_maxrss).unwrap_or(0),
+    })
+}
+
+/// Elsewhere a child has to be reaped for it.
+#[cfg(not(target_os = "linux"))]
+pub(super) fn usage_of(_pid: libc::pid_t) -> Option<Usage> {
+    None
+}
+
+/// Sends the signal of this number to a process (`pid` above 0) or to the group of the number `-pid`.
+///
+/// # Errors
+/// Those of kill(2); EINVAL: there is no such signal. rustix knows no real-time signals.
+pub(super) fn kill(pid: libc::pid_t, signal: libc::c_int) -> io::Result<()> {
+    // SAFETY: plain integers; the call touches no memory of ours. The caller sees to it that 0 and -1 are not asked for.
+    if unsafe { libc::kill(pid, signal) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

@@ -16,6 +16,20 @@ impl Outcome {
     pub(crate) fn error(&self) -> Option<Failure> {
         match self.0 {}
     }
+
+    pub(crate) fn has_left(&self) -> bool {
+        match self.0 {}
+    }
+}
+
+/// What a child may be given beside its arguments and descriptors: read by nobody here.
+#[derive(Debug, Default)]
+#[expect(dead_code, reason = "there is no launcher that reads it")]
+pub(crate) struct Extras {
+    pub(crate) directory: Option<CString>,
+    pub(crate) environment: Option<Vec<CString>>,
+    pub(crate) terminal: bool,
+    pub(crate) foreign: bool,
 }
 
 /// There is none.
@@ -39,6 +53,7 @@ impl Launcher {
         _argv: Vec<CString>,
         _candidates: Vec<CString>,
         _stdio: [BorrowedFd<'_>; 3],
+        _extras: Extras,
     ) -> Result<(c_int, Arc<Outcome>), (io::Error, Vec<CString>)> {
         match self.0 {}
     }

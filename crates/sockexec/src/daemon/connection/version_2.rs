@@ -1,0 +1,77 @@
+//! What only clients of version 2 ask for.
+
+use std::os::fd::OwnedFd;
+
+use mio::Interest;
+
+use super::{Connection, Context, FIRST_EXIT_RETRY};
+use crate::daemon::token::{Source, token};
+
+/// How many descriptors a request can come with. Of more none is kept: they would count against the daemon's limit for as long
+/// as the request takes to arrive.
+const DESCRIPTORS: usize = 3;
+
+impl Connection {
+    /// Takes what came with bytes of the client.
+    pub(super) fn take_descriptors(&mut self, cx: &Context<'_>, descriptors: Vec<OwnedFd>) {
+        let first = self.received == 0;
+        log::debug!("connection {}: {} descriptors came", self.number, descriptors.len());
+        self.session.descriptors(descriptors.len(), first);
+        if first && descriptors.len() == DESCRIPTORS {
+            self.descriptors = descriptors;
+        }
+        self.perform(cx);
+    }
+
+    /// Whether the client waits for the daemon's status.
+    pub(crate) fn wants_status(&self) -> bool {
+        self.status_wanted
+    }
+
+    /// Tells the client the daemon's status.
+    pub(crate) fn tell_status(&mut self, json: &[u8]) {
+        self.status_wanted = false;
+        self.session.status(json);
+    }
+
+    /// Tells the session when the program was executed. What failed shows in [`Connection::check_exit`].
+    pub(super) fn check_exec(&mut self, cx: &Context<'_>) {
+        if !self.session.wants_executed() {
+            return;
+        }
+        let Some(child) = &mut self.child else { return };
+        if child.is_executed() {
+            if let Some(pipe) = child.exec.take() {
+                pipe.close(cx.registry);
+            }
+            self.activity += 1;
+            self.session.executed(child.group.leader().unsigned_abs());
+            self.perform(cx);
+        } else if !child.has_failed()
+            && let Some(pipe) = &mut child.exec
+            && let Err(error) = pipe.wait(cx.registry, token(self.slot, Source::Exec), Interest::READABLE)
+        {
+            log::warn!("connection {}: cannot wait for the exec: {error}; looking again", self.number);
+            self.exit_retry = Some((cx.now + FIRST_EXIT_RETRY, FIRST_EXIT_RETRY));
+        }
+    }
+
+    /// Goes on telling the program's terminal that its input is at its end.
+    pub(super) fn pump_end_of_input(&mut self, cx: &Context<'_>) {
+        let Some(child) = &mut self.child else { return };
+        if !child.stdin.as_ref().is_some_and(|pipe| pipe.ready) {
+            return;
+        }
+        let waited = match child.write_end_of_input() {
+            Ok(false) => Ok(()),
+            Ok(true) => child
+                .stdin
+                .as_mut()
+                .map_or(Ok(()), |pipe| pipe.wait(cx.registry, token(self.slot, Source::Stdin), Interest::WRITABLE)),
+            Err(error) => Err(error.into()),
+        };
+        if let Err(error) = waited {
+            self.give_up(cx, "end the input of the terminal", &error);
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! What the daemon tells of itself: to a client of version 2 that asks, as JSON.
+
+use std::cell::Cell;
+use std::time::Duration;
+
+use serde::Serialize;
+
+/// What was counted since the daemon began.
+#[derive(Debug, Default)]
+pub(crate) struct Totals {
+    running: Cell<u64>,
+    finished: Cell<u64>,
+    failed: Cell<u64>,
+    timed_out: Cell<u64>,
+    killed: Cell<u64>,
+    /// Of connections that are over.
+    received: Cell<u64>,
+    sent: Cell<u64>,
+}
+
+impl Totals {
+    /// A process was made for a program.
+    pub(crate) fn started(&self) {
+        increase(&self.running, 1);
+    }
+
+    /// A program could not be started.
+    pub(crate) fn failed(&self) {
+        increase(&self.failed, 1);
+    }
+
+    /// The same, as its process has told.
+    pub(crate) fn failed_after_all(&self) {
+        self.no_longer_running();
+        self.failed();
+    }
+
+    /// A program has ended.
+    pub(crate) fn finished(&self) {
+        self.no_longer_running();
+        increase(&self.finished, 1);
+    }
+
+    /// The deadline of a connection came before its reply was complete.
+    pub(crate) fn timed_out(&self) {
+        increase(&self.timed_out, 1);
+    }
+
+    /// KILL was sent to a program.
+    pub(crate) fn killed(&self) {
+        increase(&self.killed, 1);
+    }
+
+    /// A connection is over.
+    pub(crate) fn add_bytes(&self, received: u64, sent: u64) {
+        increase(&self.received, received);
+        increase(&self.sent, sent);
+    }
+
+    /// As they are told. `live`: bytes in and out of the connections that are not over.
+    pub(crate) fn report(&self, accepted: u64, live: (u64, u64)) -> TotalsReport {
+        TotalsReport {
+            accepted,
+            running: self.running.get(),
+            finished: self.finished.get(),
+            failed_to_start: self.failed.get(),
+            timed_out: self.timed_out.get(),
+            killed: self.killed.get(),
+            bytes_in: self.received.get() + live.0,
+            bytes_out: self.sent.get() + live.1,
+        }
+    }
+
+    fn no_longer_running(&self) {
+        self.running.set(self.running.get().saturating_sub(1));
+    }
+}
+
+fn increase(counter: &Cell<u64>, by: u64) {
+    counter.set(counter.get() + by);
+}
+
+/// The whole of it. Names and meanings are in `docs/protocol.md`; times are seconds.
+#[derive(Debug, Serialize)]
+pub(crate) struct Report {
+    pub(crate) version: &'static str,
+    #[serde(serialize_with = "seconds")]
+    pub(crate) uptime: Duration,
+    pub(crate) limits: LimitsReport,
+    pub(crate) totals: TotalsReport,
+    pub(crate) connections: Vec<ConnectionReport>,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct LimitsReport {
+    pub(crate) max_connections: usize,
+    #[serde(serialize_with = "optional_seconds")]
+    pub(crate) timeout: Option<Duration>,
+    #[serde(serialize_with = "seconds")]
+    pub(crate) kill_timeout: Duration,
+    #[serde(serialize_with = "optional_seconds")]
+    pub(crate) linger: Option<Duration>,
+    pub(crate) spool: u64,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct TotalsReport {
+    accepted: u64,
+    running: u64,
+    finished: u64,
+    failed_to_start: u64,
+    timed_out: u64,
+    killed: u64,
+    bytes_in: u64,
+    bytes_out: u64,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct ConnectionReport {
+    pub(crate) number: u64,
+    pub(crate) peer: Option<PeerReport>,
+    pub(crate) pid: Option<i32>,
+    pub(crate) argv: Box<[Box<str>]>,
+    pub(crate) arguments: usize,
+    #[serde(serialize_with = "seconds")]
+    pub(crate) age: Duration,
+    pub(crate) bytes_in: u64,
+    pub(crate) bytes_out: u64,
+    pub(crate) state: &'static str,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct PeerReport {
+    pub(crate) pid: i32,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+}
+
+/// In milliseconds at best.
+fn seconds<S: serde::Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64((time.as_secs_f64() * 1e3).round() / 1e3)
+}
+
+#[expect(clippy::ref_option, reason = "serde wants a reference")]
+fn optional_seconds<S: serde::Serializer>(time: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+    match time {
+        Some(time) => seconds(time, serializer),
+        None => serializer.serialize_none(),
+    }
+}

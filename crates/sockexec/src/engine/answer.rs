@@ -1,0 +1,150 @@
+//! What the client is told beside the program's output, in its version of the protocol.
+
+use sockexec_proto::{BadRequest, ErrorCode, Exit, Signal, Stream, Usage, Version, reply};
+
+use super::TermSig;
+use super::io::{ExitStatus, StartError, StartErrorKind};
+
+/// The exit code of a request that could not be carried out through no fault of the program.
+const EXIT_FAILURE: u8 = 125;
+
+/// Why a program is cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cut {
+    Deadline,
+    Shutdown,
+}
+
+/// Instead of the program's output and end: the request is none.
+pub(super) fn bad_request(version: Version, error: &BadRequest) -> Vec<u8> {
+    match version {
+        Version::One => in_place_of_output(format!("sockexec: bad request: {error}\n").as_bytes(), EXIT_FAILURE),
+        Version::Two => failure(&ErrorCode::BadRequest, error.to_string().as_bytes()),
+    }
+}
+
+/// Instead of the program's output and end: there is no program.
+pub(super) fn cannot_start(version: Version, program: &[u8], error: &StartError) -> Vec<u8> {
+    let (exit_code, code) = match error.kind {
+        StartErrorKind::NotFound => (127, ErrorCode::NotFound),
+        StartErrorKind::NotExecutable => (126, ErrorCode::NotExecutable),
+        StartErrorKind::Denied => (126, ErrorCode::Denied),
+        StartErrorKind::Failed => (EXIT_FAILURE, ErrorCode::SpawnFailed),
+        StartErrorKind::Lost => (EXIT_FAILURE, ErrorCode::Internal),
+    };
+    let about = error.about.as_deref().unwrap_or(program);
+    let text = [about, b": ", error.reason.as_bytes()].concat();
+    match version {
+        Version::One => in_place_of_output(&[b"sockexec: ", text.as_slice(), b"\n"].concat(), exit_code),
+        Version::Two => failure(&code, &text),
+    }
+}
+
+/// Instead of the program's end, and of what is left of its output: the daemon has lost it.
+pub(super) fn broken(version: Version, program: &[u8], reason: &str) -> Vec<u8> {
+    let text = [program, b": ", reason.as_bytes()].concat();
+    match version {
+        Version::One => in_place_of_output(&[b"sockexec: ", text.as_slice(), b"\n"].concat(), EXIT_FAILURE),
+        Version::Two => failure(&ErrorCode::Internal, &text),
+    }
+}
+
+/// Why the reply is not what it would have been. Version 1 has no words for it.
+pub(super) fn cut(version: Version, cut: Cut, running: bool) -> Option<Vec<u8>> {
+    let (code, text) = match (cut, running) {
+        (Cut::Deadline, true) => (ErrorCode::Timeout, "the deadline has come; the program is ended"),
+        (Cut::Deadline, false) => (ErrorCode::Timeout, "the deadline has come before the request was complete"),
+        (Cut::Shutdown, true) => (ErrorCode::Shutdown, "the daemon is shutting down; the program is ended"),
+        (Cut::Shutdown, false) => (ErrorCode::Shutdown, "the daemon is shutting down"),
+    };
+    (version == Version::Two).then(|| failure(&code, text.as_bytes()))
+}
+
+/// The program was executed.
+pub(super) fn started(pid: u32) -> Vec<u8> {
+    encoded(|out| reply::encode_started(pid, out))
+}
+
+/// Nothing more of this stream will come.
+pub(super) fn end_of(stream: Stream) -> Vec<u8> {
+    encoded(|out| reply::encode_end_of(stream, out))
+}
+
+/// The answer to a request for the status.
+pub(super) fn status(json: &[u8]) -> Vec<u8> {
+    encoded(|out| reply::encode_pair(reply::STATUS, json, out))
+}
+
+/// How the program ended; in version 2 what it cost before that, where the system tells.
+pub(super) fn ended(version: Version, termsig: TermSig, status: ExitStatus, usage: Option<&Usage>) -> Vec<u8> {
+    let exit = match (status, version, termsig) {
+        (ExitStatus::Code(code), _, _) => Exit::Code(code),
+        (ExitStatus::Signal(number), Version::One, TermSig::Name) => Exit::Signal(named(number)),
+        (ExitStatus::Signal(number), Version::One, TermSig::Number) | (ExitStatus::Signal(number), Version::Two, _) => {
+            Exit::Signal(Signal::Number(number))
+        }
+    };
+    encoded(|out| {
+        if let Some(usage) = usage
+            && version == Version::Two
+        {
+            reply::encode_usage(usage, out);
+        }
+        reply::encode_exit(&exit, out);
+    })
+}
+
+fn named(number: i32) -> Signal {
+    match signal_hook::low_level::signal_name(number) {
+        Some(name) => Signal::Name(name.trim_start_matches("SIG").into()),
+        None => Signal::Number(number),
+    }
+}
+
+fn in_place_of_output(text: &[u8], code: u8) -> Vec<u8> {
+    encoded(|out| {
+        reply::encode_pair(Stream::Stderr.tag(), text, out);
+        reply::encode_exit(&Exit::Code(code), out);
+    })
+}
+
+fn failure(code: &ErrorCode, text: &[u8]) -> Vec<u8> {
+    encoded(|out| reply::encode_error(code, text, out))
+}
+
+fn encoded(encode: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    encode(&mut bytes);
+    bytes
+}
+
+/// The last of the signals' numbers.
+const MAX_SIGNAL: i32 = if cfg!(any(target_os = "linux", target_os = "android")) { 64 } else { 31 };
+
+/// The number of a signal that a client names; `None`: there is no such signal.
+pub(super) fn signal_number(signal: &Signal) -> Option<i32> {
+    match signal {
+        Signal::Number(number) => Some(*number).filter(|number| (1..=MAX_SIGNAL).contains(number)),
+        Signal::Name(name) => (1..=MAX_SIGNAL).find(|&number| {
+            let known = signal_hook::low_level::signal_name(number);
+            known.and_then(|known| known.strip_prefix("SIG")).is_some_and(|known| known.as_bytes() == name)
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signals_are_found_by_number_and_by_name() {
+        let name = |name: &str| signal_number(&Signal::Name(name.into()));
+        assert_eq!((name("TERM"), name("INT"), name("KILL"), name("HUP")), (Some(15), Some(2), Some(9), Some(1)));
+        for unknown in ["", "term", "SIGTERM", "TERMINATE", "15"] {
+            assert_eq!(name(unknown), None, "{unknown}");
+        }
+        let number = |number| signal_number(&Signal::Number(number));
+        assert_eq!((number(1), number(31), number(0), number(-9)), (Some(1), Some(31), None, None));
+        assert_eq!((number(MAX_SIGNAL), number(MAX_SIGNAL + 1)), (Some(MAX_SIGNAL), None));
+    }
+}

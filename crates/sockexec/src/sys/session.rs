@@ -1,0 +1,102 @@
+//! The processes of a session: those that a terminal's hang-up means.
+
+use rustix::process::{Pid, Signal};
+
+/// A process of a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Member {
+    pub(crate) pid: Pid,
+    /// Its process group.
+    pub(crate) group: Pid,
+}
+
+/// Those processes of the session that `leader` began which are not dead. `None`: the system does not tell.
+///
+/// The leader must not be reaped: as long as it is there, dead or not, its number is given to no other session.
+#[cfg(target_os = "linux")]
+pub(crate) fn members(leader: Pid) -> Option<Vec<Member>> {
+    let mut members = Vec::new();
+    for entry in std::fs::read_dir("/proc").ok()? {
+        let Ok(entry) = entry else { continue };
+        let pid = entry.file_name().to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw);
+        let Some(pid) = pid else { continue };
+        // Gone meanwhile.
+        let Ok(stat) = std::fs::read(entry.path().join("stat")) else { continue };
+        if let Some((group, session)) = parse_stat(&stat)
+            && session == leader
+        {
+            members.push(Member { pid, group });
+        }
+    }
+    Some(members)
+}
+
+/// Elsewhere only the leader's own group is known.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn members(_leader: Pid) -> Option<Vec<Member>> {
+    None
+}
+
+/// Group and session of a process that is not dead (`proc_pid_stat(5)`). The name, in parentheses, may hold anything.
+#[cfg(target_os = "linux")]
+fn parse_stat(stat: &[u8]) -> Option<(Pid, Pid)> {
+    let end_of_name = stat.iter().rposition(|&byte| byte == b')')?;
+    let rest = std::str::from_utf8(stat.get(end_of_name + 1..)?).ok()?;
+    let mut fields = rest.split_ascii_whitespace();
+    if matches!(fields.next()?, "Z" | "X") {
+        return None;
+    }
+    let mut pid = || Pid::from_raw(fields.next()?.parse().ok()?);
+    let _parent = pid();
+    Some((pid()?, pid()?))
+}
+
+/// Sends `signal` to `member`, if it still is one of the session that `leader` began.
+///
+/// By descriptor, which is opened before it is asked once more whose session that number is in: so the signal goes to a process
+/// of the session or to nobody, whoever has the number by now.
+#[cfg(target_os = "linux")]
+pub(crate) fn signal(leader: Pid, member: Member, signal: Signal) {
+    use rustix::process::{PidfdFlags, getsid, kill_process, pidfd_open, pidfd_send_signal};
+    let pidfd = pidfd_open(member.pid, PidfdFlags::empty());
+    if getsid(Some(member.pid)) != Ok(leader) {
+        return;
+    }
+    // A process that changed its user cannot be signalled (EPERM); one that is gone need not (ESRCH).
+    let _ = match pidfd {
+        Ok(pidfd) => pidfd_send_signal(pidfd, signal),
+        // Before Linux 5.3, or no descriptor is to be had: a moment in which the number could be given away stays.
+        Err(_) => kill_process(member.pid, signal),
+    };
+}
+
+/// There are none that it could be sent to.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn signal(_leader: Pid, _member: Member, _signal: Signal) {}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_name_is_skipped() {
+        let pid = |number| Pid::from_raw(number).unwrap();
+        assert_eq!(parse_stat(b"12 (a b) S 1 34 56 0 -1"), Some((pid(34), pid(56))));
+        assert_eq!(parse_stat(b"12 () R 9 9 9) S 0 34 56 0"), Some((pid(34), pid(56))));
+        assert_eq!(parse_stat(b"12 (\xff) S 1 34 56"), Some((pid(34), pid(56))));
+        assert_eq!(parse_stat(b"12 (a) Z 1 34 56 0"), None);
+        // A kernel thread, and what was cut.
+        assert_eq!(parse_stat(b"2 (kthreadd) S 0 0 0 0"), None);
+        for bytes in [b"".as_slice(), b"12", b"12 (a", b"12 (a)", b"12 (a) S", b"12 (a) S 1 34"] {
+            assert_eq!(parse_stat(bytes), None);
+        }
+    }
+
+    #[test]
+    fn this_process_is_in_its_session() {
+        let leader = rustix::process::getsid(None).unwrap();
+        let us = rustix::process::getpid();
+        let group = rustix::process::getpgrp();
+        assert!(members(leader).unwrap().contains(&Member { pid: us, group }));
+    }
+}
