@@ -70,9 +70,9 @@ pub enum BadRequestKind {
     StdinAfterEnd,
     /// Version 2: `stdin` for a program that reads a descriptor of the client's.
     StdinBesideDescriptors,
-    /// Version 2: so many descriptors came with a request that has the option `fds`; it takes three, with its first bytes.
+    /// Version 2: so many descriptors came with a request that has the option `fds`; it takes three.
     Descriptors(usize),
-    /// So many descriptors came with a request, or later, that does not ask for any.
+    /// Version 2: so many descriptors came with a request that does not ask for any.
     StrayDescriptors(usize),
 }
 

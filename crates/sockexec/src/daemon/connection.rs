@@ -106,7 +106,7 @@ pub(crate) struct Connection {
     /// The arguments as the status tells them.
     argv: Box<[Box<str>]>,
     arguments: usize,
-    /// Descriptors that came with the first bytes: three or none.
+    /// Descriptors that came with the request: three at most.
     descriptors: Vec<OwnedFd>,
     /// The client has asked for the daemon's status.
     status_wanted: bool,

@@ -101,15 +101,6 @@ impl Streams {
     }
 }
 
-/// What came with the client's bytes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
-struct Descriptors {
-    /// With the first of them.
-    first: usize,
-    /// Later.
-    late: usize,
-}
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Stdin {
     Open,
@@ -133,7 +124,8 @@ pub(crate) struct Session {
     streams: Streams,
     status: Option<ExitStatus>,
     usage: Option<Usage>,
-    descriptors: Descriptors,
+    /// How many came with the client's bytes.
+    descriptors: usize,
     stdin: Stdin,
     stdout_open: bool,
     stderr_open: bool,
@@ -167,7 +159,7 @@ impl Session {
             streams: Streams::Pipes,
             status: None,
             usage: None,
-            descriptors: Descriptors::default(),
+            descriptors: 0,
             stdin: Stdin::Closed,
             stdout_open: false,
             stderr_open: false,
@@ -324,13 +316,9 @@ impl Session {
         }
     }
 
-    /// `count` descriptors came with bytes of the client, which have not been read yet. `first`: no bytes were before them.
-    pub(crate) fn descriptors(&mut self, count: usize, first: bool) {
-        if first {
-            self.descriptors.first = count;
-        } else {
-            self.descriptors.late += count;
-        }
+    /// `count` descriptors came with bytes of the client, which have not been read yet.
+    pub(crate) fn descriptors(&mut self, count: usize) {
+        self.descriptors += count;
     }
 
     /// The daemon's status, JSON, in answer to [`Action::TellStatus`].
@@ -703,9 +691,9 @@ impl Session {
     fn check_descriptors(&self, wanted: bool) -> Result<(), BadRequest> {
         let offset = self.request.offset();
         let kind = match (wanted, self.descriptors) {
-            (true, Descriptors { first: 3, late: 0 }) | (false, Descriptors { first: 0, late: 0 }) => return Ok(()),
-            (true, Descriptors { first, late }) => BadRequestKind::Descriptors(first + late),
-            (false, Descriptors { first, late }) => BadRequestKind::StrayDescriptors(first + late),
+            (true, 3) | (false, 0) => return Ok(()),
+            (true, count) => BadRequestKind::Descriptors(count),
+            (false, count) => BadRequestKind::StrayDescriptors(count),
         };
         Err(BadRequest { kind, offset })
     }

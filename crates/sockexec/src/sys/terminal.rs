@@ -13,7 +13,8 @@ use sockexec_proto::WindowSize;
 /// becomes the controlling terminal of this process.
 ///
 /// # Errors
-/// Those of `posix_openpt(3)`: ENOSPC above all, when there are as many as `/proc/sys/kernel/pty/max` allows.
+/// Those of `posix_openpt(3)`: EAGAIN above all, when there are as many as `/proc/sys/kernel/pty/max` allows (Linux's own word for
+/// that, ENOSPC, is not POSIX's).
 pub(crate) fn open(size: WindowSize) -> io::Result<(OwnedFd, OwnedFd)> {
     let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY;
     #[cfg(any(target_os = "linux", target_os = "freebsd"))]

@@ -14,11 +14,11 @@ const DESCRIPTORS: usize = 3;
 impl Connection {
     /// Takes what came with bytes of the client.
     pub(super) fn take_descriptors(&mut self, cx: &Context<'_>, descriptors: Vec<OwnedFd>) {
-        let first = self.received == 0;
         log::debug!("connection {}: {} descriptors came", self.number, descriptors.len());
-        self.session.descriptors(descriptors.len(), first);
-        if first && descriptors.len() == DESCRIPTORS {
-            self.descriptors = descriptors;
+        self.session.descriptors(descriptors.len());
+        self.descriptors.extend(descriptors);
+        if self.descriptors.len() > DESCRIPTORS {
+            self.descriptors = Vec::new();
         }
         self.perform(cx);
     }
