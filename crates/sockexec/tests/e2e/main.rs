@@ -31,3 +31,4 @@ mod shutdown;
 mod soak;
 mod socket;
 mod streams;
+mod version_2;

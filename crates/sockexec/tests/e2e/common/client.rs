@@ -67,14 +67,7 @@ impl Reply {
     /// Takes a reply apart without the help of the crate under test, and judges its form.
     #[track_caller]
     pub(crate) fn parse(raw: &[u8]) -> Self {
-        let mut pairs = Vec::new();
-        let mut rest = raw;
-        while !rest.is_empty() {
-            let (tag, after) = naive_netstring(rest, raw);
-            let (payload, after) = naive_netstring(after, raw);
-            pairs.push((String::from_utf8(tag.to_vec()).expect("a tag"), payload.to_vec()));
-            rest = after;
-        }
+        let pairs = pairs(raw);
         let (last, output) = pairs.split_last().expect("a reply, not a bare close");
         let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
         for (tag, payload) in output {
@@ -89,6 +82,20 @@ impl Reply {
         let exit = (last.0.clone(), String::from_utf8(last.1.clone()).expect("text"));
         Self { stdout, stderr, exit, pairs }
     }
+}
+
+/// Takes whole pairs apart without the help of the crate under test.
+#[track_caller]
+pub(crate) fn pairs(raw: &[u8]) -> Vec<(String, Vec<u8>)> {
+    let mut pairs = Vec::new();
+    let mut rest = raw;
+    while !rest.is_empty() {
+        let (tag, after) = naive_netstring(rest, raw);
+        let (payload, after) = naive_netstring(after, raw);
+        pairs.push((String::from_utf8(tag.to_vec()).expect("a tag"), payload.to_vec()));
+        rest = after;
+    }
+    pairs
 }
 
 #[track_caller]
@@ -167,8 +174,14 @@ impl Client {
     /// Reads on until what has come, framing and all, has these bytes in it.
     #[track_caller]
     pub(crate) fn wait_for(&mut self, words: &str) {
+        self.wait_for_times(words, 1);
+    }
+
+    /// Reads on until what has come, framing and all, has these bytes in it so many times.
+    #[track_caller]
+    pub(crate) fn wait_for_times(&mut self, words: &str, times: usize) {
         let mut buffer = [0; 4096];
-        while !self.raw.windows(words.len()).any(|window| window == words.as_bytes()) {
+        while self.raw.windows(words.len()).filter(|window| *window == words.as_bytes()).count() < times {
             let n = self.socket.read(&mut buffer).expect("more of the reply");
             assert!(n > 0, "ended without {words:?}: {}", self.raw.escape_ascii());
             self.raw.extend_from_slice(&buffer[..n]);

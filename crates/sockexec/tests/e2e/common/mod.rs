@@ -9,7 +9,7 @@ mod process;
 use std::thread;
 use std::time::{Duration, Instant};
 
-pub(crate) use client::{Client, Reply, exit_code, request};
+pub(crate) use client::{Client, Reply, exit_code, pairs, request};
 pub(crate) use daemon::{Daemon, Launch, Stopped};
 pub(crate) use fifo::{Fifo, Gate};
 pub(crate) use fixture::{fixture, steps};

@@ -14,7 +14,7 @@
 mod machine;
 pub(crate) mod scenario;
 mod startup;
-mod strace;
+pub(crate) mod strace;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

@@ -1,0 +1,252 @@
+//! Programs whose standard streams are descriptors of the client's.
+
+use std::fs::{self, File};
+use std::io::{IoSlice, Read as _, Seek as _, SeekFrom, Write as _};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
+
+use super::{Caller, NONE, assert_clean, pair, request_2, run};
+use crate::common::{Daemon, steps};
+
+/// Sends the bytes, and with the first of them the descriptors.
+#[track_caller]
+fn send(caller: &Caller, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(253))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    assert!(control.push(SendAncillaryMessage::ScmRights(descriptors)));
+    let sent = rustix::net::sendmsg(caller.0.socket(), &[IoSlice::new(bytes)], &mut control, SendFlags::empty());
+    assert_eq!(sent.unwrap(), bytes.len());
+}
+
+#[track_caller]
+fn start(daemon: &Daemon, options: &[&str], argv: &[String], descriptors: &[BorrowedFd<'_>]) -> Caller {
+    let caller = Caller(daemon.connect());
+    send(&caller, &request_2(options, argv), descriptors);
+    caller
+}
+
+fn null() -> OwnedFd {
+    File::options().read(true).write(true).open("/dev/null").unwrap().into()
+}
+
+/// A file stays a file: the program's own offsets, and not a byte through the daemon.
+#[test]
+fn files() {
+    let daemon = Daemon::start("");
+    let path = |name: &str| daemon.directory().join(name).canonicalize().unwrap();
+    fs::write(daemon.directory().join("in"), "skipped input").unwrap();
+    let mut input = File::open(path("in")).unwrap();
+    input.seek(SeekFrom::Start(8)).unwrap();
+    let mut output = File::create_new(daemon.directory().join("out")).unwrap();
+    output.write_all(b"before ").unwrap();
+    let errors = File::create_new(daemon.directory().join("err")).unwrap();
+    let argv = steps("cat err word fds exit 3");
+    let caller = start(&daemon, &["fds"], &argv, &[input.as_fd(), output.as_fd(), errors.as_fd()]);
+    let reply = caller.reply();
+    let tags: Vec<&str> = reply.pairs.iter().map(|(tag, _)| tag.as_str()).collect();
+    assert_eq!((tags.as_slice(), reply.code()), (&["started", "usage", "exitcode"][..], 3), "{reply:?}");
+    assert_eq!(fs::read_to_string(path("err")).unwrap(), "word");
+    let written = fs::read_to_string(path("out")).unwrap();
+    let places = ["in", "out", "err"].map(|name| path(name).display().to_string());
+    let expected = format!("before input0 {}\n1 {}\n2 {}\n", places[0], places[1], places[2]);
+    assert_eq!(written, expected, "three descriptors, each where it belongs, and no other");
+    // The offset is shared, as with a child of one's own.
+    assert_eq!(input.stream_position().unwrap(), 13);
+}
+
+/// A pipe ends when the program does: the daemon keeps no copy of the client's descriptors.
+#[test]
+fn pipes() {
+    let daemon = Daemon::start("");
+    let descriptors = daemon.process().descriptors();
+    let (input, mut feed) = std::io::pipe().unwrap();
+    let (mut drain, output) = std::io::pipe().unwrap();
+    let argv = steps("cat close 1 close 0 out nowhere err nowhere wait");
+    let mut caller = start(&daemon, &["fds"], &argv, &[input.as_fd(), output.as_fd(), null().as_fd()]);
+    drop((input, output));
+    caller.wait_for("started");
+    feed.write_all(b"through the pipe").unwrap();
+    drop(feed);
+    let mut text = String::new();
+    drain.read_to_string(&mut text).unwrap();
+    assert_eq!(text, "through the pipe");
+    caller.tell("signal", "TERM");
+    assert_eq!(caller.reply().signal(), 15);
+    assert_clean(&daemon, descriptors);
+}
+
+/// A terminal stays a terminal, and one of the client's: not the program's controlling one.
+#[test]
+fn terminals() {
+    let daemon = Daemon::start("");
+    let flags = rustix::pty::OpenptFlags::RDWR | rustix::pty::OpenptFlags::NOCTTY;
+    let ours = rustix::pty::openpt(flags).unwrap();
+    rustix::pty::unlockpt(&ours).unwrap();
+    let name = rustix::pty::ptsname(&ours, Vec::new()).unwrap();
+    let theirs =
+        rustix::fs::open(&name, rustix::fs::OFlags::RDWR | rustix::fs::OFlags::NOCTTY, rustix::fs::Mode::empty())
+            .unwrap();
+    let argv = ["tty".to_owned()];
+    let reply = start(&daemon, &["fds"], &argv, &[theirs.as_fd(), theirs.as_fd(), theirs.as_fd()]).reply();
+    assert_eq!(reply.code(), 0);
+    let mut buffer = [0; 100];
+    let n = rustix::io::read(&ours, &mut buffer).unwrap();
+    assert_eq!(str::from_utf8(&buffer[..n]).unwrap(), format!("{}\r\n", name.to_str().unwrap()));
+}
+
+/// What the client has made of its descriptor is left so: others may share it.
+#[test]
+fn flags_are_left_alone() {
+    let daemon = Daemon::start("");
+    let (drain, output) = std::io::pipe().unwrap();
+    let nonblock = rustix::fs::OFlags::NONBLOCK;
+    rustix::fs::fcntl_setfl(&output, nonblock).unwrap();
+    let argv = ["/bin/true".to_owned()];
+    assert_eq!(start(&daemon, &["fds"], &argv, &[null().as_fd(), output.as_fd(), output.as_fd()]).reply().code(), 0);
+    assert!(rustix::fs::fcntl_getfl(&output).unwrap().contains(nonblock));
+    drop(drain);
+}
+
+/// The other options, a program that is not there, and the deadline.
+#[test]
+fn beside_other_options() {
+    let daemon = Daemon::start("-k 0.3");
+    let (mut drain, output) = std::io::pipe().unwrap();
+    let argv = ["/bin/sh", "-c", "pwd; echo $A"].map(str::to_owned);
+    let all: [OwnedFd; 3] = [null(), output.try_clone().unwrap().into(), output.into()];
+    let borrowed = [all[0].as_fd(), all[1].as_fd(), all[2].as_fd()];
+    assert_eq!(start(&daemon, &["cwd=/", "env=A=b", "fds"], &argv, &borrowed).reply().code(), 0);
+    let mut buffer = [0; 100];
+    let n = drain.read(&mut buffer).unwrap();
+    assert_eq!(str::from_utf8(&buffer[..n]).unwrap(), "/\nb\n");
+    let refused = start(&daemon, &["fds"], &["nope".to_owned()], &borrowed).reply();
+    assert_eq!(refused.refusal(), "not-found nope: No such file or directory");
+    let refused = start(&daemon, &["fds", "cwd=/nowhere"], &argv, &borrowed).reply();
+    assert_eq!(refused.refusal(), "not-found /nowhere: No such file or directory");
+    let late = start(&daemon, &["fds", "timeout=0.3"], &steps("wait"), &borrowed).reply();
+    assert_eq!((late.signal(), late.errors.len()), (15, 1));
+}
+
+/// A client that goes takes its program with it, whoever holds its streams.
+#[test]
+fn a_client_that_goes() {
+    let daemon = Daemon::start("-k 0.2");
+    let descriptors = daemon.process().descriptors();
+    let mut fifo = daemon.fifo("fifo");
+    let argv = steps(&format!("spawn [ ignore TERM ; hold {} wait ] wait", fifo.path()));
+    let null = null();
+    let caller = start(&daemon, &["fds"], &argv, &[null.as_fd(), null.as_fd(), null.as_fd()]);
+    fifo.holder();
+    drop(caller);
+    fifo.wait_for_death();
+    assert_clean(&daemon, descriptors);
+}
+
+/// More or fewer than three, or three that come too late: a bad request, and none of them stays open.
+#[test]
+fn too_many_and_too_few() {
+    let mut daemon = Daemon::start("");
+    let descriptors = daemon.process().descriptors();
+    let null = null();
+    let argv = ["/bin/true".to_owned()];
+    for count in [1, 2, 4, 5, 253] {
+        let many = vec![null.as_fd(); count];
+        let reply = start(&daemon, &["fds"], &argv, &many).reply();
+        let expected = format!("bad-request {count} descriptors where option fds takes 3 at byte ");
+        assert!(reply.refusal().starts_with(&expected), "{reply:?}");
+        assert_clean(&daemon, descriptors);
+    }
+    assert!(
+        run(&daemon, &["fds"], &argv, "")
+            .refusal()
+            .starts_with("bad-request 0 descriptors where option fds takes 3 at byte ")
+    );
+    let three = [null.as_fd(); 3];
+    // Three in all, with whatever bytes of the request; and three more in the middle of it.
+    let bytes = request_2(&["fds"], &argv);
+    let (begin, rest) = bytes.split_at(7);
+    for (first, second, is_right) in
+        [(0, 3, true), (1, 2, true), (2, 1, true), (3, 0, true), (3, 3, false), (0, 4, false)]
+    {
+        let mut caller = Caller(daemon.connect());
+        for (bytes, count) in [(begin, first), (rest, second)] {
+            match count {
+                0 => caller.0.send(bytes),
+                count => send(&caller, bytes, three.get(..count).unwrap_or(&[null.as_fd(); 4])),
+            }
+        }
+        let reply = caller.reply();
+        if is_right {
+            assert_eq!(reply.code(), 0, "{first} {second}");
+        } else {
+            assert!(reply.refusal().starts_with(&format!("bad-request {} descriptors ", first + second)), "{reply:?}");
+        }
+        assert_clean(&daemon, descriptors);
+    }
+    // A connection that has more to say holds none of those that are too many meanwhile.
+    let caller = Caller(daemon.connect());
+    send(&caller, &request_2::<_, &str>(&["fds"], &[]), &[null.as_fd(); 100]);
+    let before = daemon.process().descriptors();
+    assert!(before <= descriptors + 4, "{before}");
+    drop(caller);
+    assert_clean(&daemon, descriptors);
+    daemon.assert_serves();
+}
+
+/// Nobody has asked for them.
+#[test]
+fn without_the_option() {
+    let mut daemon = Daemon::start("");
+    let descriptors = daemon.process().descriptors();
+    let null = null();
+    let three = [null.as_fd(); 3];
+    for options in [&[][..], &["cwd=/"], &["pty=80x24"], &["status"]] {
+        let argv: &[String] = if options == ["status"] { &[] } else { &["/bin/true".to_owned()] };
+        let reply = start(&daemon, options, argv, &three).reply();
+        assert!(reply.refusal().starts_with("bad-request 3 descriptors without option fds at byte "), "{reply:?}");
+    }
+    // In version 1 nothing is said of them; closed they are all the same.
+    let mut caller = Caller(daemon.connect());
+    send(&caller, b"1:1,8:/bin/cat,3:abc,0:,", &three);
+    assert_eq!(caller.0.rest(), b"6:stdout,3:abc,8:exitcode,1:0,");
+    assert_clean(&daemon, descriptors);
+    daemon.assert_serves();
+}
+
+/// After the request they mean nothing, and are closed as they come.
+#[test]
+fn beside_input() {
+    let daemon = Daemon::start("");
+    let null = null();
+    let mut caller = Caller::start(&daemon, NONE, &steps("out ready cat"));
+    caller.wait_for("ready");
+    let descriptors = daemon.process().descriptors();
+    for _ in 0..50 {
+        send(&caller, &pair("stdin", "word "), &[null.as_fd(); 7]);
+    }
+    caller.wait_for("word ");
+    assert!(daemon.process().descriptors() <= descriptors);
+    caller.end_stdin();
+    let reply = caller.reply();
+    assert_eq!((reply.stdout_text(), reply.code()), (format!("ready{}", "word ".repeat(50)).as_str(), 0));
+}
+
+/// Its input is no longer the daemon's matter.
+#[test]
+fn stdin_beside_descriptors() {
+    let daemon = Daemon::start("-k 0.2");
+    let null = null();
+    let three = [null.as_fd(); 3];
+    for payload in ["x", ""] {
+        let mut caller = start(&daemon, &["fds"], &steps("wait"), &three);
+        caller.stdin(payload);
+        let reply = caller.reply();
+        assert!(reply.errors[0].starts_with("bad-request stdin beside option fds at byte "), "{reply:?}");
+    }
+    // Half-close is no end of input here, and no disconnect.
+    let caller = start(&daemon, &["fds"], &steps("exit 5"), &three);
+    caller.0.half_close();
+    assert_eq!(caller.reply().code(), 5);
+}

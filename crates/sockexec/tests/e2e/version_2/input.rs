@@ -1,0 +1,288 @@
+//! What a client sends after the arguments.
+
+use rustix::process::{Pid, Signal};
+
+use super::{Caller, NONE, assert_clean, run};
+use crate::common::{Daemon, Process, eventually, steps};
+use crate::pattern::Pattern;
+
+#[test]
+fn stdin() {
+    let daemon = Daemon::start("");
+    let mut caller = Caller::start(&daemon, NONE, &steps("cat out done"));
+    for piece in ["one ", "two ", "0:,5:stdin,"] {
+        caller.stdin(piece);
+    }
+    caller.wait_for("0:,5:stdin,");
+    caller.end_stdin();
+    let reply = caller.reply();
+    assert_eq!((reply.stdout_text(), reply.code()), ("one two 0:,5:stdin,done", 0));
+}
+
+/// Half-close between two pairs is the end of the input, as in version 1.
+#[test]
+fn half_close_ends_stdin() {
+    let daemon = Daemon::start("");
+    let mut caller = Caller::start(&daemon, NONE, &steps("cat out done"));
+    caller.stdin("word ");
+    caller.0.half_close();
+    let reply = caller.reply();
+    assert_eq!((reply.stdout_text(), reply.code()), ("word done", 0));
+}
+
+/// Signals, and sizes, may follow the end of the input: the connection goes on.
+#[test]
+fn the_end_of_stdin_is_not_the_end_of_the_request() {
+    let daemon = Daemon::start("");
+    let mut caller = Caller::start(&daemon, NONE, &steps("cat out ready wait"));
+    caller.end_stdin();
+    caller.wait_for("ready");
+    caller.tell("signal", "USR1");
+    assert_eq!(caller.reply().signal(), 10);
+}
+
+/// Both ways at once, many times what any buffer takes.
+#[test]
+fn much_input() {
+    const LEN: usize = 30_000_000;
+    let daemon = Daemon::start("");
+    let mut caller = Caller::start(&daemon, NONE, &steps("verify"));
+    let mut pattern = Pattern::new();
+    while pattern.position() < LEN as u64 {
+        let bytes = pattern.peek(LEN as u64 - pattern.position()).to_vec();
+        caller.stdin(&bytes);
+        pattern.advance(bytes.len());
+    }
+    caller.end_stdin();
+    let reply = caller.reply();
+    assert_eq!((reply.stdout_text(), reply.code()), (format!("ok {LEN}\n").as_str(), 0));
+}
+
+/// A program that does not read stops the client; one that has closed its input has the rest dropped.
+#[test]
+fn input_that_nobody_reads() {
+    let daemon = Daemon::start("");
+    let gate = daemon.gate("gate");
+    let mut caller = Caller::start(&daemon, NONE, &steps(&format!("gate {} close 0 out closed exit 6", gate.path())));
+    let chunk = super::pair("stdin", vec![b'x'; 60_000]);
+    let mut left = 5_000_000 / chunk.len();
+    let sent = caller.0.send_until_blocked(|| {
+        left -= 1;
+        if left == 0 { Vec::new() } else { chunk.clone() }
+    });
+    assert!(sent < 4_000_000, "{sent} bytes of input are kept for a program that does not read");
+    gate.open();
+    let reply = caller.reply();
+    assert_eq!((reply.stdout_text(), reply.code()), ("closed", 6));
+}
+
+/// There is no spool: a client that does not read stops the program, whether or not it has ended its input.
+#[test]
+fn output_that_nobody_reads() {
+    let daemon = Daemon::start("");
+    let caller = Caller::start(&daemon, NONE, &steps("flood"));
+    daemon.wait_for_log("started pid");
+    let log = daemon.log_text();
+    let pid = log.split("started pid ").nth(1).and_then(|rest| rest.split(':').next()).unwrap();
+    Process(Pid::from_raw(pid.parse().unwrap()).unwrap()).wait_until_blocked();
+    let peak = daemon.process().peak_kib();
+    assert!(peak < 40_000, "{peak} KiB");
+    drop(caller);
+    daemon.wait_for_log("over after");
+}
+
+/// By name and by number, to the whole group.
+#[test]
+fn signals() {
+    let daemon = Daemon::start("");
+    for (payload, number) in [
+        ("HUP", 1),
+        ("INT", 2),
+        ("QUIT", 3),
+        ("KILL", 9),
+        ("USR1", 10),
+        ("USR2", 12),
+        ("TERM", 15),
+        ("15", 15),
+        ("9", 9),
+        ("34", 34),
+        ("64", 64),
+    ] {
+        let mut fifo = daemon.fifo(&format!("fifo-{payload}"));
+        let argv = steps(&format!("spawn [ hold {} exec /bin/sleep 100 ] exec /bin/sleep 100", fifo.path()));
+        let mut caller = Caller::start(&daemon, NONE, &argv);
+        let member = fifo.holder();
+        // Both are sleep by now: what the fixture's own library does about signals plays no part.
+        for pid in [member.pid, member.group] {
+            let comm = format!("/proc/{}/comm", pid.as_raw_pid());
+            eventually("sleep", || std::fs::read_to_string(&comm).is_ok_and(|comm| comm == "sleep\n"));
+        }
+        caller.tell("signal", payload);
+        let reply = caller.reply();
+        assert_eq!((reply.signal(), reply.errors.len()), (number, 0), "{payload}");
+        eventually("the death of the other member", || {
+            let stat = std::fs::read_to_string(format!("/proc/{}/stat", member.pid.as_raw_pid()));
+            stat.map_or(true, |stat| stat.contains(") Z "))
+        });
+    }
+}
+
+#[test]
+fn stop_and_continue() {
+    let daemon = Daemon::start("");
+    let mut caller = Caller::start(&daemon, NONE, &steps("ids cat"));
+    caller.wait_for("\n");
+    daemon.wait_for_log("started pid");
+    let log = daemon.log_text();
+    let pid = log.split("started pid ").nth(1).and_then(|rest| rest.split(':').next()).unwrap();
+    let program = Process(Pid::from_raw(pid.parse().unwrap()).unwrap());
+    caller.tell("signal", "STOP");
+    eventually("a program that is stopped", || program.is_stopped());
+    caller.stdin("after");
+    caller.tell("signal", "CONT");
+    caller.end_stdin();
+    let reply = caller.reply();
+    assert!(reply.stdout_text().ends_with("after"), "{reply:?}");
+    assert_eq!(reply.code(), 0);
+}
+
+/// To a program that has ended it is nothing, even if somebody in the group holds the output still.
+#[test]
+fn a_signal_to_a_program_that_has_ended() {
+    let daemon = Daemon::start("");
+    let mut fifo = daemon.fifo("fifo");
+    let argv = steps(&format!("spawn [ hold {} cat out last ] exit 7", fifo.path()));
+    let mut caller = Caller::start(&daemon, NONE, &argv);
+    let holder = fifo.holder();
+    // A zombie: the daemon has not looked, as the output goes on.
+    eventually("the end of the leader", || {
+        std::fs::read_to_string(format!("/proc/{}/stat", holder.group.as_raw_pid()))
+            .is_ok_and(|stat| stat.contains(") Z "))
+    });
+    caller.stdin("input ");
+    caller.wait_for("input ");
+    assert!(fifo.is_held());
+    caller.end_stdin();
+    let reply = caller.reply();
+    assert_eq!((reply.stdout_text(), reply.code()), ("input last", 7));
+    // And after the whole reply, while the client has not gone.
+    let mut caller = Caller::start(&daemon, NONE, &steps("exit 8"));
+    caller.wait_for("8:exitcode,1:8,");
+    let _ = caller.0.try_send(&super::pair("signal", "TERM"));
+    assert_eq!(caller.reply().code(), 8);
+}
+
+/// A signal that comes with the request reaches the program whatever it is doing then.
+#[test]
+fn a_signal_at_once() {
+    let daemon = Daemon::start("");
+    for _ in 0..100 {
+        let mut bytes = super::request_2(NONE, &["/bin/sleep", "100"]);
+        bytes.extend(super::pair("signal", "TERM"));
+        let mut client = daemon.connect();
+        client.send(&bytes);
+        assert_eq!(Caller(client).reply().signal(), 15);
+    }
+}
+
+/// What cannot be understood ends the connection as a disconnect would, and is named.
+#[test]
+fn bad_input() {
+    let daemon = Daemon::start("-k 0.2");
+    let descriptors = daemon.process().descriptors();
+    let long = "x".repeat(65);
+    let shown: [(&str, &str, &str); 17] = [
+        ("signal", "FOO", "unknown signal \"FOO\""),
+        ("signal", "SIGTERM", "unknown signal \"SIGTERM\""),
+        ("signal", "term", "unknown signal \"term\""),
+        ("signal", "0", "unknown signal \"0\""),
+        ("signal", "65", "unknown signal \"65\""),
+        ("signal", "-15", "unknown signal \"-15\""),
+        ("signal", "", "unknown signal \"\""),
+        ("signal", &long, "overlong payload of signal"),
+        ("wat", "", "unknown tag \"wat\""),
+        ("", "", "unknown tag \"\""),
+        ("stdout", "x", "unknown tag \"stdout\""),
+        ("STDIN", "x", "unknown tag \"STDIN\""),
+        (&long, "", "overlong tag"),
+        ("winsize", "80x24", "winsize without option pty"),
+        ("winsize", "80", "winsize"),
+        ("stdin", "", ""),
+        ("st\0in", "", "unknown tag \"st\\x00in\""),
+    ];
+    for (number, (tag, payload, expected)) in shown.into_iter().enumerate() {
+        let mut fifo = daemon.fifo(&format!("fifo-{number}"));
+        let argv = steps(&format!("spawn [ ignore TERM ; hold {} wait ] out word wait", fifo.path()));
+        let mut caller = Caller::start(&daemon, NONE, &argv);
+        fifo.holder();
+        caller.wait_for("word");
+        caller.tell(tag, payload);
+        if tag == "stdin" {
+            caller.stdin("more");
+        }
+        let reply = caller.reply();
+        let expected = if tag == "stdin" { "stdin after its end" } else { expected };
+        let error = reply.errors.first().unwrap_or_else(|| panic!("{tag} {payload}: {reply:?}"));
+        assert!(
+            error.starts_with(&format!("bad-request {expected}")) && error.contains(" at byte "),
+            "{tag} {payload}: {error}"
+        );
+        assert_eq!((reply.stdout_text(), &reply.exit, reply.errors.len()), ("word", &None, 1), "{reply:?}");
+        // TERM, and KILL to who ignores it.
+        fifo.wait_for_death();
+    }
+    assert_clean(&daemon, descriptors);
+}
+
+/// An end within a pair.
+#[test]
+fn half_close_within_a_pair() {
+    let daemon = Daemon::start("-k 0.2");
+    for bytes in ["5:std", "5:stdin,", "5:stdin,10:abc", "6:signal,4:TERM"] {
+        let mut caller = Caller::start(&daemon, NONE, &steps("out word wait"));
+        caller.wait_for("word");
+        caller.0.send(bytes.as_bytes());
+        caller.0.half_close();
+        let reply = caller.reply();
+        assert!(reply.errors[0].starts_with("bad-request request ends early at byte "), "{reply:?}");
+    }
+    for bytes in ["10:prot", "10:protocol=2,", "10:protocol=2,5:cwd=/,", "10:protocol=2,1:2,4:true,"] {
+        let mut client = daemon.connect();
+        client.send(bytes.as_bytes());
+        client.half_close();
+        let raw = client.rest();
+        let text = String::from_utf8_lossy(&raw);
+        assert!(text.contains("request ends early at byte"), "{text}");
+        // Before the first netstring is complete nobody knows which version it would have been.
+        assert_eq!(text.starts_with("6:stderr,"), bytes == "10:prot", "{text}");
+    }
+}
+
+/// A client that goes takes its program with it.
+#[test]
+fn a_client_that_goes() {
+    let daemon = Daemon::start("-k 0.2");
+    let descriptors = daemon.process().descriptors();
+    for options in [&[][..], &["stderr=stdout"], &["timeout=30"], &["cwd=/", "clearenv"]] {
+        let mut fifo = daemon.fifo(&format!("fifo-{}", options.len() + options.concat().len()));
+        let argv = steps(&format!("spawn [ ignore TERM ; hold {} wait ] out word wait", fifo.path()));
+        let mut caller = Caller::start(&daemon, options, &argv);
+        fifo.holder();
+        caller.wait_for("word");
+        drop(caller);
+        fifo.wait_for_death();
+    }
+    assert_clean(&daemon, descriptors);
+}
+
+#[test]
+fn kill_by_the_client() {
+    let daemon = Daemon::start("-k 30");
+    let mut caller = Caller::start(&daemon, NONE, &steps("ignore TERM INT ; out ready wait"));
+    caller.wait_for("ready");
+    caller.tell("signal", "TERM");
+    caller.tell("signal", "2");
+    caller.tell("signal", Signal::KILL.as_raw().to_string());
+    assert_eq!(caller.reply().signal(), 9);
+    assert_eq!(run(&daemon, NONE, &steps("cat"), "fine").stdout_text(), "fine");
+}

@@ -1,0 +1,207 @@
+//! Version 2 of the protocol, row by row of its two tables in docs/protocol.md: what each means, and what is refused.
+
+mod beside;
+mod descriptors;
+mod input;
+mod options;
+mod replies;
+mod status;
+mod terminals;
+
+use std::fmt;
+use std::os::unix::net::UnixStream;
+
+use crate::common::{Client, Daemon, pairs, request};
+
+/// A netstring, made without the help of the crate under test.
+pub(crate) fn netstring(bytes: impl AsRef<[u8]>) -> Vec<u8> {
+    let bytes = bytes.as_ref();
+    [format!("{}:", bytes.len()).as_bytes(), bytes, b","].concat()
+}
+
+/// A pair as clients send it.
+fn pair(tag: &str, payload: impl AsRef<[u8]>) -> Vec<u8> {
+    [netstring(tag), netstring(payload)].concat()
+}
+
+/// The bytes of a request up to its last argument; without arguments they end with the options.
+fn request_2<O: AsRef<[u8]>, A: AsRef<[u8]>>(options: &[O], argv: &[A]) -> Vec<u8> {
+    let mut bytes = netstring("protocol=2");
+    for option in options {
+        bytes.extend(netstring(option));
+    }
+    if !argv.is_empty() {
+        bytes.extend(request(argv));
+    }
+    bytes
+}
+
+/// A connection that speaks version 2.
+struct Caller(Client);
+
+impl Caller {
+    /// One that has sent the options and the arguments.
+    #[track_caller]
+    fn start<O: AsRef<[u8]>, A: AsRef<[u8]>>(daemon: &Daemon, options: &[O], argv: &[A]) -> Self {
+        let mut client = daemon.connect();
+        client.send(&request_2(options, argv));
+        Self(client)
+    }
+
+    #[track_caller]
+    fn tell(&mut self, tag: &str, payload: impl AsRef<[u8]>) {
+        self.0.send(&pair(tag, payload));
+    }
+
+    #[track_caller]
+    fn stdin(&mut self, bytes: impl AsRef<[u8]>) {
+        self.tell("stdin", bytes);
+    }
+
+    #[track_caller]
+    fn end_stdin(&mut self) {
+        self.tell("stdin", "");
+    }
+
+    #[track_caller]
+    fn wait_for(&mut self, words: &str) {
+        self.0.wait_for(words);
+    }
+
+    #[track_caller]
+    fn reply(mut self) -> Reply2 {
+        Reply2::parse(&self.0.rest())
+    }
+}
+
+/// Runs a program to its end, with this input.
+#[track_caller]
+fn run<O: AsRef<[u8]>, A: AsRef<[u8]>>(daemon: &Daemon, options: &[O], argv: &[A], stdin: &str) -> Reply2 {
+    let mut caller = Caller::start(daemon, options, argv);
+    if !stdin.is_empty() {
+        caller.stdin(stdin);
+    }
+    caller.end_stdin();
+    caller.reply()
+}
+
+/// No options.
+const NONE: &[&str] = &[];
+
+/// A whole reply of version 2.
+#[derive(Default)]
+struct Reply2 {
+    /// The process number of the program.
+    started: Option<u32>,
+    stdout: Vec<u8>,
+    stderr: Vec<u8>,
+    /// The streams whose end was told, in that order.
+    ended: Vec<String>,
+    errors: Vec<String>,
+    usage: Option<String>,
+    status: Option<String>,
+    /// Tag and payload of the exit pair.
+    exit: Option<(String, String)>,
+    pairs: Vec<(String, Vec<u8>)>,
+}
+
+impl fmt::Debug for Reply2 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut list = f.debug_list();
+        for (tag, payload) in &self.pairs {
+            let shown = &payload[..payload.len().min(500)];
+            list.entry(&format_args!("{tag} ({}) \"{}\"", payload.len(), shown.escape_ascii()));
+        }
+        list.finish()
+    }
+}
+
+impl Reply2 {
+    /// Takes a reply apart and judges its form: what may follow what.
+    #[track_caller]
+    fn parse(raw: &[u8]) -> Self {
+        let mut reply = Self { pairs: pairs(raw), ..Self::default() };
+        assert!(!reply.pairs.is_empty(), "a bare close");
+        for (tag, payload) in reply.pairs.clone() {
+            let text = || String::from_utf8(payload.clone()).expect("text");
+            assert!(reply.exit.is_none() && reply.status.is_none(), "{tag} after the end: {reply:?}");
+            assert!(reply.usage.is_none() || matches!(tag.as_str(), "exitcode" | "termsig"), "{tag} after usage");
+            match tag.as_str() {
+                "started" => {
+                    assert!(reply.started.is_none() && reply.stdout.is_empty(), "{reply:?}");
+                    reply.started = Some(text().parse().expect("a number"));
+                }
+                "stdout" | "stderr" => {
+                    assert!(reply.started.is_some(), "{tag} of a program that was not started: {reply:?}");
+                    assert!(!reply.ended.contains(&tag), "{tag} after its end: {reply:?}");
+                    if payload.is_empty() {
+                        reply.ended.push(tag);
+                    } else if tag == "stdout" {
+                        reply.stdout.extend(payload);
+                    } else {
+                        reply.stderr.extend(payload);
+                    }
+                }
+                "error" => reply.errors.push(text()),
+                "usage" => reply.usage = Some(text()),
+                "status" => reply.status = Some(text()),
+                "exitcode" | "termsig" => reply.exit = Some((tag, text())),
+                _ => panic!("the tag {tag:?} in {reply:?}"),
+            }
+        }
+        if reply.exit.is_some() {
+            assert!(reply.started.is_some() && reply.usage.is_some(), "{reply:?}");
+        }
+        reply
+    }
+
+    #[track_caller]
+    fn stdout_text(&self) -> &str {
+        str::from_utf8(&self.stdout).expect("text")
+    }
+
+    #[track_caller]
+    fn stderr_text(&self) -> &str {
+        str::from_utf8(&self.stderr).expect("text")
+    }
+
+    /// The exit code.
+    #[track_caller]
+    fn code(&self) -> i32 {
+        match &self.exit {
+            Some((tag, code)) if tag == "exitcode" => code.parse().expect("a number"),
+            Some(_) | None => panic!("no exit code: {self:?}"),
+        }
+    }
+
+    /// The signal that ended the program.
+    #[track_caller]
+    fn signal(&self) -> i32 {
+        match &self.exit {
+            Some((tag, signal)) if tag == "termsig" => signal.parse().expect("a number"),
+            Some(_) | None => panic!("no signal: {self:?}"),
+        }
+    }
+
+    /// The one `error`, where that is all there is.
+    #[track_caller]
+    fn refusal(&self) -> &str {
+        assert_eq!(self.pairs.len(), 1, "{self:?}");
+        assert_eq!(self.errors.len(), 1, "{self:?}");
+        &self.errors[0]
+    }
+}
+
+/// Asserts that the daemon is rid of everything that these tests have brought it: descriptors and children as at first.
+#[track_caller]
+fn assert_clean(daemon: &Daemon, descriptors: usize) {
+    crate::common::eventually("descriptors and children as at first", || {
+        daemon.process().descriptors() == descriptors && daemon.process().children() == (0, 0)
+    });
+}
+
+impl From<UnixStream> for Caller {
+    fn from(socket: UnixStream) -> Self {
+        Self(socket.into())
+    }
+}

@@ -1,0 +1,303 @@
+//! What stands before the arguments.
+
+use std::fmt::Write as _;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::time::{Duration, Instant};
+
+use super::{Caller, NONE, netstring, request_2, run};
+use crate::common::{Daemon, Launch, fixture, steps};
+
+#[test]
+fn without_options_it_runs_as_in_version_1() {
+    let mut daemon = Launch::default().env("WORD", "from the daemon").start();
+    let reply = run(&daemon, NONE, &steps("cwd env WORD err word exit 3"), "");
+    let directory = daemon.directory().canonicalize().unwrap();
+    assert_eq!(reply.stdout_text(), format!("{}\nfrom the daemon\n", directory.display()));
+    assert_eq!((reply.stderr_text(), reply.code()), ("word", 3));
+    daemon.assert_serves();
+}
+
+#[test]
+fn cwd() {
+    let daemon = Daemon::start("");
+    let directory = daemon.directory().canonicalize().unwrap();
+    fs::create_dir(directory.join("inner")).unwrap();
+    fs::create_dir(directory.join("strange \u{e4}\n=")).unwrap();
+    let absolute = format!("cwd={}", directory.join("inner").display());
+    for (option, name) in
+        [(absolute.as_str(), "inner"), ("cwd=inner", "inner"), ("cwd=strange \u{e4}\n=", "strange \u{e4}\n=")]
+    {
+        let reply = run(&daemon, &[option], &steps("cwd"), "");
+        assert_eq!((reply.stdout_text(), reply.code()), (format!("{}\n", directory.join(name).display()).as_str(), 0));
+    }
+    // The daemon's own stays.
+    assert_eq!(run(&daemon, NONE, &steps("cwd"), "").stdout_text(), format!("{}\n", directory.display()));
+}
+
+/// A name with a slash that does not begin with one, and a relative place in PATH, begin there.
+#[test]
+fn a_relative_program_is_looked_up_in_cwd() {
+    let daemon = Daemon::start("");
+    let inner = daemon.directory().join("inner");
+    fs::create_dir(&inner).unwrap();
+    symlink(fixture(), inner.join("program")).unwrap();
+    for (options, program) in [(&["cwd=inner"][..], "./program"), (&["cwd=inner", "env=PATH=."], "program")] {
+        let reply = run(&daemon, options, &[program, "out", "ran"], "");
+        assert_eq!((reply.stdout_text(), reply.code()), ("ran", 0), "{options:?}");
+    }
+    assert_eq!(run(&daemon, NONE, &["./program"], "").refusal(), "not-found ./program: No such file or directory");
+}
+
+#[test]
+fn a_directory_that_cannot_be_entered() {
+    let prelude = "[ $(id -u) != 0 ] || ! command -v setpriv || exec setpriv --reuid 65534 --regid 65534 --clear-groups \"$0\" \"$@\"";
+    let launch = Launch::default().prelude(prelude);
+    // As another user it has to make its socket there.
+    fs::set_permissions(launch.directory(), Permissions::from_mode(0o777)).unwrap();
+    let mut daemon = launch.start();
+    let closed = daemon.directory().join("closed");
+    fs::create_dir(&closed).unwrap();
+    fs::set_permissions(&closed, Permissions::from_mode(0o000)).unwrap();
+    fs::write(daemon.directory().join("file"), "").unwrap();
+    for (directory, expected) in [
+        ("/nowhere/at/all", "not-found /nowhere/at/all: No such file or directory"),
+        ("file", "not-found file: Not a directory"),
+        ("closed", "denied closed: Permission denied"),
+    ] {
+        let option = format!("cwd={directory}");
+        assert_eq!(run(&daemon, &[option], &["/bin/true"], "").refusal(), expected);
+    }
+    fs::set_permissions(&closed, Permissions::from_mode(0o700)).unwrap();
+    daemon.assert_serves();
+}
+
+/// All of the environment, sorted.
+#[track_caller]
+fn environment(daemon: &Daemon, options: &[&str]) -> Vec<String> {
+    let reply = run(daemon, options, &["/usr/bin/env"], "");
+    assert_eq!(reply.code(), 0, "{reply:?}");
+    let mut variables: Vec<String> = reply.stdout_text().lines().map(str::to_owned).collect();
+    variables.sort();
+    variables
+}
+
+#[test]
+fn env_unsetenv_clearenv() {
+    let daemon = Launch::default().env("A", "daemon's").env("B", "daemon's").start();
+    let own = environment(&daemon, &[]);
+    assert!(own.contains(&"A=daemon's".into()) && own.contains(&"B=daemon's".into()));
+
+    let changed = environment(&daemon, &["env=A=x=y ", "unsetenv=B", "env=NEW=", "unsetenv=NEVER"]);
+    let mut expected: Vec<String> =
+        own.iter().filter(|it| !it.starts_with("A=") && !it.starts_with("B=")).cloned().collect();
+    expected.extend(["A=x=y ".into(), "NEW=".into()]);
+    expected.sort();
+    assert_eq!(changed, expected);
+
+    // In order: each begins where the one before has ended.
+    assert_eq!(environment(&daemon, &["env=A=1", "clearenv", "env=B=2", "env=C=3", "unsetenv=C", "env=B=4"]), ["B=4"]);
+    assert_eq!(environment(&daemon, &["clearenv"]), Vec::<String>::new());
+    assert_eq!(
+        environment(&daemon, &["env=A=1", "unsetenv=A", "env=A=2"]).iter().filter(|it| it.starts_with("A=")).count(),
+        1
+    );
+    // Nothing of it stays.
+    assert_eq!(environment(&daemon, &[]), own);
+}
+
+/// As `env PATH=... program` does: the program is looked up in the PATH that it gets.
+#[test]
+fn the_program_is_looked_up_in_its_own_path() {
+    let daemon = Daemon::start("");
+    symlink(fixture(), daemon.directory().join("only-here")).unwrap();
+    let path = format!("env=PATH=/nowhere:{}", daemon.directory().display());
+    let reply = run(&daemon, &[path.as_str()], &["only-here", "env", "PATH"], "");
+    assert_eq!(reply.stdout_text(), format!("{}\n", path.strip_prefix("env=PATH=").unwrap()));
+    for options in [&["env=PATH=/nowhere"][..], &[path.as_str(), "clearenv"], &[path.as_str(), "unsetenv=PATH"]] {
+        let refusal = run(&daemon, options, &["only-here"], "");
+        assert_eq!(refusal.refusal(), "not-found only-here: No such file or directory", "{options:?}");
+    }
+    // Without PATH the usual places are.
+    assert_eq!(run(&daemon, &["clearenv"], &["true"], "").code(), 0);
+    assert_eq!(
+        run(&daemon, &["env=PATH=/nowhere"], &["true"], "").refusal(),
+        "not-found true: No such file or directory"
+    );
+}
+
+const TIMED_OUT: &str = "timeout the deadline has come; the program is ended";
+
+#[test]
+fn timeout() {
+    let daemon = Daemon::start("-t 60 -k 30");
+    let mut fifo = daemon.fifo("fifo");
+    let begun = Instant::now();
+    let argv = steps(&format!("spawn [ hold {} wait ] out word wait", fifo.path()));
+    let mut caller = Caller::start(&daemon, &["timeout=0.75"], &argv);
+    caller.end_stdin();
+    let reply = caller.reply();
+    assert!((Duration::from_millis(750)..Duration::from_secs(25)).contains(&begun.elapsed()), "{:?}", begun.elapsed());
+    assert_eq!((reply.stdout_text(), reply.signal()), ("word", 15), "{reply:?}");
+    assert_eq!(reply.errors, [TIMED_OUT]);
+    // The whole group.
+    fifo.holder();
+    fifo.wait_for_death();
+    // A program that is done in time is not touched.
+    assert_eq!(run(&daemon, &["timeout=50"], &steps("exit 4"), "").code(), 4);
+}
+
+#[test]
+fn after_timeout_comes_kill() {
+    let daemon = Daemon::start("-k 0.2");
+    let reply = run(&daemon, &["timeout=0.2"], &steps("ignore TERM ; wait"), "");
+    assert_eq!((reply.errors, reply.exit), (vec![TIMED_OUT.into()], Some(("termsig".into(), "9".into()))));
+}
+
+/// A request may ask for less time than the daemon gives, and not for more.
+#[test]
+fn timeout_is_never_later_than_the_daemons() {
+    let daemon = Daemon::start("-t 0.5 -k 20");
+    let begun = Instant::now();
+    let reply = run(&daemon, &["timeout=999999999999999999"], &steps("wait"), "");
+    assert_eq!((reply.signal(), reply.errors), (15, vec![TIMED_OUT.into()]));
+    assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
+    // A daemon without a deadline takes the request's.
+    let daemon = Daemon::start("-t 0");
+    assert_eq!(run(&daemon, &["timeout=0.1"], &steps("wait"), "").signal(), 15);
+}
+
+/// One stream: who reads it finds the words in the order in which they were written.
+#[test]
+fn stderr_to_stdout() {
+    let daemon = Daemon::start("");
+    let mut argv = vec![fixture().to_owned()];
+    let mut expected = String::new();
+    for n in 0..100 {
+        argv.extend(["out".into(), format!("o{n} "), "err".into(), format!("e{n} ")]);
+        let _ = write!(expected, "o{n} e{n} ");
+    }
+    let reply = run(&daemon, &["stderr=stdout"], &argv, "");
+    assert_eq!((reply.stdout_text(), reply.stderr_text(), reply.code()), (expected.as_str(), "", 0));
+    assert_eq!(reply.ended, ["stdout"], "there is no other stream");
+    let reply = run(&daemon, &["stderr=stdout"], &steps("write-out 300000 write-err 300000 cat"), "end");
+    assert_eq!((reply.stdout.len(), reply.code()), (600_003, 0));
+}
+
+/// What is refused, in which words, and at which byte: nothing is ignored in silence.
+#[test]
+fn bad_options() {
+    let mut daemon = Daemon::start("");
+    let table: &[(&[&str], &str)] = &[
+        (&["wat"], "unknown option \"wat\" at byte 16"),
+        (&["wat=1"], "unknown option \"wat\" at byte 16"),
+        (&["CWD=/"], "unknown option \"CWD\" at byte 16"),
+        (&["cwd"], "option cwd without a value at byte 16"),
+        (&["cwd="], "option cwd with the value \"\" at byte 20"),
+        (&["cwd=/", "cwd=/"], "option cwd given twice at byte 28"),
+        (&["cwd=/\0"], "option cwd holds a NUL byte at byte 21"),
+        (&["env"], "option env without a value at byte 16"),
+        (&["env=A"], "option env with the value \"A\" at byte 20"),
+        (&["env==x"], "option env with the value \"=x\" at byte 20"),
+        (&["env=A=\0"], "option env holds a NUL byte at byte 22"),
+        (&["unsetenv"], "option unsetenv without a value at byte 16"),
+        (&["unsetenv="], "option unsetenv with the value \"\" at byte 25"),
+        (&["unsetenv=A=1"], "option unsetenv with the value \"A=1\" at byte 26"),
+        (&["clearenv=1"], "option clearenv with a value at byte 25"),
+        (&["timeout"], "option timeout without a value at byte 16"),
+        (&["timeout=0"], "option timeout with the value \"0\" at byte 24"),
+        (&["timeout=-1"], "option timeout with the value \"-1\" at byte 25"),
+        (&["timeout=1e3"], "option timeout with the value \"1e3\" at byte 25"),
+        (&["timeout=1."], "option timeout with the value \"1.\" at byte 25"),
+        (&["timeout=1", "timeout=1"], "option timeout given twice at byte 36"),
+        (&["stderr"], "option stderr without a value at byte 16"),
+        (&["stderr=null"], "option stderr with the value \"null\" at byte 24"),
+        (&["stderr=stdout", "stderr=stdout"], "option stderr given twice at byte 41"),
+        (&["pty"], "option pty without a value at byte 16"),
+        (&["pty=80"], "option pty with the value \"80\" at byte 20"),
+        (&["pty=80x"], "option pty with the value \"80x\" at byte 20"),
+        (&["pty=80x65536"], "option pty with the value \"80x65536\" at byte 21"),
+        (&["pty=80x24", "pty=80x24"], "option pty given twice at byte 32"),
+        (&["fds=3"], "option fds with a value at byte 19"),
+        (&["fds", "fds"], "option fds given twice at byte 25"),
+        (&["fds", "pty=80x24"], "option pty beside option fds at byte 22"),
+        (&["stderr=stdout", "fds"], "option fds beside option stderr at byte 33"),
+        (&["status=1"], "option status with a value at byte 22"),
+        (&["cwd=/", "status"], "option status beside option cwd at byte 24"),
+    ];
+    let mut wrong = Vec::new();
+    for (options, expected) in table {
+        let mut caller = Caller(daemon.connect());
+        caller.0.send(&request_2(options, &["/bin/true"]));
+        let reply = caller.reply();
+        if reply.refusal() != format!("bad-request {expected}") {
+            wrong.push(format!("{options:?}: {:?} instead of {expected:?}", reply.refusal()));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    daemon.assert_serves();
+}
+
+/// Where the number of arguments and the arguments of version 2 are at fault, the answer is one of version 2.
+#[test]
+fn bad_arguments() {
+    let mut daemon = Daemon::start("");
+    for (bytes, expected) in [
+        ("1:0,", "number of arguments is 0 at byte 16"),
+        ("0:,", "number of arguments is no decimal number: \"\" at byte 16"),
+        ("2:1x,", "number of arguments is no decimal number: \"1x\" at byte 16"),
+        ("5:65537,", "more than 65536 arguments at byte 16"),
+        ("1:1,3:a\0b,", "argument 0 holds a NUL byte at byte 21"),
+        ("8:99999999,", "number of arguments"),
+        ("x", "length"),
+    ] {
+        let mut caller = Caller(daemon.connect());
+        caller.0.send(&[netstring("protocol=2").as_slice(), bytes.as_bytes()].concat());
+        let reply = caller.reply();
+        let words = reply.refusal().strip_prefix("bad-request ").unwrap_or_else(|| panic!("{reply:?}"));
+        let is_expected = words == expected || !expected.contains(" at byte") && words.contains(expected);
+        assert!(
+            is_expected || bytes == "8:99999999," && words.starts_with("more than 65536 arguments"),
+            "{bytes:?}: {words}"
+        );
+    }
+    // From the length alone.
+    let mut caller = Caller(daemon.connect());
+    caller.0.send(&[netstring("protocol=2").as_slice(), b"7:4194304:"].concat());
+    assert!(caller.reply().refusal().starts_with("bad-request "));
+    let mut caller = Caller(daemon.connect());
+    caller.0.send(&[netstring("protocol=2").as_slice(), b"4194304:"].concat());
+    assert_eq!(
+        caller.reply().refusal(),
+        "bad-request options and arguments of more than 4194304 bytes in all at byte 22"
+    );
+    daemon.assert_serves();
+}
+
+#[test]
+fn many_options() {
+    let mut daemon = Daemon::start("");
+    let most: Vec<String> = (0..65_536).map(|n| format!("env=N{n}=")).collect();
+    assert_eq!(run(&daemon, &most[..20_000], &steps("env N7 exit 5"), "").code(), 5);
+    let mut caller = Caller(daemon.connect());
+    let too_many: Vec<&str> = std::iter::repeat_n("clearenv", 65_537).collect();
+    caller.0.send(&request_2(&too_many, &["/bin/true"]));
+    assert!(caller.reply().refusal().starts_with("bad-request more than 65536 options at byte "));
+    daemon.assert_serves();
+}
+
+/// Cut anywhere, byte by byte, it means the same.
+#[test]
+fn a_request_in_single_bytes() {
+    let daemon = Daemon::start("");
+    let options = ["cwd=/", "clearenv", "env=A=b", "timeout=30.5", "stderr=stdout"];
+    let mut bytes = request_2(&options, &steps("cwd env A err word cat"));
+    bytes.extend(super::pair("stdin", "input"));
+    bytes.extend(super::pair("stdin", ""));
+    let mut caller = Caller(daemon.connect());
+    for byte in bytes {
+        caller.0.send(&[byte]);
+    }
+    let reply = caller.reply();
+    assert_eq!((reply.stdout_text(), reply.code()), ("/\nb\nwordinput", 0));
+}

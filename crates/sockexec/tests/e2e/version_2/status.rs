@@ -1,0 +1,140 @@
+//! What the daemon tells of itself.
+
+use rustix::process::getpid;
+use serde_json::Value;
+
+use super::{Caller, NONE, run};
+use crate::common::{Daemon, Launch, eventually, steps};
+
+#[track_caller]
+fn status(daemon: &Daemon) -> Value {
+    let reply = Caller::start(daemon, &["status"], &[] as &[&str]).reply();
+    assert_eq!(reply.pairs.len(), 1, "{reply:?}");
+    serde_json::from_str(reply.status.as_deref().expect("a status")).expect("JSON")
+}
+
+/// The connections but for the one that asks, and those that are about to end.
+fn live(status: &Value) -> Vec<&Value> {
+    let connections = status["connections"].as_array().unwrap();
+    connections.iter().filter(|it| !it["pid"].is_null()).collect()
+}
+
+#[test]
+fn limits_and_version() {
+    let daemon = Daemon::start("-m 7 -t 1.5 -k 0.25 --linger 3 --spool 12345");
+    let told = status(&daemon);
+    assert_eq!(told["version"], env!("CARGO_PKG_VERSION"));
+    assert!(told["uptime"].as_f64().unwrap() < 60.0);
+    let limits = &told["limits"];
+    assert_eq!((limits["max_connections"].as_u64(), limits["spool"].as_u64()), (Some(7), Some(12345)));
+    assert_eq!((limits["timeout"].as_f64(), limits["kill_timeout"].as_f64()), (Some(1.5), Some(0.25)));
+    assert_eq!(limits["linger"].as_f64(), Some(3.0));
+    let told = status(&Daemon::start("-t 0"));
+    assert!(told["limits"]["timeout"].is_null() && told["limits"]["linger"].is_null(), "{told}");
+}
+
+#[test]
+fn totals() {
+    let daemon = Daemon::start("-k 0.2");
+    assert_eq!(run(&daemon, NONE, &steps("write-out 100000"), "").code(), 0);
+    assert_eq!(daemon.run(&steps("exit 3"), b"").code(), 3);
+    run(&daemon, NONE, &["nope"], "");
+    run(&daemon, &["cwd=/nowhere"], &["true"], "");
+    assert_eq!(run(&daemon, &["timeout=0.1"], &steps("ignore TERM ; wait"), "").signal(), 9);
+    let mut running = Caller::start(&daemon, NONE, &steps("out ready cat"));
+    running.wait_for("ready");
+    let count = |told: &Value, name: &str| told["totals"][name].as_u64().unwrap();
+    let mut told = status(&daemon);
+    // A connection is counted as over a moment after its client has seen its end.
+    eventually("quiet", || {
+        told = status(&daemon);
+        live(&told).len() == 1
+    });
+    assert_eq!(
+        (count(&told, "running"), count(&told, "finished"), count(&told, "failed_to_start")),
+        (1, 3, 2),
+        "{told}"
+    );
+    assert_eq!((count(&told, "timed_out"), count(&told, "killed")), (1, 1), "{told}");
+    assert!(count(&told, "accepted") >= 7, "{told}");
+    assert!((100_000..200_000).contains(&count(&told, "bytes_out")), "{told}");
+    assert!((100..10_000).contains(&count(&told, "bytes_in")), "{told}");
+    running.end_stdin();
+    assert_eq!(running.reply().code(), 0);
+    eventually("the end of that", || count(&status(&daemon), "finished") == 4);
+}
+
+#[test]
+fn connections() {
+    let daemon = Daemon::start("");
+    let mut first = Caller::start(&daemon, NONE, &steps("out ready cat"));
+    first.wait_for("ready");
+    let argv = steps("out ready cat");
+    let mut bytes: Vec<Vec<u8>> = argv.iter().map(|arg| arg.clone().into_bytes()).collect();
+    bytes[2] = b"\xff\"\n".to_vec();
+    let mut second = Caller::start(&daemon, NONE, &bytes);
+    second.wait_for("3:");
+    let silent = daemon.connect();
+    daemon.wait_for_log("connection 3: accepted");
+    let told = status(&daemon);
+    let all = told["connections"].as_array().unwrap();
+    assert_eq!(all.len(), 4, "{told}");
+    let numbers: Vec<u64> = all.iter().map(|it| it["number"].as_u64().unwrap()).collect();
+    assert_eq!(numbers, [1, 2, 3, 4]);
+    for connection in all {
+        assert_eq!(connection["peer"]["pid"].as_i64(), Some(getpid().as_raw_pid().into()));
+        assert_eq!(connection["peer"]["uid"].as_u64(), Some(rustix::process::getuid().as_raw().into()));
+        assert!(connection["age"].as_f64().unwrap() < 60.0);
+        assert!(connection["state"].as_str().is_some_and(|state| !state.is_empty()));
+    }
+    assert_eq!(all[0]["argv"], serde_json::json!(argv));
+    assert_eq!(all[0]["arguments"].as_u64(), Some(4));
+    assert!(all[1]["argv"][2].as_str().unwrap().contains("\"\n"), "{told}");
+    assert!(all[0]["bytes_in"].as_u64() > Some(20) && all[0]["bytes_out"].as_u64() > Some(20), "{told}");
+    assert_eq!(all[0]["state"], "output or input");
+    assert_eq!((all[2]["state"].as_str(), all[2]["pid"].is_null()), (Some("request"), true));
+    drop(silent);
+    first.end_stdin();
+    let reply = first.reply();
+    assert_eq!(all[0]["pid"].as_u64(), reply.started.map(u64::from));
+    second.end_stdin();
+    second.reply();
+}
+
+/// However much a client has said, what is told of it is bounded.
+#[test]
+fn many_and_long_arguments() {
+    let daemon = Daemon::start("");
+    let mut caller =
+        Caller::start(&daemon, NONE, &[steps("out ready cat exit 0"), vec!["x".repeat(100_000); 20]].concat());
+    caller.wait_for("ready");
+    let told = status(&daemon);
+    let live = live(&told);
+    assert_eq!(live[0]["arguments"].as_u64(), Some(26));
+    assert!(told.to_string().len() < 20_000, "{} bytes", told.to_string().len());
+    drop(caller);
+}
+
+/// The descriptor of a daemon that is asked again and again, by many at once.
+#[test]
+fn asked_often() {
+    let mut daemon = Launch::default().options("-m 500").quiet().start();
+    let callers: Vec<Caller> = (0..200).map(|_| Caller::start(&daemon, &["status"], &[] as &[&str])).collect();
+    for caller in callers {
+        assert!(caller.reply().status.is_some());
+    }
+    daemon.assert_serves();
+}
+
+/// Nothing may stand beside it, and what follows is dropped.
+#[test]
+fn company() {
+    let mut daemon = Daemon::start("");
+    for options in [&["cwd=/", "status"][..], &["clearenv", "status"]] {
+        let reply = Caller::start(&daemon, options, &[] as &[&str]).reply();
+        assert!(reply.refusal().starts_with("bad-request option status beside option "), "{reply:?}");
+    }
+    let reply = Caller::start(&daemon, &["status", "cwd=/"], &["true"]).reply();
+    assert!(reply.status.is_some(), "{reply:?}");
+    daemon.assert_serves();
+}

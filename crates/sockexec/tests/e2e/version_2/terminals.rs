@@ -1,0 +1,418 @@
+//! Programs with a terminal.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::process::Command;
+
+use super::{Caller, NONE, Reply2, assert_clean, run};
+use crate::common::{Daemon, eventually, fixture, steps};
+
+const PTY: &[&str] = &["pty=80x24"];
+
+/// Whether a program is there; if not, that is said.
+fn is_installed(program: &str) -> bool {
+    let found = Command::new("sh").args(["-c", &format!("command -v {program}")]).output();
+    let found = found.is_ok_and(|output| output.status.success());
+    if !found {
+        println!("SKIPPED: no {program} to drive");
+    }
+    found
+}
+
+/// What stands in /proc/PID/stat from the state on: state, parent, group, session, terminal, the terminal's foreground group.
+fn stat(pid: i32) -> Option<(String, Vec<i32>)> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, fields) = stat.rsplit_once(')')?;
+    let mut fields = fields.split_whitespace();
+    let state = fields.next()?.to_owned();
+    Some((state, fields.take(5).map(|field| field.parse().expect("a number")).collect()))
+}
+
+/// The process named `name` whose parent is `parent`.
+fn child_named(parent: i32, name: &str) -> Option<i32> {
+    fs::read_dir("/proc").expect("/proc").flatten().find_map(|entry| {
+        let pid = entry.file_name().to_str()?.parse().ok()?;
+        let (_, numbers) = stat(pid)?;
+        let comm = fs::read_to_string(entry.path().join("comm")).ok()?;
+        (numbers[0] == parent && comm.trim_end() == name).then_some(pid)
+    })
+}
+
+/// The process number that the daemon has logged last.
+#[track_caller]
+fn last_pid(daemon: &Daemon) -> i32 {
+    let log = daemon.log_text();
+    let (_, rest) = log.rsplit_once("started pid ").expect("a program");
+    rest.split(':').next().and_then(|pid| pid.parse().ok()).expect("a number")
+}
+
+/// So many lines with a number each.
+fn lines(prefix: &str, count: usize) -> String {
+    (1..=count).fold(String::new(), |mut text, n| {
+        let _ = writeln!(text, "{prefix}{n}");
+        text
+    })
+}
+
+#[test]
+fn the_size_and_the_name() {
+    let daemon = Daemon::start("");
+    let reply = run(&daemon, &["pty=132x50"], &["stty", "size"], "");
+    assert_eq!((reply.stdout_text(), reply.code()), ("50 132\r\n", 0));
+    let reply = run(&daemon, &["pty=0x0"], &["stty", "size"], "");
+    assert_eq!((reply.stdout_text(), reply.code()), ("0 0\r\n", 0));
+    let reply = run(&daemon, PTY, &["tty"], "");
+    assert!(reply.stdout_text().starts_with("/dev/pts/"), "{reply:?}");
+    assert_eq!(reply.ended, ["stdout"], "output is all stdout");
+    // Without the option there is none.
+    let reply = run(&daemon, NONE, &["tty"], "");
+    assert_eq!((reply.stdout_text(), reply.code()), ("not a tty\n", 1));
+}
+
+/// A session of its own, with the terminal as its controlling one: `/dev/tty` means it. Its three descriptors and no more.
+#[test]
+fn session_and_descriptors() {
+    let daemon = Daemon::start("");
+    let mut caller = Caller::start(&daemon, PTY, &steps("ids fds out ready cat"));
+    caller.wait_for("ready");
+    let pid = last_pid(&daemon);
+    let (_, numbers) = stat(pid).unwrap();
+    assert_eq!((numbers[1], numbers[2], numbers[4]), (pid, pid, pid), "group, session, foreground group");
+    assert_ne!(numbers[3], 0, "a controlling terminal");
+    caller.end_stdin();
+    let reply = caller.reply();
+    let lines: Vec<&str> = reply.stdout_text().lines().collect();
+    assert_eq!(lines[0], format!("{pid} {pid}"));
+    let places: Vec<(&str, &str)> = lines[1..4].iter().map(|line| line.split_once(' ').unwrap()).collect();
+    assert_eq!([places[0].0, places[1].0, places[2].0], ["0", "1", "2"]);
+    assert!(places.iter().all(|(_, target)| target.starts_with("/dev/pts/") && *target == places[0].1), "{lines:?}");
+    assert_eq!((lines[4], reply.code()), ("ready", 0));
+    let reply = run(&daemon, PTY, &["/bin/sh", "-c", "echo word >/dev/tty; echo other >&2"], "");
+    assert_eq!(reply.stdout_text(), "word\r\nother\r\n");
+}
+
+/// All the other options beside it.
+#[test]
+fn beside_other_options() {
+    let daemon = Daemon::start("");
+    let options = ["pty=80x24", "cwd=/", "clearenv", "env=TERM=dumb", "timeout=30", "stderr=stdout"];
+    let reply = run(&daemon, &options, &["/bin/sh", "-c", "pwd; echo $TERM; stty size >&2"], "");
+    assert_eq!((reply.stdout_text(), reply.code()), ("/\r\ndumb\r\n24 80\r\n", 0));
+    assert_eq!(
+        run(&daemon, &["pty=1x1", "cwd=/nowhere"], &["tty"], "").refusal(),
+        "not-found /nowhere: No such file or directory"
+    );
+    assert_eq!(run(&daemon, PTY, &["nope"], "").refusal(), "not-found nope: No such file or directory");
+}
+
+/// The end of standard input is what a person types: once at the beginning of a line, twice within one. The connection, and
+/// the terminal, go on.
+#[test]
+fn the_end_of_input() {
+    let daemon = Daemon::start("");
+    for (input, expected) in [("", "done"), ("line\n", "line\r\nline\r\ndone"), ("part", "partpartdone")] {
+        let reply = run(&daemon, PTY, &steps("cat out done"), input);
+        assert_eq!((reply.stdout_text(), reply.code()), (expected, 0), "{input:?}");
+    }
+    // More than the terminal takes at once, for a program that reads late.
+    let gate = daemon.gate("gate");
+    let argv = ["/bin/sh", "-c", &format!("stty -echo; echo ready; cat {}; wc -c", gate.path())];
+    let mut caller = Caller::start(&daemon, PTY, &argv);
+    caller.wait_for("ready");
+    let line = format!("{}\n", "x".repeat(999));
+    caller.0.send_until_blocked({
+        let mut left = 101;
+        move || {
+            left -= 1;
+            if left == 0 { Vec::new() } else { super::pair("stdin", &line) }
+        }
+    });
+    gate.open();
+    caller.end_stdin();
+    let reply = caller.reply();
+    assert_eq!((reply.stdout_text(), reply.code()), ("ready\r\n100000\r\n", 0));
+}
+
+#[test]
+fn much_output() {
+    let daemon = Daemon::start("");
+    let reply = run(&daemon, PTY, &["/bin/sh", "-c", "stty -opost; exec seq 1 300000"], "");
+    assert_eq!(reply.code(), 0);
+    let expected: String = lines("", 300_000);
+    assert!(reply.stdout == expected.as_bytes(), "{} of {} bytes", reply.stdout.len(), expected.len());
+}
+
+/// Both the size and the word of it: WINCH to the foreground group.
+#[test]
+fn window_changes() {
+    let daemon = Daemon::start("");
+    let script = "trap 'stty size' WINCH; echo ready; while :; do sleep 0.02; done";
+    let mut caller = Caller::start(&daemon, PTY, &["/bin/sh", "-c", script]);
+    caller.wait_for("ready");
+    for (size, expected) in [("100x50", "50 100\r\n"), ("0x0", "0 0\r\n"), ("65535x1", "1 65535\r\n")] {
+        caller.tell("winsize", size);
+        caller.wait_for(expected);
+    }
+    caller.tell("winsize", "nonsense");
+    let reply = caller.reply();
+    assert!(reply.errors[0].starts_with("bad-request bad winsize \"nonsense\" at byte "), "{reply:?}");
+    for size in ["", "1", "1x", "x1", "1x1x1", "-1x1", "65536x1", " 1x1"] {
+        let mut caller = Caller::start(&daemon, PTY, &steps("wait"));
+        caller.tell("winsize", size);
+        let reply = caller.reply();
+        assert!(reply.errors[0].starts_with(&format!("bad-request bad winsize \"{size}\" at byte ")), "{reply:?}");
+    }
+}
+
+/// A terminal's keys are signals to its foreground group, and the client's `signal` goes there too where the program leads it.
+#[test]
+fn keys_and_signals() {
+    let daemon = Daemon::start("");
+    for (key, signal) in [("\x03", 2), ("\x1c", 3)] {
+        let mut caller = Caller::start(&daemon, PTY, &steps("out ready exec sleep 100"));
+        caller.wait_for("ready");
+        eventually("sleep", || {
+            fs::read_to_string(format!("/proc/{}/comm", last_pid(&daemon))).is_ok_and(|it| it == "sleep\n")
+        });
+        caller.stdin(key);
+        assert_eq!(caller.reply().signal(), signal);
+    }
+    let mut caller = Caller::start(&daemon, PTY, &steps("out ready wait"));
+    caller.wait_for("ready");
+    caller.tell("signal", "KILL");
+    assert_eq!(caller.reply().signal(), 9);
+}
+
+#[test]
+fn vi() {
+    if !is_installed("vi") {
+        return;
+    }
+    let daemon = Daemon::start("");
+    let file = daemon.directory().join("file");
+    let options = ["pty=80x24", "env=TERM=xterm", "env=HOME=/nowhere", "unsetenv=EXINIT"];
+    let mut caller = Caller::start(&daemon, &options, &["vi", file.to_str().unwrap()]);
+    // The last line of the screen.
+    caller.wait_for("file\"");
+    caller.stdin("ihello, terminal\x1b");
+    caller.wait_for("hello, terminal");
+    caller.stdin(":wq\r");
+    let reply = caller.reply();
+    assert_eq!(reply.code(), 0, "{reply:?}");
+    assert_eq!(fs::read_to_string(&file).unwrap(), "hello, terminal\n");
+}
+
+#[test]
+fn less() {
+    if !is_installed("less") {
+        return;
+    }
+    let daemon = Daemon::start("");
+    let file = daemon.directory().join("file");
+    fs::write(&file, lines("line ", 100)).unwrap();
+    let options = ["pty=80x24", "env=TERM=xterm", "unsetenv=LESS"];
+    let mut caller = Caller::start(&daemon, &options, &["less", file.to_str().unwrap()]);
+    // A screen of 24 lines, and not a line more.
+    caller.wait_for("line 23");
+    caller.stdin("G");
+    caller.wait_for("line 100");
+    caller.stdin("q");
+    let reply = caller.reply();
+    assert_eq!(reply.code(), 0, "{reply:?}");
+    assert!(!reply.stdout_text().contains("line 50"), "it was no terminal: {reply:?}");
+}
+
+/// A shell at a terminal, as a person uses it.
+struct Shell {
+    caller: Caller,
+    pid: i32,
+    prompts: usize,
+}
+
+impl Shell {
+    /// None: there is no shell with job control.
+    fn start(daemon: &Daemon) -> Option<Self> {
+        if !is_installed("bash") {
+            return None;
+        }
+        let options = ["pty=80x24", "env=PS1=<prompt>", "env=TERM=dumb", "unsetenv=PROMPT_COMMAND", "env=HISTFILE="];
+        let caller = Caller::start(daemon, &options, &["bash", "--norc", "--noprofile", "--noediting", "-i"]);
+        daemon.wait_for_log("started pid");
+        let mut shell = Self { caller, pid: last_pid(daemon), prompts: 0 };
+        shell.prompt();
+        Some(shell)
+    }
+
+    /// Waits for the next prompt.
+    #[track_caller]
+    fn prompt(&mut self) {
+        self.prompts += 1;
+        self.caller.0.wait_for_times("<prompt>", self.prompts);
+    }
+
+    #[track_caller]
+    fn type_line(&mut self, line: &str) {
+        self.caller.stdin(format!("{line}\n"));
+    }
+
+    /// Waits until the foreground group is that of a child of this name, which sleeps: its number.
+    #[track_caller]
+    fn foreground(&self, name: &str) -> i32 {
+        let mut found = None;
+        eventually("a job in the foreground", || {
+            found = child_named(self.pid, name);
+            found.and_then(stat).is_some_and(|(state, numbers)| state == "S" && numbers[4] == numbers[1])
+        });
+        found.unwrap()
+    }
+
+    #[track_caller]
+    fn end(mut self) -> Reply2 {
+        self.type_line("exit 3");
+        self.caller.reply()
+    }
+}
+
+/// ^Z, `fg`, ^C.
+#[test]
+fn job_control() {
+    let daemon = Daemon::start("");
+    let Some(mut shell) = Shell::start(&daemon) else { return };
+    shell.type_line("sleep 100");
+    let sleep = shell.foreground("sleep");
+    shell.caller.stdin("\x1a");
+    shell.prompt();
+    assert_eq!(stat(sleep).unwrap().0, "T", "stopped");
+    shell.type_line("jobs");
+    shell.caller.wait_for("Stopped");
+    shell.prompt();
+    shell.type_line("fg");
+    assert_eq!(shell.foreground("sleep"), sleep, "the same one goes on");
+    shell.caller.stdin("\x03");
+    shell.prompt();
+    assert!(stat(sleep).is_none_or(|(state, _)| state == "Z"), "ended by ^C");
+    shell.type_line("echo status-$?");
+    shell.caller.wait_for("status-130");
+    shell.prompt();
+    let reply = shell.end();
+    assert!(reply.stdout_text().contains("Stopped"), "{reply:?}");
+    assert_eq!((reply.code(), reply.errors.len()), (3, 0));
+}
+
+/// A client that goes is a terminal that hangs up: HUP to the foreground group, then TERM, and KILL to whoever is left of the
+/// session, in whatever group: jobs in the background, stopped ones, those that ignore HUP and TERM. Who has begun a
+/// session of its own is left alone.
+#[test]
+fn hang_up() {
+    let daemon = Daemon::start("-k 0.5");
+    let descriptors = daemon.process().descriptors();
+    let mut fifos: Vec<_> = ["front", "back", "stubborn", "stopped"].map(|name| daemon.fifo(name)).into();
+    let mut own = daemon.fifo("own");
+    let fixture = fixture();
+    let Some(mut shell) = Shell::start(&daemon) else { return };
+    for line in [
+        format!("{fixture} hold {} wait &", fifos[1].path()),
+        format!("{fixture} ignore HUP TERM INT ';' hold {} wait &", fifos[2].path()),
+        format!("{fixture} hold {} stop wait &", fifos[3].path()),
+        format!("{fixture} spawn [ setsid hold {} wait ]", own.path()),
+    ] {
+        shell.type_line(&line);
+        shell.prompt();
+    }
+    shell.type_line(&format!("{fixture} hold {} wait", fifos[0].path()));
+    let mut groups: Vec<i32> = fifos.iter_mut().map(|fifo| fifo.holder().group.as_raw_pid()).collect();
+    groups.push(shell.pid);
+    groups.sort_unstable();
+    groups.dedup();
+    assert_eq!(groups.len(), 5, "each job is a group of its own");
+    let outsider = own.holder();
+    drop(shell);
+    for fifo in &mut fifos {
+        fifo.wait_for_death();
+    }
+    assert!(own.is_held(), "who has a session of its own is signalled");
+    outsider.kill();
+    assert_clean(&daemon, descriptors);
+}
+
+/// The foreground group hears of it by HUP, not by the TERM that follows: what a terminal's hang-up is to a program.
+#[test]
+fn hang_up_comes_first() {
+    let daemon = Daemon::start("-k 30");
+    let file = daemon.directory().join("heard");
+    let script = format!(
+        "trap 'echo hup >>{0}' HUP; trap 'echo term >>{0}; exit' TERM; echo ready; while :; do sleep 0.02; done",
+        file.display()
+    );
+    let mut caller = Caller::start(&daemon, PTY, &["/bin/sh", "-c", &script]);
+    caller.wait_for("ready");
+    drop(caller);
+    daemon.wait_for_log("over after");
+    assert_eq!(fs::read_to_string(&file).unwrap(), "hup\nterm\n");
+}
+
+/// The deadline and a bad request end a session in the same way.
+#[test]
+fn other_ends_of_a_session() {
+    let daemon = Daemon::start("-k 0.3");
+    let descriptors = daemon.process().descriptors();
+    for (options, bad, expected) in
+        [(&["pty=80x24", "timeout=0.5"][..], false, "timeout "), (&["pty=80x24"], true, "bad-request ")]
+    {
+        let mut fifo = daemon.fifo(&format!("fifo-{bad}"));
+        let script =
+            format!("set -m; {} ignore HUP TERM ';' hold {} wait & echo ready; sleep 100", fixture(), fifo.path());
+        let mut caller = Caller::start(&daemon, options, &["/bin/bash", "-c", &script]);
+        fifo.holder();
+        if bad {
+            caller.tell("wat", "");
+        }
+        let reply = caller.reply();
+        assert!(reply.errors[0].starts_with(expected), "{reply:?}");
+        fifo.wait_for_death();
+    }
+    assert_clean(&daemon, descriptors);
+}
+
+/// A background job of a shell that has ended holds the terminal: as with pipes, the reply goes on.
+#[test]
+fn a_background_job_that_holds_the_terminal() {
+    let daemon = Daemon::start("-k 0.3 --linger 0.2");
+    let mut fifo = daemon.fifo("fifo");
+    // It ignores HUP, which the kernel sends to the foreground group when a session's leader ends.
+    let argv = steps(&format!("ignore HUP ; spawn [ hold {} wait ] out word exit 6", fifo.path()));
+    let reply = run(&daemon, PTY, &argv, "");
+    assert_eq!((reply.stdout_text(), reply.code()), ("word", 6));
+    fifo.wait_for_death();
+}
+
+/// No terminal to be had is not the program's fault.
+#[test]
+fn no_more_terminals() {
+    use crate::faults::strace::{self, Fault, Strace, Whom};
+    if !strace::is_usable() {
+        return;
+    }
+    let mut daemon = Daemon::start("");
+    let descriptors = daemon.process().descriptors();
+    let fault = Fault { call: "open,openat", error: "ENOSPC", when: "1+".into() };
+    let strace = Strace::inject(daemon.process(), Whom::Daemon, &fault);
+    let reply = run(&daemon, PTY, &["tty"], "");
+    strace.detach();
+    assert_eq!(reply.refusal(), "spawn-failed tty: Resource temporarily unavailable");
+    assert_eq!(run(&daemon, PTY, &["tty"], "").code(), 0);
+    daemon.assert_serves();
+    assert_clean(&daemon, descriptors);
+}
+
+/// KILL of the daemon: the kernel kills the leader, and hangs up the terminal whose other end has gone.
+#[test]
+fn a_daemon_that_is_killed() {
+    let mut daemon = Daemon::start("");
+    let mut fifo = daemon.fifo("fifo");
+    let mut caller = Caller::start(&daemon, PTY, &steps(&format!("hold {} wait", fifo.path())));
+    fifo.holder();
+    caller.wait_for("started");
+    daemon.kill();
+    fifo.wait_for_death();
+}
