@@ -17,6 +17,7 @@
 mod client;
 mod command_line;
 mod common;
+mod documented;
 mod ends;
 mod faults;
 mod hostile;
