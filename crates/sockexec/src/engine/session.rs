@@ -114,7 +114,7 @@ enum Stdin {
 pub(crate) struct Session {
     limits: Limits,
     request: RequestDecoder,
-    /// The request broke the protocol: nothing after that can be understood.
+    /// The request broke the protocol, or came too late: whatever still comes of it is dropped.
     refused: bool,
     program_name: Vec<u8>,
     program: Program,
@@ -563,7 +563,11 @@ impl Session {
         let why = why.and_then(|cut| answer::cut(self.version(), cut, self.program != Program::Absent));
         match (self.program, self.reply, why) {
             // A client of version 2 that has begun a request is told.
-            (Program::Absent, Reply::Streaming, Some(why)) => self.finish(why),
+            (Program::Absent, Reply::Streaming, Some(why)) => {
+                // The rest of the request may come still.
+                self.refused = true;
+                self.finish(why);
+            }
             // Nothing was promised to a client that has not asked for anything.
             (Program::Absent, Reply::Streaming, None) => self.close_client(),
             (Program::Starting | Program::Running | Program::Exited, _, why) => {

@@ -168,6 +168,21 @@ fn a_request_that_is_too_late() {
     assert_eq!(silent.rest(), b"");
 }
 
+/// The rest of a request came after its time was up and that was told, and the program was started all the same.
+#[test]
+fn the_rest_of_a_request_that_is_too_late() {
+    let daemon = Daemon::start("-t 0.4 -k 0.2");
+    let bytes = request_2(NONE, &steps("wait"));
+    let (begin, rest) = bytes.split_at(bytes.len() - 3);
+    let mut caller = Caller(daemon.connect());
+    caller.0.send(begin);
+    caller.wait_for("5:error,");
+    caller.0.send(rest);
+    assert_eq!(caller.reply().refusal(), "timeout the deadline has come before the request was complete");
+    daemon.wait_for_log("over after");
+    assert!(!daemon.log_text().contains("started pid"), "a program was started for a request that was refused");
+}
+
 /// The end of the daemon: a running program's client is told why it was ended, its last words and its end; so is one that has
 /// not said everything.
 #[test]
