@@ -5,9 +5,11 @@ use std::hash::{Hash, Hasher};
 use std::time::Duration;
 
 use arbitrary::Arbitrary;
-use sockexec_proto::request::{self, Event};
-use sockexec_proto::{BadRequest, RequestDecoder, Stream, netstring};
+use sockexec_proto::error::BadRequestKind;
+use sockexec_proto::request::{self, Event, Request};
+use sockexec_proto::{BadRequest, Options, RequestDecoder, Signal, Stream, Version, WindowSize, netstring};
 
+use super::law::number_of;
 use crate::engine::{ExitStatus, Limits, TermSig};
 
 /// A whole session: what a fuzzer's bytes stand for.
@@ -43,6 +45,10 @@ pub struct Setup {
     pub unknowable: bool,
     /// How much fits where.
     pub sizes: Sizes,
+    /// Whether the program was executed is known when [`Move::Execute`] says so, or at its death; and not at once.
+    pub execs_later: bool,
+    /// How many descriptors come with the first bytes of the request.
+    pub descriptors: u8,
 }
 
 /// A part of a request.
@@ -54,6 +60,31 @@ pub enum Piece {
     Chunk(u8),
     /// Anything.
     Raw(Vec<u8>),
+    /// Version 2: options, the number of arguments and the arguments.
+    Exec2(Vec<Choice>, Vec<Vec<u8>>),
+    /// Version 2: a request for the status.
+    Status,
+    /// Version 2: standard input of so many bytes; 0 ends it.
+    Stdin(u8),
+    /// Version 2: a signal by its number.
+    Signal(u8),
+    /// Version 2: a signal by its name.
+    SignalName(Vec<u8>),
+    /// Version 2: a new size of the terminal, of as many columns as rows.
+    Winsize(u8),
+}
+
+/// An option of version 2 that makes a difference here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Arbitrary)]
+pub enum Choice {
+    /// `timeout`, in milliseconds; 0 is a bad request.
+    Timeout(u8),
+    /// `stderr=stdout`.
+    Merged,
+    /// `pty`.
+    Terminal,
+    /// `fds`.
+    Descriptors,
 }
 
 /// What comes of starting the program.
@@ -133,10 +164,13 @@ pub enum Move {
     WaitForTimer,
     /// The daemon is told to stop; the second time, at once.
     ShutDown,
+    /// It is known what came of the exec.
+    Execute,
 }
 
 /// A [`Setup`] made ready.
 #[derive(Debug, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct Case {
     pub(super) limits: Limits,
     pub(super) request: Vec<u8>,
@@ -148,6 +182,8 @@ pub struct Case {
     pub(super) chunk: usize,
     pub(super) strict: u64,
     pub(super) spool: u64,
+    pub(super) execs_later: bool,
+    pub(super) descriptors: usize,
 }
 
 /// It is the same for all worlds of one search, and so does not tell them apart.
@@ -164,6 +200,25 @@ impl Case {
         for piece in &setup.request {
             match piece {
                 Piece::Exec(argv) => request::encode_exec(argv, &mut bytes),
+                Piece::Exec2(choices, argv) => {
+                    netstring::encode(request::PROTOCOL, &mut bytes);
+                    for choice in choices {
+                        choice.encode(&mut bytes);
+                    }
+                    request::encode_exec(argv, &mut bytes);
+                }
+                Piece::Status => request::encode_status(&mut bytes),
+                Piece::Stdin(len) => {
+                    let payload = vec![bytes.len().to_le_bytes()[0]; (*len).into()];
+                    netstring::encode(request::STDIN.as_bytes(), &mut bytes);
+                    netstring::encode(&payload, &mut bytes);
+                }
+                Piece::Signal(number) => request::encode_signal(&Signal::Number((*number).into()), &mut bytes),
+                Piece::SignalName(name) => request::encode_signal(&Signal::Name(name.clone()), &mut bytes),
+                Piece::Winsize(n) => {
+                    let size = WindowSize { columns: (*n).into(), rows: (*n).into() };
+                    request::encode_window_size(size, &mut bytes);
+                }
                 Piece::Chunk(len) => netstring::encode(&vec![bytes.len().to_le_bytes()[0]; (*len).into()], &mut bytes),
                 Piece::Raw(raw) => bytes.extend_from_slice(raw),
             }
@@ -185,14 +240,21 @@ impl Case {
             chunk: sizes.chunk.max(1).into(),
             strict: sizes.strict.max(1).into(),
             spool: sizes.spool.max(sizes.strict).max(1).into(),
+            execs_later: setup.execs_later,
+            descriptors: setup.descriptors.into(),
         }
     }
 }
 
-impl Case {
-    /// Whether the request is one of version 1, the only one that is played.
-    pub(super) fn is_version_1(&self) -> bool {
-        !self.request.starts_with(b"10:protocol=2,")
+impl Choice {
+    fn encode(self, out: &mut Vec<u8>) {
+        let text = match self {
+            Self::Timeout(millis) => format!("timeout={}.{:03}", millis / 100, u16::from(millis % 100) * 10),
+            Self::Merged => "stderr=stdout".into(),
+            Self::Terminal => "pty=8x2".into(),
+            Self::Descriptors => "fds".into(),
+        };
+        netstring::encode(text.as_bytes(), out);
     }
 }
 
@@ -215,55 +277,111 @@ impl From<Ended> for ExitStatus {
 }
 
 /// What a client has said.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Understood {
     pub(super) argv: Option<Vec<CString>>,
+    pub(super) options: Options,
     pub(super) stdin: Vec<u8>,
     /// Where its standard input ended, in bytes of the request.
     pub(super) end: Option<usize>,
+    /// Nothing that may still come has a meaning.
+    pub(super) over: bool,
+    pub(super) asks_for_status: bool,
+    /// Numbers of signals, and sizes.
+    pub(super) signals: Vec<i32>,
+    pub(super) sizes: Vec<WindowSize>,
     pub(super) error: Option<BadRequest>,
 }
 
 impl Understood {
-    /// What `bytes` say, all at once; `ended`: and the client sends no more.
-    pub(super) fn of(bytes: &[u8], ended: bool) -> Self {
+    /// What `bytes` say, all at once, with so many `descriptors`; `ended`: and the client sends no more.
+    pub(super) fn of(bytes: &[u8], descriptors: usize, ended: bool) -> Self {
         let mut decoder = RequestDecoder::new();
-        let mut understood = Self::default();
+        let mut understood = Self {
+            argv: None,
+            options: Options::default(),
+            stdin: Vec::new(),
+            end: None,
+            over: false,
+            asks_for_status: false,
+            signals: Vec::new(),
+            sizes: Vec::new(),
+            error: None,
+        };
+        understood.read(&mut decoder, bytes, descriptors, ended);
+        understood
+    }
+
+    fn read(&mut self, decoder: &mut RequestDecoder, bytes: &[u8], descriptors: usize, ended: bool) {
         let mut at = 0;
         loop {
-            match decoder.next(bytes.get(at..).unwrap_or_default()) {
+            let event = match decoder.next(bytes.get(at..).unwrap_or_default()) {
                 Ok((used, event)) => {
                     at += used;
-                    let rest = bytes.get(at..).unwrap_or_default();
-                    match event {
-                        Event::Exec(argv) => understood.argv = Some(argv),
-                        Event::Stdin(len) if !rest.is_empty() => {
-                            let payload = rest.get(..netstring::at_most(rest.len(), len)).unwrap_or_default();
-                            understood.stdin.extend_from_slice(payload);
-                            decoder.advance(payload.len() as u64);
-                            at += payload.len();
-                        }
-                        Event::EndOfStdin => {
-                            understood.end = Some(at);
-                            return understood;
-                        }
-                        Event::NeedMore | Event::Stdin(_) => break,
-                        // No world is made of it: see `Case::is_version_1`.
-                        Event::Start(_) | Event::Status | Event::Signal(_) | Event::WindowSize(_) => return understood,
-                    }
+                    event
                 }
                 Err(error) => {
-                    understood.error = Some(error);
-                    return understood;
+                    self.error = Some(error);
+                    return;
                 }
+            };
+            let rest = bytes.get(at..).unwrap_or_default();
+            match event {
+                Event::Exec(argv) => self.argv = Some(argv),
+                Event::Start(request) => {
+                    let Request { options, argv } = *request;
+                    self.check_descriptors(decoder, options.descriptors, descriptors);
+                    if self.error.is_none() {
+                        (self.options, self.argv) = (options, Some(argv));
+                    }
+                }
+                Event::Status => {
+                    self.check_descriptors(decoder, false, descriptors);
+                    self.asks_for_status = self.error.is_none();
+                    self.over = true;
+                    return;
+                }
+                Event::Signal(signal) => match number_of(&signal) {
+                    Some(number) => self.signals.push(number),
+                    None => self.error = Some(decoder.unknown_signal(&signal)),
+                },
+                Event::WindowSize(size) => self.sizes.push(size),
+                Event::Stdin(len) if !rest.is_empty() => {
+                    let payload = rest.get(..netstring::at_most(rest.len(), len)).unwrap_or_default();
+                    self.stdin.extend_from_slice(payload);
+                    decoder.advance(payload.len() as u64);
+                    at += payload.len();
+                }
+                Event::EndOfStdin => {
+                    self.end = Some(at);
+                    if decoder.version() == Version::One {
+                        self.over = true;
+                        return;
+                    }
+                }
+                Event::NeedMore | Event::Stdin(_) => break,
+            }
+            if self.error.is_some() {
+                return;
             }
         }
         if ended {
             match decoder.end_of_file() {
-                Ok(()) => understood.end = Some(at),
-                Err(error) => understood.error = Some(error),
+                Ok(()) => {
+                    self.end = self.end.or(Some(at));
+                    self.over = true;
+                }
+                Err(error) => self.error = Some(error),
             }
         }
-        understood
+    }
+
+    fn check_descriptors(&mut self, decoder: &RequestDecoder, wanted: bool, count: usize) {
+        let kind = match (wanted, count) {
+            (true, 3) | (false, 0) => return,
+            (true, count) => BadRequestKind::Descriptors(count),
+            (false, count) => BadRequestKind::StrayDescriptors(count),
+        };
+        self.error = Some(BadRequest { kind, offset: decoder.offset() });
     }
 }

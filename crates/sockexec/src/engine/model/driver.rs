@@ -1,11 +1,19 @@
 //! The daemon's part: what `daemon/connection.rs` and `daemon/event_loop.rs` do with a session, in the same order.
 
-use sockexec_proto::Stream;
+use std::time::Duration;
+
+use sockexec_proto::{Stream, Usage};
 
 use super::case::Start;
 use super::world::{Leader, World, pattern};
 use super::{Violation, ensure};
 use crate::engine::{Action, Backpressure, Frame, StartError, StartErrorKind, Step, at_most};
+
+/// The number of the program's process, what it costs, and the daemon's status.
+pub(super) const PID: u32 = 4711;
+pub(super) const USAGE: Usage =
+    Usage { user_time: Duration::from_millis(1), system_time: Duration::from_millis(2), max_rss_kib: 3 };
+pub(super) const STATUS: &[u8] = b"{}";
 
 /// More rounds than the pieces of the largest case take. A daemon that needs more of them spins.
 const MANY: usize = 100_000;
@@ -67,6 +75,7 @@ impl World<'_> {
             let before = self.progress();
             self.perform()?;
             self.pump_request()?;
+            self.check_exec()?;
             self.pump_output(Stream::Stdout)?;
             self.pump_output(Stream::Stderr)?;
             self.check_exit();
@@ -132,10 +141,10 @@ impl World<'_> {
                     self.client.queued = 0;
                     self.record.finishing = false;
                 }
-                Action::EndTerminalInput | Action::Signal(_) | Action::Resize(_) | Action::TellStatus => {
-                    return Err(Violation(format!("{action:?} without version 2")));
-                }
-                Action::Terminate | Action::Reap | Action::Report(_) => {}
+                Action::EndTerminalInput => self.program.stdin.ended = true,
+                // The event loop does it between two turns of the connection.
+                Action::TellStatus => self.session.status(STATUS),
+                Action::Signal(_) | Action::Resize(_) | Action::Terminate | Action::Reap | Action::Report(_) => {}
             }
         }
         Ok(())
@@ -150,7 +159,8 @@ impl World<'_> {
                 self.session.start_failed(&start_error());
             }
             Start::AtOnce | Start::Later | Start::FailsLate => {
-                self.program.start(self.case);
+                let options = self.understood().options;
+                self.program.start(self.case, &options);
                 self.before_started();
                 self.session.started(self.now);
             }
@@ -170,6 +180,9 @@ impl World<'_> {
             }
             let client = &mut self.client;
             if client.read < client.sent {
+                if client.read == 0 && self.case.descriptors > 0 {
+                    self.session.descriptors(self.case.descriptors);
+                }
                 client.read = client.sent.min(client.read + self.case.chunk);
             } else if client.half_closed {
                 self.record.end_of_file = true;
@@ -239,7 +252,22 @@ impl World<'_> {
         Ok(Some(n))
     }
 
+    /// Tells the session when the program was executed. What failed shows in its death.
+    fn check_exec(&mut self) -> Result<(), Violation> {
+        if self.session.wants_executed() && self.program.executed && self.case.start != Start::FailsLate {
+            self.record.steps += 1;
+            self.record.executed = true;
+            self.session.executed(PID);
+            self.perform()?;
+        }
+        Ok(())
+    }
+
     fn pump_output(&mut self, stream: Stream) -> Result<(), Violation> {
+        if self.session.wants_executed() {
+            ensure!(self.waits_for_exec(), "output is left alone for an exec that is known");
+            return Ok(());
+        }
         loop {
             let backpressure = self.session.backpressure();
             self.check_backpressure(backpressure)?;
@@ -285,7 +313,8 @@ impl World<'_> {
     }
 
     fn check_exit(&mut self) {
-        if !self.session.wants_exit() {
+        let failed = self.session.wants_executed() && self.program.executed && self.case.start == Start::FailsLate;
+        if !failed && !self.session.wants_exit() {
             return;
         }
         if let Leader::Dead(status) = self.program.leader {
@@ -294,9 +323,11 @@ impl World<'_> {
                 self.record.start_failed = true;
                 self.session.start_failed(&start_error());
             } else {
+                self.record.executed = true;
+                self.session.executed(PID);
                 self.record.status = Some(status);
                 self.record.exited_at = Some(self.now);
-                self.session.exited(self.now, status, None);
+                self.session.exited(self.now, status, Some(USAGE));
             }
         }
     }

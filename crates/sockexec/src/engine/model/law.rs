@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use sockexec_proto::reply::{Event, Exit, Signal};
-use sockexec_proto::{BadRequest, ReplyDecoder, Stream};
+use sockexec_proto::{BadRequest, ErrorCode, Failure, ReplyDecoder, Stream, Version};
 
 use super::case::{Start, Understood};
-use super::driver::start_error;
+use super::driver::{PID, STATUS, USAGE, start_error};
 use super::world::{Leader, World};
 use super::{Violation, ensure};
 use crate::engine::{Action, Backpressure, ExitStatus, TermSig, Time};
@@ -62,8 +62,22 @@ pub(super) struct Record {
     drained: bool,
     reaped: bool,
     refused: Option<BadRequest>,
-    /// The exit pair is queued.
+    /// The last words of the reply are queued: the exit pair, or in version 2 what stands in its place.
     told: bool,
+    // Version 2.
+    /// It was told that the exec succeeded; it has told so.
+    pub(super) executed: bool,
+    started_told: bool,
+    /// Whose end it has told.
+    ended_told: [bool; 2],
+    /// It has told why the program is cut.
+    cut_told: bool,
+    /// How many of the client's signals and sizes it has passed on.
+    signals: usize,
+    sizes: usize,
+    input_ended: bool,
+    /// The time was up before the request was complete, and that was the answer.
+    too_late: bool,
     finish_asked: bool,
     pub(super) closed: bool,
 }
@@ -91,7 +105,7 @@ impl World<'_> {
     pub(super) fn look_at_the_clock(&mut self) {
         let now = self.now;
         let limits = self.case.limits;
-        if limits.timeout.is_some_and(|timeout| timeout <= now) && !self.record.timed_out {
+        if self.deadline().is_some_and(|deadline| deadline <= now) && !self.record.timed_out {
             self.time_is_up();
         }
         let lingered = |from| limits.linger.is_some_and(|linger| from + linger <= now);
@@ -123,6 +137,12 @@ impl World<'_> {
         }
     }
 
+    /// The daemon's, or, once the request is complete, that of the request if it is earlier.
+    fn deadline(&self) -> Option<Time> {
+        let own = if self.record.spawned && self.speaks_2() { self.understood().options.timeout } else { None };
+        [self.case.limits.timeout, own].into_iter().flatten().min()
+    }
+
     /// When KILL is due, if TERM was sent.
     fn kill_at(&self) -> Option<Time> {
         let terminated_at = self.record.terminated_at?;
@@ -151,7 +171,7 @@ impl World<'_> {
         let limits = self.case.limits;
         let mut moments = Vec::new();
         if !record.closed {
-            moments.extend([limits.timeout.filter(|_| !record.timed_out), record.cut_at, self.last_moment()]);
+            moments.extend([self.deadline().filter(|_| !record.timed_out), record.cut_at, self.last_moment()]);
         }
         if record.started && !record.reaped {
             moments.push(self.kill_at().filter(|_| !record.killed));
@@ -171,7 +191,7 @@ impl World<'_> {
             Some(self.now)
         } else {
             // Counted from when the daemon noticed that it was over.
-            let timeout = self.case.limits.timeout.filter(|_| !record.timed_out);
+            let timeout = self.deadline().filter(|_| !record.timed_out);
             let by_deadline = timeout.map(|timeout| timeout + self.case.limits.kill_timeout + CUT);
             [record.cut_at, by_deadline, record.sent_at.map(|at| at + LAST)].into_iter().flatten().min()
         };
@@ -184,6 +204,11 @@ impl World<'_> {
         match action {
             Action::Spawn(request) => {
                 let argv = &request.argv;
+                ensure!(
+                    self.understood().options == request.options,
+                    "Spawn with other options: {:?}",
+                    request.options
+                );
                 ensure!(
                     !self.record.spawned && !self.record.closed && !self.record.told,
                     "Spawn too often or too late"
@@ -223,6 +248,7 @@ impl World<'_> {
                 let unwanted = self.record.closed && reaped || self.record.start_failed;
                 ensure!(unwanted, "output closed that is still wanted");
             }
+            Action::Send(bytes) if self.speaks_2() => self.check_words_2(bytes)?,
             Action::Send(bytes) => self.check_last_words(bytes)?,
             Action::Report(error) => {
                 ensure!(self.understood().error.as_ref() == Some(error), "a false report: {error}");
@@ -236,8 +262,30 @@ impl World<'_> {
                 ensure!(self.record.told && !self.record.finish_asked, "Finish too early or twice");
                 self.record.finish_asked = true;
             }
-            // Refused by the driver.
-            Action::EndTerminalInput | Action::Signal(_) | Action::Resize(_) | Action::TellStatus => {}
+            Action::EndTerminalInput => {
+                let understood = self.understood();
+                ensure!(understood.options.pty.is_some(), "the end of a terminal's input for a pipe");
+                ensure!(!self.record.input_ended, "the end of a terminal's input twice");
+                ensure!(understood.end.is_some(), "the end of a terminal's input that goes on");
+                let missing = understood.stdin.len() - self.program.stdin.delivered;
+                ensure!(missing == 0, "the end of a terminal's input with {missing} bytes missing");
+                self.record.input_ended = true;
+            }
+            Action::Signal(number) => {
+                self.check_signal("a signal of the client's")?;
+                let signals = self.understood().signals;
+                ensure!(signals.get(self.record.signals) == Some(number), "signal {number}, of {signals:?}");
+                self.record.signals += 1;
+            }
+            Action::Resize(size) => {
+                let understood = self.understood();
+                ensure!(self.record.started && understood.options.pty.is_some(), "a size without a terminal");
+                ensure!(understood.sizes.get(self.record.sizes) == Some(size), "{size}, of {:?}", understood.sizes);
+                self.record.sizes += 1;
+            }
+            Action::TellStatus => {
+                ensure!(self.understood().asks_for_status && !self.record.told, "a status that nobody has asked for");
+            }
             Action::CloseClient => {
                 ensure!(!self.record.closed, "the client is closed twice");
                 ensure!(self.may_close(), "the client is closed too early");
@@ -247,9 +295,20 @@ impl World<'_> {
         Ok(())
     }
 
-    fn understood(&self) -> Understood {
+    pub(super) fn understood(&self) -> Understood {
         let read = self.case.request.get(..self.client.read).unwrap_or_default();
-        Understood::of(read, self.record.end_of_file)
+        Understood::of(read, self.case.descriptors, self.record.end_of_file)
+    }
+
+    /// The daemon has read that the client speaks version 2.
+    fn speaks_2(&self) -> bool {
+        const FIRST: &[u8] = b"10:protocol=2,";
+        self.client.read >= FIRST.len() && self.case.request.starts_with(FIRST)
+    }
+
+    /// What came of the exec is not known.
+    pub(super) fn waits_for_exec(&self) -> bool {
+        !self.program.executed || self.case.start == Start::FailsLate
     }
 
     /// A group is signalled only while it cannot be a stranger's.
@@ -281,6 +340,7 @@ impl World<'_> {
         let cut = record.input_refused || record.gone || record.refused.is_some() || record.told || record.start_failed;
         if !cut && !self.record.closed {
             let understood = self.understood();
+            ensure!(understood.options.pty.is_none(), "a terminal's input is closed while the program has it");
             ensure!(understood.end.is_some(), "standard input closed before its end");
             let missing = understood.stdin.len() - self.program.stdin.delivered;
             ensure!(missing == 0, "standard input closed with {missing} bytes missing");
@@ -290,7 +350,7 @@ impl World<'_> {
 
     /// The client's input is dropped only if nobody wants it.
     pub(super) fn check_drop(&self, len: u64) -> Result<(), Violation> {
-        let unwanted = !self.program.stdin.ours || self.record.refused.is_some();
+        let unwanted = !self.program.stdin.ours || self.record.refused.is_some() || self.record.input_ended;
         ensure!(unwanted && len > 0, "{len} bytes of input are dropped that the program may read");
         Ok(())
     }
@@ -308,7 +368,7 @@ impl World<'_> {
         let record = &self.record;
         if record.closed || record.told {
             ensure!(asked == Backpressure::Discard, "{asked:?} with nobody to send to");
-        } else if self.program.stdin.ours && !record.end_of_file {
+        } else if self.program.stdin.ours && !record.end_of_file && !self.speaks_2() {
             ensure!(asked == Backpressure::Spool, "{asked:?} while the client may be sending");
         } else {
             ensure!(asked == Backpressure::Strict, "{asked:?} while the client only reads");
@@ -324,6 +384,10 @@ impl World<'_> {
             return Ok(());
         };
         ensure!(!nobody, "output after the end of the reply");
+        if self.speaks_2() {
+            ensure!(self.record.started_told, "output of a program that was not told of");
+            ensure!(!self.record.ended_told[place(stream)], "output after the end of its stream");
+        }
         let frame = [head, payload, b","].concat();
         let read = read_reply(&frame)?;
         ensure!(read == ([(stream, payload.to_vec())].into(), None), "a frame that says something else: {read:?}");
@@ -364,6 +428,104 @@ impl World<'_> {
         Ok(())
     }
 
+    /// What is told between or instead of output in version 2.
+    fn check_words_2(&mut self, bytes: &[u8]) -> Result<(), Violation> {
+        ensure!(!self.record.told && !self.record.closed, "words after the end of the reply, or for nobody");
+        let said = read_words(bytes)?;
+        match said.as_slice() {
+            [Event::Started(PID)] => {
+                ensure!(self.record.executed && !self.record.started_told, "started too early, or twice");
+                ensure!(self.program.stdout.framed + self.program.stderr.framed == 0, "started after output");
+                self.record.started_told = true;
+                Ok(())
+            }
+            [Event::EndOfOutput(stream)] => self.check_end_of_output(*stream),
+            [Event::Failure(Failure { code, .. })]
+                if self.record.spawned && matches!(code, ErrorCode::Timeout | ErrorCode::Shutdown) =>
+            {
+                self.check_why(code)?;
+                ensure!(!self.record.cut_told, "told twice why it is cut");
+                self.record.cut_told = true;
+                Ok(())
+            }
+            _ => {
+                self.record.told = true;
+                self.check_last_words_2(&said)
+            }
+        }
+    }
+
+    fn check_end_of_output(&mut self, stream: Stream) -> Result<(), Violation> {
+        let options = self.understood().options;
+        let is_one = options.stderr_to_stdout || options.pty.is_some();
+        ensure!(!(options.descriptors || is_one && stream == Stream::Stderr), "the end of a stream that there is not");
+        let output = self.program.output(stream);
+        ensure!(!output.ours, "the end of a stream that goes on");
+        ensure!(output.framed == output.read, "{} bytes of output lost", output.read - output.framed);
+        let left = if self.record.drained { 0 } else { output.held };
+        ensure!(left == 0, "{left} bytes of output left in the pipe");
+        ensure!(self.record.started_told, "the end of output of a program that was not told of");
+        ensure!(!std::mem::replace(&mut self.record.ended_told[place(stream)], true), "an end twice");
+        Ok(())
+    }
+
+    /// A reason that is one.
+    fn check_why(&self, code: &ErrorCode) -> Result<(), Violation> {
+        let true_ = match code {
+            ErrorCode::Shutdown => self.record.ordered_at.is_some(),
+            _ => self.deadline().is_some_and(|deadline| deadline <= self.now),
+        };
+        ensure!(true_ && self.record.timed_out, "{code} is not true");
+        Ok(())
+    }
+
+    fn check_last_words_2(&mut self, said: &[Event]) -> Result<(), Violation> {
+        let record = &self.record;
+        let understood = self.understood();
+        let failed = |code, text: &[u8]| vec![Event::Failure(Failure { code, text: text.to_vec() })];
+        let expected = match (&record.refused, record.status) {
+            (Some(error), _) => failed(ErrorCode::BadRequest, error.to_string().as_bytes()),
+            (None, _) if record.start_failed => {
+                let argv = understood.argv.unwrap_or_default();
+                let name = argv.first().map(|name| name.to_bytes().to_vec()).unwrap_or_default();
+                let name = name.get(..4096).unwrap_or(&name);
+                failed(ErrorCode::NotFound, &[name, b": ", start_error().reason.as_bytes()].concat())
+            }
+            (None, Some(status)) => {
+                for stream in [&self.program.stdout, &self.program.stderr] {
+                    ensure!(!stream.ours, "the exit pair comes before the end of the output");
+                }
+                let options = &understood.options;
+                let streams = match (options.descriptors, options.stderr_to_stdout || options.pty.is_some()) {
+                    (true, _) => [false, false],
+                    (false, true) => [true, false],
+                    (false, false) => [true, true],
+                };
+                ensure!(record.ended_told == streams, "the ends of {:?} were told", record.ended_told);
+                ensure!(record.started_told, "an exit of a program that was not told of");
+                let exit = match status {
+                    ExitStatus::Code(code) => Exit::Code(code),
+                    ExitStatus::Signal(number) => Exit::Signal(Signal::Number(number)),
+                };
+                vec![Event::Usage(USAGE), Event::Exit(exit)]
+            }
+            (None, None) if record.spawned => return Err(Violation(format!("{said:?} before the exit"))),
+            (None, None) if understood.asks_for_status && !record.timed_out => {
+                vec![Event::Status(STATUS.len() as u64)]
+            }
+            (None, None) => match said {
+                [Event::Failure(Failure { code, .. })] => {
+                    self.record.too_late = true;
+                    return self.check_why(code);
+                }
+                [Event::Status(_)] if understood.asks_for_status => return Ok(()),
+                _ => return Err(Violation(format!("{said:?} for no reason"))),
+            },
+        };
+        ensure!(said == expected, "{said:?} instead of {expected:?}");
+        Ok(())
+    }
+
     fn exit_of(&self, status: ExitStatus) -> Exit {
         match (status, self.case.limits.termsig) {
             (ExitStatus::Code(code), _) => Exit::Code(code),
@@ -385,8 +547,15 @@ impl World<'_> {
 
     /// The client has said that it will send no more, and the daemon has read that.
     fn request_ended(&self) -> bool {
+        let understood = self.used();
+        // After a bad request nobody knows where it ends, and of one that came too late nobody looks.
+        self.record.end_of_file || understood.over && understood.error.is_none() && !self.record.too_late
+    }
+
+    /// What the session has used of the request.
+    fn used(&self) -> Understood {
         let used = self.case.request.get(..self.client.used).unwrap_or_default();
-        self.record.end_of_file || Understood::of(used, false).end.is_some()
+        Understood::of(used, self.case.descriptors, false)
     }
 
     // What must have been asked for.
@@ -423,15 +592,47 @@ impl World<'_> {
                 "the reply is complete, and the client's socket is open"
             );
         }
-        if self.program.stdin.ours {
-            ensure!(!self.request_ended(), "standard input is at its end, and open");
+        if self.program.stdin.ours && !self.record.input_ended {
+            let ended = self.record.end_of_file || self.used().end.is_some();
+            ensure!(!ended, "standard input is at its end, and open");
         }
+        self.check_turn_2()?;
         let held = self.client.read - self.client.used;
         ensure!(held <= self.case.chunk, "{held} bytes of the request are kept");
         ensure!(
             record.over || record.closed || self.session.holds_slot(),
             "a slot given away while its client is there"
         );
+        Ok(())
+    }
+
+    fn check_turn_2(&self) -> Result<(), Violation> {
+        let record = &self.record;
+        if !self.speaks_2() {
+            let version_2 = record.started_told || record.ended_told != [false; 2] || record.cut_told;
+            ensure!(!version_2 && record.signals + record.sizes == 0, "version 2 for a client of version 1");
+            return Ok(());
+        }
+        let understood = self.used();
+        if record.started && record.status.is_none() && record.refused.is_none() && !record.start_failed {
+            ensure!(
+                record.signals == understood.signals.len(),
+                "of {:?} {} were sent",
+                understood.signals,
+                record.signals
+            );
+            ensure!(record.sizes == understood.sizes.len(), "of {:?} {} were set", understood.sizes, record.sizes);
+        }
+        if record.closed || record.told {
+            return Ok(());
+        }
+        ensure!(record.started_told == record.executed, "whether the program was executed was not told");
+        ensure!(!record.timed_out || record.cut_told || !record.started, "the program is cut, and nobody was told why");
+        for stream in [Stream::Stdout, Stream::Stderr] {
+            let output = self.program.output(stream);
+            let was_ours = record.started && (output.read > 0 || output.ours || record.ended_told[place(stream)]);
+            ensure!(output.ours || !was_ours || record.ended_told[place(stream)], "an end that was not told");
+        }
         Ok(())
     }
 
@@ -455,6 +656,47 @@ impl World<'_> {
 
 fn failure(text: &str, code: u8) -> (Vec<(Stream, Vec<u8>)>, Exit) {
     (vec![(Stream::Stderr, format!("sockexec: {text}\n").into_bytes())], Exit::Code(code))
+}
+
+const fn place(stream: Stream) -> usize {
+    match stream {
+        Stream::Stdout => 0,
+        Stream::Stderr => 1,
+    }
+}
+
+/// The number of a signal that there is.
+pub(super) fn number_of(signal: &Signal) -> Option<i32> {
+    match signal {
+        Signal::Number(number) => (1..=64).contains(number).then_some(*number),
+        Signal::Name(name) => (1..=64).find(|&number| name_of(number).is_some_and(|known| known.as_bytes() == name)),
+    }
+}
+
+/// The pairs of version 2 in `bytes`, none of which is output.
+fn read_words(bytes: &[u8]) -> Result<Vec<Event>, Violation> {
+    let mut decoder = ReplyDecoder::of(Version::Two);
+    let mut said = Vec::new();
+    let mut at = 0;
+    loop {
+        let rest = bytes.get(at..).unwrap_or_default();
+        let (used, event) = decoder.next(rest).map_err(|error| Violation(error.to_string()))?;
+        at += used;
+        match &event {
+            Event::NeedMore => {
+                ensure!(at == bytes.len() && decoder.at_boundary(), "a pair that is not whole");
+                return Ok(said);
+            }
+            Event::Output(..) | Event::Unknown(_) => return Err(Violation(format!("{event:?} from the session"))),
+            Event::Status(len) => {
+                let len = *len;
+                decoder.advance(len);
+                at += usize::try_from(len).unwrap_or(usize::MAX);
+            }
+            Event::Started(_) | Event::EndOfOutput(_) | Event::Failure(_) | Event::Usage(_) | Event::Exit(_) => {}
+        }
+        said.push(event);
+    }
 }
 
 /// As 3.1.1 tells it: without `SIG`. None: a signal without a name, such as the real-time ones.

@@ -30,7 +30,7 @@ mod world;
 
 use std::fmt;
 
-pub use case::{Case, Ended, Move, Piece, Plan, Setup, Sizes, Start, To};
+pub use case::{Case, Choice, Ended, Move, Piece, Plan, Setup, Sizes, Start, To};
 pub use world::World;
 
 /// The session, or the world, did what must not happen.

@@ -114,6 +114,8 @@ fn setup() -> Setup {
         outsider: false,
         unknowable: false,
         sizes: Sizes { pipe: 1, chunk: 32, strict: 1, spool: 14 },
+        execs_later: false,
+        descriptors: 0,
     }
 }
 
@@ -198,4 +200,77 @@ fn all_flows() {
     ];
     let setup = Setup { timeout: None, ..setup() };
     explore("flows", &setup, &alphabet);
+}
+
+/// Version 2: each kind of streams, with an exec that is known at once, later, or never was; signals and sizes, and what is
+/// wrong with them.
+#[test]
+fn all_of_version_2() {
+    let alphabet = [
+        Move::Send(25),
+        Move::HalfClose,
+        Move::Leave,
+        Move::TakeAll,
+        Move::CloseOutput(To::Stdout),
+        Move::Execute,
+        Move::Exit(Ended::Code(3)),
+        Move::WaitForTimer,
+        Move::ShutDown,
+    ];
+    let argv = || vec![b"a".to_vec()];
+    for (what, choices) in [
+        ("merged", vec![Choice::Merged]),
+        ("a terminal", vec![Choice::Terminal]),
+        ("descriptors", vec![Choice::Descriptors]),
+    ] {
+        let descriptors = if choices == [Choice::Descriptors] { 3 } else { 0 };
+        for (start, execs_later, job) in
+            [(Start::AtOnce, false, true), (Start::AtOnce, true, false), (Start::FailsLate, true, false)]
+        {
+            let mut choices = choices.clone();
+            choices.push(Choice::Timeout(1));
+            let rest = if descriptors == 3 {
+                vec![Piece::Signal(15)]
+            } else {
+                vec![Piece::Signal(2), Piece::Stdin(1), Piece::Stdin(0)]
+            };
+            let request = [vec![Piece::Exec2(choices, argv())], rest].concat();
+            let setup = Setup { request, start, job, execs_later, descriptors, ..setup() };
+            explore(&format!("{what}, {start:?}, execs later {execs_later}, job {job}"), &setup, &alphabet);
+        }
+    }
+}
+
+/// Version 2: what is no program.
+#[test]
+fn all_requests_of_version_2() {
+    let alphabet = [
+        Move::Send(14),
+        Move::HalfClose,
+        Move::Leave,
+        Move::TakeAll,
+        Move::Exit(Ended::Code(0)),
+        Move::WaitForTimer,
+        Move::ShutDown,
+    ];
+    let exec = |choices: &[Choice]| Piece::Exec2(choices.to_vec(), vec![b"a".to_vec()]);
+    for (what, request, descriptors) in [
+        ("status", vec![Piece::Status], 0),
+        ("status, and more", vec![Piece::Status, Piece::Raw(b"more".into())], 0),
+        ("status with descriptors", vec![Piece::Status], 1),
+        ("too few descriptors", vec![exec(&[Choice::Descriptors])], 2),
+        ("stray descriptors", vec![exec(&[])], 3),
+        ("input beside descriptors", vec![exec(&[Choice::Descriptors]), Piece::Stdin(1)], 3),
+        ("options that exclude each other", vec![exec(&[Choice::Descriptors, Choice::Terminal])], 3),
+        ("no time", vec![exec(&[Choice::Timeout(0)])], 0),
+        ("input after its end", vec![exec(&[]), Piece::Stdin(0), Piece::Stdin(1)], 0),
+        ("no such signal", vec![exec(&[]), Piece::SignalName(b"WAT".into())], 0),
+        ("a size", vec![exec(&[Choice::Terminal]), Piece::Winsize(9), Piece::Stdin(0), Piece::Winsize(0)], 0),
+        ("a size without a terminal", vec![exec(&[]), Piece::Winsize(9)], 0),
+        ("no such tag", vec![exec(&[Choice::Merged]), Piece::Raw(b"3:wat,0:,".into())], 0),
+        ("none of the two versions", vec![Piece::Raw(b"10:protocol=3,".into())], 0),
+    ] {
+        let setup = Setup { request, descriptors, ..setup() };
+        explore(what, &setup, &alphabet);
+    }
 }

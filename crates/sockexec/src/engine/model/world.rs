@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sockexec_proto::Stream;
+use sockexec_proto::{Options, Stream};
 
 use super::case::{Case, Move, Plan, Start};
 use super::law::Record;
@@ -55,6 +55,8 @@ pub(super) enum Leader {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Program {
     pub(super) leader: Leader,
+    /// It is known what came of its exec.
+    pub(super) executed: bool,
     /// Somebody else is in its group.
     pub(super) others: bool,
     pub(super) stdin: Input,
@@ -70,6 +72,8 @@ pub(super) struct Input {
     /// Bytes that are in the pipe, and that ever were.
     pub(super) held: usize,
     pub(super) delivered: usize,
+    /// It is a terminal's, and its end was told.
+    pub(super) ended: bool,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
@@ -110,16 +114,19 @@ impl Program {
         }
     }
 
-    /// The pipes are made, and the leader has its ends; `case` tells who inherits them.
-    pub(super) fn start(&mut self, case: &Case) {
+    /// The pipes are made, and the leader has its ends; `case` tells who inherits them, `options` which of them are ours.
+    pub(super) fn start(&mut self, case: &Case, options: &Options) {
         self.leader = Leader::Running;
+        self.executed = !case.execs_later;
         // What dies before its exec has no children, and leaves no output.
         let lives = case.start != Start::FailsLate;
         self.others = case.job && lives;
-        self.stdin = Input { ours: true, theirs: lives, ..Input::default() };
+        let ours = !options.descriptors;
+        self.stdin = Input { ours, theirs: lives, ..Input::default() };
         for stream in [Stream::Stdout, Stream::Stderr] {
+            let is_one = stream == Stream::Stderr && (options.stderr_to_stdout || options.pty.is_some());
             *self.output_mut(stream) = Output {
-                ours: true,
+                ours: ours && !is_one,
                 leader: lives,
                 job: case.job && lives,
                 outsider: case.outsider && lives,
@@ -130,6 +137,7 @@ impl Program {
 
     pub(super) fn exit(&mut self, status: ExitStatus) {
         self.leader = Leader::Dead(status);
+        self.executed = true;
         self.stdout.leader = false;
         self.stderr.leader = false;
         self.stdin.theirs = false;
@@ -172,6 +180,7 @@ impl<'c> World<'c> {
             client: Client::default(),
             program: Program {
                 leader: Leader::Absent,
+                executed: false,
                 others: false,
                 stdin: Input::default(),
                 stdout: Output::default(),
@@ -219,6 +228,7 @@ impl<'c> World<'c> {
             Move::Wait(n) => n > 0,
             Move::WaitForTimer => self.session.next_timer().is_some_and(|timer| timer > self.now),
             Move::ShutDown => self.orders < 2,
+            Move::Execute => program.leader == Leader::Running && !program.executed,
         }
     }
 
@@ -248,6 +258,7 @@ impl<'c> World<'c> {
             Move::Wait(n) => self.now += Duration::from_millis(n.into()),
             Move::WaitForTimer => self.now = self.session.next_timer().unwrap_or(self.now),
             Move::ShutDown => self.orders += 1,
+            Move::Execute => program.executed = true,
         }
     }
 
@@ -256,9 +267,6 @@ impl<'c> World<'c> {
     /// # Errors
     /// At the first law that is broken.
     pub fn live(&mut self, plan: &Plan) -> Result<(), Violation> {
-        if !self.case.is_version_1() {
-            return Ok(());
-        }
         self.turn()?;
         for &(what, turn) in &plan.moves {
             if self.is_over() {
