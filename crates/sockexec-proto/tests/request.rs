@@ -439,6 +439,7 @@ fn head_of_one_argument(total: usize) -> Vec<u8> {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "minutes, for nothing that fewer bytes would not show")]
 fn a_header_of_exactly_4_mib_is_accepted() {
     let mut input = head_of_one_argument(4 << 20);
     let argument = vec![b'x'; (4 << 20) - 1 - input.len()];
@@ -462,6 +463,7 @@ fn a_header_of_one_byte_more_is_refused_by_the_length_alone() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "minutes, for nothing that fewer bytes would not show")]
 fn the_framing_of_all_arguments_counts_towards_4_mib() {
     // After the first argument there is room for one empty argument and no more.
     let first = vec![b'x'; (4 << 20) - 3 - 4 - 8 - 1];
@@ -484,6 +486,7 @@ fn the_framing_of_all_arguments_counts_towards_4_mib() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "minutes, for nothing that fewer bytes would not show")]
 fn standard_input_does_not_count_towards_4_mib() {
     let bytes = vec![b'x'; 4 << 20];
     let mut input = b"1:1,1:a,".to_vec();
@@ -494,6 +497,7 @@ fn standard_input_does_not_count_towards_4_mib() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "minutes, for nothing that fewer arguments would not show")]
 fn exactly_65536_arguments_are_accepted() {
     let argv: Vec<&[u8]> = vec![b""; 65_536];
     let mut input = Vec::new();
@@ -564,6 +568,7 @@ fn a_client_writes_what_the_protocol_says() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "minutes, for nothing that fewer arguments would not show")]
 fn the_number_of_arguments_is_written_in_decimal_whatever_its_size() {
     for count in [1, 9, 10, 99, 100, 999, 1000, 9999, 10_000, 65_536, 65_537] {
         let argv = vec![""; count];
