@@ -108,13 +108,19 @@ pub mod client;
 pub mod daemon;
 #[cfg(feature = "daemon")]
 mod engine;
+// Apart from its room, which the client alone does without.
+#[cfg(target_os = "linux")]
+#[expect(unsafe_code, reason = "a system call that no safe library wraps; its block argues its soundness")]
+#[path = "sys/raw/queue.rs"]
+mod queue;
 #[cfg(feature = "daemon")]
 mod sys;
 
 #[cfg(feature = "tokio")]
 pub use client::tokio;
 pub use client::{
-    BadReply, Child, ChildStderr, ChildStdin, ChildStdout, Command, Error, ExitStatus, Output, Stdio, Stream,
+    BadReply, Child, ChildHandle, ChildStderr, ChildStdin, ChildStdout, Command, Error, ErrorCode, ErrorKind,
+    ExitStatus, Failure, Output, Stdio, Stream, Usage, Version, WindowSize,
 };
 #[cfg(feature = "daemon")]
 pub use daemon::Daemon;

@@ -5,8 +5,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
+use super::orders::{self, Order, OrderSender};
 use super::pump::Pump;
-use super::{Error, ExitStatus, Output};
+use super::wire::Ended;
+use super::{Error, ExitStatus, Output, Usage, Version, WindowSize};
 
 /// A program that was started with [`Command::spawn`](super::Command::spawn), as [`std::process::Child`].
 ///
@@ -31,18 +33,66 @@ pub struct Child {
     /// The reading end of the program's standard error, if it is [`piped`](super::Stdio::piped).
     pub stderr: Option<ChildStderr>,
     run: Run,
+    pid: Option<u32>,
+    handle: ChildHandle,
 }
 
 #[derive(Debug)]
 enum Run {
-    Going { thread: Option<JoinHandle<Result<ExitStatus, Error>>>, kill: KillSender },
-    Ended(Result<ExitStatus, Error>),
+    Going(Option<JoinHandle<Result<Ended, Error>>>),
+    Ended(Result<Ended, Error>),
+}
+
+/// What can be done to a program from another thread while [`Child::wait`] has the [`Child`].
+#[derive(Debug, Clone)]
+pub struct ChildHandle {
+    orders: Arc<OrderSender>,
+    version: Version,
+}
+
+impl ChildHandle {
+    /// As [`Child::kill`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn kill(&self) -> Result<(), Error> {
+        self.orders.send(Order::Kill)
+    }
+
+    /// As [`Child::signal`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn signal(&self, signal: i32) -> Result<(), Error> {
+        self.needs_version_2()?;
+        self.orders.send(Order::Signal(signal))
+    }
+
+    /// As [`Child::resize`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn resize(&self, size: WindowSize) -> Result<(), Error> {
+        self.needs_version_2()?;
+        self.orders.send(Order::Resize(size))
+    }
+
+    fn needs_version_2(&self) -> Result<(), Error> {
+        match self.version {
+            Version::One => {
+                Err(Error::InvalidOption("this needs version 2 of the protocol; ask for it with Command::version"))
+            }
+            Version::Two => Ok(()),
+        }
+    }
 }
 
 impl Child {
     pub(super) fn start(mut pump: Pump, pipes: Pipes) -> Result<Self, Error> {
-        let (kill, orders) = kill_channel()?;
-        pump.kill = Some(orders);
+        let pid = pump.start()?;
+        let (sender, orders) = orders::channel()?;
+        pump.orders = Some(orders);
+        let handle = ChildHandle { orders: Arc::new(sender), version: pump.version };
         let thread = thread::Builder::new()
             .name("sockexec-client".to_owned())
             .spawn(move || pump.run())
@@ -51,8 +101,57 @@ impl Child {
             stdin: pipes.stdin.map(ChildStdin),
             stdout: pipes.stdout.map(ChildStdout),
             stderr: pipes.stderr.map(ChildStderr),
-            run: Run::Going { thread: Some(thread), kill },
+            run: Run::Going(Some(thread)),
+            pid,
+            handle,
         })
+    }
+
+    /// The number of the program's process, in the daemon's PID namespace. Version 1 of the protocol does not tell it: `None`.
+    ///
+    /// It is for people and logs: only the daemon knows how long it means this program.
+    #[must_use]
+    pub const fn id(&self) -> Option<u32> {
+        self.pid
+    }
+
+    /// What acts on the program from another thread.
+    #[must_use]
+    pub fn handle(&self) -> ChildHandle {
+        self.handle.clone()
+    }
+
+    /// Sends a signal to the program's process group (in a terminal, a session of its own). After the program's end it is
+    /// nothing. A signal that does not exist ends the program: the daemon refuses it and the connection with it.
+    ///
+    /// It is on its way when this returns, behind what was sent of standard input: a program that does not read, and has
+    /// more of it waiting than the connection holds, does not get it. [`Child::kill`] always works.
+    ///
+    /// # Errors
+    /// [`Error::InvalidOption`]: the connection is one of version 1 of the protocol, which has no signals. [`Error::Io`] if
+    /// thousands are sent faster than the daemon reads.
+    pub fn signal(&self, signal: i32) -> Result<(), Error> {
+        self.handle.signal(signal)
+    }
+
+    /// Gives the program's [terminal](super::Command::terminal) another size; its foreground process group gets SIGWINCH. Without a
+    /// terminal the daemon takes this for a bad request, and ends the program.
+    ///
+    /// # Errors
+    /// As [`Child::signal`].
+    pub fn resize(&self, size: WindowSize) -> Result<(), Error> {
+        self.handle.resize(size)
+    }
+
+    /// What the program cost, with those of its children that it waited for, once [`wait`](Self::wait) or
+    /// [`try_wait`](Self::try_wait) have seen its end. `None` also in version 1 of the protocol, and where the daemon's system does not tell.
+    #[must_use]
+    pub fn usage(&self) -> Option<Usage> {
+        match &self.run {
+            Run::Ended(Ok(ended)) => ended.usage,
+            Run::Ended(Err(Error::Failed { usage, .. })) => *usage,
+            Run::Ended(Err(_)) | Run::Going(_) => None,
+        }
     }
 
     /// Closes standard input, if it is still here, and waits for the program's end and the last of its output.
@@ -64,7 +163,7 @@ impl Child {
     /// Why there is no status; the same each time it is asked.
     pub fn wait(&mut self) -> Result<ExitStatus, Error> {
         drop(self.stdin.take());
-        if let Run::Going { thread, .. } = &mut self.run {
+        if let Run::Going(thread) = &mut self.run {
             self.run = Run::Ended(join(thread.take()));
         }
         self.ended()
@@ -76,7 +175,7 @@ impl Child {
     /// # Errors
     /// Why there is no status, and never will be.
     pub fn try_wait(&mut self) -> Result<Option<ExitStatus>, Error> {
-        if let Run::Going { thread, .. } = &mut self.run {
+        if let Run::Going(thread) = &mut self.run {
             if thread.as_ref().is_some_and(|thread| !thread.is_finished()) {
                 return Ok(None);
             }
@@ -95,35 +194,32 @@ impl Child {
         let (stdout, stderr) = read_both(self.stdout.take(), self.stderr.take())
             .map_err(|error| Error::Io("cannot read the program's output", error))?;
         let status = self.wait()?;
-        Ok(Output { status, stdout, stderr })
+        Ok(Output { status, stdout, stderr, usage: self.usage() })
     }
 
     /// Ends the program, if it has not ended yet.
     ///
-    /// Version 1 of the protocol has no other way than to close the connection: the daemon then sends TERM
-    /// and CONT to the program's process group, and KILL when its `--kill-timeout` (10 seconds, unless it
+    /// This closes the connection, which works whatever the program and the daemon do, and in both versions of the protocol: the
+    /// daemon then sends TERM and CONT to the program's process group, and KILL when its `--kill-timeout` (10 seconds, unless it
     /// was told otherwise) is over. How the program ended is not told: [`Child::wait`] returns
-    /// [`Error::Killed`], unless the status had come before.
+    /// [`Error::Killed`], unless the status had come before. [`Child::signal`] with 9 kills and is told.
     ///
     /// # Errors
-    /// None is known; the result leaves room for a way that can fail.
+    /// [`Error::Io`] after thousands of signals that were sent faster than the daemon reads.
     pub fn kill(&mut self) -> Result<(), Error> {
-        match &mut self.run {
-            Run::Going { kill, .. } => kill.send(),
-            Run::Ended(_) => Ok(()),
-        }
+        self.handle.kill()
     }
 
     fn ended(&self) -> Result<ExitStatus, Error> {
         match &self.run {
-            Run::Ended(Ok(status)) => Ok(*status),
+            Run::Ended(Ok(ended)) => Ok(ended.status),
             Run::Ended(Err(error)) => Err(error.again()),
-            Run::Going { .. } => Err(no_thread()),
+            Run::Going(_) => Err(no_thread()),
         }
     }
 }
 
-fn join(thread: Option<JoinHandle<Result<ExitStatus, Error>>>) -> Result<ExitStatus, Error> {
+fn join(thread: Option<JoinHandle<Result<Ended, Error>>>) -> Result<Ended, Error> {
     // The pump does not panic; if it did, nothing is known of the program.
     thread.and_then(|thread| thread.join().ok()).unwrap_or_else(|| Err(no_thread()))
 }
@@ -158,48 +254,6 @@ pub(super) struct Pipes {
     pub(super) stdin: Option<PipeWriter>,
     pub(super) stdout: Option<PipeReader>,
     pub(super) stderr: Option<PipeReader>,
-}
-
-/// The pump's end of what [`KillSender`] sends.
-#[derive(Debug)]
-pub(super) struct KillReceiver(Arc<PipeReader>);
-
-/// A child's hold on its pump: a pipe, so that it is an event like any other.
-#[derive(Debug)]
-struct KillSender {
-    pipe: PipeWriter,
-    sent: bool,
-    /// Kept, so that to send when the pump is gone raises no SIGPIPE.
-    _reader: Arc<PipeReader>,
-}
-
-fn kill_channel() -> Result<(KillSender, KillReceiver), Error> {
-    let (reader, pipe) = io::pipe().map_err(|error| Error::Io("cannot make a pipe", error))?;
-    let reader = Arc::new(reader);
-    Ok((KillSender { pipe, sent: false, _reader: Arc::clone(&reader) }, KillReceiver(reader)))
-}
-
-impl KillSender {
-    fn send(&mut self) -> Result<(), Error> {
-        if !self.sent {
-            self.pipe.write_all(b"k").map_err(|error| Error::Io("cannot close the connection", error))?;
-            self.sent = true;
-        }
-        Ok(())
-    }
-}
-
-impl KillReceiver {
-    /// Called when there is something to see: whether the order was sent. Otherwise the child is gone.
-    pub(super) fn was_sent(&self) -> bool {
-        matches!((&*self.0).read(&mut [0]), Ok(1))
-    }
-}
-
-impl AsFd for KillReceiver {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
 }
 
 /// The writing end of a program's standard input. Dropped, it ends it.

@@ -4,7 +4,9 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
-use sockexec_proto::{BadReply, Stream};
+use sockexec_proto::{BadReply, ErrorCode, Failure, Stream, Usage};
+
+use super::ExitStatus;
 
 /// Why a program could not be run to its end. What is shown says what to check.
 ///
@@ -15,6 +17,8 @@ use sockexec_proto::{BadReply, Stream};
 pub enum Error {
     /// The argument of this number (0 is the program) holds a NUL byte, which no program can be given.
     InvalidArgument(usize),
+    /// An option has a value that means nothing; what is wrong.
+    InvalidOption(&'static str),
     /// There is no daemon to be reached at this path.
     Connect(PathBuf, io::Error),
     /// The daemon's reply breaks the protocol: what is wrong, and at which byte of the reply.
@@ -28,6 +32,18 @@ pub enum Error {
         /// What the connection ended with, if not with an end of file.
         source: Option<io::Error>,
     },
+    /// The daemon said why there is no program, or why it was ended (version 2 of the protocol). [`Error::kind`] has the
+    /// reason for programs.
+    Failed {
+        /// The reason, and the daemon's words.
+        failure: Failure,
+        /// How the program ended, if there was one and the daemon told: after a deadline, for example.
+        status: Option<ExitStatus>,
+        /// What it cost, likewise.
+        usage: Option<Usage>,
+    },
+    /// The daemon does not speak version 2 of the protocol, which an option of the [`Command`](super::Command) needs.
+    Unsupported,
     /// The time that [`Command::timeout`](super::Command::timeout) allows is over. The connection was closed,
     /// so the daemon ends the program.
     TimedOut,
@@ -42,9 +58,76 @@ pub enum Error {
     Io(&'static str, io::Error),
 }
 
+/// What kind of thing went wrong, for programs: see [`Error::kind`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// An argument or an option that cannot be sent, or that the daemon refuses.
+    BadRequest,
+    /// There is no such program, or no such directory to run it in.
+    NotFound,
+    /// The program is there and cannot be executed.
+    NotExecutable,
+    /// The directory may not be entered.
+    Denied,
+    /// The daemon lacks what it takes to start a program: a process, memory, descriptors, a terminal.
+    SpawnFailed,
+    /// The deadline, whoever has kept it.
+    Timeout,
+    /// The daemon is told to stop.
+    Shutdown,
+    /// A fault of the daemon's own, or a reason that this version does not know.
+    Internal,
+    /// No daemon can be reached.
+    Connect,
+    /// The daemon does not speak version 2 of the protocol.
+    Unsupported,
+    /// The daemon's reply breaks the protocol.
+    Protocol,
+    /// The connection ended before the program's status.
+    Lost,
+    /// It was killed from here.
+    Killed,
+    /// A descriptor of this side, or something else that is needed here.
+    Io,
+}
+
+impl Error {
+    /// The reason in a word. Those of the daemon only come in version 2 of the protocol; in version 1 it tells them by the exit
+    /// codes 125 to 127.
+    #[must_use]
+    pub const fn kind(&self) -> ErrorKind {
+        match self {
+            Self::InvalidArgument(_) | Self::InvalidOption(_) => ErrorKind::BadRequest,
+            Self::Failed { failure, .. } => match &failure.code {
+                ErrorCode::NotFound => ErrorKind::NotFound,
+                ErrorCode::NotExecutable => ErrorKind::NotExecutable,
+                ErrorCode::SpawnFailed => ErrorKind::SpawnFailed,
+                ErrorCode::BadRequest => ErrorKind::BadRequest,
+                ErrorCode::Denied => ErrorKind::Denied,
+                ErrorCode::Timeout => ErrorKind::Timeout,
+                ErrorCode::Shutdown => ErrorKind::Shutdown,
+                ErrorCode::Internal | ErrorCode::Other(_) => ErrorKind::Internal,
+            },
+            Self::Connect(..) => ErrorKind::Connect,
+            Self::Unsupported => ErrorKind::Unsupported,
+            Self::Protocol(_) => ErrorKind::Protocol,
+            Self::Lost { .. } => ErrorKind::Lost,
+            Self::TimedOut => ErrorKind::Timeout,
+            Self::Killed => ErrorKind::Killed,
+            Self::Stdin(_) | Self::Output(..) | Self::Io(..) => ErrorKind::Io,
+        }
+    }
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::InvalidOption(what) => f.write_str(what),
+            Self::Failed { failure, .. } => failure.fmt(f),
+            Self::Unsupported => {
+                f.write_str("the daemon does not speak version 2 of the protocol; is it sockexec 4 or later?")
+            }
             Self::InvalidArgument(0) => f.write_str("the program's name holds a NUL byte"),
             Self::InvalidArgument(number) => write!(f, "argument {number} holds a NUL byte"),
             Self::Connect(path, error) => {
@@ -92,7 +175,13 @@ impl std::error::Error for Error {
             | Self::Io(_, error)
             | Self::Lost { source: Some(error), .. } => Some(error),
             Self::Protocol(fault) => Some(fault),
-            Self::InvalidArgument(_) | Self::Lost { source: None, .. } | Self::TimedOut | Self::Killed => None,
+            Self::InvalidArgument(_)
+            | Self::InvalidOption(_)
+            | Self::Failed { .. }
+            | Self::Unsupported
+            | Self::Lost { source: None, .. }
+            | Self::TimedOut
+            | Self::Killed => None,
         }
     }
 }
@@ -100,14 +189,21 @@ impl std::error::Error for Error {
 /// With the kind that fits best, for functions that return [`io::Error`].
 impl From<Error> for io::Error {
     fn from(error: Error) -> Self {
-        let kind = match &error {
-            Error::InvalidArgument(_) => io::ErrorKind::InvalidInput,
-            Error::Protocol(_) => io::ErrorKind::InvalidData,
-            Error::Lost { .. } => io::ErrorKind::UnexpectedEof,
-            Error::TimedOut => io::ErrorKind::TimedOut,
-            Error::Killed => io::ErrorKind::ConnectionAborted,
-            Error::Connect(_, cause) | Error::Stdin(cause) | Error::Output(_, cause) | Error::Io(_, cause) => {
+        let kind = match (&error, error.kind()) {
+            (Error::Connect(_, cause) | Error::Stdin(cause) | Error::Output(_, cause) | Error::Io(_, cause), _) => {
                 cause.kind()
+            }
+            (_, ErrorKind::BadRequest) => io::ErrorKind::InvalidInput,
+            (_, ErrorKind::NotFound) => io::ErrorKind::NotFound,
+            // As execve(2) has it: EACCES.
+            (_, ErrorKind::NotExecutable | ErrorKind::Denied) => io::ErrorKind::PermissionDenied,
+            (_, ErrorKind::Timeout) => io::ErrorKind::TimedOut,
+            (_, ErrorKind::Unsupported) => io::ErrorKind::Unsupported,
+            (_, ErrorKind::Protocol) => io::ErrorKind::InvalidData,
+            (_, ErrorKind::Lost) => io::ErrorKind::UnexpectedEof,
+            (_, ErrorKind::Killed | ErrorKind::Shutdown) => io::ErrorKind::ConnectionAborted,
+            (_, ErrorKind::SpawnFailed | ErrorKind::Internal | ErrorKind::Connect | ErrorKind::Io) => {
+                io::ErrorKind::Other
             }
         };
         Self::new(kind, error)
@@ -125,6 +221,11 @@ impl Error {
     pub(super) fn again(&self) -> Self {
         match self {
             Self::InvalidArgument(number) => Self::InvalidArgument(*number),
+            Self::InvalidOption(what) => Self::InvalidOption(what),
+            Self::Failed { failure, status, usage } => {
+                Self::Failed { failure: failure.clone(), status: *status, usage: *usage }
+            }
+            Self::Unsupported => Self::Unsupported,
             Self::Connect(path, error) => Self::Connect(path.clone(), again(error)),
             Self::Protocol(fault) => Self::Protocol(fault.clone()),
             Self::Lost { received, within_pair, source } => {

@@ -8,13 +8,17 @@
 //! | [`ExitStatus`](std::process::ExitStatus) | [`ExitStatus`] | `signal` without a trait |
 //! | [`io::Error`] | [`Error`] | typed; `?` turns it into an `io::Error` |
 //!
-//! It speaks version 1 of the protocol, as every daemon does, 3.1.1 included.
+//! It speaks version 1 of the protocol, as every daemon does, 3.1.1 included, until something is asked for that needs
+//! [version 2](Version::Two), which [`Command::version`] lists. A daemon that does not know it is found out in two seconds: [`Error::Unsupported`].
 #![forbid(unsafe_code)]
 
 mod child;
 mod descriptor;
 mod error;
+mod options;
+mod orders;
 mod pump;
+mod query;
 mod socket;
 mod status;
 mod stdio;
@@ -32,12 +36,14 @@ use std::time::{Duration, Instant};
 use child::Pipes;
 use descriptor::Descriptor;
 use pump::{Bytes, Pump, Sink, Source};
+use sockexec_proto::Options;
 use stdio::{Channel, Kind};
 use wire::{Incoming, Outgoing};
 
-pub use child::{Child, ChildStderr, ChildStdin, ChildStdout};
-pub use error::Error;
-pub use sockexec_proto::{BadReply, Stream};
+pub use child::{Child, ChildHandle, ChildStderr, ChildStdin, ChildStdout};
+pub use error::{Error, ErrorKind};
+pub use query::daemon_status;
+pub use sockexec_proto::{BadReply, ErrorCode, Failure, Stream, Usage, Version, WindowSize};
 pub use status::ExitStatus;
 pub use stdio::Stdio;
 
@@ -50,12 +56,14 @@ pub struct Output {
     pub stdout: Vec<u8>,
     /// All that it wrote to standard error; empty if that went elsewhere.
     pub stderr: Vec<u8>,
+    /// What the program cost; `None` in version 1 of the protocol, which does not tell, and where the daemon's system does not.
+    pub usage: Option<Usage>,
 }
 
 /// A program to be run by a daemon, as [`std::process::Command`]. It can be run more than once.
 ///
-/// The program has the daemon's user, environment and working directory. Its name is looked up in the
-/// daemon's `PATH`, unless there is a slash in it.
+/// The program has the daemon's user and, unless it is told otherwise, its environment and working directory. Its name is looked up in
+/// the `PATH` that it gets, unless there is a slash in it.
 #[derive(Debug)]
 pub struct Command {
     socket: PathBuf,
@@ -64,6 +72,10 @@ pub struct Command {
     stdout: Option<Stdio>,
     stderr: Option<Stdio>,
     timeout: Option<Duration>,
+    version: Version,
+    options: Options,
+    /// What is wrong with one of the options, to be told when it is run.
+    invalid: Option<&'static str>,
 }
 
 #[derive(Debug)]
@@ -106,6 +118,9 @@ impl Command {
             stdout: None,
             stderr: None,
             timeout: None,
+            version: Version::One,
+            options: Options::default(),
+            invalid: None,
         }
     }
 
@@ -151,7 +166,8 @@ impl Command {
 
     /// The longest that a run may last, from the attempt to connect to the program's end; then the connection
     /// is closed, so the daemon ends the program, and the result is [`Error::TimedOut`]. `None`: no limit but
-    /// the daemon's own. Default `None`.
+    /// the daemon's own. Default `None`. It is kept on this side, so it holds for every daemon, busy or stopped;
+    /// [`deadline`](Self::deadline) is kept by the daemon, which tells how the program ended.
     pub fn timeout(&mut self, timeout: Option<Duration>) -> &mut Self {
         self.timeout = timeout;
         self
@@ -163,9 +179,13 @@ impl Command {
     /// Why there is no status. What the program had written by then is lost; [`spawn`](Self::spawn) it to
     /// have that.
     pub fn output(&mut self) -> Result<Output, Error> {
+        if self.options.descriptors {
+            return self.spawn_as(Run::Output)?.wait_with_output();
+        }
         let mut pump = self.pump(Run::Output)?;
-        let status = pump.run()?;
-        Ok(Output { status, stdout: pump.stdout.into_bytes(), stderr: pump.stderr.into_bytes() })
+        let ended = pump.run()?;
+        let (stdout, stderr) = (pump.stdout.into_bytes(), pump.stderr.into_bytes());
+        Ok(Output { status: ended.status, stdout, stderr, usage: ended.usage })
     }
 
     /// Runs the program to its end.
@@ -173,46 +193,69 @@ impl Command {
     /// # Errors
     /// Why there is no status.
     pub fn status(&mut self) -> Result<ExitStatus, Error> {
-        self.pump(Run::Status)?.run()
+        Ok(self.pump(Run::Status)?.run()?.status)
     }
 
-    /// Starts the program. That it could not be started shows in its status, like anything that the daemon
-    /// tells.
+    /// Starts the program. In version 1 of the protocol, that it could not be started shows in its status, like anything that the daemon
+    /// tells; in version 2 this waits until it was started.
     ///
     /// # Errors
-    /// Without a connection, a pipe or a thread nothing was started.
+    /// Without a connection, a pipe or a thread nothing was started; in version 2 also what the daemon says, such as
+    /// [`ErrorKind::NotFound`].
     pub fn spawn(&mut self) -> Result<Child, Error> {
-        let mut pump = self.pump(Run::Spawn)?;
+        self.spawn_as(Run::Spawn)
+    }
+
+    fn spawn_as(&self, run: Run) -> Result<Child, Error> {
+        let mut pump = self.pump(run)?;
         let mut pipes = Pipes::default();
-        self.pipe(&mut pump, &mut pipes).map_err(|error| Error::Io("cannot make a pipe", error))?;
+        let failed = |error| Error::Io("cannot make a pipe", error);
+        if self.options.descriptors {
+            pump.descriptors = self.descriptors(run, &mut pipes).map_err(failed)?;
+        } else {
+            self.pipe(&mut pump, &mut pipes).map_err(failed)?;
+        }
         Child::start(pump, pipes)
     }
 
     /// Connects, with everything else ready, so that the program is not started in vain.
     fn pump(&self, run: Run) -> Result<Pump, Error> {
         self.check_arguments()?;
-        let deadline = self.deadline();
-        let source = self.source(run).map_err(Error::Stdin)?;
-        let stdout = sink(self.stdout.as_ref(), run, Channel::Stdout).map_err(|e| Error::Output(Stream::Stdout, e))?;
-        let stderr = sink(self.stderr.as_ref(), run, Channel::Stderr).map_err(|e| Error::Output(Stream::Stderr, e))?;
-        Ok(Pump {
+        let deadline = self.ends_at();
+        let mut pump = Pump {
             socket: socket::connect(&self.socket, deadline)?,
-            outgoing: Outgoing::new(&self.argv),
-            source,
-            stdout,
-            stderr,
+            outgoing: Outgoing::new(self.version, &self.options, &self.argv),
+            source: Source::Nothing,
+            stdout: Sink::Nothing,
+            stderr: Sink::Nothing,
             deadline,
-            kill: None,
-            incoming: Incoming::new(),
+            orders: None,
+            incoming: Incoming::new(self.version),
             blocked: None,
-        })
+            version: self.version,
+            descriptors: Vec::new(),
+            begun: false,
+            silent_since: None,
+        };
+        if self.options.descriptors {
+            let failed = |error| Error::Io("cannot duplicate a descriptor", error);
+            pump.descriptors = self.descriptors(run, &mut Pipes::default()).map_err(failed)?;
+            return Ok(pump);
+        }
+        pump.source = self.source(run).map_err(Error::Stdin)?;
+        pump.stdout = sink(self.stdout.as_ref(), run, Channel::Stdout).map_err(|e| Error::Output(Stream::Stdout, e))?;
+        pump.stderr = sink(self.stderr.as_ref(), run, Channel::Stderr).map_err(|e| Error::Output(Stream::Stderr, e))?;
+        Ok(pump)
     }
 
-    fn deadline(&self) -> Option<Instant> {
+    fn ends_at(&self) -> Option<Instant> {
         self.timeout.and_then(|timeout| Instant::now().checked_add(timeout))
     }
 
     fn check_arguments(&self) -> Result<(), Error> {
+        if let Some(what) = self.invalid.or_else(|| self.contradiction()) {
+            return Err(Error::InvalidOption(what));
+        }
         match self.argv.iter().position(|argument| argument.as_bytes().contains(&0)) {
             Some(number) => Err(Error::InvalidArgument(number)),
             None => Ok(()),

@@ -6,20 +6,22 @@
 //! the two holds up the other.
 
 use std::io::{self, Read as _};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
-use rustix::net::RecvFlags;
-use sockexec_proto::Stream;
+use rustix::net::{RecvFlags, SendAncillaryBuffer, SendAncillaryMessage};
+use sockexec_proto::{Signal, Stream, Version, request};
 
-use super::child::KillReceiver;
+use super::Error;
 use super::descriptor::{Descriptor, NO_SIGNAL};
-use super::wire::{Incoming, Outgoing};
-use super::{Error, ExitStatus};
+use super::orders::{Order, Orders};
+use super::socket::{self, LOOK, SILENCE};
+use super::wire::{Ended, Incoming, Outgoing};
 
 /// Bytes in memory that may be needed again for another run.
 #[derive(Debug, Clone)]
@@ -79,10 +81,10 @@ impl Sink {
 }
 
 /// What poll(2) said; a hang-up or an error counts, as the next call on the descriptor tells it.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "one for each descriptor that is waited for")]
 struct Ready {
-    kill: bool,
+    orders: bool,
     socket: bool,
     source: bool,
     sink: bool,
@@ -97,43 +99,81 @@ pub(super) struct Pump {
     pub(super) stdout: Sink,
     pub(super) stderr: Sink,
     pub(super) deadline: Option<Instant>,
-    /// How a [`Child`](super::Child) gives orders.
-    pub(super) kill: Option<KillReceiver>,
+    /// What a [`Child`](super::Child) wants.
+    pub(super) orders: Option<Orders>,
     pub(super) incoming: Incoming,
     /// The stream whose sink had no room.
     pub(super) blocked: Option<Stream>,
+    pub(super) version: Version,
+    /// The program's own streams, which go with the first bytes of the request.
+    pub(super) descriptors: Vec<OwnedFd>,
+    /// The request was begun.
+    pub(super) begun: bool,
+    /// Since when the daemon has read all that was sent, and was silent.
+    pub(super) silent_since: Option<Instant>,
 }
 
 impl Pump {
     /// Runs until the daemon has ended the connection. Dropped, the pump closes it.
-    pub(super) fn run(&mut self) -> Result<ExitStatus, Error> {
-        if matches!(self.source, Source::Nothing) {
+    pub(super) fn run(&mut self) -> Result<Ended, Error> {
+        self.begin()?;
+        loop {
+            if let Some(end) = self.turn()? {
+                return end;
+            }
+        }
+    }
+
+    /// Runs until the program was started, in version 2; its number.
+    pub(super) fn start(&mut self) -> Result<Option<u32>, Error> {
+        if self.version == Version::One {
+            return Ok(None);
+        }
+        self.begin()?;
+        while self.incoming.pid().is_none() {
+            if let Some(end) = self.turn()? {
+                return Err(end.err().unwrap_or(Error::Unsupported));
+            }
+        }
+        Ok(self.incoming.pid())
+    }
+
+    fn begin(&mut self) -> Result<(), Error> {
+        if self.begun {
+            return Ok(());
+        }
+        self.begun = true;
+        if matches!(self.source, Source::Nothing) && self.descriptors.is_empty() {
             // With the request, so that the daemon reads both at once.
             self.outgoing.put_end();
         }
-        self.send()?;
-        loop {
-            let ready = self.wait()?;
-            if ready.kill {
-                self.obey()?;
-            }
-            self.fill(ready.source)?;
-            self.send()?;
-            if ready.socket && self.blocked.is_none() {
-                if let Some(end) = self.receive()? {
-                    return end;
-                }
-                self.deliver(false)?;
-            } else if ready.sink {
-                self.deliver(true)?;
-            }
+        self.send()
+    }
+
+    /// Waits until something can be done, and does it; what came of it all, if that is the end.
+    fn turn(&mut self) -> Result<Option<Result<Ended, Error>>, Error> {
+        let ready = self.wait()?;
+        if ready.orders {
+            self.obey()?;
         }
+        self.fill(ready.source)?;
+        self.send()?;
+        if ready.socket && self.blocked.is_none() {
+            if let Some(end) = self.receive()? {
+                return Ok(Some(end));
+            }
+            self.deliver(false)?;
+        } else if ready.sink {
+            self.deliver(true)?;
+        }
+        self.mind_silence()?;
+        Ok(None)
     }
 
     /// Waits until something can be done.
     fn wait(&self) -> Result<Ready, Error> {
         let watched: [Option<(BorrowedFd<'_>, PollFlags)>; 4] = [
-            self.kill.as_ref().map(|kill| (kill.as_fd(), PollFlags::IN)),
+            self.orders.as_ref().map(|orders| (orders.as_fd(), PollFlags::IN)),
             self.socket_interest().map(|interest| (self.socket.as_fd(), interest)),
             self.wanted_source().map(|source| (source.as_fd(), PollFlags::IN)),
             self.blocked_sink().map(|sink| (sink.as_fd(), PollFlags::OUT)),
@@ -143,6 +183,7 @@ impl Pump {
         loop {
             let timeout = self.time_left()?;
             match rustix::event::poll(&mut fds, timeout.as_ref()) {
+                Ok(0) if self.awaits_answer() => return Ok(Ready::default()),
                 // Of the time-out: how much is left is looked up above.
                 Ok(0) | Err(Errno::INTR) => {}
                 Ok(_) => break,
@@ -150,9 +191,9 @@ impl Pump {
             }
         }
         let mut answers = fds.iter().map(|fd| !fd.revents().is_empty());
-        let [kill, socket, source, sink] =
+        let [orders, socket, source, sink] =
             watched.map(|watched| watched.is_some() && answers.next().unwrap_or_default());
-        Ok(Ready { kill, socket, source, sink })
+        Ok(Ready { orders, socket, source, sink })
     }
 
     /// `None`: nothing is wanted of the socket; it is left out, as its hang-up would be told again and again.
@@ -168,12 +209,14 @@ impl Pump {
     }
 
     fn has_to_send(&self) -> bool {
-        !self.outgoing.is_empty() || matches!(self.source, Source::Memory(_))
+        !self.outgoing.is_empty() || matches!(self.source, Source::Memory(_)) && self.incoming.is_answered()
     }
 
     fn wanted_source(&self) -> Option<&Descriptor> {
         match &self.source {
-            Source::Descriptor(descriptor) if self.outgoing.is_empty() => Some(descriptor),
+            Source::Descriptor(descriptor) if self.outgoing.is_empty() && self.incoming.is_answered() => {
+                Some(descriptor)
+            }
             Source::Descriptor(_) | Source::Nothing | Source::Memory(_) => None,
         }
     }
@@ -186,27 +229,50 @@ impl Pump {
     }
 
     fn time_left(&self) -> Result<Option<Timespec>, Error> {
-        let Some(deadline) = self.deadline else { return Ok(None) };
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
+        let look = self.awaits_answer().then_some(LOOK);
+        let left = self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        if left.is_some_and(|left| left.is_zero()) {
             return Err(Error::TimedOut);
         }
         // A time beyond what the system counts is no limit.
-        Ok(Timespec::try_from(left).ok())
+        Ok(left.into_iter().chain(look).min().and_then(|time| Timespec::try_from(time).ok()))
     }
 
-    /// The [`Child`](super::Child) was told to kill, or is gone.
-    fn obey(&mut self) -> Result<(), Error> {
-        if self.kill.as_ref().is_some_and(KillReceiver::was_sent) {
-            return Err(Error::Killed);
+    fn awaits_answer(&self) -> bool {
+        self.incoming.is_silent() && !self.incoming.is_answered()
+    }
+
+    /// Gives up a daemon that has read the request, and does not answer. One that has not read it is only busy.
+    fn mind_silence(&mut self) -> Result<(), Error> {
+        if !self.awaits_answer() {
+            return Ok(());
         }
-        self.kill = None;
+        if !self.outgoing.is_empty() || !socket::was_read(&self.socket) {
+            self.silent_since = None;
+            return Ok(());
+        }
+        let since = *self.silent_since.get_or_insert_with(Instant::now);
+        if since.elapsed() >= SILENCE { Err(Error::Unsupported) } else { Ok(()) }
+    }
+
+    /// The [`Child`](super::Child) wants something, or is gone.
+    fn obey(&mut self) -> Result<(), Error> {
+        let Some(orders) = &mut self.orders else { return Ok(()) };
+        let mut told = Vec::new();
+        match orders.next() {
+            Some(Order::Kill) => return Err(Error::Killed),
+            Some(Order::Signal(number)) => request::encode_signal(&Signal::Number(number), &mut told),
+            Some(Order::Resize(size)) => request::encode_window_size(size, &mut told),
+            None => self.orders = None,
+        }
+        self.outgoing.append(&told);
         Ok(())
     }
 
     /// Reads a piece of standard input if the one before it was sent.
     fn fill(&mut self, ready: bool) -> Result<(), Error> {
-        if !self.outgoing.is_empty() {
+        // In version 2 not before the program was started: what nobody can take is left to whoever comes next.
+        if !self.outgoing.is_empty() || !self.incoming.is_answered() {
             return Ok(());
         }
         let read = match &mut self.source {
@@ -231,8 +297,11 @@ impl Pump {
         if self.outgoing.is_empty() {
             return Ok(());
         }
-        match rustix::net::send(&self.socket, self.outgoing.pending(), NO_SIGNAL) {
-            Ok(n) => self.outgoing.sent(n),
+        match self.send_pending() {
+            Ok(n) => {
+                self.outgoing.sent(n);
+                self.descriptors.clear();
+            }
             Err(Errno::AGAIN | Errno::INTR) => {}
             // The daemon takes no more: the program has ended, and the reply that tells so can still be read.
             Err(Errno::PIPE | Errno::CONNRESET) => {
@@ -244,8 +313,20 @@ impl Pump {
         Ok(())
     }
 
+    fn send_pending(&self) -> rustix::io::Result<usize> {
+        let bytes = self.outgoing.pending();
+        if self.descriptors.is_empty() {
+            return rustix::net::send(&self.socket, bytes, NO_SIGNAL);
+        }
+        let descriptors: Vec<BorrowedFd<'_>> = self.descriptors.iter().map(AsFd::as_fd).collect();
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        control.push(SendAncillaryMessage::ScmRights(&descriptors));
+        rustix::net::sendmsg(&self.socket, &[io::IoSlice::new(bytes)], &mut control, NO_SIGNAL)
+    }
+
     /// Reads a piece of the reply; what came of it all, if that is the end.
-    fn receive(&mut self) -> Result<Option<Result<ExitStatus, Error>>, Error> {
+    fn receive(&mut self) -> Result<Option<Result<Ended, Error>>, Error> {
         match rustix::net::recv(&self.socket, self.incoming.space(), RecvFlags::empty()) {
             Ok((0, _)) => Ok(Some(self.incoming.finish(None))),
             Ok((n, _)) => {

@@ -1,16 +1,23 @@
 //! The connection to the daemon.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketType};
 
 use super::Error;
+
+/// How long a daemon that has read a request of version 2 may be silent. One that speaks it answers when the program was
+/// executed; 3.1.1, which does not, says nothing.
+pub(super) const SILENCE: Duration = Duration::from_millis(1500);
+
+/// How often to look whether the daemon has read the request.
+pub(super) const LOOK: Duration = Duration::from_millis(100);
 
 /// Connects; waits for as long as the daemon has no room in its backlog, but not beyond the deadline.
 pub(super) fn connect(path: &Path, deadline: Option<Instant>) -> Result<UnixStream, Error> {
@@ -60,4 +67,17 @@ fn close_on_exec_socket() -> Result<OwnedFd, Errno> {
 
 fn set_nonblocking(socket: &UnixStream) -> Result<(), Error> {
     socket.set_nonblocking(true).map_err(|error: io::Error| Error::Io("cannot set up the connection", error))
+}
+
+/// Whether the daemon has read everything that was sent; also false where the system does not tell (other than Linux).
+pub(super) fn was_read(socket: impl AsFd) -> bool {
+    #[cfg(target_os = "linux")]
+    {
+        matches!(crate::queue::send_queue(socket.as_fd()), Ok(0))
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = socket;
+        false
+    }
 }

@@ -34,9 +34,10 @@ use ::tokio::net::unix::{ReadHalf, WriteHalf, pipe};
 use ::tokio::task::{JoinHandle, spawn_blocking};
 use sockexec_proto::Stream;
 
+use super::socket::{self, LOOK, SILENCE};
 use super::stdio::{Channel, Kind, Stdio};
-use super::wire::{Incoming, Outgoing};
-use super::{Error, ExitStatus, Input, Output, Run, socket};
+use super::wire::{Ended, Incoming, Outgoing};
+use super::{Error, ExitStatus, Input, Output, Run, Version, WindowSize};
 
 /// A program to be run by a daemon; [`sockexec::Command`](crate::Command) with asynchronous ways to run it.
 /// One can be made from the other.
@@ -97,14 +98,69 @@ impl Command {
         self
     }
 
+    /// As [`sockexec::Command::version`](crate::Command::version).
+    pub fn version(&mut self, version: Version) -> &mut Self {
+        self.0.version(version);
+        self
+    }
+
+    /// As [`sockexec::Command::current_dir`](crate::Command::current_dir).
+    pub fn current_dir(&mut self, directory: impl AsRef<Path>) -> &mut Self {
+        self.0.current_dir(directory);
+        self
+    }
+
+    /// As [`sockexec::Command::env`](crate::Command::env).
+    pub fn env(&mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> &mut Self {
+        self.0.env(name, value);
+        self
+    }
+
+    /// As [`sockexec::Command::envs`](crate::Command::envs).
+    pub fn envs<N: AsRef<OsStr>, V: AsRef<OsStr>>(&mut self, variables: impl IntoIterator<Item = (N, V)>) -> &mut Self {
+        self.0.envs(variables);
+        self
+    }
+
+    /// As [`sockexec::Command::env_remove`](crate::Command::env_remove).
+    pub fn env_remove(&mut self, name: impl AsRef<OsStr>) -> &mut Self {
+        self.0.env_remove(name);
+        self
+    }
+
+    /// As [`sockexec::Command::env_clear`](crate::Command::env_clear).
+    pub fn env_clear(&mut self) -> &mut Self {
+        self.0.env_clear();
+        self
+    }
+
+    /// As [`sockexec::Command::deadline`](crate::Command::deadline).
+    pub fn deadline(&mut self, deadline: Duration) -> &mut Self {
+        self.0.deadline(deadline);
+        self
+    }
+
+    /// As [`sockexec::Command::stderr_to_stdout`](crate::Command::stderr_to_stdout).
+    pub fn stderr_to_stdout(&mut self) -> &mut Self {
+        self.0.stderr_to_stdout();
+        self
+    }
+
+    /// As [`sockexec::Command::terminal`](crate::Command::terminal).
+    pub fn terminal(&mut self, size: WindowSize) -> &mut Self {
+        self.0.terminal(size);
+        self
+    }
+
     /// As [`sockexec::Command::output`](crate::Command::output).
     ///
     /// # Errors
     /// As there.
     pub async fn output(&mut self) -> Result<Output, Error> {
         let mut pump = self.pump(Run::Output).await?;
-        let status = pump.run().await?;
-        Ok(Output { status, stdout: pump.stdout.into_bytes(), stderr: pump.stderr.into_bytes() })
+        let ended = pump.run().await?;
+        let (stdout, stderr) = (pump.stdout.into_bytes(), pump.stderr.into_bytes());
+        Ok(Output { status: ended.status, stdout, stderr, usage: ended.usage })
     }
 
     /// As [`sockexec::Command::status`](crate::Command::status).
@@ -112,7 +168,7 @@ impl Command {
     /// # Errors
     /// As there.
     pub async fn status(&mut self) -> Result<ExitStatus, Error> {
-        self.pump(Run::Status).await?.run().await
+        Ok(self.pump(Run::Status).await?.run().await?.status)
     }
 
     /// Connects, and starts a task that serves the program.
@@ -137,14 +193,17 @@ impl Command {
                 *end = Some(reader);
             }
         }
-        let task = ::tokio::spawn(async move { pump.run().await });
+        let task = ::tokio::spawn(async move { pump.run().await.map(|ended| ended.status) });
         Ok(Child { stdin, stdout, stderr, task, ended: None })
     }
 
     /// Connects, with everything else ready.
     async fn pump(&self, run: Run) -> Result<Pump, Error> {
         self.0.check_arguments()?;
-        let deadline = self.0.deadline();
+        if self.0.options.descriptors {
+            return Err(Error::InvalidOption("descriptors are not passed here; the blocking Command does it"));
+        }
+        let deadline = self.0.ends_at();
         let source = self.source(run).map_err(Error::Stdin)?;
         let stdout =
             sink(self.0.stdout.as_ref(), run, Channel::Stdout).map_err(|error| Error::Output(Stream::Stdout, error))?;
@@ -157,8 +216,9 @@ impl Command {
             .await
             .map_err(|error| Error::Io("cannot connect on another thread", error.into()))??;
         let socket = UnixStream::from_std(socket).map_err(|error| Error::Io("cannot set up the connection", error))?;
-        let outgoing = Some(Outgoing::new(&self.0.argv));
-        Ok(Pump { socket, outgoing, source, stdout, stderr, deadline })
+        let version = self.0.version;
+        let outgoing = Some(Outgoing::new(version, &self.0.options, &self.0.argv));
+        Ok(Pump { socket, outgoing, source, stdout, stderr, deadline, version })
     }
 
     fn source(&self, run: Run) -> io::Result<Option<Reader>> {
@@ -225,10 +285,11 @@ struct Pump {
     stdout: Sink,
     stderr: Sink,
     deadline: Option<Instant>,
+    version: Version,
 }
 
 impl Pump {
-    async fn run(&mut self) -> Result<ExitStatus, Error> {
+    async fn run(&mut self) -> Result<Ended, Error> {
         let deadline = self.deadline;
         let run = self.both_ways();
         match deadline {
@@ -238,12 +299,12 @@ impl Pump {
     }
 
     /// Until the daemon has ended the connection; sending goes on beside it for as long as it can.
-    async fn both_ways(&mut self) -> Result<ExitStatus, Error> {
+    async fn both_ways(&mut self) -> Result<Ended, Error> {
         // Not `into_split`: its writing half would half-close, which 3.1.1 takes for a disconnect.
         let (reader, writer) = self.socket.split();
         let outgoing = self.outgoing.take();
         let mut send = pin!(send(writer, outgoing, self.source.take()));
-        let mut receive = pin!(receive(reader, &mut self.stdout, &mut self.stderr));
+        let mut receive = pin!(receive(reader, self.version, &mut self.stdout, &mut self.stderr));
         poll_fn(|context| match receive.as_mut().poll(context) {
             Poll::Ready(end) => Poll::Ready(end),
             Poll::Pending => send.as_mut().poll(context).map(Err),
@@ -280,8 +341,16 @@ async fn send(mut socket: WriteHalf<'_>, outgoing: Option<Outgoing>, mut source:
     }
 }
 
-async fn receive(mut socket: ReadHalf<'_>, stdout: &mut Sink, stderr: &mut Sink) -> Result<ExitStatus, Error> {
-    let mut incoming = Incoming::new();
+async fn receive(
+    mut socket: ReadHalf<'_>,
+    version: Version,
+    stdout: &mut Sink,
+    stderr: &mut Sink,
+) -> Result<Ended, Error> {
+    let mut incoming = Incoming::new(version);
+    if version == Version::Two {
+        first_word(&socket).await?;
+    }
     let failure = loop {
         match socket.read(incoming.space()).await {
             Ok(0) => break None,
@@ -303,6 +372,21 @@ async fn receive(mut socket: ReadHalf<'_>, stdout: &mut Sink, stderr: &mut Sink)
     stdout.flush().await.map_err(|error| Error::Output(Stream::Stdout, error))?;
     stderr.flush().await.map_err(|error| Error::Output(Stream::Stderr, error))?;
     incoming.finish(failure)
+}
+
+/// Waits for the reply to begin, or gives up a daemon that has read the request and does not answer: it does not know version 2.
+async fn first_word(socket: &ReadHalf<'_>) -> Result<(), Error> {
+    let mut silent_since: Option<Instant> = None;
+    loop {
+        if let Ok(ready) = ::tokio::time::timeout(LOOK, socket.readable()).await {
+            return ready.map_err(|error| Error::Io("cannot read from the daemon", error));
+        }
+        if !socket::was_read(socket.as_ref()) {
+            silent_since = None;
+        } else if silent_since.get_or_insert_with(Instant::now).elapsed() >= SILENCE {
+            return Err(Error::Unsupported);
+        }
+    }
 }
 
 /// A program that was started with [`Command::spawn`], as [`sockexec::Child`](crate::Child).

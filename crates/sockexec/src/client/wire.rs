@@ -5,16 +5,16 @@ use std::ffi::OsString;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 
-use sockexec_proto::reply::Event;
-use sockexec_proto::{BadReply, Exit, ReplyDecoder, Stream, netstring, request};
+use sockexec_proto::reply::{self, Event};
+use sockexec_proto::{BadReply, Exit, Failure, Options, ReplyDecoder, Stream, Usage, Version, netstring, request};
 
 use super::{Error, ExitStatus};
 
 /// Bytes that are read at once, of standard input and of the reply: what a pipe holds on Linux.
 pub(super) const PIECE: usize = 64 << 10;
 
-/// Room before a piece for the head of its netstring.
-const HEAD: usize = netstring::MAX_HEADER;
+/// Room before a piece for the head of its netstring, or of its pair.
+const HEAD: usize = reply::MAX_HEADER;
 
 /// What is to be sent: the request, then one chunk of standard input after the other.
 #[derive(Debug)]
@@ -22,16 +22,20 @@ pub(super) struct Outgoing {
     buffer: Vec<u8>,
     start: usize,
     end: usize,
+    version: Version,
 }
 
 impl Outgoing {
-    /// Starts with what makes the daemon start the program.
-    pub(super) fn new(argv: &[OsString]) -> Self {
+    /// Starts with what makes the daemon start the program; `options` are only told in version 2.
+    pub(super) fn new(version: Version, options: &Options, argv: &[OsString]) -> Self {
         let argv: Vec<&[u8]> = argv.iter().map(|argument| argument.as_bytes()).collect();
         let mut buffer = Vec::new();
-        request::encode_exec(&argv, &mut buffer);
+        match version {
+            Version::One => request::encode_exec(&argv, &mut buffer),
+            Version::Two => request::encode_request(options, &argv, &mut buffer),
+        }
         let end = buffer.len();
-        Self { buffer, start: 0, end }
+        Self { buffer, start: 0, end, version }
     }
 
     /// What is to be sent next.
@@ -65,8 +69,17 @@ impl Outgoing {
         if n == 0 {
             return self.put_end();
         }
-        let header = request::chunk_header(n as u64);
-        let header = header.as_bytes();
+        let (chunk, pair);
+        let header = match self.version {
+            Version::One => {
+                chunk = request::chunk_header(n as u64);
+                chunk.as_bytes()
+            }
+            Version::Two => {
+                pair = request::stdin_header(n as u64);
+                pair.as_bytes()
+            }
+        };
         let start = HEAD.saturating_sub(header.len());
         if let Some(head) = self.buffer.get_mut(start..HEAD) {
             head.copy_from_slice(header);
@@ -79,8 +92,17 @@ impl Outgoing {
 
     /// Appends the end of standard input to what is still to be sent.
     pub(super) fn put_end(&mut self) {
+        let end = match self.version {
+            Version::One => request::END_OF_STDIN,
+            Version::Two => request::END_OF_TAGGED_STDIN,
+        };
+        self.append(end);
+    }
+
+    /// Appends whole netstrings to what is still to be sent.
+    pub(super) fn append(&mut self, bytes: &[u8]) {
         self.buffer.truncate(self.end);
-        self.buffer.extend_from_slice(request::END_OF_STDIN);
+        self.buffer.extend_from_slice(bytes);
         self.end = self.buffer.len();
     }
 
@@ -90,6 +112,13 @@ impl Outgoing {
     }
 }
 
+/// How a run ended, and what it cost if the daemon tells.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ended {
+    pub(super) status: ExitStatus,
+    pub(super) usage: Option<Usage>,
+}
+
 /// What has come of the reply.
 #[derive(Debug)]
 pub(super) struct Incoming {
@@ -97,12 +126,30 @@ pub(super) struct Incoming {
     start: usize,
     end: usize,
     decoder: ReplyDecoder,
+    version: Version,
+    pid: Option<u32>,
+    /// The first one tells the cause.
+    failure: Option<Failure>,
+    usage: Option<Usage>,
     exit: Option<Exit>,
+    /// What only a daemon says that does not know version 2.
+    old: bool,
 }
 
 impl Incoming {
-    pub(super) fn new() -> Self {
-        Self { buffer: vec![0; PIECE].into_boxed_slice(), start: 0, end: 0, decoder: ReplyDecoder::new(), exit: None }
+    pub(super) fn new(version: Version) -> Self {
+        Self {
+            buffer: vec![0; PIECE].into_boxed_slice(),
+            start: 0,
+            end: 0,
+            decoder: ReplyDecoder::of(version),
+            version,
+            pid: None,
+            failure: None,
+            usage: None,
+            exit: None,
+            old: false,
+        }
     }
 
     /// Where the next bytes of the reply are to be put; only when [`Incoming::next`] has found nothing
@@ -128,16 +175,26 @@ impl Incoming {
                 Event::NeedMore => return Ok(None),
                 // 3.1.1 may send a second one; the first tells what waitpid(2) told.
                 Event::Exit(exit) => {
+                    self.old |= !self.is_answered();
                     self.exit.get_or_insert(exit);
                 }
                 Event::Output(..) | Event::Unknown(_) if arrived == 0 => return Ok(None),
+                // Before it has said that the program was started: an answer of version 1, that the request is none.
+                Event::Output(_, len) if !self.is_answered() => {
+                    self.old = true;
+                    self.consume(netstring::at_most(arrived, len));
+                }
                 Event::Output(stream, len) => {
                     let piece = self.start..self.start + netstring::at_most(arrived, len);
                     return Ok(self.buffer.get(piece).map(|bytes| (stream, bytes)));
                 }
                 Event::Unknown(len) | Event::Status(len) => self.consume(netstring::at_most(arrived, len)),
-                // Only a decoder of version 2 tells of these.
-                Event::Started(_) | Event::EndOfOutput(_) | Event::Failure(_) | Event::Usage(_) => {}
+                Event::Started(pid) => self.pid = Some(pid),
+                Event::Failure(failure) => {
+                    self.failure.get_or_insert(failure);
+                }
+                Event::Usage(usage) => self.usage = Some(usage),
+                Event::EndOfOutput(_) => {}
             }
         }
     }
@@ -148,13 +205,33 @@ impl Incoming {
         self.decoder.advance(n as u64);
     }
 
+    /// Whether the daemon has said what it makes of the request; in version 1 it does not.
+    pub(super) const fn is_answered(&self) -> bool {
+        matches!(self.version, Version::One) || self.pid.is_some() || self.failure.is_some()
+    }
+
+    /// Whether nothing has come yet.
+    pub(super) const fn is_silent(&self) -> bool {
+        self.decoder.offset() == 0
+    }
+
+    /// The number of the program's process, once it was told.
+    pub(super) const fn pid(&self) -> Option<u32> {
+        self.pid
+    }
+
     /// What the end of the connection, or the failure that it ended with, makes of it.
-    pub(super) fn finish(&mut self, failure: Option<io::Error>) -> Result<ExitStatus, Error> {
+    pub(super) fn finish(&mut self, failure: Option<io::Error>) -> Result<Ended, Error> {
+        if self.old {
+            return Err(Error::Unsupported);
+        }
         let within_pair = !self.decoder.at_boundary();
-        match &self.exit {
-            // Output that breaks off is not to pass for all of it, whatever the status.
-            Some(exit) if !within_pair => Ok(ExitStatus::new(exit)),
-            Some(_) | None => Err(Error::Lost { received: self.decoder.offset(), within_pair, source: failure }),
+        // Output that breaks off is not to pass for all of it, whatever the status.
+        let status = self.exit.as_ref().filter(|_| !within_pair).map(ExitStatus::new);
+        match (self.failure.take(), status) {
+            (Some(failure), status) => Err(Error::Failed { failure, status, usage: self.usage }),
+            (None, Some(status)) => Ok(Ended { status, usage: self.usage }),
+            (None, None) => Err(Error::Lost { received: self.decoder.offset(), within_pair, source: failure }),
         }
     }
 }

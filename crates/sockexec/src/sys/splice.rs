@@ -19,9 +19,9 @@ use rustix::io::{Errno, retry_on_intr};
 use rustix::net::sockopt::socket_send_buffer_size;
 use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
 
-use super::raw;
 use super::transfer;
 use crate::engine::Frame;
+use crate::queue;
 
 /// Below so many bytes copying is as cheap.
 pub(crate) const SPLICE_MIN: usize = 32 << 10;
@@ -331,7 +331,7 @@ fn frames_that_fit(socket: BorrowedFd<'_>) -> Option<usize> {
     if CHARGE * 4 > size * 3 {
         return None;
     }
-    let queued = raw::send_queue(socket).ok()?;
+    let queued = queue::send_queue(socket).ok()?;
     Some(size.saturating_sub(queued) / CHARGE)
 }
 

@@ -166,16 +166,6 @@ pub(super) fn peer_credentials(socket: BorrowedFd<'_>) -> io::Result<(libc::pid_
     if done == 0 { Ok((credentials.pid, credentials.uid, credentials.gid)) } else { Err(io::Error::last_os_error()) }
 }
 
-/// How many bytes of a UNIX socket's send buffer are in use: what the peer has not read, and what the kernel needs
-/// around it (unix(7), `SIOCOUTQ`).
-#[cfg(target_os = "linux")]
-pub(super) fn send_queue(socket: BorrowedFd<'_>) -> io::Result<usize> {
-    let mut queued: libc::c_int = 0;
-    // SAFETY: the descriptor is open for the length of the borrow; the kernel writes one int, which `queued` is.
-    let done = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut queued) };
-    if done == 0 { Ok(usize::try_from(queued).unwrap_or(0)) } else { Err(io::Error::last_os_error()) }
-}
-
 /// Tries the files that `candidates` points to, up to a null pointer, as execvp(3) does: `exec` returns only if it
 /// fails, with an errno, and so does this.
 ///

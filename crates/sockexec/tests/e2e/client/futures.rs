@@ -127,3 +127,19 @@ fn the_ways_to_end_a_program() {
         life.wait_for_death();
     });
 }
+
+/// Version 2 of the protocol.
+#[test]
+fn options() {
+    let daemon = Daemon::start("");
+    runtime().block_on(async {
+        let mut inside = command(&daemon, "cwd env A");
+        let output = inside.current_dir("/usr").env("A", "1").output().await.expect("a status");
+        assert_eq!(output.stdout, b"/usr\n1\n");
+        let error = command(&daemon, "cwd").current_dir("/nowhere").output().await.expect_err("no directory");
+        assert_eq!(error.kind(), sockexec::ErrorKind::NotFound);
+        let error =
+            command(&daemon, "out x wait").deadline(Duration::from_millis(200)).output().await.expect_err("a deadline");
+        assert_eq!(error.kind(), sockexec::ErrorKind::Timeout);
+    });
+}

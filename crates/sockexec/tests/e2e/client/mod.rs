@@ -8,6 +8,7 @@ mod library;
 mod recorded;
 mod spawned;
 mod streams;
+mod version_2;
 
 use std::ffi::OsStr;
 use std::path::Path;

@@ -1,0 +1,30 @@
+//! What a peer has not read: the only system call of the client that no safe library wraps.
+
+use std::os::fd::BorrowedFd;
+
+/// How many bytes of a UNIX socket's send buffer are in use: what the peer has not read, and what the kernel needs
+/// around it (unix(7), `SIOCOUTQ`).
+///
+/// # Errors
+/// From `ioctl(2)`: the socket is of another kind.
+#[cfg(target_os = "linux")]
+pub(crate) fn send_queue(socket: BorrowedFd<'_>) -> std::io::Result<usize> {
+    use std::ffi::c_int;
+
+    use rustix::ioctl::{Getter, ioctl};
+
+    // SAFETY: the kernel writes one int for this request, and that is what the getter has room for; the descriptor is
+    // open for the length of the borrow.
+    let queued = unsafe { ioctl(socket, Getter::<SIOCOUTQ, c_int>::new())? };
+    Ok(usize::try_from(queued).unwrap_or(0))
+}
+
+/// It has the number of `TIOCOUTQ` (`<asm-generic/ioctls.h>`; three families of processors have numbers of their own).
+#[cfg(target_os = "linux")]
+const SIOCOUTQ: rustix::ioctl::Opcode = if cfg!(any(target_arch = "mips", target_arch = "mips64")) {
+    0x7472
+} else if cfg!(any(target_arch = "powerpc", target_arch = "powerpc64", target_arch = "sparc64")) {
+    0x4004_7473
+} else {
+    0x5411
+};
