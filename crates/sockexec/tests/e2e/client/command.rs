@@ -29,7 +29,9 @@ fn help_has_every_option_and_three_examples() {
         let output = run(command);
         assert_eq!(output.status.code(), Some(0));
         let help = text(&output.stdout);
-        for word in ["-n", "--null-stdin", "-v", "--version", "-h", "--help", "SOCKEXEC_SOCKET", "100", "111"] {
+        let options = "-n --null-stdin -C --chdir -e --env --unset --clear-env --timeout -t --tty --pass-fds --merge-stderr \
+                       --usage --status --json -v --version -h --help SOCKEXEC_SOCKET 100 111";
+        for word in options.split_whitespace() {
             assert!(help.contains(word), "no {word} in {help}");
         }
         let (_, examples) = help.split_once("Examples:\n").expect("examples");

@@ -1,6 +1,7 @@
 //! The client: the command as its user has it, and the library.
 
 mod command;
+mod command_2;
 mod ends;
 #[cfg(feature = "tokio")]
 mod futures;

@@ -1,0 +1,232 @@
+//! The command's options of version 2.
+
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixListener;
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+
+use rustix::process::{Pid, Signal};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
+
+use super::{assert_lost, bare, run, text, wait};
+use crate::common::{Daemon, eventually, steps};
+
+/// `sockexec-client OPTIONS SOCKET FIXTURE STEPS`.
+fn with(daemon: &Daemon, options: &str, words: &str) -> Command {
+    let mut command = bare(daemon);
+    command.args(options.split_whitespace()).arg(daemon.socket()).args(steps(words));
+    command
+}
+
+fn output(daemon: &Daemon, options: &str, words: &str) -> (String, String, Option<i32>) {
+    let output = run(with(daemon, options, words));
+    (text(&output.stdout).to_owned(), text(&output.stderr).to_owned(), output.status.code())
+}
+
+#[test]
+fn directory_and_environment() {
+    let daemon = Daemon::start("");
+    let stdout = |options, words| output(&daemon, options, words).0;
+    for option in ["-C /usr", "--chdir /usr", "--chdir=/usr"] {
+        assert_eq!(stdout(option, "cwd"), "/usr\n");
+    }
+    assert_eq!(stdout("-e A=1 --env B=x=y -e C=", "env A env B env C"), "1\nx=y\n\n");
+    assert_eq!(stdout("--unset PATH", "env PATH"), "");
+    assert_eq!(stdout("-e A=1 --clear-env", "env A env PATH"), "1\n");
+    let mut ours = with(&daemon, "-e OURS -e NOBODYS", "env OURS env NOBODYS");
+    assert_eq!(
+        text(
+            &run({
+                ours.env("OURS", "here").env_remove("NOBODYS");
+                ours
+            })
+            .stdout
+        ),
+        "here\n"
+    );
+    let (_, message, code) = output(&daemon, "-C /nowhere", "cwd");
+    assert_eq!(code, Some(127), "{message}");
+    assert!(message.contains("/nowhere"), "{message}");
+}
+
+#[test]
+fn time_streams_and_costs() {
+    let daemon = Daemon::start("-t 0");
+    let ended = run(with(&daemon, "--timeout 0.2", "out begun wait"));
+    assert_eq!((text(&ended.stdout), ended.status.signal()), ("begun", Some(15)));
+    assert!(text(&ended.stderr).contains("timeout"), "{}", text(&ended.stderr));
+    assert_eq!(output(&daemon, "--merge-stderr", "out a err b out c"), ("abc".to_owned(), String::new(), Some(0)));
+    let (_, usage, code) = output(&daemon, "--usage", "exit 3");
+    assert_eq!(code, Some(3));
+    let words: Vec<&str> = usage.lines().filter_map(|line| line.split(' ').next()).collect();
+    assert!(cfg!(not(target_os = "linux")) || words == ["real", "user", "sys", "maxrss"], "{usage}");
+}
+
+#[test]
+fn files_stay_files() {
+    let daemon = Daemon::start("");
+    let path = daemon.directory().join("out");
+    let mut command = with(&daemon, "--pass-fds", "fds");
+    command.stdout(std::fs::File::create(&path).expect("a file"));
+    assert!(run(command).status.success());
+    let descriptors = std::fs::read_to_string(&path).expect("a file");
+    assert!(descriptors.contains(&format!("1 {}", path.display())), "{descriptors}");
+}
+
+#[test]
+fn wrong_options() {
+    let daemon = Daemon::start("");
+    let cases = [
+        ("-e =x", "name"),
+        ("--unset A=B", "name"),
+        ("--timeout 0", "seconds"),
+        ("--timeout soon", "number"),
+        ("--timeout=-1", "seconds"),
+        ("--tty --pass-fds", "--pass-fds"),
+        ("--pass-fds --merge-stderr", "--merge-stderr"),
+        ("--json", "--status"),
+        ("--status -n", "--status"),
+        ("-C=", "DIRECTORY"),
+    ];
+    for (options, word) in cases {
+        let (stdout, message, code) = output(&daemon, options, "exit 0");
+        assert_eq!((stdout.as_str(), code), ("", Some(100)), "{options}: {message}");
+        assert!(message.contains(word), "{options}: no {word:?} in {message}");
+    }
+}
+
+fn spawn(mut command: Command) -> Child {
+    command.spawn().expect("the client starts")
+}
+
+fn kill(child: &Child, signal: Signal) {
+    let pid = Pid::from_child(child);
+    rustix::process::kill_process(pid, signal).expect("it lives");
+}
+
+/// Each ends the program, of it, and by that the client in the same way.
+#[test]
+fn signals_are_forwarded() {
+    let daemon = Daemon::start("-t 0");
+    for (n, signal) in
+        [Signal::INT, Signal::TERM, Signal::HUP, Signal::QUIT, Signal::USR1, Signal::USR2].into_iter().enumerate()
+    {
+        let mut life = daemon.fifo(&format!("life{n}"));
+        let mut child = spawn(with(&daemon, "--usage", &format!("hold {} wait", life.path())));
+        life.holder();
+        kill(&child, signal);
+        assert_eq!(wait(&mut child).signal(), Some(signal.as_raw()));
+        life.wait_for_death();
+    }
+}
+
+/// `nohup`: what the starter ignores is not forwarded either.
+#[test]
+fn ignored_signals_stay_ignored() {
+    let daemon = Daemon::start("-t 0");
+    let mut life = daemon.fifo("life");
+    let mut shell = Command::new("/bin/sh");
+    shell.args(["-c", "trap '' HUP; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_sockexec-client"), "--usage"]);
+    shell.arg(daemon.socket()).args(steps(&format!("hold {} wait", life.path())));
+    let mut child = spawn({
+        shell.stdin(Stdio::null());
+        shell
+    });
+    life.holder();
+    kill(&child, Signal::HUP);
+    kill(&child, Signal::TERM);
+    // Both would be forwarded in this order.
+    assert_eq!(wait(&mut child).signal(), Some(Signal::TERM.as_raw()));
+}
+
+#[test]
+fn a_daemon_that_says_nothing() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let socket = directory.path().join("sock");
+    let listener = UnixListener::bind(&socket).expect("a socket");
+    let daemon = thread::spawn(move || {
+        for client in listener.incoming().take(2) {
+            let _ = std::io::copy(&mut client.expect("a client"), &mut std::io::sink());
+        }
+    });
+    for options in [&["--usage"][..], &["--status"]] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sockexec-client"));
+        command.args(options).arg(&socket).stdin(Stdio::null());
+        if options != ["--status"] {
+            command.arg("true");
+        }
+        let output = run(command);
+        let word = if options == ["--status"] { "in time" } else { "version 2" };
+        assert_lost(&output, &socket, word);
+    }
+    daemon.join().expect("no panic");
+}
+
+#[test]
+fn a_status_for_people_and_for_programs() {
+    let daemon = Daemon::start("-t 0");
+    let mut running = daemon.exec(&steps("out ready wait"));
+    running.wait_for("ready");
+    let ask = |options: &[&str]| {
+        let mut command = bare(&daemon);
+        command.args(options).arg(daemon.socket());
+        let output = run(command);
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        text(&output.stdout).to_owned()
+    };
+    let table = ask(&["--status"]);
+    for word in ["running 1,", "NUMBER", "ready wait"] {
+        assert!(table.contains(word), "no {word:?} in {table}");
+    }
+    let json: serde_json::Value = serde_json::from_str(&ask(&["--status", "--json"])).expect("JSON");
+    assert_eq!(json["totals"]["running"], 1);
+}
+
+/// Our own terminal: its size is the program's, its changes too, every key goes through, and it is afterwards as it was.
+#[test]
+fn a_terminal() {
+    let daemon = Daemon::start("-t 0");
+    let main = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
+    grantpt(&main).expect("a terminal");
+    unlockpt(&main).expect("a terminal");
+    let size = |columns, rows| Winsize { ws_col: columns, ws_row: rows, ws_xpixel: 0, ws_ypixel: 0 };
+    tcsetwinsize(&main, size(132, 50)).expect("a size");
+    let name = ptsname(&main, Vec::new()).expect("a name").into_string().expect("a name");
+    let open = || std::fs::File::options().read(true).write(true).open(&name).expect("a terminal");
+    let terminal = open();
+    let modes = || tcgetattr(&terminal).expect("modes").local_modes & (LocalModes::ICANON | LocalModes::ECHO);
+    let before = modes();
+    assert!(before.contains(LocalModes::ICANON));
+    let mut command = bare(&daemon);
+    command.arg("-t").arg(daemon.socket());
+    // `exec`: between the start of a child and its exec a shell may swallow ^C.
+    let resized = "until test \"$(stty size)\" = '25 80'; do sleep 0.01; done; echo resized";
+    command.args(["sh", "-c", &format!("stty -echo; stty size; {resized}; read x; echo got $x; exec sleep 100")]);
+    command.stdin(open()).stdout(open());
+    let mut child = spawn(command);
+    let mut main = std::fs::File::from(main);
+    let mut keys = main.try_clone().expect("a terminal");
+    let mut seen = String::new();
+    let mut expect = |word: &str| {
+        while !seen.contains(word) {
+            let mut bytes = [0; 100];
+            let n = main.read(&mut bytes).expect("the terminal says something");
+            seen.push_str(text(&bytes[..n]));
+        }
+        seen.clear();
+    };
+    expect("50 132\r\n");
+    eventually("raw mode", || modes().is_empty());
+    tcsetwinsize(&terminal, size(80, 25)).expect("a size");
+    // It is no controlling terminal of the client's, so the kernel does not tell.
+    kill(&child, Signal::WINCH);
+    expect("resized\r\n");
+    keys.write_all(b"word\n").expect("keys");
+    expect("got word\r\n");
+    // Not our death but a key: ^C.
+    keys.write_all(b"\x03").expect("keys");
+    assert_eq!(wait(&mut child).signal(), Some(Signal::INT.as_raw()));
+    assert_eq!(modes(), before);
+}
