@@ -474,6 +474,7 @@ fn a_signal_that_the_system_does_not_know_is_named_with_its_place() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "minutes, for nothing that fewer bytes would not show")]
 fn options_and_arguments_count_towards_4_mib() {
     // What is left for "cwd=" and the path: all but its head of eight bytes, its comma, the number and the program.
     let len = (4 << 20) - HEAD.len() - 8 - 1 - b"1:1,1:a,".len();
@@ -500,6 +501,7 @@ fn options_and_arguments_count_towards_4_mib() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "minutes, for nothing that fewer options would not show")]
 fn exactly_65536_options_are_accepted() {
     let mut bytes = HEAD.to_vec();
     for _ in 0..65_536 {
