@@ -1,4 +1,4 @@
-//! Both decoders on arbitrary bytes: however they are split, the same is found in them, and the same fault at the
+//! Both decoders, of both versions, on arbitrary bytes: however they are split, the same is found in them, and the same fault at the
 //! same byte.
 #![no_main]
 
@@ -7,7 +7,7 @@ use std::fmt::Debug;
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
 use sockexec_proto::netstring::at_most;
-use sockexec_proto::{ReplyDecoder, RequestDecoder, reply, request};
+use sockexec_proto::{ReplyDecoder, RequestDecoder, Version, reply, request};
 
 #[derive(Debug, Arbitrary)]
 struct Input<'a> {
@@ -92,41 +92,55 @@ impl Decoder for RequestDecoder {
     }
 }
 
-impl Decoder for ReplyDecoder {
+/// What a payload of a reply is.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Payload {
+    Output(reply::Stream),
+    Status,
+    Unknown,
+}
+
+/// The decoder of replies to requests of version 1, or 2.
+struct Reply<const VERSION: u8>(ReplyDecoder);
+
+impl<const VERSION: u8> Decoder for Reply<VERSION> {
     type Event = reply::Event;
-    type Kind = Option<reply::Stream>;
+    type Kind = Payload;
     type Fault = sockexec_proto::BadReply;
 
     fn start() -> Self {
-        Self::new()
+        Self(ReplyDecoder::of(if VERSION == 1 { Version::One } else { Version::Two }))
     }
 
     fn next(&mut self, input: &[u8]) -> Result<(usize, Next<Self::Event, Self::Kind>), Self::Fault> {
-        let (used, event) = self.next(input)?;
+        let (used, event) = self.0.next(input)?;
         let next = match event {
-            reply::Event::Output(stream, len) => Next::Payload(Some(stream), len),
-            reply::Event::Unknown(len) => Next::Payload(None, len),
+            reply::Event::Output(stream, len) => Next::Payload(Payload::Output(stream), len),
+            reply::Event::Unknown(len) => Next::Payload(Payload::Unknown, len),
+            reply::Event::Status(len) => Next::Payload(Payload::Status, len),
             reply::Event::NeedMore => Next::NeedMore,
-            reply::Event::Exit(_)
-            | reply::Event::Started(_)
+            reply::Event::Exit(_) => Next::Other(event),
+            reply::Event::Started(_)
             | reply::Event::EndOfOutput(_)
             | reply::Event::Failure(_)
-            | reply::Event::Usage(_)
-            | reply::Event::Status(_) => Next::Other(event),
+            | reply::Event::Usage(_) => {
+                assert_eq!(VERSION, 2, "{event:?} in version 1");
+                Next::Other(event)
+            }
         };
         Ok((used, next))
     }
 
     fn advance(&mut self, n: u64) {
-        self.advance(n);
+        self.0.advance(n);
     }
 
     fn offset(&self) -> u64 {
-        self.offset()
+        self.0.offset()
     }
 
     fn may_end(&mut self) -> bool {
-        self.at_boundary()
+        self.0.at_boundary()
     }
 
     fn fault_at(fault: &Self::Fault) -> u64 {
@@ -204,5 +218,6 @@ fn compare<D: Decoder>(input: &Input<'_>) {
 
 fuzz_target!(|input: Input<'_>| {
     compare::<RequestDecoder>(&input);
-    compare::<ReplyDecoder>(&input);
+    compare::<Reply<1>>(&input);
+    compare::<Reply<2>>(&input);
 });
