@@ -56,10 +56,11 @@ impl Pipe {
         self.end_of_terminal(transfer::write(self.as_fd(), bytes))
     }
 
-    /// EIO is how Linux tells that nobody has the other end of a terminal any more (`pty(7)`, `tty_io.c`); the BSDs tell end of file.
+    /// EIO is how Linux tells that nobody has the other end of a terminal any more (`n_tty.c`); the BSDs tell end of file.
     fn end_of_terminal(&self, moved: Result<Moved, Errno>) -> Result<Moved, Errno> {
         match moved {
-            Err(Errno::IO) if self.terminal => Ok(Moved::End),
+            // No other EIO is an end.
+            Err(Errno::IO) if self.terminal && transfer::is_hung_up(self.as_fd()) => Ok(Moved::End),
             moved => moved,
         }
     }

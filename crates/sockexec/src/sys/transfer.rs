@@ -4,6 +4,7 @@ use std::io::IoSliceMut;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags};
 
@@ -32,6 +33,14 @@ pub(crate) fn read(pipe: impl AsFd, buffer: &mut [u8]) -> Result<Moved, Errno> {
 /// How many bytes are in a pipe now.
 pub(crate) fn available(pipe: impl AsFd) -> usize {
     rustix::io::ioctl_fionread(pipe).ok().and_then(|n| usize::try_from(n).ok()).unwrap_or(0)
+}
+
+/// Whether nobody has the other end any more.
+pub(crate) fn is_hung_up(descriptor: impl AsFd) -> bool {
+    let mut descriptors = [PollFd::new(&descriptor, PollFlags::empty())];
+    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+    let found = retry_on_intr(|| rustix::event::poll(&mut descriptors, Some(&at_once)));
+    found.is_ok_and(|n| n > 0) && descriptors[0].revents().contains(PollFlags::HUP)
 }
 
 /// Writes to a pipe. PIPE must be ignored, as Rust's runtime has it. An error (Linux: ENOMEM, where a page more is
