@@ -160,11 +160,16 @@ fn argv(steps: &str) -> Vec<String> {
 
 /// A client that goes on where the daemon's does not expect an error.
 fn connect(daemon: &Daemon, argv: &[String]) -> Option<UnixStream> {
+    connect_with(daemon, &request(argv))
+}
+
+/// The same, with these bytes.
+pub(super) fn connect_with(daemon: &Daemon, bytes: &[u8]) -> Option<UnixStream> {
     let mut socket = UnixStream::connect(daemon.socket()).ok()?;
     socket.set_read_timeout(Some(PATIENCE)).expect("a time-out");
     socket.set_write_timeout(Some(PATIENCE)).expect("a time-out");
     // It may be gone by now: what came of it shows when it is read.
-    let _ = socket.write_all(&request(argv));
+    let _ = socket.write_all(bytes);
     Some(socket)
 }
 
@@ -291,10 +296,10 @@ fn judge(mut socket: UnixStream, stdout: &[u8], stderr: &[u8], code: &str) -> Ou
 }
 
 /// A tag and its payload.
-type Pair<'a> = (&'a [u8], &'a [u8]);
+pub(super) type Pair<'a> = (&'a [u8], &'a [u8]);
 
 /// The whole pairs in `raw`, of which the last may be cut short.
-fn pairs(raw: &[u8]) -> Result<Vec<Pair<'_>>, String> {
+pub(super) fn pairs(raw: &[u8]) -> Result<Vec<Pair<'_>>, String> {
     let (mut rest, mut strings) = (raw, Vec::new());
     while let Some(colon) = rest.iter().position(|&byte| byte == b':') {
         let len: usize = str::from_utf8(&rest[..colon])
@@ -336,7 +341,7 @@ fn make_fifo(path: &Path) {
 }
 
 /// A process that holds a FIFO, waited for with an end: it may never start, or never end.
-struct Life {
+pub(super) struct Life {
     path: PathBuf,
     reader: std::fs::File,
     said: Vec<u8>,
@@ -344,7 +349,7 @@ struct Life {
 }
 
 impl Life {
-    fn new(directory: &Path, name: &str) -> Self {
+    pub(super) fn new(directory: &Path, name: &str) -> Self {
         let path = directory.join(name);
         make_fifo(&path);
         let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::CLOEXEC;
@@ -352,7 +357,7 @@ impl Life {
         Self { path, reader, said: Vec::new(), ended: false }
     }
 
-    fn path(&self) -> std::path::Display<'_> {
+    pub(super) fn path(&self) -> std::path::Display<'_> {
         self.path.display()
     }
 
@@ -367,14 +372,14 @@ impl Life {
     }
 
     /// Waits for the program that is to hold this, unless the daemon has answered without one.
-    fn wait_for_start(&mut self, client: &UnixStream) -> bool {
+    pub(super) fn wait_for_start(&mut self, client: &UnixStream) -> bool {
         within(Duration::from_secs(3), || {
             self.look();
             self.said.ends_with(b"\n") || has_answer(client)
         }) && self.said.ends_with(b"\n")
     }
 
-    fn wait_for_end(&mut self, time: Duration) -> bool {
+    pub(super) fn wait_for_end(&mut self, time: Duration) -> bool {
         within(time, || {
             self.look();
             self.ended
@@ -382,7 +387,7 @@ impl Life {
     }
 
     /// Who is left is killed while the FIFO shows that it lives.
-    fn kill(&mut self) {
+    pub(super) fn kill(&mut self) {
         self.look();
         let pid = str::from_utf8(&self.said).ok().and_then(|text| text.split(' ').next()?.parse().ok());
         if let Some(pid) = pid.and_then(rustix::process::Pid::from_raw)
