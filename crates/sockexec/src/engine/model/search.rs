@@ -213,6 +213,7 @@ fn all_flows() {
 /// Version 2: each kind of streams, with an exec that is known at once, later, or never was; signals and sizes, and what is
 /// wrong with them.
 #[test]
+#[cfg_attr(miri, ignore = "minutes; all_flows and random_sessions make do")]
 fn all_of_version_2() {
     let alphabet = [
         Move::Send(25),
@@ -251,6 +252,7 @@ fn all_of_version_2() {
 
 /// Version 2: what is no program.
 #[test]
+#[cfg_attr(miri, ignore = "minutes; all_flows and random_sessions make do")]
 fn all_requests_of_version_2() {
     let alphabet = [
         Move::Send(14),
