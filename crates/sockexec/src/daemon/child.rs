@@ -47,19 +47,19 @@ impl Pipe {
     }
 
     /// Reads as [`transfer::read`] does.
+    ///
+    /// EIO is how Linux tells that nobody has the other end of a terminal any more, and that all they wrote was read (`n_tty.c`);
+    /// the BSDs tell end of file. No other EIO is an end: what is still there would be lost without a word.
     pub(crate) fn read(&self, buffer: &mut [u8]) -> Result<Moved, Errno> {
-        self.end_of_terminal(transfer::read(self.as_fd(), buffer))
+        match transfer::read(self.as_fd(), buffer) {
+            Err(Errno::IO) if self.terminal && transfer::is_at_its_end(self.as_fd()) => Ok(Moved::End),
+            moved => moved,
+        }
     }
 
-    /// Writes as [`transfer::write`] does.
+    /// Writes as [`transfer::write`] does. EIO of a terminal with nobody at its other end is an end too.
     pub(crate) fn write(&self, bytes: &[u8]) -> Result<Moved, Errno> {
-        self.end_of_terminal(transfer::write(self.as_fd(), bytes))
-    }
-
-    /// EIO is how Linux tells that nobody has the other end of a terminal any more (`n_tty.c`); the BSDs tell end of file.
-    fn end_of_terminal(&self, moved: Result<Moved, Errno>) -> Result<Moved, Errno> {
-        match moved {
-            // No other EIO is an end.
+        match transfer::write(self.as_fd(), bytes) {
             Err(Errno::IO) if self.terminal && transfer::is_hung_up(self.as_fd()) => Ok(Moved::End),
             moved => moved,
         }

@@ -37,10 +37,23 @@ pub(crate) fn available(pipe: impl AsFd) -> usize {
 
 /// Whether nobody has the other end any more.
 pub(crate) fn is_hung_up(descriptor: impl AsFd) -> bool {
-    let mut descriptors = [PollFd::new(&descriptor, PollFlags::empty())];
+    events(descriptor).contains(PollFlags::HUP)
+}
+
+/// Whether nobody has the other end any more, and nothing is left to read.
+pub(crate) fn is_at_its_end(descriptor: impl AsFd) -> bool {
+    let events = events(descriptor);
+    events.contains(PollFlags::HUP) && !events.contains(PollFlags::IN)
+}
+
+/// What there is now: IN, HUP, ERR.
+fn events(descriptor: impl AsFd) -> PollFlags {
+    let mut descriptors = [PollFd::new(&descriptor, PollFlags::IN)];
     let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
-    let found = retry_on_intr(|| rustix::event::poll(&mut descriptors, Some(&at_once)));
-    found.is_ok_and(|n| n > 0) && descriptors[0].revents().contains(PollFlags::HUP)
+    match retry_on_intr(|| rustix::event::poll(&mut descriptors, Some(&at_once))) {
+        Ok(_) => descriptors[0].revents(),
+        Err(_) => PollFlags::empty(),
+    }
 }
 
 /// Writes to a pipe. PIPE must be ignored, as Rust's runtime has it. An error (Linux: ENOMEM, where a page more is
