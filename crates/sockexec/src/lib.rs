@@ -67,6 +67,47 @@
 //! # fn main() {}
 //! ```
 //!
+//! # Where, with what, and for how long
+//!
+//! What only [version 2](Version::Two) of the protocol has is asked for by calling it; [`Command::version`] lists what does.
+//!
+//! ```
+//! use std::time::Duration;
+//! use sockexec::{Command, ErrorKind, Stdio};
+//!
+//! # #[cfg(feature = "daemon")]
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let directory = tempfile::tempdir()?;
+//! # let socket = directory.path().join("exec.sock");
+//! # let daemon = sockexec::Daemon::builder().bind(&socket)?;
+//! # let handle = daemon.handle();
+//! # let thread = std::thread::spawn(move || daemon.run());
+//! let output = Command::new(&socket, "sh")
+//!     .args(["-c", "pwd; echo $GREETING >&2"])
+//!     .current_dir("/")
+//!     .env("GREETING", "hello")
+//!     .stderr_to_stdout()
+//!     .output()?;
+//! assert_eq!(output.stdout, b"/\nhello\n");
+//!
+//! // Why there is no program, apart from how a program ended.
+//! let error = Command::new(&socket, "true").current_dir("/no-such-directory").status().unwrap_err();
+//! assert_eq!(error.kind(), ErrorKind::NotFound);
+//! assert!(error.to_string().contains("/no-such-directory"));
+//!
+//! // A signal to the program's process group.
+//! let mut child = Command::new(&socket, "sleep").arg("100").deadline(Duration::from_secs(50)).stdin(Stdio::null()).spawn()?;
+//! println!("process {:?}", child.id());
+//! child.signal(15)?;
+//! assert_eq!(child.wait()?.signal(), Some(15));
+//! # handle.shut_down();
+//! # thread.join().expect("no panic")?;
+//! # Ok(())
+//! # }
+//! # #[cfg(not(feature = "daemon"))]
+//! # fn main() {}
+//! ```
+//!
 //! # A daemon inside
 //!
 //! ```

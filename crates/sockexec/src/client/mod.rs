@@ -3,7 +3,7 @@
 //! | [`std::process`] | here | what differs |
 //! | --- | --- | --- |
 //! | [`Command::new`](std::process::Command::new) | [`Command::new`] | the daemon's socket comes first |
-//! | [`Stdio`](std::process::Stdio) | [`Stdio`] | this process reads and writes for the program, which never has the descriptors |
+//! | [`Stdio`](std::process::Stdio) | [`Stdio`] | this process reads and writes for the program, which has the descriptors only after [`Command::pass_stdio`] |
 //! | [`Child`](std::process::Child) | [`Child`] | the program ends when this process does; [`Child::kill`] closes the connection |
 //! | [`ExitStatus`](std::process::ExitStatus) | [`ExitStatus`] | `signal` without a trait |
 //! | [`io::Error`] | [`Error`] | typed; `?` turns it into an `io::Error` |

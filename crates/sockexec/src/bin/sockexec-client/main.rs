@@ -293,9 +293,13 @@ fn run(command: &mut Command, tty: bool) -> Run {
         Ok(child) => child,
         Err(error) => return failed(error),
     };
+    signals.forward(child.handle());
+    if tty {
+        // It may have changed since the request was made; only now are changes followed.
+        let _ = child.resize(terminal::size());
+    }
     // Only for as long as there is a program; restored on every way out of this function, a panic included.
     let raw = tty.then(RawMode::begin);
-    signals.forward(child.handle());
     let end = child.wait();
     drop(raw);
     Run { end, usage: child.usage(), time: begin.elapsed() }

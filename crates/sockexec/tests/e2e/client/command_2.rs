@@ -122,6 +122,30 @@ fn signals_are_forwarded() {
     }
 }
 
+/// There is no program yet that could have it: the daemon has no place for one, or does not answer.
+#[test]
+fn signals_before_there_is_a_program() {
+    let mut daemon = Daemon::start("-t 0 -m 1 --linger 0.1");
+    let mut running = daemon.exec(&steps("out ready cat"));
+    running.wait_for("ready");
+    for signal in [Signal::INT, Signal::TERM, Signal::HUP, Signal::QUIT, Signal::USR1, Signal::USR2] {
+        let mut child = spawn(with(&daemon, "--usage", "out never"));
+        eventually("handlers", || catches(&child, signal));
+        kill(&child, signal);
+        assert_eq!(wait(&mut child).signal(), Some(signal.as_raw()));
+    }
+    running.end_stdin();
+    assert_eq!(running.reply().code(), 0);
+    daemon.assert_serves();
+}
+
+/// Whether a process has a handler for a signal (proc(5), `SigCgt`).
+fn catches(child: &Child, signal: Signal) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).expect("it lives");
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).expect("a line");
+    u64::from_str_radix(mask.trim(), 16).expect("a mask") & (1 << (signal.as_raw() - 1)) != 0
+}
+
 /// `nohup`: what the starter ignores is not forwarded either.
 #[test]
 fn ignored_signals_stay_ignored() {
