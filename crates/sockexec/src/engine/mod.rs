@@ -3,6 +3,7 @@
 //! Nothing here makes a system call, reads a clock or knows a descriptor. Whoever drives a
 //! [`Session`] tells it what happened and when, then carries out the [`Action`]s that it asks for.
 //! Payloads never pass through it: it says how many bytes may be moved, and frames them.
+#![forbid(unsafe_code)]
 
 pub(crate) use sockexec_proto::netstring::at_most;
 
