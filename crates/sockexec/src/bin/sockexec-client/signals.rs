@@ -3,37 +3,45 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::{fs, io, thread};
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH};
-use signal_hook::iterator::Signals;
+use nix::sys::signal::{SigSet, Signal};
 use sockexec::ChildHandle;
 
 use crate::terminal;
 
-const FORWARDED: [i32; 6] = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2];
+const FORWARDED: [Signal; 6] =
+    [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM, Signal::SIGUSR1, Signal::SIGUSR2];
 
 /// Signals that no longer end this process by themselves. Until there is a program they do, by our own hand: the closed connection tells
 /// the daemon, and nobody waits in vain for a daemon that is busy.
+///
+/// Blocked and waited for (sigwait(3)), not handled: signal-hook's handler swallows what comes between sigaction(2) and its own
+/// bookkeeping, a window of microseconds that a test met.
 pub(crate) struct Caught {
     /// What they go to.
     program: Arc<Mutex<Option<ChildHandle>>>,
 }
 
 impl Caught {
-    /// `tty`: the program has a terminal, which follows the size of ours.
+    /// To be called before this process has other threads, which inherit what is blocked. `tty`: the program has a terminal, which follows
+    /// the size of ours.
     ///
     /// # Errors
-    /// From `sigaction(2)`, or for want of descriptors or threads.
+    /// For want of a thread.
     pub(crate) fn new(tty: bool) -> io::Result<Self> {
         let ignored = ignored();
-        // What the starter ignores stays ignored (`nohup`): a handler would undo that.
+        // What the starter ignores stays ignored (`nohup`): blocked, it would be queued all the same.
         let forwarded = FORWARDED.into_iter().filter(|&signal| ignored & bit(signal) == 0);
-        let mut signals = Signals::new(forwarded.chain(tty.then_some(SIGWINCH)))?;
+        let signals: SigSet = forwarded.chain(tty.then_some(Signal::SIGWINCH)).collect();
+        signals.thread_block()?;
         let program = Arc::new(Mutex::new(None));
         let shared = Arc::clone(&program);
         // The thread ends with the process.
         thread::Builder::new().name("signals".to_owned()).spawn(move || {
-            for signal in signals.forever() {
-                pass_on(signal, &shared);
+            loop {
+                // EINTR only where the system lets sigwait(3) have it.
+                if let Ok(signal) = signals.wait() {
+                    pass_on(signal, &shared);
+                }
             }
         })?;
         Ok(Self { program })
@@ -45,16 +53,16 @@ impl Caught {
     }
 }
 
-fn pass_on(signal: i32, program: &Mutex<Option<ChildHandle>>) {
+fn pass_on(signal: Signal, program: &Mutex<Option<ChildHandle>>) {
     // Held to the end: either the program gets it, or there is none and will be none.
     let program = lock(program);
     // An error: the program has ended, and so does this process.
     let _ = match (&*program, signal) {
-        (Some(program), SIGWINCH) => program.resize(terminal::size()),
-        (Some(program), signal) => program.signal(signal),
-        (None, SIGWINCH) => Ok(()),
+        (Some(program), Signal::SIGWINCH) => program.resize(terminal::size()),
+        (Some(program), signal) => program.signal(signal as i32),
+        (None, Signal::SIGWINCH) => Ok(()),
         (None, signal) => {
-            crate::die_of(signal);
+            crate::die_of(signal as i32);
             Ok(())
         }
     };
@@ -72,6 +80,6 @@ fn ignored() -> u64 {
     mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or_default()
 }
 
-fn bit(signal: i32) -> u64 {
-    u32::try_from(signal - 1).ok().and_then(|shift| 1_u64.checked_shl(shift)).unwrap_or_default()
+fn bit(signal: Signal) -> u64 {
+    1_u64.checked_shl(signal as u32 - 1).unwrap_or_default()
 }

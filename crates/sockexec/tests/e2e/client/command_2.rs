@@ -130,7 +130,7 @@ fn signals_before_there_is_a_program() {
     running.wait_for("ready");
     for signal in [Signal::INT, Signal::TERM, Signal::HUP, Signal::QUIT, Signal::USR1, Signal::USR2] {
         let mut child = spawn(with(&daemon, "--usage", "out never"));
-        eventually("handlers", || catches(&child, signal));
+        eventually("the client blocks them", || blocks(&child, signal));
         kill(&child, signal);
         assert_eq!(wait(&mut child).signal(), Some(signal.as_raw()));
     }
@@ -139,10 +139,10 @@ fn signals_before_there_is_a_program() {
     daemon.assert_serves();
 }
 
-/// Whether a process has a handler for a signal (proc(5), `SigCgt`).
-fn catches(child: &Child, signal: Signal) -> bool {
+/// Whether a process has blocked a signal (proc(5), `SigBlk`).
+fn blocks(child: &Child, signal: Signal) -> bool {
     let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).expect("it lives");
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).expect("a line");
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigBlk:")).expect("a line");
     u64::from_str_radix(mask.trim(), 16).expect("a mask") & (1 << (signal.as_raw() - 1)) != 0
 }
 
