@@ -89,6 +89,10 @@ struct Options {
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
 
+    /// Write the goals and the figures into this document too, between its marks, and the plot beside it.
+    #[arg(long, value_name = "FILE")]
+    document: Option<PathBuf>,
+
     /// Rounds, of which medians are taken [default: 7, with --quick 3].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     rounds: Option<u16>,
@@ -131,7 +135,8 @@ Tables go to standard output, progress to standard error.
 Examples:
   cargo xtask bench --quick
   cargo xtask bench --rounds 11 small stdout
-  cargo xtask bench --target x86_64-unknown-linux-musl memory";
+  cargo xtask bench --target x86_64-unknown-linux-musl memory
+  cargo xtask bench --target x86_64-unknown-linux-musl --original PATH --document docs/performance.md";
 
 /// The whole command.
 pub(crate) fn main() -> ExitCode {
@@ -184,8 +189,15 @@ fn bench(options: Options) -> Result<()> {
     fs::write(&json, format!("{document:#}\n")).map_err(context(json.display()))?;
     plot::write(&svg, &results)?;
     say!("bench: written: {} and {}\n", json.display(), svg.display());
+    let text = format!("{}\n{}", report::goal_table(&goals), report::tables(&results));
+    if let Some(path) = options.document {
+        let old = fs::read_to_string(&path).map_err(context(path.display()))?;
+        let new =
+            report::replace(&old, &text).ok_or_else(|| format!("{}: no marks for the figures", path.display()))?;
+        fs::write(&path, new).map_err(context(path.display()))?;
+        plot::write(&path.with_file_name("bench.svg"), &results)?;
+    }
     // Last, and without a panic: whoever reads may have gone, and the temporary files are still to be removed.
-    let text = format!("{}{}", report::tables(&results), report::goal_table(&goals));
     std::io::stdout().write_all(text.as_bytes()).map_err(context("standard output"))
 }
 

@@ -1,10 +1,12 @@
-//! `bench.svg`: a bar for each contender in each row, as ratio to the bare loop or pipe.
+//! `bench.svg`: a bar for each contender in each row, as a multiple of the bare loop or pipe.
 
 use std::error::Error;
 use std::path::Path;
 
+use plotters::coord::Shift;
 use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use super::Result;
 use super::contender::Contender;
@@ -12,17 +14,22 @@ use super::results::{Kind, Results};
 use super::stats::float;
 
 /// Width and height in pixels.
-const SIZE: (u32, u32) = (1280, 600);
+const SIZE: (u32, u32) = (1500, 860);
+
+/// How much of the height the upper chart takes, which has most rows.
+const UPPER: u32 = 440;
 
 /// Bars take so much of a row's width; the rest is between the rows.
-const BARS: f64 = 0.86;
+const BARS: f64 = 0.92;
 
-/// The legend's room, as wide as so many rows.
-const LEGEND: f64 = 1.0;
+/// The legend's room beside the rows, in pixels.
+const LEGEND: u32 = 130;
 
 const FONT: &str = "sans-serif";
 
+type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 type Chart<'a> = ChartContext<'a, SVGBackend<'a>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
+type Drawn = std::result::Result<(), Box<dyn Error>>;
 
 /// The figures of one row.
 struct Row<'a> {
@@ -30,11 +37,20 @@ struct Row<'a> {
     bars: Vec<(Contender, f64)>,
 }
 
-/// Writes the plot of all rows in which more is better.
+/// Writes the plot of all rows in which more is better: programs above, bytes below, each with a scale of its own.
 pub(crate) fn write(path: &Path, results: &Results) -> Result<()> {
-    let rows: Vec<_> = [Kind::Rate, Kind::Bytes].into_iter().flat_map(|kind| rows(results, kind)).collect();
+    let draw = || -> Drawn {
+        let root = SVGBackend::new(path, SIZE).into_drawing_area();
+        root.fill(&WHITE)?;
+        let (upper, lower) = root.split_vertically(UPPER);
+        let programs = "programs a second, as a multiple of a bare loop of posix_spawn (so many at a time)";
+        draw_chart(&upper, programs, &rows(results, Kind::Rate))?;
+        draw_chart(&lower, "bytes a second, as a multiple of a bare pipe of 1 MiB", &rows(results, Kind::Bytes))?;
+        root.present()?;
+        Ok(())
+    };
     // The plotting crate's errors borrow what is drawn.
-    draw(path, &rows).map_err(|error| format!("{}: {error}", path.display()).into())
+    draw().map_err(|error| format!("{}: {error}", path.display()).into())
 }
 
 /// Rows that have something to be compared with.
@@ -47,42 +63,41 @@ fn rows(results: &Results, kind: Kind) -> Vec<Row<'_>> {
     results.rows(kind).into_iter().map(|name| Row { name, bars: bars(name) }).collect()
 }
 
-fn draw(path: &Path, rows: &[Row<'_>]) -> std::result::Result<(), Box<dyn Error>> {
+fn draw_chart(area: &Area<'_>, caption: &str, rows: &[Row<'_>]) -> Drawn {
     let highest = rows.iter().flat_map(|row| &row.bars).map(|(_, ratio)| *ratio).fold(1.0, f64::max);
     let width = float(rows.len().max(1) as u64);
-    let root = SVGBackend::new(path, SIZE).into_drawing_area();
-    root.fill(&WHITE)?;
-    let mut chart = ChartBuilder::on(&root)
-        .caption("programs a second, of a bare loop; bytes a second, of a bare pipe of 1 MiB", (FONT, 20))
-        .margin(16)
-        .x_label_area_size(32)
-        .y_label_area_size(40)
-        .build_cartesian_2d(0.0..width + LEGEND, 0.0..highest * 1.15)?;
+    let pixels = SIZE.0 - LEGEND;
+    let (left, right) = area.split_horizontally(pixels);
+    let mut chart = ChartBuilder::on(&left)
+        .caption(caption, (FONT, 18))
+        .margin(14)
+        .x_label_area_size(28)
+        .y_label_area_size(48)
+        .build_cartesian_2d(0.0..width, 0.0..highest * 1.12)?;
     let ratio = |y: &f64| format!("{y:.1}");
     chart
         .configure_mesh()
         .disable_x_mesh()
         .disable_x_axis()
         .max_light_lines(0)
-        .y_labels(8)
+        .y_labels(6)
         .label_style((FONT, 14))
         .y_label_formatter(&ratio)
         .draw()?;
     chart.draw_series([PathElement::new([(0.0, 1.0), (width, 1.0)], BLACK)])?;
-    for contender in contenders(rows) {
+    let contenders = contenders(rows);
+    for &contender in &contenders {
         draw_contender(&mut chart, rows, contender)?;
     }
+    let centred = (FONT, 15).into_font().into_text_style(area).pos(Pos::new(HPos::Center, VPos::Top));
     for (row, left) in rows.iter().zip(0_u32..) {
         let below = EmptyElement::at((f64::from(left) + 0.5, 0.0));
-        chart.draw_series([below + Text::new(row.name.to_owned(), (-24, 10), (FONT, 14))])?;
+        chart.draw_series([below + Text::new(row.name.to_owned(), (0, 8), centred.clone())])?;
     }
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::UpperRight)
-        .border_style(BLACK)
-        .label_font((FONT, 14))
-        .draw()?;
-    root.present()?;
+    for (contender, y) in contenders.into_iter().zip((50..).step_by(24)) {
+        right.draw(&Rectangle::new([(4, y), (18, y + 12)], colour(contender).filled()))?;
+        right.draw(&Text::new(contender.name(), (26, y), (FONT, 15)))?;
+    }
     Ok(())
 }
 
@@ -93,11 +108,7 @@ fn contenders(rows: &[Row<'_>]) -> Vec<Contender> {
     all
 }
 
-fn draw_contender(
-    chart: &mut Chart<'_>,
-    rows: &[Row<'_>],
-    contender: Contender,
-) -> std::result::Result<(), Box<dyn Error>> {
+fn draw_contender(chart: &mut Chart<'_>, rows: &[Row<'_>], contender: Contender) -> Drawn {
     let colour = colour(contender);
     let mut bars = Vec::new();
     for (row, left) in rows.iter().zip(0_u32..) {
@@ -105,18 +116,16 @@ fn draw_contender(
         for ((who, ratio), place) in row.bars.iter().zip(0_u32..) {
             if *who == contender {
                 let start = f64::from(left) + (1.0 - BARS) / 2.0 + width * f64::from(place);
-                bars.push((start, start + width * 0.92, *ratio));
+                bars.push((start, start + width * 0.94, *ratio));
             }
         }
     }
-    chart
-        .draw_series(
-            bars.iter().map(|&(start, end, ratio)| Rectangle::new([(start, 0.0), (end, ratio)], colour.filled())),
-        )?
-        .label(contender.name())
-        .legend(move |(x, y)| Rectangle::new([(x, y - 5), (x + 14, y + 5)], colour.filled()));
-    chart.draw_series(bars.iter().map(|&(start, _, ratio)| {
-        EmptyElement::at((start, ratio)) + Text::new(format!("{ratio:.2}"), (-1, -14), (FONT, 11))
+    let above = (FONT, 10).into_font().into_text_style(chart.plotting_area()).pos(Pos::new(HPos::Center, VPos::Bottom));
+    chart.draw_series(
+        bars.iter().map(|&(start, end, ratio)| Rectangle::new([(start, 0.0), (end, ratio)], colour.filled())),
+    )?;
+    chart.draw_series(bars.iter().map(|&(start, end, ratio)| {
+        EmptyElement::at((f64::midpoint(start, end), ratio)) + Text::new(format!("{ratio:.2}"), (0, -2), above.clone())
     }))?;
     Ok(())
 }

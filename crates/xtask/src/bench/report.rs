@@ -53,10 +53,21 @@ pub(crate) fn goal_table(goals: &[Goal]) -> String {
             Some(true) => "yes",
             Some(false) => "NO",
         };
-        let command = format!("cargo xtask bench {}", goal.row);
+        let command = format!("`cargo xtask bench {}`", goal.row);
         table.push(vec![goal.what.to_owned(), limit, measured, met.to_owned(), command]);
     }
     aligned(&table)
+}
+
+/// Where the figures stand in a document.
+const BEGIN: &str = "<!-- figures: begin -->\n";
+const END: &str = "<!-- figures: end -->\n";
+
+/// `document` with other figures between its two marks.
+pub(crate) fn replace(document: &str, figures: &str) -> Option<String> {
+    let (before, rest) = document.split_once(BEGIN)?;
+    let (_, after) = rest.split_once(END)?;
+    Some(format!("{before}{BEGIN}\n{}\n\n{END}{after}", figures.trim_end()))
 }
 
 /// Everything, for other programs.
@@ -191,6 +202,14 @@ mod tests {
         let met: Vec<_> = table.lines().skip(2).filter_map(|line| line.split('|').nth(4)).map(str::trim).collect();
         assert_eq!(met, ["yes", "NO", "-"]);
         assert!(table.contains("not measured"), "{table}");
+    }
+
+    #[test]
+    fn figures_are_replaced_between_the_marks() {
+        let document = format!("# Title\n{BEGIN}\nold\n\n{END}The rest.\n");
+        assert_eq!(replace(&document, "new\n\n"), Some(format!("# Title\n{BEGIN}\nnew\n\n{END}The rest.\n")));
+        assert_eq!(replace("no marks", "new"), None);
+        assert_eq!(replace(&format!("{END}{BEGIN}"), "new"), None);
     }
 
     #[test]
