@@ -255,13 +255,14 @@ fn descendants_that_hold_the_output() {
 fn started_names_the_process() {
     let daemon = Daemon::start("");
     for way in [&[][..], &["pty=80x24"], &["stderr=stdout"], &["clearenv", "env=PATH=/bin:/usr/bin"]] {
+        let position = daemon.log_position();
         let mut caller = Caller::start(&daemon, way, &["sleep", "100"]);
         caller.wait_for("7:started,");
-        let pids = || {
-            let log = daemon.log_text();
-            log.rsplit("started pid ").next().and_then(|rest| rest.split(':').next()?.parse::<i32>().ok())
-        };
-        let pid = Pid::from_raw(pids().unwrap()).unwrap();
+        // The log comes by another way, and later.
+        daemon.wait_for_log_after(position, ": \"sleep\" \"100\"\n");
+        let log = daemon.log_text().split_off(position);
+        let (_, rest) = log.split_once("started pid ").unwrap();
+        let pid = Pid::from_raw(rest.split(':').next().unwrap().parse().unwrap()).unwrap();
         let comm = fs::read_to_string(format!("/proc/{}/comm", pid.as_raw_pid())).unwrap();
         assert_eq!(comm, "sleep\n", "told before it was executed: {way:?}");
         caller.tell("signal", "KILL");

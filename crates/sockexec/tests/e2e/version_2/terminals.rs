@@ -41,6 +41,7 @@ fn child_named(parent: i32, name: &str) -> Option<i32> {
 /// The process number that the daemon has logged last.
 #[track_caller]
 fn last_pid(daemon: &Daemon) -> i32 {
+    daemon.wait_for_log("started pid ");
     let log = daemon.log_text();
     let (_, rest) = log.rsplit_once("started pid ").expect("a program");
     rest.split(':').next().and_then(|pid| pid.parse().ok()).expect("a number")
@@ -237,7 +238,6 @@ impl Shell {
         }
         let options = ["pty=80x24", "env=PS1=<prompt>", "env=TERM=dumb", "unsetenv=PROMPT_COMMAND", "env=HISTFILE="];
         let caller = Caller::start(daemon, &options, &["bash", "--norc", "--noprofile", "--noediting", "-i"]);
-        daemon.wait_for_log("started pid");
         let mut shell = Self { caller, pid: last_pid(daemon), prompts: 0 };
         shell.prompt();
         Some(shell)
