@@ -9,7 +9,8 @@ use mio::{Interest, Registry, Token};
 use rustix::io::Errno;
 use sockexec_proto::Stream;
 
-use crate::engine::{StartError, StartErrorKind};
+use super::chatter::Chatter;
+use crate::engine::{StartError, StartErrorKind, Time};
 use crate::sys::group::Group;
 use crate::sys::spawn::{Failure, Lookup, Order, Spawner, Start};
 use crate::sys::splice::{Grown, Splicer};
@@ -36,6 +37,7 @@ pub(crate) struct Pipe {
     pub(crate) left: Option<usize>,
     /// The last read found more than it could take: the stream may be worth splicing.
     pub(crate) big: bool,
+    pub(crate) chatter: Chatter,
     /// How often it was found full.
     full: u8,
     grown: Option<Grown>,
@@ -43,7 +45,17 @@ pub(crate) struct Pipe {
 
 impl Pipe {
     fn new(descriptor: OwnedFd, terminal: bool) -> Self {
-        Self { descriptor, terminal, registered: false, ready: true, left: None, big: false, full: 0, grown: None }
+        Self {
+            descriptor,
+            terminal,
+            registered: false,
+            ready: true,
+            left: None,
+            big: false,
+            chatter: Chatter::default(),
+            full: 0,
+            grown: None,
+        }
     }
 
     /// Reads as [`transfer::read`] does.
@@ -94,6 +106,25 @@ impl Pipe {
             self.registered = true;
         }
         Ok(())
+    }
+
+    /// Lets a chatty stream that is empty for now gather what its program writes; false: it is not chatty, and is to be [waited for](Self::wait).
+    pub(crate) fn gather(&mut self, registry: &Registry) -> bool {
+        if !self.chatter.emptied() {
+            return false;
+        }
+        self.ready = false;
+        // Each write would be an event of its own, and a turn.
+        if self.registered {
+            let _ = registry.deregister(&mut SourceFd(&self.descriptor.as_raw_fd()));
+            self.registered = false;
+        }
+        true
+    }
+
+    /// Nothing more is gathered, and what was is taken.
+    pub(crate) fn calm(&mut self) {
+        self.ready |= self.chatter.calm();
     }
 
     /// Closes it.
@@ -168,6 +199,28 @@ impl Child {
     /// These bytes were written to the program's input.
     pub(crate) fn note_input(&mut self, bytes: &[u8]) {
         self.last_input = bytes.last().copied().or(self.last_input);
+        self.calm();
+    }
+
+    /// Somebody waits for what the program says next.
+    pub(crate) fn calm(&mut self) {
+        for pipe in [&mut self.stdout, &mut self.stderr].into_iter().flatten() {
+            pipe.calm();
+        }
+    }
+
+    /// When to look at a stream that nothing tells of.
+    pub(crate) fn next_look(&self) -> Option<Time> {
+        [&self.stdout, &self.stderr].into_iter().flatten().filter_map(|pipe| pipe.chatter.due()).min()
+    }
+
+    /// Has the streams looked at that are due.
+    pub(crate) fn tick(&mut self, now: Time) {
+        for pipe in [&mut self.stdout, &mut self.stderr].into_iter().flatten() {
+            if pipe.chatter.due().is_some_and(|due| due <= now) {
+                pipe.ready |= pipe.chatter.look();
+            }
+        }
     }
 
     /// The terminal's input is at its end: what a person would type. In the middle of a line the first such character only

@@ -73,6 +73,8 @@ pub(crate) struct Context<'a> {
     pub(crate) spawner: &'a RefCell<Spawner>,
     pub(crate) splicer: &'a RefCell<Splicer>,
     pub(crate) totals: &'a Totals,
+    /// Whether time is kept well enough for small writes to be gathered.
+    pub(crate) gathers: bool,
     pub(crate) now: Time,
 }
 
@@ -174,7 +176,8 @@ impl Connection {
 
     pub(crate) fn next_timer(&self) -> Option<Time> {
         let retry = self.exit_retry.map(|(at, _)| at);
-        self.session.next_timer().into_iter().chain(retry).min()
+        let look = self.child.as_ref().and_then(Child::next_look);
+        self.session.next_timer().into_iter().chain(retry).chain(look).min()
     }
 
     /// Notes what `event` tells of `source`.
@@ -210,6 +213,9 @@ impl Connection {
     pub(crate) fn tick(&mut self, now: Time) -> bool {
         if self.exit_retry.is_some_and(|(at, _)| at <= now) {
             self.exit_ready = true;
+        }
+        if let Some(child) = &mut self.child {
+            child.tick(now);
         }
         let before = self.session.timed_out();
         self.session.tick(now);
@@ -479,6 +485,9 @@ impl Connection {
                 // A client that sends in small pieces is served better by copying: each piece is a page of a pipe.
                 self.big_input = n >= MIN_INPUT_SPLICE;
                 self.session.moved(n as u64);
+                if let Some(child) = &mut self.child {
+                    child.calm();
+                }
                 NextInput::Spliced
             }
             Received::WouldBlock { socket, pipe: full } => {
@@ -646,12 +655,24 @@ impl Connection {
                         *left -= n;
                     }
                     pipe.big = n == most && pipe.is_pipe();
+                    pipe.chatter.note(n, cx.now);
+                    // What was written since would be a frame of its own.
+                    let enough = n < most && pipe.chatter.is_chatty();
+                    let gathered = enough && cx.gathers && pipe.gather(cx.registry);
                     self.activity += 1;
                     self.queue(scratch, stream, n);
+                    if gathered {
+                        cx.totals.gathered();
+                        return;
+                    }
                 }
                 Ok(Moved::WouldBlock) if pipe.left.is_some() => self.end_output(cx, stream),
                 Ok(Moved::WouldBlock) => {
                     self.session.output_is_empty(cx.now);
+                    if cx.gathers && pipe.gather(cx.registry) {
+                        cx.totals.gathered();
+                        return;
+                    }
                     let source = match stream {
                         Stream::Stdout => Source::Stdout,
                         Stream::Stderr => Source::Stderr,
@@ -785,6 +806,7 @@ impl Connection {
             self.session.exited(cx.now, status, usage);
             // What an empty stream means is different now.
             for pipe in [&mut child.stdout, &mut child.stderr].into_iter().flatten() {
+                pipe.calm();
                 pipe.ready = true;
             }
         } else {

@@ -14,6 +14,7 @@ use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook_mio::v1_0::Signals;
 use slab::Slab;
 
+use super::alarm::Alarm;
 use super::connection::{Connection, Context};
 use super::listener::SocketFile;
 use super::outbox::Outbox;
@@ -75,7 +76,9 @@ pub(super) struct EventLoop {
     timers: BTreeSet<(Time, usize)>,
     active: usize,
     accepted: u64,
+    turns_made: u64,
     epoch: Instant,
+    alarm: Alarm,
     scratch: Scratch,
     spawner: RefCell<Spawner>,
     splicer: RefCell<Splicer>,
@@ -92,6 +95,7 @@ impl EventLoop {
         if let Some(signals) = &mut signals {
             poll.registry().register(signals, token::SIGNALS, Interest::READABLE)?;
         }
+        let alarm = Alarm::new(poll.registry());
         Ok(Self {
             settings,
             poll,
@@ -103,7 +107,9 @@ impl EventLoop {
             timers: BTreeSet::new(),
             active: 0,
             accepted: 0,
+            turns_made: 0,
             epoch: Instant::now(),
+            alarm,
             scratch: Scratch::new(),
             spawner: RefCell::new(Spawner::new()),
             splicer: RefCell::new(Splicer::new()),
@@ -118,7 +124,8 @@ impl EventLoop {
         }
         let mut events = Events::with_capacity(EVENTS);
         while self.listening.is_some() || !self.slots.is_empty() {
-            match self.poll.poll(&mut events, self.poll_timeout()) {
+            let timeout = self.poll_timeout();
+            match self.poll.poll(&mut events, timeout) {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error),
@@ -130,6 +137,7 @@ impl EventLoop {
 
     /// One turn of the loop.
     fn turn(&mut self, events: &Events) {
+        self.turns_made += 1;
         let now = self.now();
         for event in events {
             match token::target(event.token()) {
@@ -151,7 +159,8 @@ impl EventLoop {
                         self.shut_down(now);
                     }
                 }
-                None => {}
+                // The turn is what it is for.
+                Some(Target::Alarm) | None => {}
             }
         }
         self.run_timers(now);
@@ -170,7 +179,7 @@ impl EventLoop {
         self.epoch.elapsed()
     }
 
-    fn poll_timeout(&self) -> Option<Duration> {
+    fn poll_timeout(&mut self) -> Option<Duration> {
         // The listener is edge-triggered too: clients that were left for this turn are not told of again.
         let more = self.listening.as_ref().is_some_and(|listening| listening.ready && listening.retry_at.is_none());
         if !self.turns.is_empty() || more && self.has_room() {
@@ -180,7 +189,9 @@ impl EventLoop {
         let timer = self.timers.first().map(|&(time, _)| time);
         let next = accept.into_iter().chain(timer).min()?;
         // Never a moment too early: the loop would turn for nothing until it is due.
-        Some(next.saturating_sub(self.now()).saturating_add(Duration::from_micros(1)))
+        let left = next.saturating_sub(self.now()).saturating_add(Duration::from_micros(1));
+        self.alarm.ring(next, left);
+        Some(left)
     }
 
     fn has_room(&self) -> bool {
@@ -220,6 +231,7 @@ impl EventLoop {
             spawner: &self.spawner,
             splicer: &self.splicer,
             totals: &self.totals,
+            gathers: self.alarm.is_fine(),
             now,
         };
         let again = place.connection.serve(&cx, &mut self.scratch);
@@ -369,8 +381,12 @@ impl EventLoop {
 
     fn print_connections(&self, now: Time) {
         let mut text = format!(
-            "sockexec: {} of {} connections active, {} accepted\n",
-            self.active, self.settings.max_connections, self.accepted
+            "sockexec: {} of {} connections active, {} accepted, {} turns of the loop, output gathered {} times\n",
+            self.active,
+            self.settings.max_connections,
+            self.accepted,
+            self.turns_made,
+            self.totals.gatherings()
         );
         for (_, place) in &self.slots {
             let _ = writeln!(text, "sockexec: {}", place.connection.describe(now));

@@ -21,6 +21,8 @@
 //! spool that meets `RLIMIT_FSIZE` does not end the process.
 #![forbid(unsafe_code)]
 
+mod alarm;
+mod chatter;
 mod child;
 mod connection;
 mod event_loop;

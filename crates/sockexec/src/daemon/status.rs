@@ -13,6 +13,7 @@ pub(crate) struct Totals {
     failed: Cell<u64>,
     timed_out: Cell<u64>,
     killed: Cell<u64>,
+    gatherings: Cell<u64>,
     /// Of connections that are over.
     received: Cell<u64>,
     sent: Cell<u64>,
@@ -69,6 +70,16 @@ impl Totals {
             bytes_in: self.received.get() + live.0,
             bytes_out: self.sent.get() + live.1,
         }
+    }
+
+    /// Output of a chatty program was left alone for a moment.
+    pub(crate) fn gathered(&self) {
+        increase(&self.gatherings, 1);
+    }
+
+    /// How often that was so.
+    pub(crate) fn gatherings(&self) -> u64 {
+        self.gatherings.get()
     }
 
     fn no_longer_running(&self) {

@@ -20,14 +20,17 @@ pub(crate) enum Target {
     Signals,
     /// A [`super::Handle`] was used.
     Handle,
+    /// The moment for a timer has come.
+    Alarm,
     Connection(usize, Source),
 }
 
 pub(crate) const LISTENER: Token = Token(6);
 pub(crate) const SIGNALS: Token = Token(7);
 pub(crate) const HANDLE: Token = Token(8);
+pub(crate) const ALARM: Token = Token(9);
 
-/// The slot above four bits for the source; of the sources left over in slot 0's sixteen three are the daemon's own.
+/// The slot above four bits for the source; of the sources left over in slot 0's sixteen four are the daemon's own.
 pub(crate) fn token(slot: usize, source: Source) -> Token {
     Token(slot << 4 | source as usize)
 }
@@ -46,6 +49,7 @@ pub(crate) fn target(token: Token) -> Option<Target> {
                 LISTENER => Some(Target::Listener),
                 SIGNALS => Some(Target::Signals),
                 HANDLE => Some(Target::Handle),
+                ALARM => Some(Target::Alarm),
                 _ => None,
             };
         }
@@ -67,5 +71,6 @@ mod tests {
         assert_eq!(target(LISTENER), Some(Target::Listener));
         assert_eq!(target(SIGNALS), Some(Target::Signals));
         assert_eq!(target(HANDLE), Some(Target::Handle));
+        assert_eq!(target(ALARM), Some(Target::Alarm));
     }
 }

@@ -5,6 +5,8 @@
 //! [`splice`] for moving many of them. What only Linux has is
 //! used here and nowhere else, with a portable way beside it.
 
+#[cfg(target_os = "linux")]
+pub(crate) mod alarm;
 pub(crate) mod group;
 pub(crate) mod process;
 #[expect(unsafe_code, reason = "system calls that no safe library wraps; each block argues its soundness")]

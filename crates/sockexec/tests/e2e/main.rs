@@ -14,6 +14,7 @@
     reason = "a test says what it expects by panicking where that is not so"
 )]
 
+mod chatty;
 mod client;
 mod command_line;
 mod common;

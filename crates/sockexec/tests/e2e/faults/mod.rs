@@ -88,6 +88,8 @@ const ERRORS: &[(&str, &[&str])] = &[
     ("splice", &["EINVAL", "ENOMEM", "EINTR", "EIO", "EPIPE"]),
     ("statx", &["EACCES", "ENOMEM"]),
     ("tee", &["EINVAL", "ENOMEM", "EINTR"]),
+    ("timerfd_create", &["EMFILE", "ENFILE", "ENOMEM"]),
+    ("timerfd_settime", &["EINVAL"]),
     ("unlink", &["EROFS", "EACCES", "EIO"]),
     ("unlinkat", &["EROFS", "EACCES", "EIO"]),
     ("vfork", &["EAGAIN", "ENOMEM"]),

@@ -1,0 +1,38 @@
+//! A timer that is finer than `epoll_wait(2)`, which counts in milliseconds.
+
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::time::Duration;
+
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
+};
+
+/// A descriptor that becomes readable in so many microseconds. It need not be read to be set again.
+#[derive(Debug)]
+pub(crate) struct Alarm(OwnedFd);
+
+impl Alarm {
+    /// # Errors
+    /// Those of `timerfd_create(2)`: EMFILE, ENFILE, ENOMEM.
+    pub(crate) fn new() -> io::Result<Self> {
+        Ok(Self(timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?))
+    }
+
+    /// Sets it, whatever it was set to, to ring once after `delay`, which is not zero.
+    ///
+    /// # Errors
+    /// Those of `timerfd_settime(2)`, none of which can be met here.
+    pub(crate) fn set(&self, delay: Duration) -> io::Result<()> {
+        let once = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let delay = Timespec::try_from(delay).map_err(io::Error::other)?;
+        timerfd_settime(&self.0, TimerfdTimerFlags::empty(), &Itimerspec { it_interval: once, it_value: delay })?;
+        Ok(())
+    }
+}
+
+impl AsRawFd for Alarm {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}

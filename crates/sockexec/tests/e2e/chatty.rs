@@ -1,0 +1,78 @@
+//! Programs that write little and often: their writes are gathered for a moment, and nobody waits for that who wants an answer.
+
+use std::time::Instant;
+
+use rustix::process::Signal;
+
+use crate::common::{Daemon, pairs, steps};
+use crate::pattern::Pattern;
+
+/// As long as a line.
+const PIECE: usize = 66;
+
+/// Turns of the loop so far, and how often output was gathered, as USR1 tells them.
+fn turns(daemon: &Daemon) -> (u64, u64) {
+    let position = daemon.log_position();
+    daemon.signal(Signal::USR1);
+    daemon.wait_for_log_after(position, " times\n");
+    let log = daemon.log_text();
+    let line = log[position..].lines().find(|line| line.ends_with(" times")).expect("a line").to_owned();
+    let number = |before: &str, after: &str| {
+        let rest = &line[line.find(before).expect(before) + before.len()..];
+        rest[..rest.find(after).expect(after)].parse().expect("a number")
+    };
+    (number("accepted, ", " turns"), number("gathered ", " times"))
+}
+
+/// Left alone, each of them costs a turn and a frame if the daemon has a processor to itself: one in ten microseconds or so. A busy
+/// machine makes fewer, for it gathers by being late.
+#[test]
+fn many_small_writes_are_few_turns() {
+    let pieces = 30_000;
+    let daemon = Daemon::start("");
+    let before = turns(&daemon).0;
+    let begin = Instant::now();
+    let raw = daemon.exec(&steps(&format!("write-pieces {} {PIECE}", pieces * PIECE))).rest();
+    let elapsed = begin.elapsed();
+    let made = turns(&daemon).0 - before;
+    let frames = pairs(&raw);
+    let output: Vec<u8> =
+        frames.iter().filter(|(tag, _)| tag == "stdout").flat_map(|(_, bytes)| bytes.clone()).collect();
+    assert_eq!(output.len(), pieces * PIECE);
+    assert!(Pattern::new().check(&output));
+    // One in 100 us while it writes, and those in which it was found to be chatty, again after each pause.
+    let most = 200 + u64::try_from(elapsed.as_micros()).expect("a short time") / 30;
+    println!("{made} turns, {} frames, {elapsed:?}", frames.len());
+    assert!(made <= most, "{made} turns in {elapsed:?}");
+    assert!(frames.len() as u64 <= most, "{} frames in {elapsed:?}", frames.len());
+}
+
+/// Each answer is small and comes soon after the one before, but somebody waits for it.
+#[test]
+fn answers_are_not_gathered() {
+    let daemon = Daemon::start("");
+    let mut client = daemon.exec(&steps("cat"));
+    for n in 0..500 {
+        let line = format!("line {n}.");
+        client.stdin(line.as_bytes());
+        client.wait_for(&line);
+    }
+    client.end_stdin();
+    assert_eq!(client.reply().code(), 0);
+    assert_eq!(turns(&daemon).1, 0);
+}
+
+/// Nothing tells of what comes while it gathers: the last of it must be found all the same.
+#[test]
+fn the_last_of_a_burst_arrives() {
+    let daemon = Daemon::start("");
+    let bursts = 40;
+    let one = format!("write-pieces {} {PIECE} out burst-end read 1", 100 * PIECE);
+    let mut client = daemon.exec(&steps(&vec![one; bursts].join(" ")));
+    for n in 1..=bursts {
+        client.wait_for_times("burst-end", n);
+        client.stdin(b"x");
+    }
+    client.end_stdin();
+    assert_eq!(client.reply().code(), 0);
+}
