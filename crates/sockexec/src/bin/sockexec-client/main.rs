@@ -136,7 +136,7 @@ with a line on standard error.
 
 Signals: INT, TERM, HUP and QUIT end this and, by closing the connection, the program: its process
 group gets TERM, and some seconds later KILL. With an option of (*) they, USR1 and USR2 are
-forwarded to the group, and this ends when the program does.
+forwarded to the group once the program has started, and this ends when the program does.
 
 Examples:
   sockexec-client /tmp/exec.sock uname -a
