@@ -104,7 +104,7 @@ pub(crate) struct Connection {
     exit_ready: bool,
     /// When to look again, and how much later the next time, where no descriptor tells of the exit.
     exit_retry: Option<(Time, Duration)>,
-    label: String,
+    label: Box<str>,
     /// The arguments as the status tells them.
     argv: Box<[Box<str>]>,
     arguments: usize,
@@ -145,7 +145,7 @@ impl Connection {
             child: None,
             exit_ready: true,
             exit_retry: None,
-            label: String::new(),
+            label: Box::default(),
             argv: Box::default(),
             arguments: 0,
             descriptors: Vec::new(),
@@ -356,7 +356,7 @@ impl Connection {
 
     fn spawn(&mut self, cx: &Context<'_>, request: Request) {
         let Request { argv, options } = request;
-        self.label = quote(&argv);
+        self.label = quote(&argv).into();
         (self.argv, self.arguments) = (shown(&argv), argv.len());
         // Whatever came to a request that does not want it is closed here.
         let descriptors = std::mem::take(&mut self.descriptors);

@@ -182,7 +182,12 @@ impl Session {
 
     /// The next thing to do. Ask until there is none after every input.
     pub(crate) fn next_action(&mut self) -> Option<Action> {
-        self.actions.pop_front()
+        let action = self.actions.pop_front();
+        if action.is_none() && self.actions.capacity() > 0 {
+            // Most of a connection's life there are none, and room for four is 192 bytes, of a kilobyte for all of it.
+            self.actions = VecDeque::new();
+        }
+        action
     }
 
     /// When [`Session::tick`] is to be called, unless another input changes it before.
