@@ -12,6 +12,8 @@
 //!
 //! What there is to know beside the documentation of [`sockexec::Command`](crate::Command):
 //!
+//! - A [`Child`] has no number and takes no signals, and descriptors are not passed: for that there is the blocking
+//!   [`sockexec::Child`](crate::Child), in [`spawn_blocking`].
 //! - A future that is dropped closes the connection, so the daemon ends the program.
 //! - The runtime must have I/O and time enabled.
 //! - Descriptors that are given or inherited are read and written on the runtime's threads for blocking
@@ -174,7 +176,8 @@ impl Command {
     /// Connects, and starts a task that serves the program.
     ///
     /// # Errors
-    /// As [`sockexec::Command::spawn`](crate::Command::spawn).
+    /// Without a connection or a pipe nothing was started. Why the program could not be, which
+    /// [`sockexec::Command::spawn`](crate::Command::spawn) waits for in version 2, is what [`Child::wait`] returns here.
     pub async fn spawn(&mut self) -> Result<Child, Error> {
         let mut pump = self.pump(Run::Spawn).await?;
         let (mut stdin, mut stdout, mut stderr) = (None, None, None);
