@@ -29,11 +29,15 @@ pub(crate) struct Chatter {
     /// Something was read since the stream was last left alone or found empty.
     found: bool,
     gathering: bool,
+    retired: bool,
 }
 
 impl Chatter {
     /// So many bytes were read at once.
     pub(crate) fn note(&mut self, n: usize, now: Time) {
+        if self.retired {
+            return;
+        }
         let chatty = self.is_chatty();
         let soon = chatty || now.saturating_sub(Duration::from_micros(self.last)) <= QUICK;
         self.streak = match (n <= if chatty { MUCH } else { SMALL }, soon) {
@@ -68,10 +72,17 @@ impl Chatter {
         std::mem::take(&mut self.gathering)
     }
 
-    /// What it writes is waited for: its program was just given input, or has ended. As [`look`](Self::look).
+    /// What it writes is waited for: its program was just given input. As [`look`](Self::look).
     pub(crate) fn calm(&mut self) -> bool {
         self.streak = 0;
         self.look()
+    }
+
+    /// From here on it counts when it is empty, and is never left alone: its program has ended, and descendants may hold it.
+    /// As [`look`](Self::look).
+    pub(crate) fn retire(&mut self) -> bool {
+        self.retired = true;
+        self.calm()
     }
 }
 
@@ -156,5 +167,14 @@ mod tests {
         let (mut chatter, _) = chatty();
         assert!(chatter.calm());
         assert_eq!(chatter.due(), None);
+    }
+
+    #[test]
+    fn who_is_retired_is_not_chatty() {
+        let (mut chatter, now) = chatty();
+        assert!(chatter.retire());
+        for n in 0..100 {
+            assert_eq!(read(&mut chatter, 60, now + n), None);
+        }
     }
 }

@@ -127,6 +127,11 @@ impl Pipe {
         self.ready |= self.chatter.calm();
     }
 
+    /// Nothing is gathered any more.
+    pub(crate) fn retire(&mut self) {
+        self.ready |= self.chatter.retire();
+    }
+
     /// Closes it.
     ///
     /// Deregistered first: a child between clone and exec may hold a copy, and closing ours alone

@@ -657,7 +657,7 @@ impl Connection {
                     pipe.big = n == most && pipe.is_pipe();
                     pipe.chatter.note(n, cx.now);
                     // What was written since would be a frame of its own.
-                    let enough = n < most && pipe.chatter.is_chatty();
+                    let enough = n < most && pipe.left.is_none() && pipe.chatter.is_chatty();
                     let gathered = enough && cx.gathers && pipe.gather(cx.registry);
                     self.activity += 1;
                     self.queue(scratch, stream, n);
@@ -806,7 +806,7 @@ impl Connection {
             self.session.exited(cx.now, status, usage);
             // What an empty stream means is different now.
             for pipe in [&mut child.stdout, &mut child.stderr].into_iter().flatten() {
-                pipe.calm();
+                pipe.retire();
                 pipe.ready = true;
             }
         } else {

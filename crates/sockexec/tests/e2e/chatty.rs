@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use rustix::process::Signal;
 
-use crate::common::{Daemon, pairs, steps};
+use crate::common::{Daemon, eventually, exit_code, pairs, steps};
 use crate::pattern::Pattern;
 
 /// As long as a line.
@@ -75,4 +75,15 @@ fn the_last_of_a_burst_arrives() {
     }
     client.end_stdin();
     assert_eq!(client.reply().code(), 0);
+}
+
+/// A descendant that goes on and on is given no more time for it than a silent one.
+#[test]
+fn a_chatty_descendant_does_not_linger() {
+    let daemon = Daemon::start("-t 0 -k 0.1 --linger 0.1");
+    for _ in 0..5 {
+        let step = format!("spawn [ write-pieces {} {PIECE} wait ] exit 3", PIECE * 1_000_000_000);
+        assert_eq!(exit_code(&daemon.exec(&steps(&step)).stream(|_, _| {})), 3);
+    }
+    eventually("all are gone", || daemon.process().children() == (0, 0));
 }
