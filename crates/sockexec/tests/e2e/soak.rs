@@ -2,19 +2,26 @@
 
 use crate::common::{Client, Daemon, eventually, steps};
 
-/// 10,000 programs, eight at a time: ordinary ones, some that fail to start, some whose client leaves.
+/// Ten thousand programs and more, eight at a time: ordinary ones, some that fail to start, some whose client leaves.
 #[test]
 fn ten_thousand_programs_leave_nothing() {
     let mut daemon = Daemon::start("-k 1");
     rounds(&daemon, 100);
-    let before = settled(&mut daemon);
-    rounds(&daemon, 10_000);
-    let after = settled(&mut daemon);
-    assert_eq!(before.descriptors, after.descriptors);
-    assert_eq!(after.children, (0, 0));
-    // The allocator's own holes are all that is allowed: 12 bytes lost a program would show.
-    let grown = after.anonymous_kib.saturating_sub(before.anonymous_kib);
-    assert!(grown <= 128, "{grown} KiB more than after the first hundred: {before:?}, {after:?}");
+    let first = settled(&mut daemon);
+    rounds(&daemon, 5000);
+    let mut before = settled(&mut daemon);
+    // The allocator's holes come to an end, sooner or later; 4 bytes lost a program would not.
+    for _ in 0..8 {
+        rounds(&daemon, 5000);
+        let after = settled(&mut daemon);
+        assert_eq!(first.descriptors, after.descriptors);
+        assert_eq!(after.children, (0, 0));
+        if after.anonymous_kib <= before.anonymous_kib + 16 {
+            return;
+        }
+        before = after;
+    }
+    panic!("memory grows on and on: {first:?}, {before:?}");
 }
 
 #[derive(Debug)]
