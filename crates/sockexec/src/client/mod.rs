@@ -36,6 +36,7 @@ use std::time::{Duration, Instant};
 use child::Pipes;
 use descriptor::Descriptor;
 use pump::{Bytes, Pump, Sink, Source};
+use socket::Silence;
 use sockexec_proto::Options;
 use stdio::{Channel, Kind};
 use wire::{Incoming, Outgoing};
@@ -182,7 +183,7 @@ impl Command {
         if self.options.descriptors {
             return self.spawn_as(Run::Output)?.wait_with_output();
         }
-        let mut pump = self.pump(Run::Output)?;
+        let mut pump = self.pump(Run::Output, &mut Pipes::default())?;
         let ended = pump.run()?;
         let (stdout, stderr) = (pump.stdout.into_bytes(), pump.stderr.into_bytes());
         Ok(Output { status: ended.status, stdout, stderr, usage: ended.usage })
@@ -193,7 +194,7 @@ impl Command {
     /// # Errors
     /// Why there is no status.
     pub fn status(&mut self) -> Result<ExitStatus, Error> {
-        Ok(self.pump(Run::Status)?.run()?.status)
+        Ok(self.pump(Run::Status, &mut Pipes::default())?.run()?.status)
     }
 
     /// Starts the program. In version 1 of the protocol, that it could not be started shows in its status, like anything that the daemon
@@ -207,19 +208,17 @@ impl Command {
     }
 
     fn spawn_as(&self, run: Run) -> Result<Child, Error> {
-        let mut pump = self.pump(run)?;
         let mut pipes = Pipes::default();
-        let failed = |error| Error::Io("cannot make a pipe", error);
-        if self.options.descriptors {
-            pump.descriptors = self.descriptors(run, &mut pipes).map_err(failed)?;
-        } else {
-            self.pipe(&mut pump, &mut pipes).map_err(failed)?;
+        let mut pump = self.pump(run, &mut pipes)?;
+        if !self.options.descriptors {
+            self.pipe(&mut pump, &mut pipes).map_err(|error| Error::Io("cannot make a pipe", error))?;
         }
         Child::start(pump, pipes)
     }
 
-    /// Connects, with everything else ready, so that the program is not started in vain.
-    fn pump(&self, run: Run) -> Result<Pump, Error> {
+    /// Connects, with everything else ready, so that the program is not started in vain. The other ends of pipes that are passed go to
+    /// `pipes`.
+    fn pump(&self, run: Run, pipes: &mut Pipes) -> Result<Pump, Error> {
         self.check_arguments()?;
         let deadline = self.ends_at();
         let mut pump = Pump {
@@ -235,11 +234,11 @@ impl Command {
             version: self.version,
             descriptors: Vec::new(),
             begun: false,
-            silent_since: None,
+            silence: Silence::default(),
         };
         if self.options.descriptors {
             let failed = |error| Error::Io("cannot duplicate a descriptor", error);
-            pump.descriptors = self.descriptors(run, &mut Pipes::default()).map_err(failed)?;
+            pump.descriptors = self.descriptors(run, pipes).map_err(failed)?;
             return Ok(pump);
         }
         pump.source = self.source(run).map_err(Error::Stdin)?;

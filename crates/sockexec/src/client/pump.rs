@@ -20,7 +20,7 @@ use sockexec_proto::{Signal, Stream, Version, request};
 use super::Error;
 use super::descriptor::{Descriptor, NO_SIGNAL};
 use super::orders::{Order, Orders};
-use super::socket::{self, LOOK, SILENCE};
+use super::socket::{LOOK, Silence};
 use super::wire::{Ended, Incoming, Outgoing};
 
 /// Bytes in memory that may be needed again for another run.
@@ -109,8 +109,7 @@ pub(super) struct Pump {
     pub(super) descriptors: Vec<OwnedFd>,
     /// The request was begun.
     pub(super) begun: bool,
-    /// Since when the daemon has read all that was sent, and was silent.
-    pub(super) silent_since: Option<Instant>,
+    pub(super) silence: Silence,
 }
 
 impl Pump {
@@ -242,17 +241,15 @@ impl Pump {
         self.incoming.is_silent() && !self.incoming.is_answered()
     }
 
-    /// Gives up a daemon that has read the request, and does not answer. One that has not read it is only busy.
     fn mind_silence(&mut self) -> Result<(), Error> {
         if !self.awaits_answer() {
             return Ok(());
         }
-        if !self.outgoing.is_empty() || !socket::was_read(&self.socket) {
-            self.silent_since = None;
+        if !self.outgoing.is_empty() {
+            self.silence = Silence::default();
             return Ok(());
         }
-        let since = *self.silent_since.get_or_insert_with(Instant::now);
-        if since.elapsed() >= SILENCE { Err(Error::Unsupported) } else { Ok(()) }
+        self.silence.mind(&self.socket)
     }
 
     /// The [`Child`](super::Child) wants something, or is gone.

@@ -14,7 +14,7 @@ use super::Error;
 
 /// How long a daemon that has read a request of version 2 may be silent. One that speaks it answers when the program was
 /// executed; 3.1.1, which does not, says nothing.
-pub(super) const SILENCE: Duration = Duration::from_millis(1500);
+const SILENCE: Duration = Duration::from_millis(1500);
 
 /// How often to look whether the daemon has read the request.
 pub(super) const LOOK: Duration = Duration::from_millis(100);
@@ -69,8 +69,25 @@ fn set_nonblocking(socket: &UnixStream) -> Result<(), Error> {
     socket.set_nonblocking(true).map_err(|error: io::Error| Error::Io("cannot set up the connection", error))
 }
 
+/// Since when a daemon has read all that was sent to it, and was silent.
+#[derive(Debug, Default)]
+pub(super) struct Silence(Option<Instant>);
+
+impl Silence {
+    /// Gives up a daemon that has read the request and does not answer. One that has not read it is only busy. To be called
+    /// every [`LOOK`] until something comes.
+    pub(super) fn mind(&mut self, socket: impl AsFd) -> Result<(), Error> {
+        if !was_read(socket) {
+            self.0 = None;
+            return Ok(());
+        }
+        let since = *self.0.get_or_insert_with(Instant::now);
+        if since.elapsed() >= SILENCE { Err(Error::Unsupported) } else { Ok(()) }
+    }
+}
+
 /// Whether the daemon has read everything that was sent; also false where the system does not tell (other than Linux).
-pub(super) fn was_read(socket: impl AsFd) -> bool {
+fn was_read(socket: impl AsFd) -> bool {
     #[cfg(target_os = "linux")]
     {
         matches!(crate::queue::send_queue(socket.as_fd()), Ok(0))

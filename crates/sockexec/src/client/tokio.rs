@@ -36,7 +36,7 @@ use ::tokio::net::unix::{ReadHalf, WriteHalf, pipe};
 use ::tokio::task::{JoinHandle, spawn_blocking};
 use sockexec_proto::Stream;
 
-use super::socket::{self, LOOK, SILENCE};
+use super::socket::{self, LOOK, Silence};
 use super::stdio::{Channel, Kind, Stdio};
 use super::wire::{Ended, Incoming, Outgoing};
 use super::{Error, ExitStatus, Input, Output, Run, Version, WindowSize};
@@ -379,16 +379,12 @@ async fn receive(
 
 /// Waits for the reply to begin, or gives up a daemon that has read the request and does not answer: it does not know version 2.
 async fn first_word(socket: &ReadHalf<'_>) -> Result<(), Error> {
-    let mut silent_since: Option<Instant> = None;
+    let mut silence = Silence::default();
     loop {
         if let Ok(ready) = ::tokio::time::timeout(LOOK, socket.readable()).await {
             return ready.map_err(|error| Error::Io("cannot read from the daemon", error));
         }
-        if !socket::was_read(socket.as_ref()) {
-            silent_since = None;
-        } else if silent_since.get_or_insert_with(Instant::now).elapsed() >= SILENCE {
-            return Err(Error::Unsupported);
-        }
+        silence.mind(socket.as_ref())?;
     }
 }
 
