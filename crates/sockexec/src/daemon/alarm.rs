@@ -1,27 +1,30 @@
-//! Timers that are due in less than a millisecond, the least that `epoll_wait(2)` waits for.
+//! Timers that are due sooner than the poll can tell.
 
 use std::time::Duration;
 
-use mio::Registry;
+use mio::unix::SourceFd;
+use mio::{Interest, Registry};
 
+use super::token;
 use crate::engine::Time;
+use crate::sys;
 
-#[cfg(target_os = "linux")]
+/// The loop's one.
 #[derive(Debug)]
 pub(crate) struct Alarm {
     /// None: there is none to be had, and short timers are late.
-    timer: Option<crate::sys::alarm::Alarm>,
+    timer: Option<sys::alarm::Alarm>,
     /// What it was last set to.
     set_to: Time,
 }
 
-#[cfg(target_os = "linux")]
 impl Alarm {
     pub(crate) fn new(registry: &Registry) -> Self {
-        let timer = crate::sys::alarm::Alarm::new().and_then(|timer| {
-            let descriptor = std::os::fd::AsRawFd::as_raw_fd(&timer);
-            let source = &mut mio::unix::SourceFd(&descriptor);
-            registry.register(source, super::token::ALARM, mio::Interest::READABLE).map(|()| timer)
+        let timer = sys::alarm::Alarm::new().and_then(|timer| {
+            if let Some(descriptor) = timer.descriptor() {
+                registry.register(&mut SourceFd(&descriptor), token::ALARM, Interest::READABLE)?;
+            }
+            Ok(timer)
         });
         if let Err(error) = &timer {
             log::debug!("no timer for less than a millisecond: {error}");
@@ -44,23 +47,4 @@ impl Alarm {
             self.set_to = at;
         }
     }
-}
-
-/// `kevent(2)` counts in nanoseconds.
-#[cfg(not(target_os = "linux"))]
-#[derive(Debug)]
-pub(crate) struct Alarm;
-
-#[cfg(not(target_os = "linux"))]
-#[expect(clippy::unused_self, reason = "as on Linux")]
-impl Alarm {
-    pub(crate) fn new(_registry: &Registry) -> Self {
-        Self
-    }
-
-    pub(crate) fn is_fine(&self) -> bool {
-        true
-    }
-
-    pub(crate) fn ring(&mut self, _at: Time, _left: Duration) {}
 }

@@ -79,10 +79,9 @@ impl Chatter {
     }
 
     /// From here on it counts when it is empty, and is never left alone: its program has ended, and descendants may hold it.
-    /// As [`look`](Self::look).
-    pub(crate) fn retire(&mut self) -> bool {
+    pub(crate) fn retire(&mut self) {
         self.retired = true;
-        self.calm()
+        self.calm();
     }
 }
 
@@ -172,7 +171,8 @@ mod tests {
     #[test]
     fn who_is_retired_is_not_chatty() {
         let (mut chatter, now) = chatty();
-        assert!(chatter.retire());
+        chatter.retire();
+        assert_eq!(chatter.due(), None);
         for n in 0..100 {
             assert_eq!(read(&mut chatter, 60, now + n), None);
         }

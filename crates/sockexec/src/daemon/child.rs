@@ -127,9 +127,10 @@ impl Pipe {
         self.ready |= self.chatter.calm();
     }
 
-    /// Nothing is gathered any more.
+    /// Nothing is gathered any more, and it is looked at once more: the program has ended.
     pub(crate) fn retire(&mut self) {
-        self.ready |= self.chatter.retire();
+        self.chatter.retire();
+        self.ready = true;
     }
 
     /// Closes it.
@@ -209,7 +210,7 @@ impl Child {
 
     /// Somebody waits for what the program says next.
     pub(crate) fn calm(&mut self) {
-        for pipe in [&mut self.stdout, &mut self.stderr].into_iter().flatten() {
+        for pipe in self.outputs() {
             pipe.calm();
         }
     }
@@ -221,7 +222,7 @@ impl Child {
 
     /// Has the streams looked at that are due.
     pub(crate) fn tick(&mut self, now: Time) {
-        for pipe in [&mut self.stdout, &mut self.stderr].into_iter().flatten() {
+        for pipe in self.outputs() {
             if pipe.chatter.due().is_some_and(|due| due <= now) {
                 pipe.ready |= pipe.chatter.look();
             }
@@ -258,6 +259,11 @@ impl Child {
             Stream::Stdout => &mut self.stdout,
             Stream::Stderr => &mut self.stderr,
         }
+    }
+
+    /// Both streams of output, as far as they are open.
+    pub(crate) fn outputs(&mut self) -> impl Iterator<Item = &mut Pipe> {
+        [&mut self.stdout, &mut self.stderr].into_iter().flatten()
     }
 
     /// Asks to be told when the leader dies.

@@ -15,7 +15,7 @@ use sockexec_proto::request::Request;
 use sockexec_proto::{Stream, Version};
 
 use self::describe::{Credentials, Ended, Seconds, quote, shown};
-use super::child::{self, Child};
+use super::child::{self, Child, Pipe};
 use super::outbox::{Flush, Outbox};
 use super::scratch::{CHUNK, Scratch};
 use super::status::Totals;
@@ -334,7 +334,7 @@ impl Connection {
             },
             Action::DrainOutput => {
                 log::debug!("connection {}: taking what is left of the output", self.number);
-                for pipe in [&mut child.stdout, &mut child.stderr].into_iter().flatten() {
+                for pipe in child.outputs() {
                     pipe.ready = true;
                     pipe.left = Some(transfer::available(pipe.as_fd()));
                 }
@@ -658,19 +658,17 @@ impl Connection {
                     pipe.chatter.note(n, cx.now);
                     // What was written since would be a frame of its own.
                     let enough = n < most && pipe.left.is_none() && pipe.chatter.is_chatty();
-                    let gathered = enough && cx.gathers && pipe.gather(cx.registry);
+                    let gathers = enough && gather(cx, pipe);
                     self.activity += 1;
                     self.queue(scratch, stream, n);
-                    if gathered {
-                        cx.totals.gathered();
+                    if gathers {
                         return;
                     }
                 }
                 Ok(Moved::WouldBlock) if pipe.left.is_some() => self.end_output(cx, stream),
                 Ok(Moved::WouldBlock) => {
                     self.session.output_is_empty(cx.now);
-                    if cx.gathers && pipe.gather(cx.registry) {
-                        cx.totals.gathered();
+                    if gather(cx, pipe) {
                         return;
                     }
                     let source = match stream {
@@ -805,10 +803,7 @@ impl Connection {
             self.session.executed(child.group.leader().unsigned_abs());
             self.session.exited(cx.now, status, usage);
             // What an empty stream means is different now.
-            for pipe in [&mut child.stdout, &mut child.stderr].into_iter().flatten() {
-                pipe.retire();
-                pipe.ready = true;
-            }
+            child.outputs().for_each(Pipe::retire);
         } else {
             // Most programs have exited by the time their output has ended; a descriptor is opened only
             // for those that have not.
@@ -823,4 +818,13 @@ impl Connection {
             };
         }
     }
+}
+
+/// Leaves a stream alone for a moment, if it is chatty and the time is kept well enough; false: it is to be waited for.
+fn gather(cx: &Context<'_>, pipe: &mut Pipe) -> bool {
+    let gathers = cx.gathers && pipe.gather(cx.registry);
+    if gathers {
+        cx.totals.gathered();
+    }
+    gathers
 }

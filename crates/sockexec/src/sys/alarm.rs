@@ -1,7 +1,7 @@
 //! A timer that is finer than `epoll_wait(2)`, which counts in milliseconds.
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
 use std::time::Duration;
 
 use rustix::time::{
@@ -29,10 +29,10 @@ impl Alarm {
         timerfd_settime(&self.0, TimerfdTimerFlags::empty(), &Itimerspec { it_interval: once, it_value: delay })?;
         Ok(())
     }
-}
 
-impl AsRawFd for Alarm {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0.as_raw_fd()
+    /// What is to be registered with the poll.
+    #[expect(clippy::unnecessary_wraps, reason = "elsewhere there is none")]
+    pub(crate) fn descriptor(&self) -> Option<RawFd> {
+        Some(self.0.as_raw_fd())
     }
 }

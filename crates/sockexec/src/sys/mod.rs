@@ -7,6 +7,9 @@
 
 #[cfg(target_os = "linux")]
 pub(crate) mod alarm;
+#[cfg(not(target_os = "linux"))]
+#[path = "no_alarm.rs"]
+pub(crate) mod alarm;
 pub(crate) mod group;
 pub(crate) mod process;
 #[expect(unsafe_code, reason = "system calls that no safe library wraps; each block argues its soundness")]
