@@ -51,14 +51,7 @@ fn many_small_writes_are_few_turns() {
 #[test]
 fn answers_are_not_gathered() {
     let daemon = Daemon::start("");
-    let mut client = daemon.exec(&steps("cat"));
-    for n in 0..500 {
-        let line = format!("line {n}.");
-        client.stdin(line.as_bytes());
-        client.wait_for(&line);
-    }
-    client.end_stdin();
-    assert_eq!(client.reply().code(), 0);
+    daemon.exec(&steps("cat")).dialogue(500);
     assert_eq!(turns(&daemon).1, 0);
 }
 

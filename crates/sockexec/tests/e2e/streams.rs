@@ -559,14 +559,7 @@ fn a_flood_does_not_starve_others() {
 #[test]
 fn a_dialogue() {
     let daemon = Daemon::start("");
-    let mut client = daemon.exec(&steps("cat"));
-    for n in 0..200 {
-        let line = format!("line {n};");
-        client.stdin(line.as_bytes());
-        client.wait_for(&line);
-    }
-    client.end_stdin();
-    assert_eq!(client.reply().code(), 0);
+    daemon.exec(&steps("cat")).dialogue(200);
 }
 
 /// 15: a client with a time-out of its own takes a late end of the stream for a failure. The end must

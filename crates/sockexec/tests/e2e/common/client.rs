@@ -188,6 +188,18 @@ impl Client {
         }
     }
 
+    /// Sends so many lines to `cat`, each when the answer to the one before has come, and reads to its end.
+    #[track_caller]
+    pub(crate) fn dialogue(mut self, lines: usize) {
+        for n in 0..lines {
+            let line = format!("line {n};");
+            self.stdin(line.as_bytes());
+            self.wait_for(&line);
+        }
+        self.end_stdin();
+        assert_eq!(self.reply().code(), 0);
+    }
+
     /// Reads the rest up to the end of file, which must be an orderly one.
     #[track_caller]
     pub(crate) fn rest(&mut self) -> Vec<u8> {

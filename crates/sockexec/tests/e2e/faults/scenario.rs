@@ -233,10 +233,14 @@ fn vanish(daemon: &Daemon, directory: &Path) -> Outcome {
         return judge(socket, b"", b"", "0");
     }
     drop(socket);
+    end_of([leader, child])
+}
+
+/// What became of programs whose client has gone; none is left.
+pub(super) fn end_of(mut lives: [Life; 2]) -> Outcome {
     // KILL is due after 0.3 seconds.
-    let gone = leader.wait_for_end(Duration::from_secs(2)) && child.wait_for_end(Duration::from_secs(2));
-    leader.kill();
-    child.kill();
+    let gone = lives.iter_mut().all(|life| life.wait_for_end(Duration::from_secs(2)));
+    lives.iter_mut().for_each(Life::kill);
     if gone { Outcome::Gone } else { Outcome::LivesOn }
 }
 
@@ -251,14 +255,23 @@ fn holder(daemon: &Daemon, directory: &Path) -> Outcome {
     outcome
 }
 
-/// Reads the reply, and says what it is worth.
-fn judge(mut socket: UnixStream, stdout: &[u8], stderr: &[u8], code: &str) -> Outcome {
+/// All that the daemon says, up to the end of the connection in whatever way it comes.
+pub(super) fn read_reply(mut socket: UnixStream) -> Result<Vec<u8>, Outcome> {
     let mut raw = Vec::new();
-    if let Err(error) = socket.read_to_end(&mut raw)
-        && error.kind() != std::io::ErrorKind::ConnectionReset
-    {
-        return Outcome::Wrong(format!("no end of the connection: {error}"));
+    match socket.read_to_end(&mut raw) {
+        Err(error) if error.kind() != std::io::ErrorKind::ConnectionReset => {
+            Err(Outcome::Wrong(format!("no end of the connection: {error}")))
+        }
+        Ok(_) | Err(_) => Ok(raw),
     }
+}
+
+/// Reads the reply, and says what it is worth.
+fn judge(socket: UnixStream, stdout: &[u8], stderr: &[u8], code: &str) -> Outcome {
+    let raw = match read_reply(socket) {
+        Ok(raw) => raw,
+        Err(outcome) => return outcome,
+    };
     let pairs = match pairs(&raw) {
         Ok(pairs) => pairs,
         Err(fault) => return Outcome::Wrong(fault),

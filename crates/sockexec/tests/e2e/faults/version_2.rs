@@ -7,11 +7,10 @@ use std::net::Shutdown;
 use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::Duration;
 
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 
-use super::scenario::{Life, Outcome, Scenario, connect_with, pairs, pattern};
+use super::scenario::{Life, Outcome, Scenario, connect_with, end_of, pairs, pattern, read_reply};
 use super::{Whom, run};
 use crate::common::{Daemon, request, steps};
 use crate::version_2::netstring;
@@ -128,11 +127,7 @@ fn hang_up(daemon: &Daemon, directory: &Path) -> Outcome {
         return judge(socket, b"", b"", "0");
     }
     drop(socket);
-    // KILL is due after 0.3 seconds.
-    let gone = leader.wait_for_end(Duration::from_secs(2)) && child.wait_for_end(Duration::from_secs(2));
-    leader.kill();
-    child.kill();
-    if gone { Outcome::Gone } else { Outcome::LivesOn }
+    end_of([leader, child])
 }
 
 /// Takes `started` off a reply; false: it does not begin with that, but with the end or with `error`, which are left.
@@ -171,13 +166,11 @@ fn passed(daemon: &Daemon, directory: &Path) -> Outcome {
 }
 
 /// Reads the reply, and says what it is worth.
-fn judge(mut socket: UnixStream, stdout: &[u8], stderr: &[u8], code: &str) -> Outcome {
-    let mut raw = Vec::new();
-    if let Err(error) = socket.read_to_end(&mut raw)
-        && error.kind() != std::io::ErrorKind::ConnectionReset
-    {
-        return Outcome::Wrong(format!("no end of the connection: {error}"));
-    }
+fn judge(socket: UnixStream, stdout: &[u8], stderr: &[u8], code: &str) -> Outcome {
+    let raw = match read_reply(socket) {
+        Ok(raw) => raw,
+        Err(outcome) => return outcome,
+    };
     let pairs = match pairs(&raw) {
         Ok(pairs) => pairs,
         Err(fault) => return Outcome::Wrong(fault),

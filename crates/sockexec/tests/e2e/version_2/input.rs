@@ -2,7 +2,7 @@
 
 use rustix::process::{Pid, Signal};
 
-use super::{Caller, NONE, assert_clean, run};
+use super::{Caller, NONE, assert_clean, last_pid, run};
 use crate::common::{Daemon, Process, eventually, steps};
 use crate::pattern::Pattern;
 
@@ -81,10 +81,7 @@ fn input_that_nobody_reads() {
 fn output_that_nobody_reads() {
     let daemon = Daemon::start("");
     let caller = Caller::start(&daemon, NONE, &steps("flood"));
-    daemon.wait_for_log("started pid");
-    let log = daemon.log_text();
-    let pid = log.split("started pid ").nth(1).and_then(|rest| rest.split(':').next()).unwrap();
-    Process(Pid::from_raw(pid.parse().unwrap()).unwrap()).wait_until_blocked();
+    Process(Pid::from_raw(last_pid(&daemon, 0)).unwrap()).wait_until_blocked();
     let peak = daemon.process().peak_kib();
     assert!(peak < 40_000, "{peak} KiB");
     drop(caller);
@@ -132,10 +129,7 @@ fn stop_and_continue() {
     let daemon = Daemon::start("");
     let mut caller = Caller::start(&daemon, NONE, &steps("ids cat"));
     caller.wait_for("\n");
-    daemon.wait_for_log("started pid");
-    let log = daemon.log_text();
-    let pid = log.split("started pid ").nth(1).and_then(|rest| rest.split(':').next()).unwrap();
-    let program = Process(Pid::from_raw(pid.parse().unwrap()).unwrap());
+    let program = Process(Pid::from_raw(last_pid(&daemon, 0)).unwrap());
     caller.tell("signal", "STOP");
     eventually("a program that is stopped", || program.is_stopped());
     caller.stdin("after");

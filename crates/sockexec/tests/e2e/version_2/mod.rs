@@ -85,6 +85,15 @@ fn run<O: AsRef<[u8]>, A: AsRef<[u8]>>(daemon: &Daemon, options: &[O], argv: &[A
     caller.reply()
 }
 
+/// The process number that the daemon has logged last, of those in its log after `position`.
+#[track_caller]
+fn last_pid(daemon: &Daemon, position: usize) -> i32 {
+    daemon.wait_for_log_after(position, "started pid ");
+    let log = daemon.log_text().split_off(position);
+    let (_, rest) = log.rsplit_once("started pid ").expect("a program");
+    rest.split(':').next().and_then(|pid| pid.parse().ok()).expect("a number")
+}
+
 /// No options.
 const NONE: &[&str] = &[];
 

@@ -4,7 +4,7 @@ use std::fs;
 
 use rustix::process::{Pid, Signal};
 
-use super::{Caller, NONE, Reply2, netstring, request_2, run};
+use super::{Caller, NONE, Reply2, last_pid, netstring, request_2, run};
 use crate::common::{Daemon, Launch, eventually, steps};
 use crate::faults::strace::{self, Fault, Strace, Whom};
 
@@ -259,10 +259,7 @@ fn started_names_the_process() {
         let mut caller = Caller::start(&daemon, way, &["sleep", "100"]);
         caller.wait_for("7:started,");
         // The log comes by another way, and later.
-        daemon.wait_for_log_after(position, ": \"sleep\" \"100\"\n");
-        let log = daemon.log_text().split_off(position);
-        let (_, rest) = log.split_once("started pid ").unwrap();
-        let pid = Pid::from_raw(rest.split(':').next().unwrap().parse().unwrap()).unwrap();
+        let pid = Pid::from_raw(last_pid(&daemon, position)).unwrap();
         let comm = fs::read_to_string(format!("/proc/{}/comm", pid.as_raw_pid())).unwrap();
         assert_eq!(comm, "sleep\n", "told before it was executed: {way:?}");
         caller.tell("signal", "KILL");

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::process::Command;
 
-use super::{Caller, NONE, Reply2, assert_clean, run};
+use super::{Caller, NONE, Reply2, assert_clean, last_pid, run};
 use crate::common::{Daemon, eventually, fixture, steps};
 
 const PTY: &[&str] = &["pty=80x24"];
@@ -38,15 +38,6 @@ fn child_named(parent: i32, name: &str) -> Option<i32> {
     })
 }
 
-/// The process number that the daemon has logged last.
-#[track_caller]
-fn last_pid(daemon: &Daemon) -> i32 {
-    daemon.wait_for_log("started pid ");
-    let log = daemon.log_text();
-    let (_, rest) = log.rsplit_once("started pid ").expect("a program");
-    rest.split(':').next().and_then(|pid| pid.parse().ok()).expect("a number")
-}
-
 /// So many lines with a number each.
 fn lines(prefix: &str, count: usize) -> String {
     (1..=count).fold(String::new(), |mut text, n| {
@@ -76,7 +67,7 @@ fn session_and_descriptors() {
     let daemon = Daemon::start("");
     let mut caller = Caller::start(&daemon, PTY, &steps("ids fds out ready cat"));
     caller.wait_for("ready");
-    let pid = last_pid(&daemon);
+    let pid = last_pid(&daemon, 0);
     let (_, numbers) = stat(pid).unwrap();
     assert_eq!((numbers[1], numbers[2], numbers[4]), (pid, pid, pid), "group, session, foreground group");
     assert_ne!(numbers[3], 0, "a controlling terminal");
@@ -173,7 +164,7 @@ fn keys_and_signals() {
         let mut caller = Caller::start(&daemon, PTY, &steps("out ready exec sleep 100"));
         caller.wait_for("ready");
         eventually("sleep", || {
-            fs::read_to_string(format!("/proc/{}/comm", last_pid(&daemon))).is_ok_and(|it| it == "sleep\n")
+            fs::read_to_string(format!("/proc/{}/comm", last_pid(&daemon, 0))).is_ok_and(|it| it == "sleep\n")
         });
         caller.stdin(key);
         assert_eq!(caller.reply().signal(), signal);
@@ -238,7 +229,7 @@ impl Shell {
         }
         let options = ["pty=80x24", "env=PS1=<prompt>", "env=TERM=dumb", "unsetenv=PROMPT_COMMAND", "env=HISTFILE="];
         let caller = Caller::start(daemon, &options, &["bash", "--norc", "--noprofile", "--noediting", "-i"]);
-        let mut shell = Self { caller, pid: last_pid(daemon), prompts: 0 };
+        let mut shell = Self { caller, pid: last_pid(daemon, 0), prompts: 0 };
         shell.prompt();
         Some(shell)
     }
