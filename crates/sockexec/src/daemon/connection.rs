@@ -1,11 +1,12 @@
 //! One connection: carries out what its [`Session`] asks, and tells it what happens.
 
 mod describe;
+mod input;
+mod output;
 mod version_2;
 
 use std::cell::RefCell;
-use std::net::Shutdown;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use mio::event::Event;
@@ -16,15 +17,15 @@ use sockexec_proto::{Stream, Version};
 
 use self::describe::{Credentials, Ended, Seconds, quote, shown};
 use super::child::{self, Child, Pipe};
-use super::outbox::{Flush, Outbox};
+use super::outbox::Outbox;
 use super::scratch::{CHUNK, Scratch};
 use super::status::Totals;
 use super::token::{Source, token};
-use crate::engine::{Action, Backpressure, Limits, Session, StartError, StartErrorKind, Step, Time, at_most};
+use crate::engine::{Action, Limits, Session, StartError, StartErrorKind, Time};
 use crate::sys::group::Occupancy;
 use crate::sys::socket::Peer;
 use crate::sys::spawn::{Order, Spawner};
-use crate::sys::splice::{Received, SPLICE_MIN, Spliced, Splicer};
+use crate::sys::splice::Splicer;
 use crate::sys::terminal;
 use crate::sys::transfer::{self, Moved};
 
@@ -34,9 +35,6 @@ const CHUNKS_A_ROUND: usize = 8;
 /// How many rounds a connection may go before other connections have their turn.
 const ROUNDS_A_TURN: usize = 4;
 
-/// Payloads from this size on are sent from where they were read; smaller ones are gathered.
-const DIRECT: usize = 16 << 10;
-
 /// How much of what a client sends after its reply is dropped at once before its socket is closed.
 const FINAL_DRAIN: usize = 16 * CHUNK;
 
@@ -44,27 +42,6 @@ const FINAL_DRAIN: usize = 16 * CHUNK;
 /// or none is to be had); doubled each time up to the maximum.
 const FIRST_EXIT_RETRY: Duration = Duration::from_millis(1);
 const MAX_EXIT_RETRY: Duration = Duration::from_millis(64);
-
-/// The most input that is spliced at once, in bytes.
-const MAX_INPUT_SPLICE: usize = 1 << 20;
-
-/// Input that comes in smaller pieces than this is not spliced, in bytes.
-const MIN_INPUT_SPLICE: usize = 4 << 10;
-
-/// How much is read when only the head of the next chunk is wanted, in bytes: it, and little of what can be spliced.
-const HEADER_READ: usize = 16;
-
-/// How the client's next bytes are taken.
-enum NextInput {
-    /// Some were, or can be now.
-    Spliced,
-    /// Not now.
-    Waiting,
-    /// So many bytes are to be read, and no more: the payload behind them will be spliced.
-    UpTo(usize),
-    /// As much as there is is to be read.
-    Anything,
-}
 
 /// What a connection needs of the daemon while it is served.
 #[derive(Clone, Copy)]
@@ -395,191 +372,7 @@ impl Connection {
         self.finishing = false;
     }
 
-    // The client.
-
-    fn pump_request(&mut self, cx: &Context<'_>, scratch: &mut Scratch) {
-        for _ in 0..CHUNKS_A_ROUND {
-            if !self.inbox.is_empty() {
-                let mut inbox = std::mem::take(&mut self.inbox);
-                let left = self.consume(cx, &inbox);
-                if left > 0 && self.socket.is_some() {
-                    inbox.drain(..inbox.len() - left);
-                    self.inbox = inbox;
-                    return;
-                }
-            }
-            if self.socket.is_none() || !self.readable || !self.session.wants_request() {
-                return;
-            }
-            let buffer = match self.next_input(cx) {
-                NextInput::Spliced => continue,
-                NextInput::Waiting => return,
-                NextInput::UpTo(len) => scratch.chunk().get_mut(..len).unwrap_or_default(),
-                NextInput::Anything => scratch.chunk(),
-            };
-            let wanted = buffer.len();
-            self.big_input = false;
-            let Some(socket) = &self.socket else { return };
-            let mut descriptors = Vec::new();
-            let received = if self.session.wants_descriptors() {
-                transfer::receive_with_descriptors(socket, buffer, &mut descriptors)
-            } else {
-                transfer::receive(socket, buffer)
-            };
-            if !descriptors.is_empty() {
-                self.take_descriptors(cx, descriptors);
-            }
-            match received {
-                Ok(Moved::Bytes(n)) => {
-                    self.activity += 1;
-                    self.received += n as u64;
-                    let bytes = scratch.chunk().get(..n).unwrap_or_default();
-                    let left = self.consume(cx, bytes);
-                    self.big_input &= n == wanted || n >= SPLICE_MIN;
-                    if self.socket.is_some() {
-                        self.inbox = bytes.get(n - left..).unwrap_or_default().to_vec();
-                    }
-                }
-                Ok(Moved::WouldBlock) => self.readable = false,
-                Ok(Moved::End) => {
-                    self.readable = false;
-                    log::debug!("connection {}: client has ended its sending", self.number);
-                    self.session.client_ended(cx.now);
-                    self.perform(cx);
-                }
-                Err(error) => {
-                    self.readable = false;
-                    log::debug!("connection {}: client gone: {error}", self.number);
-                    self.session.client_gone(cx.now);
-                    self.perform(cx);
-                }
-            }
-        }
-    }
-
-    /// Splices input to the program if much of it is known to come, and tells what is to be read otherwise.
-    fn next_input(&mut self, cx: &Context<'_>) -> NextInput {
-        if !self.big_input || !cx.splicer.borrow().is_enabled() {
-            return NextInput::Anything;
-        }
-        let pipe = self.child.as_mut().and_then(|child| child.stdin.as_mut());
-        let (Some(socket), Some(pipe)) = (&self.socket, pipe.filter(|pipe| pipe.is_pipe())) else {
-            return NextInput::Anything;
-        };
-        let len = match self.session.step(cx.now, &[]) {
-            (_, Step::Stdin(len)) => at_most(MAX_INPUT_SPLICE, len),
-            (_, Step::NeedMore) => 0,
-            (_, Step::Drop(_)) => return NextInput::Anything,
-        };
-        if len < SPLICE_MIN {
-            return NextInput::UpTo(len + HEADER_READ);
-        }
-        if !pipe.ready {
-            return NextInput::Waiting;
-        }
-        let splicer = cx.splicer.borrow();
-        match splicer.receive(socket.as_fd(), pipe.as_fd(), len) {
-            Received::Bytes(n) => {
-                self.activity += 1;
-                self.received += n as u64;
-                // A client that sends in small pieces is served better by copying: each piece is a page of a pipe.
-                self.big_input = n >= MIN_INPUT_SPLICE;
-                self.session.moved(n as u64);
-                if let Some(child) = &mut self.child {
-                    child.calm();
-                }
-                NextInput::Spliced
-            }
-            Received::WouldBlock { socket, pipe: full } => {
-                self.readable &= !socket;
-                if full && pipe.found_full(&splicer) {
-                    return NextInput::Spliced;
-                }
-                if full {
-                    self.wait_for_stdin(cx);
-                }
-                NextInput::Waiting
-            }
-            // What it means is found by copying.
-            Received::SocketEnd | Received::PipeEnd | Received::Unable => {
-                self.big_input = false;
-                NextInput::Anything
-            }
-        }
-    }
-
-    /// Does with the client's bytes what the session says; how many are left because the program's
-    /// input takes no more.
-    fn consume(&mut self, cx: &Context<'_>, mut bytes: &[u8]) -> usize {
-        loop {
-            let (used, step) = self.session.step(cx.now, bytes);
-            bytes = bytes.get(used..).unwrap_or_default();
-            self.perform(cx);
-            let moved = match step {
-                Step::NeedMore if used == 0 || bytes.is_empty() => return bytes.len(),
-                Step::NeedMore => 0,
-                Step::Drop(len) => at_most(bytes.len(), len),
-                Step::Stdin(len) => {
-                    self.big_input |= len >= SPLICE_MIN as u64;
-                    match self.write_stdin(cx, at_most(bytes.len(), len), bytes) {
-                        Some(written) => written,
-                        None => return bytes.len(),
-                    }
-                }
-            };
-            if moved > 0 {
-                self.activity += 1;
-                self.session.moved(moved as u64);
-                bytes = bytes.get(moved..).unwrap_or_default();
-            } else if bytes.is_empty() {
-                return 0;
-            }
-        }
-    }
-
-    /// Writes up to `len` of `bytes` to the program's input. None: it takes no more for now.
-    fn write_stdin(&mut self, cx: &Context<'_>, len: usize, bytes: &[u8]) -> Option<usize> {
-        let bytes = bytes.get(..len).unwrap_or_default();
-        if bytes.is_empty() {
-            return None;
-        }
-        let moved = match self.child.as_mut().and_then(|child| child.stdin.as_mut()) {
-            Some(pipe) if pipe.ready => pipe.write(bytes),
-            Some(_) => return None,
-            None => Ok(Moved::End),
-        };
-        match moved {
-            Ok(Moved::Bytes(n)) => {
-                if let Some(child) = &mut self.child {
-                    child.note_input(bytes.get(..n).unwrap_or_default());
-                }
-                Some(n)
-            }
-            Ok(Moved::WouldBlock) => {
-                self.wait_for_stdin(cx);
-                None
-            }
-            Err(error) => {
-                self.give_up(cx, "write to the program", &error.into());
-                Some(0)
-            }
-            Ok(Moved::End) => {
-                log::debug!("connection {}: the program reads no more input", self.number);
-                self.session.stdin_refused();
-                self.perform(cx);
-                Some(0)
-            }
-        }
-    }
-
-    fn wait_for_stdin(&mut self, cx: &Context<'_>) {
-        let token = token(self.slot, Source::Stdin);
-        if let Some(pipe) = self.child.as_mut().and_then(|child| child.stdin.as_mut())
-            && let Err(error) = pipe.wait(cx.registry, token, Interest::WRITABLE)
-        {
-            self.give_up(cx, "wait for the program to read", &error);
-        }
-    }
+    // The program.
 
     /// The system refuses what the program's streams need: the client is told, and not left with a part of the output
     /// or an exit status that follows from a part of the input.
@@ -587,187 +380,6 @@ impl Connection {
         log::warn!("connection {}: cannot {what}: {error}", self.number);
         self.activity += 1;
         self.session.broken(cx.now, &format!("cannot {what}: {}", child::strerror(error)));
-        self.perform(cx);
-    }
-
-    fn flush(&mut self, cx: &Context<'_>) {
-        let mut budget = CHUNKS_A_ROUND * CHUNK;
-        let (Some(socket), true) = (&self.socket, self.writable) else { return };
-        let before = self.outbox.len();
-        let outcome = self.outbox.flush(socket, &mut budget);
-        let sent = before - self.outbox.len();
-        self.sent += sent;
-        self.activity += sent;
-        match outcome {
-            Flush::Empty if self.finishing => {
-                // In the same turn as the exit pair, and not left to close(2): a copy of the socket that a
-                // child holds before its exec would keep the connection open, and lua-resty-exec takes an
-                // end that comes a millisecond late for a time-out.
-                let _ = socket.shutdown(Shutdown::Write);
-                self.finishing = false;
-                self.activity += 1;
-                log::debug!("connection {}: reply complete", self.number);
-                self.session.sent(cx.now);
-            }
-            Flush::Empty | Flush::Budget => {}
-            Flush::Blocked => self.writable = false,
-            Flush::Broken | Flush::Lost => {
-                if outcome == Flush::Broken {
-                    log::debug!("connection {}: client gone", self.number);
-                }
-                self.session.client_gone(cx.now);
-                self.activity += 1;
-            }
-        }
-    }
-
-    // The program.
-
-    fn pump_output(&mut self, cx: &Context<'_>, scratch: &mut Scratch, stream: Stream) {
-        if self.session.wants_executed() {
-            return;
-        }
-        for _ in 0..CHUNKS_A_ROUND {
-            if !self.outbox.has_room(self.session.backpressure()) {
-                return;
-            }
-            let Some(child) = &mut self.child else { return };
-            let Some(pipe) = child.output(stream) else { return };
-            if !pipe.ready {
-                return;
-            }
-            if pipe.left == Some(0) {
-                return self.end_output(cx, stream);
-            }
-            if pipe.big && pipe.left.is_none() {
-                match self.splice_output(cx, stream) {
-                    Some(true) => continue,
-                    Some(false) => return,
-                    None => {}
-                }
-            }
-            let Some(pipe) = self.child.as_mut().and_then(|child| child.output(stream).as_mut()) else { return };
-            let buffer = scratch.payload();
-            let most = pipe.left.map_or(buffer.len(), |left| left.min(buffer.len()));
-            match pipe.read(buffer.get_mut(..most).unwrap_or_default()) {
-                Ok(Moved::Bytes(n)) => {
-                    if let Some(left) = &mut pipe.left {
-                        *left -= n;
-                    }
-                    pipe.big = n == most && pipe.is_pipe();
-                    pipe.chatter.note(n, cx.now);
-                    // What was written since would be a frame of its own.
-                    let enough = n < most && pipe.left.is_none() && pipe.chatter.is_chatty();
-                    let gathers = enough && gather(cx, pipe);
-                    self.activity += 1;
-                    self.queue(scratch, stream, n);
-                    if gathers {
-                        return;
-                    }
-                }
-                Ok(Moved::WouldBlock) if pipe.left.is_some() => self.end_output(cx, stream),
-                Ok(Moved::WouldBlock) => {
-                    self.session.output_is_empty(cx.now);
-                    if gather(cx, pipe) {
-                        return;
-                    }
-                    let source = match stream {
-                        Stream::Stdout => Source::Stdout,
-                        Stream::Stderr => Source::Stderr,
-                    };
-                    if let Err(error) = pipe.wait(cx.registry, token(self.slot, source), Interest::READABLE) {
-                        self.give_up(cx, &format!("wait for {}", stream.tag()), &error);
-                        self.end_output(cx, stream);
-                    }
-                    return;
-                }
-                Ok(Moved::End) => self.end_output(cx, stream),
-                Err(error) => {
-                    self.give_up(cx, &format!("read {}", stream.tag()), &error.into());
-                    self.end_output(cx, stream);
-                }
-            }
-        }
-    }
-
-    /// Splices a big stream to the client. False: the client must read first. None: the bytes are to be copied.
-    fn splice_output(&mut self, cx: &Context<'_>, stream: Stream) -> Option<bool> {
-        let mut splicer = cx.splicer.borrow_mut();
-        if !splicer.is_enabled() {
-            return None;
-        }
-        match self.session.backpressure() {
-            Backpressure::Discard => return None,
-            // What is read is queued in memory, from where it would be copied: it is better off in the pipe.
-            Backpressure::Strict if !self.outbox.is_empty() || !self.writable => return Some(false),
-            Backpressure::Spool if !self.outbox.is_empty() || !self.writable => return None,
-            Backpressure::Strict | Backpressure::Spool => {}
-        }
-        let socket = self.socket.as_ref()?;
-        let pipe = self.child.as_mut()?.output(stream).as_mut()?;
-        let available = transfer::available(pipe.as_fd());
-        if available < SPLICE_MIN {
-            return None;
-        }
-        if available >= child::PIPE_SIZE {
-            pipe.found_full(&splicer);
-        }
-        let frame = |len| self.session.output(stream, len);
-        match splicer.send(pipe.as_fd(), available, socket.as_fd(), frame) {
-            Spliced::Sent(sent) => {
-                self.activity += 1;
-                self.sent += sent as u64;
-                Some(true)
-            }
-            Spliced::Rest { sent, rest, cut } => {
-                self.activity += 1;
-                self.sent += sent as u64;
-                self.outbox.push_rest(rest, cut);
-                Some(true)
-            }
-            Spliced::WouldBlock => {
-                self.writable = false;
-                // The program must not wait for a client that may not read yet.
-                (self.session.backpressure() == Backpressure::Strict).then_some(false)
-            }
-            Spliced::End => {
-                log::debug!("connection {}: client gone", self.number);
-                self.session.client_gone(cx.now);
-                self.activity += 1;
-                Some(false)
-            }
-            Spliced::Unable => None,
-        }
-    }
-
-    /// Queues the `len` bytes in `scratch`, or sends them at once if they are many.
-    fn queue(&mut self, scratch: &mut Scratch, stream: Stream, len: usize) {
-        let Some(frame) = self.session.output(stream, len) else { return };
-        let framed = scratch.framed(&frame, len);
-        if len >= DIRECT
-            && self.writable
-            && let Some(socket) = &self.socket
-        {
-            let before = self.outbox.len();
-            let flushed = self.outbox.flush(socket, &mut (CHUNKS_A_ROUND * CHUNK));
-            self.sent += before - self.outbox.len();
-            if flushed == Flush::Empty
-                && let Moved::Bytes(n) = transfer::send(socket, framed)
-            {
-                self.sent += n as u64;
-                let rest = framed.get(n..).unwrap_or_default();
-                return self.outbox.push_rest(rest.to_vec(), rest.len());
-            }
-        }
-        self.outbox.push(framed);
-    }
-
-    fn end_output(&mut self, cx: &Context<'_>, stream: Stream) {
-        self.activity += 1;
-        if let Some(pipe) = self.child.as_mut().and_then(|child| child.output(stream).take()) {
-            pipe.close(cx.registry);
-        }
-        self.session.output_closed(stream);
         self.perform(cx);
     }
 
@@ -818,13 +430,4 @@ impl Connection {
             };
         }
     }
-}
-
-/// Leaves a stream alone for a moment, if it is chatty and the time is kept well enough; false: it is to be waited for.
-fn gather(cx: &Context<'_>, pipe: &mut Pipe) -> bool {
-    let gathers = cx.gathers && pipe.gather(cx.registry);
-    if gathers {
-        cx.totals.gathered();
-    }
-    gathers
 }

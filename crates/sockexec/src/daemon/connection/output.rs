@@ -1,0 +1,209 @@
+//! What goes to the client: the program's output, and what the session says.
+
+use std::net::Shutdown;
+use std::os::fd::AsFd as _;
+
+use mio::Interest;
+use sockexec_proto::Stream;
+
+use super::{CHUNKS_A_ROUND, Connection, Context};
+use crate::daemon::child::{self, Pipe};
+use crate::daemon::outbox::Flush;
+use crate::daemon::scratch::{CHUNK, Scratch};
+use crate::daemon::token::{Source, token};
+use crate::engine::Backpressure;
+use crate::sys::splice::{SPLICE_MIN, Spliced};
+use crate::sys::transfer::{self, Moved};
+
+/// Payloads from this size on are sent from where they were read; smaller ones are gathered.
+const DIRECT: usize = 16 << 10;
+
+impl Connection {
+    pub(super) fn flush(&mut self, cx: &Context<'_>) {
+        let mut budget = CHUNKS_A_ROUND * CHUNK;
+        let (Some(socket), true) = (&self.socket, self.writable) else { return };
+        let before = self.outbox.len();
+        let outcome = self.outbox.flush(socket, &mut budget);
+        let sent = before - self.outbox.len();
+        self.sent += sent;
+        self.activity += sent;
+        match outcome {
+            Flush::Empty if self.finishing => {
+                // In the same turn as the exit pair, and not left to close(2): a copy of the socket that a
+                // child holds before its exec would keep the connection open, and lua-resty-exec takes an
+                // end that comes a millisecond late for a time-out.
+                let _ = socket.shutdown(Shutdown::Write);
+                self.finishing = false;
+                self.activity += 1;
+                log::debug!("connection {}: reply complete", self.number);
+                self.session.sent(cx.now);
+            }
+            Flush::Empty | Flush::Budget => {}
+            Flush::Blocked => self.writable = false,
+            Flush::Broken | Flush::Lost => {
+                if outcome == Flush::Broken {
+                    log::debug!("connection {}: client gone", self.number);
+                }
+                self.session.client_gone(cx.now);
+                self.activity += 1;
+            }
+        }
+    }
+
+    pub(super) fn pump_output(&mut self, cx: &Context<'_>, scratch: &mut Scratch, stream: Stream) {
+        if self.session.wants_executed() {
+            return;
+        }
+        for _ in 0..CHUNKS_A_ROUND {
+            if !self.outbox.has_room(self.session.backpressure()) {
+                return;
+            }
+            let Some(child) = &mut self.child else { return };
+            let Some(pipe) = child.output(stream) else { return };
+            if !pipe.ready {
+                return;
+            }
+            if pipe.left == Some(0) {
+                return self.end_output(cx, stream);
+            }
+            if pipe.big && pipe.left.is_none() {
+                match self.splice_output(cx, stream) {
+                    Some(true) => continue,
+                    Some(false) => return,
+                    None => {}
+                }
+            }
+            let Some(pipe) = self.child.as_mut().and_then(|child| child.output(stream).as_mut()) else { return };
+            let buffer = scratch.payload();
+            let most = pipe.left.map_or(buffer.len(), |left| left.min(buffer.len()));
+            match pipe.read(buffer.get_mut(..most).unwrap_or_default()) {
+                Ok(Moved::Bytes(n)) => {
+                    if let Some(left) = &mut pipe.left {
+                        *left -= n;
+                    }
+                    pipe.big = n == most && pipe.is_pipe();
+                    pipe.chatter.note(n, cx.now);
+                    // What was written since would be a frame of its own.
+                    let enough = n < most && pipe.left.is_none() && pipe.chatter.is_chatty();
+                    let gathers = enough && gather(cx, pipe);
+                    self.activity += 1;
+                    self.queue(scratch, stream, n);
+                    if gathers {
+                        return;
+                    }
+                }
+                Ok(Moved::WouldBlock) if pipe.left.is_some() => self.end_output(cx, stream),
+                Ok(Moved::WouldBlock) => {
+                    self.session.output_is_empty(cx.now);
+                    if gather(cx, pipe) {
+                        return;
+                    }
+                    let source = match stream {
+                        Stream::Stdout => Source::Stdout,
+                        Stream::Stderr => Source::Stderr,
+                    };
+                    if let Err(error) = pipe.wait(cx.registry, token(self.slot, source), Interest::READABLE) {
+                        self.give_up(cx, &format!("wait for {}", stream.tag()), &error);
+                        self.end_output(cx, stream);
+                    }
+                    return;
+                }
+                Ok(Moved::End) => self.end_output(cx, stream),
+                Err(error) => {
+                    self.give_up(cx, &format!("read {}", stream.tag()), &error.into());
+                    self.end_output(cx, stream);
+                }
+            }
+        }
+    }
+
+    /// Splices a big stream to the client. False: the client must read first. None: the bytes are to be copied.
+    fn splice_output(&mut self, cx: &Context<'_>, stream: Stream) -> Option<bool> {
+        let mut splicer = cx.splicer.borrow_mut();
+        if !splicer.is_enabled() {
+            return None;
+        }
+        match self.session.backpressure() {
+            Backpressure::Discard => return None,
+            // What is read is queued in memory, from where it would be copied: it is better off in the pipe.
+            Backpressure::Strict if !self.outbox.is_empty() || !self.writable => return Some(false),
+            Backpressure::Spool if !self.outbox.is_empty() || !self.writable => return None,
+            Backpressure::Strict | Backpressure::Spool => {}
+        }
+        let socket = self.socket.as_ref()?;
+        let pipe = self.child.as_mut()?.output(stream).as_mut()?;
+        let available = transfer::available(pipe.as_fd());
+        if available < SPLICE_MIN {
+            return None;
+        }
+        if available >= child::PIPE_SIZE {
+            pipe.found_full(&splicer);
+        }
+        let frame = |len| self.session.output(stream, len);
+        match splicer.send(pipe.as_fd(), available, socket.as_fd(), frame) {
+            Spliced::Sent(sent) => {
+                self.activity += 1;
+                self.sent += sent as u64;
+                Some(true)
+            }
+            Spliced::Rest { sent, rest, cut } => {
+                self.activity += 1;
+                self.sent += sent as u64;
+                self.outbox.push_rest(rest, cut);
+                Some(true)
+            }
+            Spliced::WouldBlock => {
+                self.writable = false;
+                // The program must not wait for a client that may not read yet.
+                (self.session.backpressure() == Backpressure::Strict).then_some(false)
+            }
+            Spliced::End => {
+                log::debug!("connection {}: client gone", self.number);
+                self.session.client_gone(cx.now);
+                self.activity += 1;
+                Some(false)
+            }
+            Spliced::Unable => None,
+        }
+    }
+
+    /// Queues the `len` bytes in `scratch`, or sends them at once if they are many.
+    fn queue(&mut self, scratch: &mut Scratch, stream: Stream, len: usize) {
+        let Some(frame) = self.session.output(stream, len) else { return };
+        let framed = scratch.framed(&frame, len);
+        if len >= DIRECT
+            && self.writable
+            && let Some(socket) = &self.socket
+        {
+            let before = self.outbox.len();
+            let flushed = self.outbox.flush(socket, &mut (CHUNKS_A_ROUND * CHUNK));
+            self.sent += before - self.outbox.len();
+            if flushed == Flush::Empty
+                && let Moved::Bytes(n) = transfer::send(socket, framed)
+            {
+                self.sent += n as u64;
+                let rest = framed.get(n..).unwrap_or_default();
+                return self.outbox.push_rest(rest.to_vec(), rest.len());
+            }
+        }
+        self.outbox.push(framed);
+    }
+
+    fn end_output(&mut self, cx: &Context<'_>, stream: Stream) {
+        self.activity += 1;
+        if let Some(pipe) = self.child.as_mut().and_then(|child| child.output(stream).take()) {
+            pipe.close(cx.registry);
+        }
+        self.session.output_closed(stream);
+        self.perform(cx);
+    }
+}
+
+/// Leaves a stream alone for a moment, if it is chatty and the time is kept well enough; false: it is to be waited for.
+fn gather(cx: &Context<'_>, pipe: &mut Pipe) -> bool {
+    let gathers = cx.gathers && pipe.gather(cx.registry);
+    if gathers {
+        cx.totals.gathered();
+    }
+    gathers
+}
