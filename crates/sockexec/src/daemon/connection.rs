@@ -16,6 +16,7 @@ use sockexec_proto::request::Request;
 use sockexec_proto::{Stream, Version};
 
 use self::describe::{Credentials, Ended, Seconds, quote, shown};
+use self::input::Input;
 use super::child::{self, Child, Pipe};
 use super::outbox::Outbox;
 use super::scratch::{CHUNK, Scratch};
@@ -69,10 +70,7 @@ pub(crate) struct Connection {
     readable: bool,
     writable: bool,
     session: Session,
-    /// Bytes of the client that nothing could be done with yet: at most a chunk.
-    inbox: Vec<u8>,
-    /// Much input is there, in big chunks: they may be worth splicing.
-    big_input: bool,
+    input: Input,
     outbox: Outbox,
     /// The sending side is to be ended when the outbox is empty.
     finishing: bool,
@@ -115,8 +113,7 @@ impl Connection {
             readable: true,
             writable: true,
             session: Session::new(limits, now),
-            inbox: Vec::new(),
-            big_input: false,
+            input: Input::new(),
             outbox,
             finishing: false,
             child: None,
@@ -367,7 +364,7 @@ impl Connection {
         }
         let _ = cx.registry.deregister(&mut socket);
         self.outbox.clear();
-        self.inbox = Vec::new();
+        self.input.clear();
         self.descriptors = Vec::new();
         self.finishing = false;
     }

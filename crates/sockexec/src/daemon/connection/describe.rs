@@ -49,7 +49,7 @@ impl Connection {
     pub(crate) fn descriptors(&self) -> Vec<(RawFd, String)> {
         let mut list = Vec::new();
         if let Some(socket) = &self.socket {
-            let wait = match (self.session.wants_request() && self.inbox.is_empty(), self.outbox.is_empty()) {
+            let wait = match (self.session.wants_request() && self.input.is_empty(), self.outbox.is_empty()) {
                 (true, true) => "input",
                 (true, false) => "input, room for output",
                 (false, false) => "room for output",
@@ -64,7 +64,7 @@ impl Connection {
             list.push((file.as_raw_fd(), "spool, waits for the client to read".to_owned()));
         }
         if let Some(child) = &self.child {
-            let stdin_wait = if self.inbox.is_empty() { "nothing" } else { "room for input" };
+            let stdin_wait = if self.input.is_empty() { "nothing" } else { "room for input" };
             let room = self.outbox.has_room(self.session.backpressure());
             let output_wait = if room { "output" } else { "the client to read" };
             for (pipe, name, wait) in [

@@ -17,8 +17,59 @@ const MAX_INPUT_SPLICE: usize = 1 << 20;
 /// Input that comes in smaller pieces than this is not spliced, in bytes.
 const MIN_INPUT_SPLICE: usize = 4 << 10;
 
-/// How much is read when only the head of the next chunk is wanted, in bytes: it, and little of what can be spliced.
-const HEADER_READ: usize = 16;
+/// How much stands between two chunks at most, in bytes: in version 2 a comma, `5:stdin,`, and the head of the longest.
+const MAX_FRAMING: u8 = 29;
+
+/// The same for a guess: it, and little of what can be spliced.
+const USUAL_FRAMING: u8 = 16;
+
+/// What comes from the client, and what is known of it.
+#[derive(Debug)]
+pub(super) struct Input {
+    /// Bytes that nothing could be done with yet: at most a chunk.
+    waiting: Vec<u8>,
+    /// Much is there, in big chunks: they may be worth splicing.
+    big: bool,
+    /// Some of the chunk was spliced; so is the rest of it.
+    spliced: bool,
+    /// Bytes since the last payload.
+    framing: u8,
+    /// How many bytes stood between the last two payloads, and will between the next two if all chunks have one size: so much is
+    /// read for the head of the next, and none of what can be spliced. Each such byte was a write of its own, and woke the
+    /// program.
+    usual_framing: u8,
+}
+
+impl Input {
+    pub(super) const fn new() -> Self {
+        Self { waiting: Vec::new(), big: false, spliced: false, framing: 0, usual_framing: USUAL_FRAMING }
+    }
+
+    /// Nothing waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// Drops what waits.
+    pub(super) fn clear(&mut self) {
+        self.waiting = Vec::new();
+    }
+
+    /// So many bytes were no payload.
+    fn note_framing(&mut self, len: usize) {
+        self.framing = self.framing.saturating_add(u8::try_from(len).unwrap_or(u8::MAX));
+    }
+
+    /// Payload comes next, and so much is left of the chunk.
+    fn note_payload(&mut self, left: u64) {
+        if self.framing > 0 {
+            self.usual_framing = if self.framing <= MAX_FRAMING { self.framing } else { USUAL_FRAMING };
+            self.framing = 0;
+            self.spliced = false;
+        }
+        self.big |= left >= SPLICE_MIN as u64;
+    }
+}
 
 /// How the client's next bytes are taken.
 enum NextInput {
@@ -35,12 +86,12 @@ enum NextInput {
 impl Connection {
     pub(super) fn pump_request(&mut self, cx: &Context<'_>, scratch: &mut Scratch) {
         for _ in 0..CHUNKS_A_ROUND {
-            if !self.inbox.is_empty() {
-                let mut inbox = std::mem::take(&mut self.inbox);
-                let left = self.consume(cx, &inbox);
+            if !self.input.is_empty() {
+                let mut waiting = std::mem::take(&mut self.input.waiting);
+                let left = self.consume(cx, &waiting);
                 if left > 0 && self.socket.is_some() {
-                    inbox.drain(..inbox.len() - left);
-                    self.inbox = inbox;
+                    waiting.drain(..waiting.len() - left);
+                    self.input.waiting = waiting;
                     return;
                 }
             }
@@ -54,7 +105,6 @@ impl Connection {
                 NextInput::Anything => scratch.chunk(),
             };
             let wanted = buffer.len();
-            self.big_input = false;
             let Some(socket) = &self.socket else { return };
             let mut descriptors = Vec::new();
             let received = if self.session.wants_descriptors() {
@@ -69,11 +119,12 @@ impl Connection {
                 Ok(Moved::Bytes(n)) => {
                     self.activity += 1;
                     self.received += n as u64;
+                    self.input.big = false;
                     let bytes = scratch.chunk().get(..n).unwrap_or_default();
                     let left = self.consume(cx, bytes);
-                    self.big_input &= n == wanted || n >= SPLICE_MIN;
+                    self.input.big &= n == wanted || n >= SPLICE_MIN;
                     if self.socket.is_some() {
-                        self.inbox = bytes.get(n - left..).unwrap_or_default().to_vec();
+                        self.input.waiting = bytes.get(n - left..).unwrap_or_default().to_vec();
                     }
                 }
                 Ok(Moved::WouldBlock) => self.readable = false,
@@ -95,7 +146,7 @@ impl Connection {
 
     /// Splices input to the program if much of it is known to come, and tells what is to be read otherwise.
     fn next_input(&mut self, cx: &Context<'_>) -> NextInput {
-        if !self.big_input || !cx.splicer.borrow().is_enabled() {
+        if !self.input.big || !cx.splicer.borrow().is_enabled() {
             return NextInput::Anything;
         }
         let pipe = self.child.as_mut().and_then(|child| child.stdin.as_mut());
@@ -107,8 +158,8 @@ impl Connection {
             (_, Step::NeedMore) => 0,
             (_, Step::Drop(_)) => return NextInput::Anything,
         };
-        if len < SPLICE_MIN {
-            return NextInput::UpTo(len + HEADER_READ);
+        if len < if self.input.spliced { MIN_INPUT_SPLICE } else { SPLICE_MIN } {
+            return NextInput::UpTo(len + usize::from(self.input.usual_framing));
         }
         if !pipe.ready {
             return NextInput::Waiting;
@@ -119,7 +170,8 @@ impl Connection {
                 self.activity += 1;
                 self.received += n as u64;
                 // A client that sends in small pieces is served better by copying: each piece is a page of a pipe.
-                self.big_input = n >= MIN_INPUT_SPLICE;
+                self.input.big = n >= MIN_INPUT_SPLICE;
+                self.input.spliced = true;
                 self.session.moved(n as u64);
                 if let Some(child) = &mut self.child {
                     child.calm();
@@ -138,7 +190,7 @@ impl Connection {
             }
             // What it means is found by copying.
             Received::SocketEnd | Received::PipeEnd | Received::Unable => {
-                self.big_input = false;
+                self.input.big = false;
                 NextInput::Anything
             }
         }
@@ -150,13 +202,14 @@ impl Connection {
         loop {
             let (used, step) = self.session.step(cx.now, bytes);
             bytes = bytes.get(used..).unwrap_or_default();
+            self.input.note_framing(used);
             self.perform(cx);
             let moved = match step {
                 Step::NeedMore if used == 0 || bytes.is_empty() => return bytes.len(),
                 Step::NeedMore => 0,
                 Step::Drop(len) => at_most(bytes.len(), len),
                 Step::Stdin(len) => {
-                    self.big_input |= len >= SPLICE_MIN as u64;
+                    self.input.note_payload(len);
                     match self.write_stdin(cx, at_most(bytes.len(), len), bytes) {
                         Some(written) => written,
                         None => return bytes.len(),
@@ -215,5 +268,44 @@ impl Connection {
         {
             self.give_up(cx, "wait for the program to read", &error);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How much is read for the head of the next chunk once so much stood before the last one.
+    fn after(framing: &[usize]) -> u8 {
+        let mut input = Input::new();
+        framing.iter().for_each(|&len| input.note_framing(len));
+        input.note_payload(1);
+        input.usual_framing
+    }
+
+    #[test]
+    fn the_next_head_is_taken_to_be_as_long_as_the_last() {
+        assert_eq!(after(&[b",65536:".len()]), 7);
+        assert_eq!(after(&[1, 0, 8, 6]), 15, "in pieces");
+        // The whole request, or pairs of another kind: no guess.
+        assert_eq!(after(&[4000]), USUAL_FRAMING);
+        assert_eq!(after(&[300, 7]), USUAL_FRAMING);
+        assert_eq!(after(&[30]), USUAL_FRAMING);
+        assert_eq!(after(&[b",5:stdin,9223372036854775807:".len()]), MAX_FRAMING);
+    }
+
+    #[test]
+    fn the_rest_of_a_spliced_chunk_is_spliced() {
+        let mut input = Input::new();
+        input.note_framing(7);
+        input.note_payload(SPLICE_MIN as u64);
+        assert!(input.big && !input.spliced);
+        input.spliced = true;
+        input.note_payload(5000);
+        assert!(input.spliced, "the same chunk");
+        input.note_framing(1);
+        input.note_framing(6);
+        input.note_payload(5000);
+        assert!(!input.spliced, "another one");
     }
 }
