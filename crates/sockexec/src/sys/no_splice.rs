@@ -51,6 +51,8 @@ impl Splicer {
         None
     }
 
+    pub(crate) fn grow_send_buffer(&self, _socket: BorrowedFd<'_>) {}
+
     pub(crate) fn send(
         &mut self,
         _pipe: BorrowedFd<'_>,

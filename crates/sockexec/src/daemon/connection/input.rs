@@ -278,7 +278,9 @@ mod tests {
     /// How much is read for the head of the next chunk once so much stood before the last one.
     fn after(framing: &[usize]) -> u8 {
         let mut input = Input::new();
-        framing.iter().for_each(|&len| input.note_framing(len));
+        for &len in framing {
+            input.note_framing(len);
+        }
         input.note_payload(1);
         input.usual_framing
     }

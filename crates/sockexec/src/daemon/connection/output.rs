@@ -136,8 +136,8 @@ impl Connection {
         if available < SPLICE_MIN {
             return None;
         }
-        if available >= child::PIPE_SIZE {
-            pipe.found_full(&splicer);
+        if available >= child::PIPE_SIZE && pipe.found_full(&splicer) {
+            splicer.grow_send_buffer(socket.as_fd());
         }
         let frame = |len| self.session.output(stream, len);
         match splicer.send(pipe.as_fd(), available, socket.as_fd(), frame) {
