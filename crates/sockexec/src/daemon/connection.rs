@@ -53,6 +53,8 @@ pub(crate) struct Context<'a> {
     pub(crate) totals: &'a Totals,
     /// Whether time is kept well enough for small writes to be gathered.
     pub(crate) gathers: bool,
+    /// How many there are, this one included.
+    pub(crate) connections: usize,
     pub(crate) now: Time,
 }
 
@@ -336,7 +338,8 @@ impl Connection {
         let descriptors = std::mem::take(&mut self.descriptors);
         let descriptors = if options.descriptors { descriptors.try_into().ok() } else { None };
         let watched = self.session.version() == Version::Two;
-        match Child::start(&mut cx.spawner.borrow_mut(), Order { argv, options, descriptors, watched }) {
+        let order = Order { argv, options, descriptors, watched, connections: cx.connections };
+        match Child::start(&mut cx.spawner.borrow_mut(), order) {
             Ok(child) => {
                 log::debug!("connection {}: started pid {}: {}", self.number, child.group.leader(), self.label);
                 self.child = Some(child);

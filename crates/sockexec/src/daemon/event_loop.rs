@@ -9,6 +9,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use mio::net::UnixListener;
+use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll};
 use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook_mio::v1_0::Signals;
@@ -96,6 +97,10 @@ impl EventLoop {
             poll.registry().register(signals, token::SIGNALS, Interest::READABLE)?;
         }
         let alarm = Alarm::new(poll.registry());
+        let spawner = Spawner::new(settings.max_connections, settings.spare_descriptors);
+        if let Some(descriptor) = spawner.descriptor() {
+            poll.registry().register(&mut SourceFd(&descriptor.as_raw_fd()), token::SPAWNER, Interest::READABLE)?;
+        }
         Ok(Self {
             settings,
             poll,
@@ -111,7 +116,7 @@ impl EventLoop {
             epoch: Instant::now(),
             alarm,
             scratch: Scratch::new(),
-            spawner: RefCell::new(Spawner::new()),
+            spawner: RefCell::new(spawner),
             splicer: RefCell::new(Splicer::new()),
             spool_memory: Rc::default(),
             totals: Totals::default(),
@@ -160,7 +165,7 @@ impl EventLoop {
                     }
                 }
                 // The turn is what it is for.
-                Some(Target::Alarm) | None => {}
+                Some(Target::Alarm | Target::Spawner) | None => {}
             }
         }
         self.run_timers(now);
@@ -185,13 +190,14 @@ impl EventLoop {
         if !self.turns.is_empty() || more && self.has_room() {
             return Some(Duration::ZERO);
         }
+        let look = self.spawner.borrow().next_look();
         let accept = self.listening.as_ref().filter(|_| self.has_room()).and_then(|listening| listening.retry_at);
         let timer = self.timers.first().map(|&(time, _)| time);
-        let next = accept.into_iter().chain(timer).min()?;
+        let Some(next) = accept.into_iter().chain(timer).min() else { return look };
         // Never a moment too early: the loop would turn for nothing until it is due.
         let left = next.saturating_sub(self.now()).saturating_add(Duration::from_micros(1));
         self.alarm.ring(next, left);
-        Some(left)
+        look.into_iter().chain([left]).min()
     }
 
     fn has_room(&self) -> bool {
@@ -224,6 +230,7 @@ impl EventLoop {
 
     /// Gives one connection its turn, and draws the consequences.
     fn serve(&mut self, now: Time, slot: usize) {
+        let connections = self.slots.len();
         let Some(place) = self.slots.get_mut(slot) else { return };
         place.queued = false;
         let cx = Context {
@@ -232,6 +239,7 @@ impl EventLoop {
             splicer: &self.splicer,
             totals: &self.totals,
             gathers: self.alarm.is_fine(),
+            connections,
             now,
         };
         let again = place.connection.serve(&cx, &mut self.scratch);
@@ -358,7 +366,7 @@ impl EventLoop {
     fn status(&self, now: Time) -> Vec<u8> {
         let connections: Vec<_> = self.slots.iter().map(|(_, place)| place.connection.report(now)).collect();
         let live = connections.iter().fold((0, 0), |(in_, out), one| (in_ + one.bytes_in, out + one.bytes_out));
-        let Settings { limits, spool, max_connections } = self.settings;
+        let Settings { limits, spool, max_connections, .. } = self.settings;
         let report = Report {
             version: env!("CARGO_PKG_VERSION"),
             uptime: now,

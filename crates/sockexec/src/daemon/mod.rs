@@ -168,7 +168,8 @@ impl Builder {
         if process::sigchld_is_ignored() {
             return Err(BindError::ChildrenIgnored);
         }
-        let max_connections = self.allowed_connections()?;
+        let limit = process::descriptor_limit();
+        let max_connections = self.allowed_connections(limit)?;
         let setup = |what| move |error| BindError::Setup(what, error);
         let poll = Poll::new().map_err(setup("cannot set up the event loop"))?;
         let waker = Waker::new(poll.registry(), token::HANDLE).map_err(setup("cannot set up the event loop"))?;
@@ -192,6 +193,8 @@ impl Builder {
                 },
                 spool: self.spool,
                 max_connections,
+                spare_descriptors: limit
+                    .map_or(u64::MAX, |limit| limit.saturating_sub(descriptors_for(max_connections))),
             },
             poll,
             signals,
@@ -202,8 +205,8 @@ impl Builder {
     }
 
     /// The connections that the limit of descriptors leaves room for.
-    fn allowed_connections(&self) -> Result<usize, BindError> {
-        let Some(limit) = process::descriptor_limit() else { return Ok(self.max_connections) };
+    fn allowed_connections(&self, limit: Option<u64>) -> Result<usize, BindError> {
+        let Some(limit) = limit else { return Ok(self.max_connections) };
         let allowed = limit.saturating_sub(OWN_DESCRIPTORS) / DESCRIPTORS_PER_CONNECTION;
         let allowed = usize::try_from(allowed).unwrap_or(usize::MAX);
         if allowed == 0 {
@@ -214,13 +217,16 @@ impl Builder {
                 "a limit of {limit} descriptors (ulimit -n) allows {allowed} active connections, not {}; \
                  {} would be needed",
                 self.max_connections,
-                (self.max_connections as u64)
-                    .saturating_mul(DESCRIPTORS_PER_CONNECTION)
-                    .saturating_add(OWN_DESCRIPTORS),
+                descriptors_for(self.max_connections),
             );
         }
         Ok(allowed.min(self.max_connections))
     }
+}
+
+/// How many descriptors the daemon needs for so many connections.
+fn descriptors_for(connections: usize) -> u64 {
+    (connections as u64).saturating_mul(DESCRIPTORS_PER_CONNECTION).saturating_add(OWN_DESCRIPTORS)
 }
 
 /// What the event loop goes by.
@@ -229,6 +235,8 @@ struct Settings {
     limits: Limits,
     spool: u64,
     max_connections: usize,
+    /// How many more descriptors the limit allows than so many connections need.
+    spare_descriptors: u64,
 }
 
 /// A daemon that listens, and serves when it is [run](Daemon::run).

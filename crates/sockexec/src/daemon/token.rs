@@ -22,6 +22,8 @@ pub(crate) enum Target {
     Handle,
     /// The moment for a timer has come.
     Alarm,
+    /// A program has come so far that something can be let go of.
+    Spawner,
     Connection(usize, Source),
 }
 
@@ -29,8 +31,9 @@ pub(crate) const LISTENER: Token = Token(6);
 pub(crate) const SIGNALS: Token = Token(7);
 pub(crate) const HANDLE: Token = Token(8);
 pub(crate) const ALARM: Token = Token(9);
+pub(crate) const SPAWNER: Token = Token(10);
 
-/// The slot above four bits for the source; of the sources left over in slot 0's sixteen four are the daemon's own.
+/// The slot above four bits for the source; of the sources left over in slot 0's sixteen five are the daemon's own.
 pub(crate) fn token(slot: usize, source: Source) -> Token {
     Token(slot << 4 | source as usize)
 }
@@ -50,6 +53,7 @@ pub(crate) fn target(token: Token) -> Option<Target> {
                 SIGNALS => Some(Target::Signals),
                 HANDLE => Some(Target::Handle),
                 ALARM => Some(Target::Alarm),
+                SPAWNER => Some(Target::Spawner),
                 _ => None,
             };
         }
@@ -72,5 +76,6 @@ mod tests {
         assert_eq!(target(SIGNALS), Some(Target::Signals));
         assert_eq!(target(HANDLE), Some(Target::Handle));
         assert_eq!(target(ALARM), Some(Target::Alarm));
+        assert_eq!(target(SPAWNER), Some(Target::Spawner));
     }
 }

@@ -14,6 +14,11 @@ pub(crate) mod group;
 pub(crate) mod process;
 #[expect(unsafe_code, reason = "system calls that no safe library wraps; each block argues its soundness")]
 mod raw;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+pub(crate) mod reserve;
+#[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
+#[path = "no_reserve.rs"]
+pub(crate) mod reserve;
 pub(crate) mod session;
 pub(crate) mod socket;
 pub(crate) mod spawn;

@@ -10,6 +10,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::fs::OFlags;
 use rustix::process::Pid;
@@ -17,6 +18,7 @@ use sockexec_proto::Options;
 use sockexec_proto::request::EnvironmentChange;
 
 use super::raw::clone::{Extras, Launcher, Outcome};
+use super::reserve::{self, Reserve};
 use super::{raw, terminal};
 
 /// A program to be started.
@@ -30,6 +32,8 @@ pub(crate) struct Order {
     pub(crate) descriptors: Option<[OwnedFd; 3]>,
     /// Whether there is to be a descriptor that tells of the exec.
     pub(crate) watched: bool,
+    /// How many connections the daemon has.
+    pub(crate) connections: usize,
 }
 
 impl Order {
@@ -127,17 +131,42 @@ impl Start {
 /// and with std's `Command` elsewhere.
 pub(crate) struct Spawner {
     launcher: Option<Launcher>,
+    reserve: Option<Reserve>,
+    /// With so many connections it is used.
+    crowd: usize,
 }
 
+/// With so many connections a child does not copy the daemon's table of descriptors: see [`super::reserve`]. With fewer the copy is cheaper than
+/// what that takes.
+const CROWD: usize = 64;
+
 impl Spawner {
-    /// Programs will have the environment that this process has now. `SOCKEXEC_SPAWN=portable` in it chooses the
-    /// portable way, for tests and comparisons.
-    pub(crate) fn new() -> Self {
-        if env::var_os("SOCKEXEC_SPAWN").as_deref() == Some(OsStr::new("portable")) {
-            return Self { launcher: None };
+    /// Programs will have the environment that this process has now. Of `spare_descriptors` some are kept for when there are
+    /// many connections, of which there will be `max_connections` at most.
+    ///
+    /// For tests and comparisons `SOCKEXEC_SPAWN=portable` in the environment chooses the portable way, `SOCKEXEC_SPAWN=crowd` what is done for
+    /// many connections, however few there are.
+    pub(crate) fn new(max_connections: usize, spare_descriptors: u64) -> Self {
+        let way = env::var_os("SOCKEXEC_SPAWN").unwrap_or_default();
+        if way == "portable" {
+            return Self { launcher: None, reserve: None, crowd: 0 };
         }
         let environment = env::vars_os().filter_map(|(name, value)| assignment(name.as_bytes(), value.as_bytes()));
-        Self { launcher: Launcher::new(environment.collect(), raw::ignored_signals()) }
+        let launcher = Launcher::new(environment.collect(), raw::ignored_signals());
+        let crowd = if way == "crowd" { 0 } else { CROWD };
+        let reserves = launcher.is_some() && max_connections >= crowd && spare_descriptors >= reserve::DESCRIPTORS;
+        let reserve = if reserves { Reserve::new().ok() } else { None };
+        Self { launcher, reserve, crowd }
+    }
+
+    /// Becomes readable when it is time to [collect](Spawner::collect).
+    pub(crate) fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        self.reserve.as_ref().map(Reserve::descriptor)
+    }
+
+    /// In what time to [collect](Spawner::collect) if nothing happens before.
+    pub(crate) fn next_look(&self) -> Option<Duration> {
+        self.reserve.as_ref().and_then(Reserve::next_look)
     }
 
     /// Starts a program, which is looked up in the PATH that it gets.
@@ -162,15 +191,17 @@ impl Spawner {
             // leave it close-on-exec.
             return portable_with(&order, theirs, ours);
         }
-        let candidates = order.candidates();
+        let exec = if order.watched { Some(io::pipe()?) } else { None };
+        let watch = exec.as_ref().map(|(_, end)| end.as_fd());
         let extras = Extras {
             directory: order.options.directory.clone(),
             environment: environment(&order.options),
             terminal: ours.terminal.is_some(),
             foreign: order.options.descriptors,
+            shared: None,
         };
-        let exec = if order.watched { Some(io::pipe()?) } else { None };
-        match launcher.launch(std::mem::take(&mut order.argv), candidates, theirs.all(), extras) {
+        let reserve = self.reserve.as_mut().filter(|_| order.connections >= self.crowd);
+        match launch(launcher, reserve, &mut order, theirs.all(), watch, extras) {
             Ok((pid, outcome)) => Ok(Spawned {
                 leader: Pid::from_raw(pid).ok_or(io::ErrorKind::Other)?,
                 ours,
@@ -192,7 +223,36 @@ impl Spawner {
         if let Some(launcher) = &mut self.launcher {
             launcher.collect();
         }
+        if let Some(reserve) = &mut self.reserve {
+            reserve.collect();
+        }
     }
+}
+
+/// Starts a child, which takes along `watch` until its exec, with a copy of this process's table of descriptors or, with a reserve, without: its pid
+/// and what becomes of it.
+///
+/// # Errors
+/// Those of [`Launcher::launch`].
+fn launch(
+    launcher: &mut Launcher,
+    reserve: Option<&mut Reserve>,
+    order: &mut Order,
+    streams: [BorrowedFd<'_>; 3],
+    watch: Option<BorrowedFd<'_>>,
+    extras: Extras,
+) -> Result<(i32, Arc<Outcome>), (io::Error, Vec<CString>)> {
+    let candidates = order.candidates();
+    let argv = std::mem::take(&mut order.argv);
+    let reserved = reserve.and_then(|reserve| reserve.put(streams, watch).map(|row| (reserve, row)));
+    let Some((reserve, row)) = reserved else { return launcher.launch(argv, candidates, streams, extras) };
+    let extras = Extras { shared: Some(reserve.table()), ..extras };
+    let child = launcher.launch(argv, candidates, row.streams(), extras);
+    match &child {
+        Ok((_, outcome)) => reserve.lend(row, Arc::clone(outcome)),
+        Err(_) => reserve.give_back(row),
+    }
+    child
 }
 
 /// The program's own ends: what becomes its descriptors 0, 1 and 2. One that is not there is the same as the one before.

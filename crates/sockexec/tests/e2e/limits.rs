@@ -58,6 +58,21 @@ fn clients_that_leave_the_backlog() {
     daemon.assert_serves();
 }
 
+/// Descriptors are reserved where there may be many connections, and where the limit leaves some: never at the expense of `-m`.
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#[test]
+fn descriptors_are_reserved_for_a_crowd() {
+    let descriptors = |options: &str, limit: &str| {
+        let daemon = Launch::default().options(options).prelude(&format!("ulimit -n {limit}")).start();
+        assert!(!daemon.log_text().contains("descriptors (ulimit"), "{}", daemon.log_text());
+        daemon.process().descriptors()
+    };
+    let few = descriptors("-m 10", "1024");
+    assert_eq!(descriptors("-m 100", "616"), few);
+    let many = descriptors("-m 100", "1024");
+    assert!(few + 64 <= many && many < few + 80, "{few}, {many}");
+}
+
 /// `-m 100` with 64 descriptors: it says so, and everybody is served.
 #[test]
 fn few_descriptors() {

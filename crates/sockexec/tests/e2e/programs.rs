@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use crate::common::{Daemon, Launch, Reply, fixture, steps};
+use crate::limits::raise_own_limit;
 
 #[track_caller]
 fn assert_not_started(reply: &Reply, program: &str, code: i32) {
@@ -218,14 +219,22 @@ fn descriptors(reply: &Reply) -> Vec<String> {
 /// programs' pipes.
 #[test]
 fn descriptors_0_1_2_and_nothing_else() {
-    let daemon = Daemon::start("");
-    let mut others: Vec<_> = (0..8).map(|_| daemon.exec(&steps("out ready cat"))).collect();
-    for other in &mut others {
-        other.wait_for("ready");
-    }
-    for _ in 0..20 {
-        let reply = daemon.run(&steps("fds"), b"");
-        assert_eq!(descriptors(&reply), ["0", "1", "2"], "{reply:?}");
+    raise_own_limit();
+    // Beside many a program does not begin with a copy of the daemon's descriptors.
+    for many in [8, 100] {
+        let daemon = Daemon::start("-m 200");
+        let mut others: Vec<_> = (0..many).map(|_| daemon.exec(&steps("out ready cat"))).collect();
+        for other in &mut others {
+            other.wait_for("ready");
+        }
+        for _ in 0..20 {
+            let reply = daemon.run(&steps("fds"), b"");
+            assert_eq!(descriptors(&reply), ["0", "1", "2"], "beside {many}: {reply:?}");
+        }
+        for mut other in others {
+            other.end_stdin();
+            assert_eq!(other.reply().code(), 0);
+        }
     }
 }
 

@@ -16,6 +16,7 @@
 //! | the end of this process while children are in flight | the memory lives on until the last of them has left it |
 //! | the end of this process after that | the child asks to be killed with its parent (`PR_SET_PDEATHSIG`), then looks whether that is still there |
 //! | signals to the group before `setpgid` in the child | the parent calls setpgid(2) as well before it signals ([`super::super::group::Group`]); not for a session of its own, whose setsid(2) would fail after that: until then its leader is signalled by its own number |
+//! | a table of descriptors that is shared | only with [`Extras::shared`]: the child touches none before it has left the table, and ends if it cannot. The parent keeps the child's ends open until then ([`super::super::reserve`]) |
 //! | descriptors of ours live in the child until exec | all are close-on-exec, and the child makes sure of it; the daemon ends connections by shutdown(2) and deregisters before it closes |
 //! | seccomp, old kernels, emulators | `clone3` fails with ENOSYS, EPERM or EINVAL, and the caller takes the portable way |
 //!
@@ -32,7 +33,7 @@ use std::arch::asm;
 use std::ffi::{CString, c_char, c_int, c_long};
 use std::io;
 use std::mem::{self, MaybeUninit};
-use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
 use std::ptr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
@@ -61,6 +62,8 @@ struct Stack([MaybeUninit<u8>; STACK]);
 pub(crate) struct Outcome {
     /// Not 0 while the child is in our memory; the kernel zeroes it.
     alive: AtomicI32,
+    /// Not 0 once the child has a table of descriptors of its own.
+    apart: AtomicI32,
     /// The error of the last step that failed, as errno, with [`OWN`] or [`IN_DIRECTORY`] if that was before exec; 0: none.
     error: AtomicI32,
 }
@@ -76,6 +79,17 @@ pub(crate) struct Extras {
     pub(crate) terminal: bool,
     /// The descriptors are others' as well: their flags are left alone.
     pub(crate) foreign: bool,
+    /// The child shares this process's table of descriptors at first. `None`: it has a copy.
+    pub(crate) shared: Option<SharedTable>,
+}
+
+/// How a child leaves the table of descriptors that it shares with this process.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SharedTable {
+    /// It takes along what is below this number.
+    pub(crate) cut: RawFd,
+    /// An eventfd, below it, to which it then writes.
+    pub(crate) event: RawFd,
 }
 
 /// What failed was a step of ours before exec. Beyond every errno.
@@ -99,10 +113,14 @@ impl Outcome {
     pub(crate) fn has_left(&self) -> bool {
         self.alive.load(Ordering::Acquire) == 0
     }
+
+    /// Whether what this process does with its descriptors is no matter to the child any more.
+    pub(crate) fn has_own_table(&self) -> bool {
+        self.apart.load(Ordering::Acquire) != 0 || self.has_left()
+    }
 }
 
 /// What [`child_main`] goes by: pointers into a [`Launch`], and descriptors.
-#[repr(C)]
 struct Orders {
     stdio: [c_int; 3],
     /// The pid of this process, of which the child is to be a child.
@@ -117,6 +135,8 @@ struct Orders {
     directory: *const c_char,
     terminal: bool,
     foreign: bool,
+    shared: Option<SharedTable>,
+    apart: *const AtomicI32,
     error: *const AtomicI32,
 }
 
@@ -181,7 +201,8 @@ impl Launcher {
     ) -> Result<(c_int, Arc<Outcome>), (io::Error, Vec<CString>)> {
         let own = extras.environment.as_deref();
         let arrays = [null_terminated(&candidates), null_terminated(&argv), own.map_or_else(Vec::new, null_terminated)];
-        let outcome = Arc::new(Outcome { alive: AtomicI32::new(1), error: AtomicI32::new(0) });
+        let apart = AtomicI32::new(extras.shared.is_none().into());
+        let outcome = Arc::new(Outcome { alive: AtomicI32::new(1), apart, error: AtomicI32::new(0) });
         let orders = Box::new(Orders {
             stdio: stdio.map(|descriptor| descriptor.as_raw_fd()),
             parent: std::process::id().cast_signed(),
@@ -192,6 +213,8 @@ impl Launcher {
             directory: extras.directory.as_ref().map_or(ptr::null(), |directory| directory.as_ptr()),
             terminal: extras.terminal,
             foreign: extras.foreign,
+            shared: extras.shared,
+            apart: &raw const outcome.apart,
             error: &raw const outcome.error,
         });
         let stack = self.spare.pop().unwrap_or_else(|| Box::new(Stack([MaybeUninit::uninit(); STACK])));
@@ -259,8 +282,9 @@ struct CloneArguments {
 const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
 
 fn clone(launch: &mut Launch) -> io::Result<c_int> {
+    let table = if launch.orders.shared.is_some() { libc::CLONE_FILES } else { 0 };
     let arguments = CloneArguments {
-        flags: CLONE_CLEAR_SIGHAND | (libc::CLONE_VM | libc::CLONE_CHILD_CLEARTID) as u64,
+        flags: CLONE_CLEAR_SIGHAND | (libc::CLONE_VM | libc::CLONE_CHILD_CLEARTID | table) as u64,
         pidfd: 0,
         child_tid: (&raw const launch.outcome.alive) as u64,
         parent_tid: 0,
@@ -323,6 +347,8 @@ unsafe extern "C" fn child_main(orders: *const Orders) -> ! {
 unsafe fn prepare(orders: &Orders) -> c_int {
     /// The kernel's own `sigaction`: handler, flags, restorer, mask. All zero: `SIG_DFL`.
     static DEFAULT: [u64; 4] = [0; 4];
+    /// What is added to an eventfd.
+    static ONE: u64 = 1;
     /// An empty mask, 64 signals of a bit each.
     static NO_SIGNALS: u64 = 0;
     const SIGSET_SIZE: usize = size_of::<u64>();
@@ -337,6 +363,15 @@ unsafe fn prepare(orders: &Orders) -> c_int {
         error = error.min(call(libc::SYS_prctl, [libc::PR_SET_PDEATHSIG as usize, libc::SIGKILL as usize, 0, 0]));
         if call(libc::SYS_getppid, [0; 4]) != orders.parent {
             return OWN | libc::ESRCH;
+        }
+        if let Some(shared) = orders.shared {
+            // Up to here no descriptor was touched, from here on each is the child's own.
+            let failed = leave(shared);
+            if failed < 0 {
+                return OWN | failed.wrapping_neg();
+            }
+            (*orders.apart).store(1, Ordering::Release);
+            call(libc::SYS_write, [shared.event as usize, (&raw const ONE) as usize, size_of::<u64>(), 0]);
         }
         let mut signal = 1;
         while signal <= 64 {
@@ -373,6 +408,22 @@ unsafe fn prepare(orders: &Orders) -> c_int {
         match call(libc::SYS_chdir, [orders.directory as usize, 0, 0, 0]).wrapping_neg() {
             0 => 0,
             error => IN_DIRECTORY | error,
+        }
+    }
+}
+
+/// Makes a table of descriptors for this child alone; 0, or a negated errno.
+///
+/// # Safety
+/// As [`child_main`].
+unsafe fn leave(shared: SharedTable) -> c_int {
+    const CLOSE_RANGE_UNSHARE: usize = 2;
+    // SAFETY: plain integers; the child has a table of its own after that, and what is closed is not in the parent's.
+    unsafe {
+        match call(libc::SYS_close_range, [shared.cut as usize, u32::MAX as usize, CLOSE_RANGE_UNSHARE, 0]) {
+            0 => 0,
+            // Before Linux 5.9, or refused. A copy of all does as well, if it takes longer.
+            _ => call(libc::SYS_unshare, [libc::CLONE_FILES as usize, 0, 0, 0]),
         }
     }
 }

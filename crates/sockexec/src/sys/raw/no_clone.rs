@@ -20,6 +20,11 @@ impl Outcome {
     pub(crate) fn has_left(&self) -> bool {
         match self.0 {}
     }
+
+    #[expect(dead_code, reason = "there is no reserve that asks")]
+    pub(crate) fn has_own_table(&self) -> bool {
+        match self.0 {}
+    }
 }
 
 /// What a child may be given beside its arguments and descriptors: read by nobody here.
@@ -30,7 +35,12 @@ pub(crate) struct Extras {
     pub(crate) environment: Option<Vec<CString>>,
     pub(crate) terminal: bool,
     pub(crate) foreign: bool,
+    pub(crate) shared: Option<SharedTable>,
 }
+
+/// There is none.
+#[derive(Debug)]
+pub(crate) struct SharedTable(Infallible);
 
 /// There is none.
 pub(crate) struct Launcher(Infallible);

@@ -10,8 +10,8 @@ use rustix::process::Signal;
 
 use crate::common::{Client, Daemon, Launch, eventually, fixture, steps};
 
-/// The ways to start a program; both are to behave the same.
-const WAYS: [&str; 2] = ["fast", "portable"];
+/// The ways to start a program; all are to behave the same.
+const WAYS: [&str; 3] = ["fast", "crowd", "portable"];
 
 // A daemon that is stopped.
 

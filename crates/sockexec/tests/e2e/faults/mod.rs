@@ -11,6 +11,7 @@
 //! A call that strace makes fail is not made at all. That matters for close(2), which on Linux closes whatever it
 //! returns: here the descriptor stays open, and who waits for its end waits for the deadline.
 
+mod crowd;
 mod machine;
 pub(crate) mod scenario;
 mod startup;
@@ -41,6 +42,7 @@ const ERRORS: &[(&str, &[&str])] = &[
     ("close", &["EINTR", "EIO"]),
     ("close_range", &["ENOSYS", "EINVAL"]),
     ("dup2", &["EMFILE", "EBUSY", "EINTR"]),
+    ("dup3", &["EMFILE", "EBUSY", "EINTR"]),
     ("epoll_ctl", &["ENOSPC", "ENOMEM"]),
     ("epoll_wait", &["EINTR"]),
     ("execve", &["ENOMEM", "E2BIG", "EIO", "EMFILE", "ENFILE", "EAGAIN", "EACCES"]),
@@ -233,8 +235,13 @@ fn run(scenario: &Scenario, spawn: Option<&str>, whom: Whom) {
             continue;
         }
         for error in errors {
-            // The first two writes are lines of the log.
-            let occurrences = if call == "write" { effort.occurrences.max(6) } else { effort.occurrences };
+            let occurrences = effort.occurrences.max(match call {
+                // The first two writes are lines of the log.
+                "write" => 6,
+                // Descriptors are put in their places, and then others in theirs.
+                "dup3" => 8,
+                _ => 0,
+            });
             let single = (1..=count.min(occurrences)).map(|n| n.to_string());
             for when in single.chain([format!("1..{IN_A_ROW}")]) {
                 let fault = Fault { call, error, when };
@@ -414,7 +421,7 @@ fn occurrences_are_ranges() {
 /// No scenario has a call of which the table knows nothing.
 #[test]
 fn scenarios_name_calls_of_the_table() {
-    for scenario in ALL.iter().chain(&version_2::ALL).chain([&CHILD]) {
+    for scenario in ALL.iter().chain(&version_2::ALL).chain([&CHILD, &crowd::CROWD]) {
         for call in scenario.calls {
             assert!(ERRORS.iter().any(|(name, _)| name == call), "{}: {call}", scenario.name);
         }

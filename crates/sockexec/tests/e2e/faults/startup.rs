@@ -89,7 +89,7 @@ fn discover() -> BTreeMap<String, usize> {
 }
 
 fn case(fault: &Fault<'_>) -> Outcome {
-    let (launch, _) = traced(&fault.arguments().join(" "));
+    let (launch, _) = traced(&format!("-e trace={} {}", fault.call, fault.arguments().join(" ")));
     let mut daemon = launch.spawn();
     if within(Duration::from_secs(30), || daemon.has_ended() || serves(daemon.socket())) && !daemon.has_ended() {
         daemon.assert_serves();

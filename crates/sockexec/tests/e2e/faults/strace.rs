@@ -36,8 +36,8 @@ pub(crate) enum Whom {
     Children,
 }
 
-/// A failure to order: `call` fails with `error` (or returns what it says after `retval=`) in its `when`th call (`3`),
-/// or in several (`1..5`).
+/// A failure to order: `call` fails with `error` (or returns what it says after `retval=`, or gets the signal after `signal=`) in
+/// its `when`th call (`3`), or in several (`1..5`).
 #[derive(Debug, Clone)]
 pub(crate) struct Fault<'a> {
     pub(crate) call: &'a str,
@@ -46,10 +46,10 @@ pub(crate) struct Fault<'a> {
 }
 
 impl Fault<'_> {
-    pub(crate) fn arguments(&self) -> [String; 4] {
+    pub(crate) fn arguments(&self) -> [String; 2] {
         let Self { call, error, when } = self;
         let error = if error.contains('=') { (*error).to_owned() } else { format!("error={error}") };
-        ["-e".into(), format!("trace={call}"), "-e".into(), format!("inject={call}:{error}:when={when}")]
+        ["-e".into(), format!("inject={call}:{error}:when={when}")]
     }
 }
 
@@ -57,6 +57,7 @@ impl Fault<'_> {
 pub(crate) struct Strace {
     child: Child,
     injected: Arc<AtomicUsize>,
+    seen: Arc<AtomicUsize>,
     reader: Option<JoinHandle<BTreeMap<String, usize>>>,
 }
 
@@ -68,7 +69,15 @@ impl Strace {
 
     /// One call fails.
     pub(crate) fn inject(process: Process, whom: Whom, fault: &Fault<'_>) -> Self {
-        Self::attach(process, whom, &fault.arguments())
+        Self::inject_all(process, whom, std::slice::from_ref(fault))
+    }
+
+    /// Several calls fail.
+    pub(crate) fn inject_all(process: Process, whom: Whom, faults: &[Fault<'_>]) -> Self {
+        let calls: Vec<_> = faults.iter().map(|fault| fault.call).collect();
+        let mut arguments = vec!["-e".to_owned(), format!("trace={}", calls.join(","))];
+        arguments.extend(faults.iter().flat_map(Fault::arguments));
+        Self::attach(process, whom, &arguments)
     }
 
     fn attach(process: Process, whom: Whom, arguments: &[String]) -> Self {
@@ -79,18 +88,24 @@ impl Strace {
         command.args(["-e", "signal=none", "-s", "0"]).args(arguments);
         command.args(["-p", &process.0.as_raw_pid().to_string()]);
         let mut child = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().expect("strace");
-        let injected = Arc::new(AtomicUsize::new(0));
+        let (injected, seen) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
         let mut stderr = BufReader::new(child.stderr.take().expect("a pipe"));
         let mut first = String::new();
         stderr.read_line(&mut first).expect("a line of strace");
         assert!(first.contains("attached"), "strace: {first}");
         let reader = thread::spawn({
-            let injected = Arc::clone(&injected);
-            move || read(stderr, &injected)
+            let (injected, seen) = (Arc::clone(&injected), Arc::clone(&seen));
+            move || read(stderr, &injected, &seen)
         });
         // It says so before it is: the kernel tells when.
         eventually("a process that is traced", || process.is_traced());
-        Self { child, injected, reader: Some(reader) }
+        Self { child, injected, seen, reader: Some(reader) }
+    }
+
+    /// Waits until so many calls were made that it looks at.
+    #[track_caller]
+    pub(crate) fn wait_for_calls(&self, count: usize) {
+        eventually("calls that are traced", || self.seen.load(Ordering::Acquire) >= count);
     }
 
     /// Lets go: how often each call was made, and how many were made to fail.
@@ -110,7 +125,7 @@ impl Drop for Strace {
     }
 }
 
-fn read(stderr: BufReader<ChildStderr>, injected: &AtomicUsize) -> BTreeMap<String, usize> {
+fn read(stderr: BufReader<ChildStderr>, injected: &AtomicUsize, seen: &AtomicUsize) -> BTreeMap<String, usize> {
     let mut counts = BTreeMap::new();
     for line in stderr.split(b'\n').map_while(Result::ok) {
         let line = String::from_utf8_lossy(&line);
@@ -119,6 +134,7 @@ fn read(stderr: BufReader<ChildStderr>, injected: &AtomicUsize) -> BTreeMap<Stri
         }
         if let Some(call) = call(&line) {
             *counts.entry(call.to_owned()).or_insert(0) += 1;
+            seen.fetch_add(1, Ordering::AcqRel);
         }
     }
     counts

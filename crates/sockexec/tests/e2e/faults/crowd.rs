@@ -1,0 +1,112 @@
+//! With many connections a program begins in the daemon's own table of descriptors, and takes along but a few when it leaves it (`sys/reserve.rs`). The
+//! daemon keeps the program's ends of its streams until then. Here something comes in between.
+
+use super::scenario::{ECHO, Scenario, footprint, prepare};
+use super::strace::{self, Fault, Strace, Whom};
+use super::{CHILD, run};
+use crate::common::{Client, Daemon, Launch, Process, Reply, eventually, steps};
+
+pub(super) const CROWD: Scenario = Scenario {
+    name: "crowd",
+    story: "as `echo`, as for many connections",
+    calls: &["clone3", "dup3", "close"],
+    ..ECHO
+};
+
+#[test]
+fn crowd() {
+    run(&CROWD, Some("crowd"), Whom::Daemon);
+}
+
+#[test]
+fn crowd_child() {
+    run(&Scenario { name: "crowd-child", ..CHILD }, Some("crowd"), Whom::Children);
+}
+
+fn launch() -> Daemon {
+    prepare();
+    Launch::default().options("-m 40 -t 0 -k 0.3").env("SOCKEXEC_SPAWN", "crowd").start()
+}
+
+fn fault<'a>(call: &'a str, error: &'a str) -> Fault<'a> {
+    Fault { call, error, when: "1".into() }
+}
+
+/// What a client is told whose program met these faults between clone and exec; the daemon is as before, and all others are
+/// served.
+fn play(faults: &[Fault<'_>]) -> Option<Reply> {
+    if !strace::is_usable() {
+        return None;
+    }
+    let mut daemon = launch();
+    let before = footprint(daemon.process());
+    let strace = Strace::inject_all(daemon.process(), Whom::Children, faults);
+    let mut client = daemon.exec(&steps("out words err note cat"));
+    client.end_stdin();
+    let reply = client.reply();
+    let (calls, _) = strace.detach();
+    assert!(faults.iter().all(|fault| calls.contains_key(fault.call)), "not all of it failed: {calls:?}");
+    daemon.assert_serves();
+    eventually("the descriptors and children of before", || footprint(daemon.process()) == before);
+    Some(reply)
+}
+
+/// It must not go on: what it would do with its descriptors it would do to the daemon's.
+#[test]
+fn a_table_that_cannot_be_left() {
+    let Some(reply) = play(&[fault("close_range", "ENOSYS"), fault("unshare", "EPERM")]) else { return };
+    assert_eq!((reply.stdout_text(), reply.code()), ("", 125));
+    assert!(reply.stderr_text().ends_with(": Operation not permitted\n"), "{reply:?}");
+}
+
+/// Nothing tells of that: the ends that the daemon keeps for it keep its streams open.
+#[test]
+fn killed_before_it_left() {
+    let Some(reply) = play(&[fault("close_range", "signal=KILL")]) else { return };
+    assert_eq!((reply.stdout_text(), reply.stderr_text(), reply.signal()), ("", "", 9));
+}
+
+/// The event that is to tell is lost.
+#[test]
+fn an_event_that_is_lost() {
+    let Some(reply) = play(&[fault("write", "EAGAIN")]) else { return };
+    assert_eq!((reply.stdout_text(), reply.stderr_text(), reply.code()), ("words", "note", 0));
+}
+
+/// More programs than there are reserved descriptors stop half-way. Others are served beside them, the daemon does not spin, and when
+/// they are continued each does what it was to do.
+#[test]
+fn many_that_stop_half_way() {
+    if !strace::is_usable() {
+        return;
+    }
+    let mut daemon = launch();
+    let before = footprint(daemon.process());
+    let strace = Strace::inject(daemon.process(), Whom::Children, &fault("close_range", "signal=STOP"));
+    // Those for which there is no room on the fast way are started the portable way, and do not stop: they make no such call.
+    let clients: Vec<Client> = (0..20).map(|_| daemon.exec(&steps("out words cat"))).collect();
+    let stopped = |daemon: &Daemon| -> Vec<Process> {
+        let log = daemon.log_text();
+        let pids = log.split("started pid ").skip(1);
+        let pids =
+            pids.filter_map(|rest| rest.split(':').next()?.parse().ok().and_then(rustix::process::Pid::from_raw));
+        pids.map(Process).filter(|process| process.is_stopped()).collect()
+    };
+    // A process that is traced is not seen to be stopped; the signal is there once the call is done.
+    strace.wait_for_calls(16);
+    strace.detach();
+    eventually("programs that have stopped", || stopped(&daemon).len() == 16);
+    let stopped = stopped(&daemon);
+    daemon.assert_serves();
+    daemon.process().assert_idle("programs have stopped half-way");
+    for process in stopped {
+        rustix::process::kill_process(process.0, rustix::process::Signal::CONT).unwrap();
+    }
+    for mut client in clients {
+        client.end_stdin();
+        let reply = client.reply();
+        assert_eq!((reply.stdout_text(), reply.code()), ("words", 0));
+    }
+    daemon.assert_serves();
+    eventually("the descriptors and children of before", || footprint(daemon.process()) == before);
+}
