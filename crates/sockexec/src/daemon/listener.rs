@@ -21,6 +21,13 @@ pub const MAX_PATH: usize = 107;
 /// How long to wait for another daemon that is just making or replacing a socket in the same directory.
 const LOCK_WAIT: Duration = Duration::from_secs(2);
 
+/// How long to wait for whoever has a socket open on which nobody listens: programs of a daemon that was killed, which die with it or are
+/// on their way to exec.
+const HELD_WAIT: Duration = Duration::from_secs(2);
+
+/// How often to look meanwhile.
+const LOOK: Duration = Duration::from_millis(10);
+
 /// Why the daemon cannot listen. What is shown says what to do about it.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -158,8 +165,8 @@ fn remove_stale(path: &Path) -> Result<(), BindError> {
     if !kind.is_socket() {
         return Err(BindError::NotASocket(path.to_owned(), describe(kind)));
     }
-    match socket::probe(path) {
-        Ok(socket::Listener::Alive) => Err(BindError::InUse(path.to_owned())),
+    match probe(path) {
+        Ok(socket::Listener::Alive | socket::Listener::Held) => Err(BindError::InUse(path.to_owned())),
         Ok(socket::Listener::Absent) => Ok(()),
         Ok(socket::Listener::Dead) => {
             log::debug!("{}: replacing a stale socket", path.display());
@@ -169,6 +176,22 @@ fn remove_stale(path: &Path) -> Result<(), BindError> {
             }
         }
         Err(error) => Err(BindError::Unknown(path.to_owned(), error)),
+    }
+}
+
+/// What is known of the socket at `path` once those have had their time who only hold it.
+fn probe(path: &Path) -> io::Result<socket::Listener> {
+    let give_up = Instant::now() + HELD_WAIT;
+    let mut told = false;
+    loop {
+        let listener = socket::probe(path)?;
+        if listener != socket::Listener::Held || Instant::now() >= give_up {
+            return Ok(listener);
+        }
+        if !std::mem::replace(&mut told, true) {
+            log::debug!("{}: waiting for whoever still has the socket open", path.display());
+        }
+        thread::sleep(LOOK);
     }
 }
 
@@ -186,7 +209,7 @@ fn lock_directory(path: &Path) -> Option<File> {
         if Instant::now() >= give_up {
             return None;
         }
-        thread::sleep(Duration::from_millis(10));
+        thread::sleep(LOOK);
     }
     Some(directory)
 }

@@ -7,6 +7,7 @@ use std::path::Path;
 use rustix::fs::Mode;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketType};
+use rustix::process::Pid;
 
 /// Who connected, as the kernel recorded it at `connect(2)`.
 #[derive(Debug, Clone, Copy)]
@@ -90,6 +91,8 @@ pub(crate) fn listen(path: &Path, mode: u32, backlog: u32) -> io::Result<OwnedFd
 pub(crate) enum Listener {
     /// Somebody listens.
     Alive,
+    /// Somebody has it open, and whether that is who listens is not known: who did is dead, or the backlog is full.
+    Held,
     /// Nobody does.
     Dead,
     /// It is gone by now.
@@ -102,11 +105,19 @@ pub(crate) enum Listener {
 /// When that cannot be found out, for want of permission above all.
 pub(crate) fn probe(path: &Path) -> io::Result<Listener> {
     let address = SocketAddrUnix::new(path)?;
-    match rustix::net::connect(stream_socket()?, &address) {
-        // AGAIN: its backlog is full. PROTOTYPE: it is a datagram socket.
-        Ok(()) | Err(Errno::AGAIN | Errno::PROTOTYPE | Errno::INPROGRESS) => Ok(Listener::Alive),
+    let socket = stream_socket()?;
+    match rustix::net::connect(&socket, &address) {
+        Ok(()) | Err(Errno::INPROGRESS) if peer(&socket).is_some_and(|peer| is_dead(peer.pid)) => Ok(Listener::Held),
+        // PROTOTYPE: it is a datagram socket.
+        Ok(()) | Err(Errno::PROTOTYPE | Errno::INPROGRESS) => Ok(Listener::Alive),
+        Err(Errno::AGAIN) => Ok(Listener::Held),
         Err(Errno::CONNREFUSED) => Ok(Listener::Dead),
         Err(Errno::NOENT) => Ok(Listener::Absent),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Whether there is no such process any more. Not known of one in a pid namespace that ours does not see.
+fn is_dead(pid: i32) -> bool {
+    Pid::from_raw(pid).is_some_and(|pid| rustix::process::test_kill_process(pid) == Err(Errno::SRCH))
 }

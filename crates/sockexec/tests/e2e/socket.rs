@@ -86,6 +86,30 @@ fn a_stale_socket_is_replaced() {
     assert!(!exists(first.socket()));
 }
 
+/// A daemon that was killed leaves programs on their way to exec, which have its socket open for a moment: its successor, started at once, was told
+/// that another daemon listens there. Here the moment lasts as long as the test wants, and it is a job that has the socket.
+#[test]
+fn a_socket_that_somebody_still_has_open_is_replaced_when_it_is_closed() {
+    let keeper = Daemon::start("");
+    let (mut life, gate) = (keeper.fifo("life"), keeper.gate("gate"));
+    let path = keeper.directory().join("other");
+    let job = format!("close 0 close 1 close 2 setsid hold {} gate {}", life.path(), gate.path());
+    let listener = format!("listen {} spawn [ {job} ]", path.display());
+    assert_eq!(keeper.run(&steps(&listener), b"").code(), 0);
+    life.holder();
+
+    let stopped = Launch::default().socket(&path).run();
+    assert_refused(&stopped, &["listen"]);
+    assert!(exists(&path));
+
+    let mut daemon = Launch::default().socket(&path).spawn();
+    daemon.wait_for_log("waiting for whoever still has the socket open");
+    gate.open();
+    daemon.wait_for_log("listening");
+    daemon.assert_serves();
+    life.wait_for_death();
+}
+
 #[test]
 fn a_stale_socket_of_another_mode_is_replaced() {
     let launch = Launch::default().options("-M 0640");
