@@ -15,7 +15,7 @@ use mio::{Interest, Registry};
 use sockexec_proto::request::Request;
 use sockexec_proto::{Stream, Version};
 
-use self::describe::{Credentials, Ended, Seconds, quote, shown};
+use self::describe::{Arguments, Credentials, Ended, Seconds};
 use self::input::Input;
 use super::child::{self, Child, Pipe};
 use super::outbox::Outbox;
@@ -81,10 +81,7 @@ pub(crate) struct Connection {
     exit_ready: bool,
     /// When to look again, and how much later the next time, where no descriptor tells of the exit.
     exit_retry: Option<(Time, Duration)>,
-    label: Box<str>,
-    /// The arguments as the status tells them.
-    argv: Box<[Box<str>]>,
-    arguments: usize,
+    arguments: Arguments,
     /// Descriptors that came with the request: three at most.
     descriptors: Vec<OwnedFd>,
     /// The client has asked for the daemon's status.
@@ -121,9 +118,7 @@ impl Connection {
             child: None,
             exit_ready: true,
             exit_retry: None,
-            label: Box::default(),
-            argv: Box::default(),
-            arguments: 0,
+            arguments: Arguments::default(),
             descriptors: Vec::new(),
             status_wanted: false,
             received: 0,
@@ -332,8 +327,7 @@ impl Connection {
 
     fn spawn(&mut self, cx: &Context<'_>, request: Request) {
         let Request { argv, options } = request;
-        self.label = quote(&argv).into();
-        (self.argv, self.arguments) = (shown(&argv), argv.len());
+        self.arguments = Arguments::new(&argv);
         // Whatever came to a request that does not want it is closed here.
         let descriptors = std::mem::take(&mut self.descriptors);
         let descriptors = if options.descriptors { descriptors.try_into().ok() } else { None };
@@ -341,13 +335,13 @@ impl Connection {
         let order = Order { argv, options, descriptors, watched, connections: cx.connections };
         match Child::start(&mut cx.spawner.borrow_mut(), order) {
             Ok(child) => {
-                log::debug!("connection {}: started pid {}: {}", self.number, child.group.leader(), self.label);
+                log::debug!("connection {}: started pid {}: {}", self.number, child.group.leader(), self.arguments);
                 self.child = Some(child);
                 cx.totals.started();
                 self.session.started(cx.now);
             }
             Err(error) => {
-                log::debug!("connection {}: cannot start {}: {}", self.number, self.label, error.reason);
+                log::debug!("connection {}: cannot start {}: {}", self.number, self.arguments, error.reason);
                 cx.totals.failed();
                 self.session.start_failed(&error);
             }
@@ -404,7 +398,7 @@ impl Connection {
             self.activity += 1;
             self.exit_retry = None;
             if let Some(error) = child.start_error() {
-                log::debug!("connection {}: cannot start {}: {}", self.number, self.label, error.reason);
+                log::debug!("connection {}: cannot start {}: {}", self.number, self.arguments, error.reason);
                 cx.totals.failed_after_all();
                 self.session.start_failed(&error);
                 return;

@@ -131,7 +131,7 @@ pub(crate) struct ConnectionReport {
     pub(crate) number: u64,
     pub(crate) peer: Option<PeerReport>,
     pub(crate) pid: Option<i32>,
-    pub(crate) argv: Box<[Box<str>]>,
+    pub(crate) argv: Vec<String>,
     pub(crate) arguments: usize,
     #[serde(serialize_with = "seconds")]
     pub(crate) age: Duration,

@@ -1,17 +1,17 @@
 //! What the operator sees of a connection.
 
 use std::ffi::CString;
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::os::fd::{AsRawFd as _, RawFd};
 use std::time::Duration;
 
 use super::Connection;
 use crate::daemon::status::{ConnectionReport, PeerReport};
-use crate::engine::{ExitStatus, Time};
+use crate::engine::{ExitStatus, Time, at_most};
 use crate::sys::socket::Peer;
 
-/// How much of the arguments is shown, in bytes.
-const LABEL_MAX: usize = 256;
+/// How much of the arguments is shown, in bytes, a NUL behind each included.
+const SHOWN: usize = 256;
 
 impl Connection {
     /// One line: age, pid, argv, bytes in and out, what it waits for.
@@ -22,7 +22,7 @@ impl Connection {
             self.number,
             Credentials(self.peer),
             Seconds(now.saturating_sub(self.accepted)),
-            if self.label.is_empty() { "-" } else { &self.label },
+            self.arguments,
             self.received,
             self.sent,
             self.outbox.len(),
@@ -36,8 +36,8 @@ impl Connection {
             number: self.number,
             peer: self.peer.map(|Peer { pid, uid, gid }| PeerReport { pid, uid, gid }),
             pid: self.child.as_ref().map(|child| child.group.leader()),
-            argv: self.argv.clone(),
-            arguments: self.arguments,
+            argv: self.arguments.texts(),
+            arguments: self.arguments.count,
             age: now.saturating_sub(self.accepted),
             bytes_in: self.received,
             bytes_out: self.sent,
@@ -88,38 +88,60 @@ impl Connection {
     }
 }
 
-/// The arguments as a person can read them, in quotes, cut after [`LABEL_MAX`] bytes.
-pub(super) fn quote(argv: &[CString]) -> String {
-    let mut label = String::new();
-    for (n, arg) in argv.iter().enumerate() {
-        if label.len() >= LABEL_MAX {
-            let _ = write!(label, " … ({} arguments)", argv.len());
-            break;
-        }
-        let bytes = arg.as_bytes();
-        let shown = bytes.get(..LABEL_MAX).unwrap_or(bytes);
-        let separator = if n == 0 { "" } else { " " };
-        let cut = if shown.len() < bytes.len() { "…" } else { "" };
-        let _ = write!(label, "{separator}\"{}\"{cut}", shown.escape_ascii());
-    }
-    label
+/// The first arguments of a request, [`SHOWN`] bytes of them in all. In one piece: a daemon has one of them for each program.
+#[derive(Debug, Default)]
+pub(super) struct Arguments {
+    /// Each ends with NUL, which none has in it.
+    bytes: Box<[u8]>,
+    /// How many the request has.
+    count: usize,
+    /// The last one that is shown is longer.
+    cut: bool,
 }
 
-/// The first arguments, [`LABEL_MAX`] bytes of them in all; what is not UTF-8 is replaced.
-pub(super) fn shown(argv: &[CString]) -> Box<[Box<str>]> {
-    let mut left = LABEL_MAX;
-    let mut arguments = Vec::new();
-    for arg in argv {
-        if left == 0 {
-            break;
+impl Arguments {
+    pub(super) fn new(argv: &[CString]) -> Self {
+        let all = argv.iter().map(CString::as_bytes_with_nul);
+        let len = at_most(SHOWN, all.clone().map(|arg| arg.len() as u64).sum());
+        let mut bytes = Vec::with_capacity(len + 1);
+        bytes.extend(all.flatten().take(len));
+        let cut = bytes.last().is_some_and(|&last| last != 0);
+        if cut {
+            bytes.push(0);
         }
-        let bytes = arg.as_bytes();
-        let bytes = bytes.get(..left).unwrap_or(bytes);
-        // An empty argument counts too, so that the list is bounded.
-        left = left.saturating_sub(bytes.len().max(1));
-        arguments.push(String::from_utf8_lossy(bytes).into());
+        Self { bytes: bytes.into(), count: argv.len(), cut }
     }
-    arguments.into()
+
+    fn shown(&self) -> impl Iterator<Item = &[u8]> {
+        let whole = self.bytes.strip_suffix(b"\0").map(|bytes| bytes.split(|&byte| byte == 0));
+        whole.into_iter().flatten()
+    }
+
+    /// What is not UTF-8 is replaced.
+    fn texts(&self) -> Vec<String> {
+        self.shown().map(|arg| String::from_utf8_lossy(arg).into_owned()).collect()
+    }
+}
+
+/// As a person can read them, in quotes.
+impl fmt::Display for Arguments {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.count == 0 {
+            return f.write_str("-");
+        }
+        let mut shown = 0;
+        for arg in self.shown() {
+            write!(f, "{}\"{}\"", if shown == 0 { "" } else { " " }, arg.escape_ascii())?;
+            shown += 1;
+        }
+        if self.cut {
+            f.write_str("…")?;
+        }
+        if shown < self.count {
+            write!(f, " … ({} arguments)", self.count)?;
+        }
+        Ok(())
+    }
 }
 
 pub(super) struct Credentials(pub(super) Option<Peer>);
@@ -149,5 +171,33 @@ impl fmt::Display for Ended {
             ExitStatus::Code(code) => write!(f, "exit code {code}"),
             ExitStatus::Signal(number) => write!(f, "signal {number}"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn arguments(argv: &[&[u8]]) -> Arguments {
+        Arguments::new(&argv.iter().map(|arg| CString::new(*arg).unwrap()).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn arguments_are_shown_as_far_as_they_go() {
+        assert_eq!(arguments(&[]).to_string(), "-");
+        assert_eq!(arguments(&[b"ls"]).to_string(), r#""ls""#);
+        let some = arguments(&[b"", b"a b", b"\"\n\xff", b""]);
+        assert_eq!(some.to_string(), r#""" "a b" "\"\n\xff" """#);
+        assert_eq!(some.texts(), ["", "a b", "\"\n\u{fffd}", ""]);
+        let exact = arguments(&[&[b'x'; SHOWN - 1]]);
+        assert_eq!(exact.to_string(), format!("\"{}\"", "x".repeat(SHOWN - 1)));
+        for long in [arguments(&[&[b'x'; SHOWN]]), arguments(&[&[b'x'; 5 * SHOWN]])] {
+            assert_eq!(long.to_string(), format!("\"{}\"…", "x".repeat(SHOWN)));
+        }
+        let many = arguments(&[b"".as_slice(); 1000]);
+        assert_eq!(many.texts().len(), SHOWN);
+        assert!(many.to_string().ends_with(r#" "" … (1000 arguments)"#), "{many}");
+        let both = arguments(&[&[b'x'; SHOWN], b"y"]).to_string();
+        assert!(both.ends_with("x\"… … (2 arguments)"), "{both}");
     }
 }
