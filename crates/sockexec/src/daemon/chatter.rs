@@ -23,8 +23,8 @@ const STREAK: u8 = 8;
 /// What is known of a stream's habits. Small: a daemon has four of them for each program.
 #[derive(Debug, Default)]
 pub(crate) struct Chatter {
-    /// When something was last read, in microseconds.
-    last: u64,
+    /// When something was last read.
+    last: Option<Time>,
     streak: u8,
     /// Something was read since the stream was last left alone or found empty.
     found: bool,
@@ -39,13 +39,13 @@ impl Chatter {
             return;
         }
         let chatty = self.is_chatty();
-        let soon = chatty || now.saturating_sub(Duration::from_micros(self.last)) <= QUICK;
+        let soon = chatty || self.last.is_some_and(|last| now.saturating_sub(last) <= QUICK);
         self.streak = match (n <= if chatty { MUCH } else { SMALL }, soon) {
             (true, true) => (self.streak + 1).min(STREAK),
             (true, false) => 1,
             (false, _) => 0,
         };
-        self.last = u64::try_from(now.as_micros()).unwrap_or(u64::MAX);
+        self.last = Some(now);
         self.found = true;
     }
 
@@ -64,7 +64,7 @@ impl Chatter {
 
     /// When to look at it, if it was left alone.
     pub(crate) fn due(&self) -> Option<Time> {
-        self.gathering.then(|| Duration::from_micros(self.last) + GATHER)
+        self.last.filter(|_| self.gathering).map(|last| last + GATHER)
     }
 
     /// It is looked at; true: for that it was left alone.
@@ -89,8 +89,8 @@ impl Chatter {
 mod tests {
     use super::*;
 
-    const fn us(n: u64) -> Time {
-        Duration::from_micros(n)
+    fn us(n: u64) -> Time {
+        Time::after(Duration::from_micros(n))
     }
 
     /// It was read, of that many bytes, and then empty; when it is due.

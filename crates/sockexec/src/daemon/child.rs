@@ -34,7 +34,7 @@ pub(crate) struct Pipe {
     /// It may be ready: nothing has said EAGAIN since it last was.
     pub(crate) ready: bool,
     /// So much is still taken of it; then it counts as ended.
-    pub(crate) left: Option<usize>,
+    pub(crate) left: Option<u32>,
     /// The last read found more than it could take: the stream may be worth splicing.
     pub(crate) big: bool,
     pub(crate) chatter: Chatter,
@@ -152,9 +152,9 @@ pub(crate) struct Child {
     pub(crate) stdout: Option<Pipe>,
     pub(crate) stderr: Option<Pipe>,
     /// Ends once it is known whether the program was executed.
-    pub(crate) exec: Option<Pipe>,
-    /// What is still to be written to tell the terminal that its input is at its end.
-    end_of_input: Vec<u8>,
+    pub(crate) exec: Option<Box<Pipe>>,
+    /// What tells the terminal that its input is at its end, and how often it is still to be written: twice at most.
+    end_of_input: (u8, u8),
     /// The last byte that was written to the terminal.
     last_input: Option<u8>,
     lookup: Lookup,
@@ -163,13 +163,13 @@ pub(crate) struct Child {
 }
 
 impl Child {
-    /// Starts a program.
+    /// Starts the program of this name.
     ///
     /// # Errors
     /// What the client is told: who is to blame, and the system's words.
-    pub(crate) fn start(spawner: &mut Spawner, order: Order) -> Result<Self, StartError> {
+    pub(crate) fn start(spawner: &mut Spawner, order: Order, program: &[u8]) -> Result<Self, StartError> {
         let lookup = Lookup::new(&order);
-        let started = spawner.spawn(order).map_err(|error| start_error(&lookup, &error))?;
+        let started = spawner.spawn(order).map_err(|error| start_error(&lookup, program, &error))?;
         let ours = started.ours;
         let is_terminal = ours.terminal.is_some();
         let pipe = |descriptor| Pipe::new(descriptor, is_terminal);
@@ -180,16 +180,16 @@ impl Child {
             stdin: ours.stdin.map(pipe),
             stdout: ours.stdout.map(pipe),
             stderr: ours.stderr.map(pipe),
-            exec: started.exec.map(|descriptor| Pipe::new(descriptor, false)),
-            end_of_input: Vec::new(),
+            exec: started.exec.map(|descriptor| Box::new(Pipe::new(descriptor, false))),
+            end_of_input: (0, 0),
             last_input: None,
             watched: false,
         })
     }
 
     /// Why the program was not started after all. To be asked when the leader is dead.
-    pub(crate) fn start_error(&self) -> Option<StartError> {
-        self.start.error().map(|error| start_error(&self.lookup, &error))
+    pub(crate) fn start_error(&self, program: &[u8]) -> Option<StartError> {
+        self.start.error().map(|error| start_error(&self.lookup, program, &error))
     }
 
     /// Whether it is known that the program was executed.
@@ -234,7 +234,7 @@ impl Child {
     pub(crate) fn end_terminal_input(&mut self) {
         if let Some(eof) = self.group.terminal().and_then(terminal::end_of_input) {
             let at_start = self.last_input.is_none_or(|last| last == b'\n' || last == b'\r');
-            self.end_of_input = vec![eof; if at_start { 1 } else { 2 }];
+            self.end_of_input = (eof, if at_start { 1 } else { 2 });
         }
     }
 
@@ -243,15 +243,15 @@ impl Child {
     /// # Errors
     /// The system refuses it.
     pub(crate) fn write_end_of_input(&mut self) -> Result<bool, Errno> {
-        let Some(pipe) = self.stdin.as_ref().filter(|_| !self.end_of_input.is_empty()) else { return Ok(false) };
-        match pipe.write(&self.end_of_input)? {
-            Moved::Bytes(n) => {
-                self.end_of_input.drain(..n);
-            }
-            Moved::End => self.end_of_input.clear(),
+        let (eof, left) = &mut self.end_of_input;
+        let Some(pipe) = self.stdin.as_ref().filter(|_| *left > 0) else { return Ok(false) };
+        let bytes = [*eof; 2];
+        match pipe.write(bytes.get(..usize::from(*left)).unwrap_or(&bytes))? {
+            Moved::Bytes(n) => *left = left.saturating_sub(u8::try_from(n).unwrap_or(u8::MAX)),
+            Moved::End => *left = 0,
             Moved::WouldBlock => {}
         }
-        Ok(!self.end_of_input.is_empty())
+        Ok(*left > 0)
     }
 
     pub(crate) fn output(&mut self, stream: Stream) -> &mut Option<Pipe> {
@@ -281,7 +281,8 @@ impl Child {
 
     /// Closes everything and lets go of the leader.
     pub(crate) fn close(mut self, registry: &Registry) {
-        let pipes = [self.stdin.take(), self.stdout.take(), self.stderr.take(), self.exec.take()];
+        let exec = self.exec.take().map(|pipe| *pipe);
+        let pipes = [self.stdin.take(), self.stdout.take(), self.stderr.take(), exec];
         for pipe in pipes.into_iter().flatten() {
             pipe.close(registry);
         }
@@ -300,14 +301,14 @@ pub(crate) fn is_readiness(event: &Event) -> bool {
     event.is_readable() || event.is_writable() || event.is_read_closed() || event.is_write_closed() || event.is_error()
 }
 
-fn start_error(lookup: &Lookup, failure: &Failure) -> StartError {
+fn start_error(lookup: &Lookup, program: &[u8], failure: &Failure) -> StartError {
     let (kind, about, reason) = match failure {
         Failure::Own(error) => (StartErrorKind::Failed, None, strerror(error)),
         Failure::Directory(error) => {
             (directory_error_kind(error), lookup.directory().map(<[u8]>::to_vec), strerror(error))
         }
         Failure::Exec(error) => {
-            let (kind, reason) = program_error(lookup, error);
+            let (kind, reason) = program_error(lookup, program, error);
             (kind, None, reason)
         }
     };
@@ -322,16 +323,16 @@ fn directory_error_kind(error: &io::Error) -> StartErrorKind {
     }
 }
 
-fn program_error(lookup: &Lookup, error: &io::Error) -> (StartErrorKind, String) {
+fn program_error(lookup: &Lookup, program: &[u8], error: &io::Error) -> (StartErrorKind, String) {
     let reason = strerror(error);
     match error.raw_os_error() {
         // The file is there: what is missing is the interpreter that its first line, or its ELF header, names.
-        Some(libc::ENOENT) if lookup.is_found() => {
+        Some(libc::ENOENT) if lookup.is_found(program) => {
             (StartErrorKind::NotExecutable, format!("bad interpreter: {reason}"))
         }
         Some(libc::ENOENT | libc::ENOTDIR) => (StartErrorKind::NotFound, reason),
         // A place in PATH cannot be searched, and the program is in no other.
-        Some(libc::EACCES) if !lookup.is_found() && !lookup.program().contains(&b'/') => {
+        Some(libc::EACCES) if !lookup.is_found(program) && !program.contains(&b'/') => {
             (StartErrorKind::NotFound, strerror(&io::Error::from_raw_os_error(libc::ENOENT)))
         }
         // What the program cannot be blamed for.

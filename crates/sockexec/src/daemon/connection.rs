@@ -7,6 +7,7 @@ mod version_2;
 
 use std::cell::RefCell;
 use std::os::fd::OwnedFd;
+use std::rc::Rc;
 use std::time::Duration;
 
 use mio::event::Event;
@@ -40,9 +41,9 @@ const ROUNDS_A_TURN: usize = 4;
 const FINAL_DRAIN: usize = 16 * CHUNK;
 
 /// How soon to look again whether the leader has exited, where no descriptor tells (before Linux 5.3,
-/// or none is to be had); doubled each time up to the maximum.
+/// or none is to be had); doubled each time, up to 64 ms.
 const FIRST_EXIT_RETRY: Duration = Duration::from_millis(1);
-const MAX_EXIT_RETRY: Duration = Duration::from_millis(64);
+const MAX_DOUBLINGS: u8 = 6;
 
 /// What a connection needs of the daemon while it is served.
 #[derive(Clone, Copy)]
@@ -66,7 +67,6 @@ pub(crate) struct Connection {
     number: u64,
     slot: usize,
     peer: Option<Peer>,
-    accepted: Time,
     /// None: closed.
     socket: Option<UnixStream>,
     readable: bool,
@@ -79,8 +79,10 @@ pub(crate) struct Connection {
     child: Option<Child>,
     /// The leader may have exited: nothing has said otherwise since.
     exit_ready: bool,
-    /// When to look again, and how much later the next time, where no descriptor tells of the exit.
-    exit_retry: Option<(Time, Duration)>,
+    /// When to look again, where no descriptor tells of the exit.
+    exit_retry: Option<Time>,
+    /// How often it was looked for.
+    exit_retries: u8,
     arguments: Arguments,
     /// Descriptors that came with the request: three at most.
     descriptors: Vec<OwnedFd>,
@@ -98,7 +100,7 @@ impl Connection {
         slot: usize,
         socket: UnixStream,
         peer: Option<Peer>,
-        limits: Limits,
+        limits: Rc<Limits>,
         outbox: Outbox,
         now: Time,
     ) -> Self {
@@ -107,7 +109,6 @@ impl Connection {
             number,
             slot,
             peer,
-            accepted: now,
             socket: Some(socket),
             readable: true,
             writable: true,
@@ -118,6 +119,7 @@ impl Connection {
             child: None,
             exit_ready: true,
             exit_retry: None,
+            exit_retries: 0,
             arguments: Arguments::default(),
             descriptors: Vec::new(),
             status_wanted: false,
@@ -146,9 +148,8 @@ impl Connection {
     }
 
     pub(crate) fn next_timer(&self) -> Option<Time> {
-        let retry = self.exit_retry.map(|(at, _)| at);
         let look = self.child.as_ref().and_then(Child::next_look);
-        self.session.next_timer().into_iter().chain(retry).chain(look).min()
+        self.session.next_timer().into_iter().chain(self.exit_retry).chain(look).min()
     }
 
     /// Notes what `event` tells of `source`.
@@ -182,7 +183,7 @@ impl Connection {
 
     /// Does what is due at `now`; true: among it was the deadline.
     pub(crate) fn tick(&mut self, now: Time) -> bool {
-        if self.exit_retry.is_some_and(|(at, _)| at <= now) {
+        if self.exit_retry.is_some_and(|at| at <= now) {
             self.exit_ready = true;
         }
         if let Some(child) = &mut self.child {
@@ -233,7 +234,7 @@ impl Connection {
         log::debug!(
             "connection {}: over after {}, {} bytes in, {} bytes out",
             self.number,
-            Seconds(cx.now.saturating_sub(self.accepted)),
+            Seconds(cx.now.saturating_sub(self.session.accepted())),
             self.received,
             self.sent
         );
@@ -307,7 +308,7 @@ impl Connection {
                 log::debug!("connection {}: taking what is left of the output", self.number);
                 for pipe in child.outputs() {
                     pipe.ready = true;
-                    pipe.left = Some(transfer::available(pipe.as_fd()));
+                    pipe.left = Some(u32::try_from(transfer::available(pipe.as_fd())).unwrap_or(u32::MAX));
                 }
             }
             Action::CloseOutput => {
@@ -333,7 +334,7 @@ impl Connection {
         let descriptors = if options.descriptors { descriptors.try_into().ok() } else { None };
         let watched = self.session.version() == Version::Two;
         let order = Order { argv, options, descriptors, watched, connections: cx.connections };
-        match Child::start(&mut cx.spawner.borrow_mut(), order) {
+        match Child::start(&mut cx.spawner.borrow_mut(), order, self.session.program()) {
             Ok(child) => {
                 log::debug!("connection {}: started pid {}: {}", self.number, child.group.leader(), self.arguments);
                 self.child = Some(child);
@@ -397,7 +398,7 @@ impl Connection {
         if let Some(status) = status {
             self.activity += 1;
             self.exit_retry = None;
-            if let Some(error) = child.start_error() {
+            if let Some(error) = child.start_error(self.session.program()) {
                 log::debug!("connection {}: cannot start {}: {}", self.number, self.arguments, error.reason);
                 cx.totals.failed_after_all();
                 self.session.start_failed(&error);
@@ -417,9 +418,10 @@ impl Connection {
             self.exit_retry = match child.watch_exit(cx.registry, token(self.slot, Source::Exit)) {
                 Ok(()) => None,
                 Err(error) => {
-                    let wait = self.exit_retry.map_or(FIRST_EXIT_RETRY, |(_, wait)| (wait * 2).min(MAX_EXIT_RETRY));
                     log::debug!("connection {}: cannot watch for the exit: {error}; looking again", self.number);
-                    Some((cx.now + wait, wait))
+                    let wait = FIRST_EXIT_RETRY * (1 << self.exit_retries);
+                    self.exit_retries = (self.exit_retries + 1).min(MAX_DOUBLINGS);
+                    Some(cx.now + wait)
                 }
             };
         }

@@ -23,7 +23,7 @@ use super::scratch::Scratch;
 use super::status::{LimitsReport, Report, Totals};
 use super::token::{self, Target};
 use super::{Daemon, Handle, Settings};
-use crate::engine::Time;
+use crate::engine::{Limits, Time};
 use crate::sys::socket;
 use crate::sys::spawn::Spawner;
 use crate::sys::splice::Splicer;
@@ -66,6 +66,7 @@ struct Listening {
 
 pub(super) struct EventLoop {
     settings: Settings,
+    limits: Rc<Limits>,
     poll: Poll,
     signals: Option<Signals>,
     handle: Handle,
@@ -103,6 +104,7 @@ impl EventLoop {
         }
         Ok(Self {
             settings,
+            limits: Rc::new(settings.limits),
             poll,
             signals,
             handle,
@@ -181,7 +183,7 @@ impl EventLoop {
     }
 
     fn now(&self) -> Time {
-        self.epoch.elapsed()
+        Time::after(self.epoch.elapsed())
     }
 
     fn poll_timeout(&mut self) -> Option<Duration> {
@@ -319,7 +321,7 @@ impl EventLoop {
         let peer = socket::peer(&socket);
         let entry = self.slots.vacant_entry();
         let slot = entry.key();
-        let Settings { limits, spool, .. } = self.settings;
+        let (limits, spool) = (Rc::clone(&self.limits), self.settings.spool);
         let outbox = Outbox::new(spool, Rc::clone(&self.spool_memory));
         let mut connection = Connection::new(self.accepted, slot, socket, peer, limits, outbox, now);
         if let Err(error) = connection.register(self.poll.registry()) {
@@ -369,7 +371,7 @@ impl EventLoop {
         let Settings { limits, spool, max_connections, .. } = self.settings;
         let report = Report {
             version: env!("CARGO_PKG_VERSION"),
-            uptime: now,
+            uptime: now.saturating_sub(Time::ZERO),
             limits: LimitsReport {
                 max_connections,
                 timeout: limits.timeout,

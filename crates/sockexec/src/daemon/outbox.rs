@@ -27,12 +27,12 @@ const BLOCK: usize = 32 << 10;
 /// The most that waits in memory behind a file that takes no more.
 const TAIL_MAX: usize = 2 * BLOCK;
 
-/// A queue of whole frames: `head`, then the file, then `tail`. It sends them whole, as far as the socket
+/// A queue of whole frames: `head`, then what is spilled. It sends them whole, as far as the socket
 /// takes them: see [`Frame::MAX_PAYLOAD`].
 ///
 /// The file exists only while it holds something, has no name, and is a ring of at most the spool's
 /// limit, so that what the client has read makes room. A write to it that fails (a full disk) loses
-/// nothing: the bytes stay in `tail`, and there is no room until the client has read.
+/// nothing: the bytes stay in memory, and there is no room until the client has read.
 #[derive(Debug)]
 pub(crate) struct Outbox {
     head: Vec<u8>,
@@ -40,13 +40,26 @@ pub(crate) struct Outbox {
     sent: usize,
     /// Where in `head` the frames end that are being sent.
     boundary: usize,
-    spill: Option<Ring>,
-    tail: Vec<u8>,
+    /// None: nothing is.
+    spill: Option<Box<Spill>>,
     /// The most that a spool may hold, in bytes; 0: no spool.
     limit: u64,
     /// A failure to use the file was logged.
     complained: bool,
     memory: Memory,
+}
+
+/// What is too much for the head: the file, then `tail`.
+#[derive(Debug, Default)]
+struct Spill {
+    ring: Option<Ring>,
+    tail: Vec<u8>,
+}
+
+impl Spill {
+    fn len(&self) -> u64 {
+        self.ring.as_ref().map_or(0, |ring| ring.len) + self.tail.len() as u64
+    }
 }
 
 /// What came of [`Outbox::flush`].
@@ -67,17 +80,17 @@ pub(crate) enum Flush {
 impl Outbox {
     pub(crate) fn new(limit: u64, memory: Rc<Cell<u64>>) -> Self {
         let memory = Memory { of_all: memory, ours: 0 };
-        Self { head: Vec::new(), sent: 0, boundary: 0, spill: None, tail: Vec::new(), limit, complained: false, memory }
+        Self { head: Vec::new(), sent: 0, boundary: 0, spill: None, limit, complained: false, memory }
     }
 
     /// The spool's file, while there is one.
     pub(crate) fn file(&self) -> Option<BorrowedFd<'_>> {
-        self.spill.as_ref().map(|ring| ring.file.as_fd())
+        self.spill.as_ref()?.ring.as_ref().map(|ring| ring.file.as_fd())
     }
 
     /// Bytes that wait.
     pub(crate) fn len(&self) -> u64 {
-        (self.head.len() - self.sent) as u64 + self.spill.as_ref().map_or(0, |ring| ring.len) + self.tail.len() as u64
+        (self.head.len() - self.sent) as u64 + self.spill.as_ref().map_or(0, |spill| spill.len())
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -89,7 +102,8 @@ impl Outbox {
         match backpressure {
             Backpressure::Discard => true,
             Backpressure::Spool if self.limit > 0 => {
-                self.len() < self.limit.max(STRICT_MAX) && self.tail.len() < TAIL_MAX
+                let tail = self.spill.as_ref().map_or(0, |spill| spill.tail.len());
+                self.len() < self.limit.max(STRICT_MAX) && tail < TAIL_MAX
             }
             Backpressure::Strict | Backpressure::Spool => self.len() < self.memory.allowed(STRICT_MAX),
         }
@@ -98,14 +112,15 @@ impl Outbox {
     /// Appends `bytes`, whole frames, whatever the limits.
     pub(crate) fn push(&mut self, bytes: &[u8]) {
         let in_memory = self.memory.allowed(MEMORY_MAX.min(self.limit.max(STRICT_MAX)));
-        if self.spill.is_none() && self.tail.is_empty() && self.len() < in_memory {
+        if self.spill.is_none() && self.len() < in_memory {
             self.make_room_in_head(bytes.len());
             self.head.extend_from_slice(bytes);
             self.account();
             return;
         }
-        self.tail.extend_from_slice(bytes);
-        if self.tail.len() >= BLOCK {
+        let spill = self.spill.get_or_insert_default();
+        spill.tail.extend_from_slice(bytes);
+        if spill.tail.len() >= BLOCK {
             self.spill_tail();
         }
         self.account();
@@ -128,7 +143,8 @@ impl Outbox {
 
     /// Tells the other spools how much memory this one has.
     fn account(&mut self) {
-        self.memory.set((self.head.capacity() + self.tail.capacity()) as u64);
+        let tail = self.spill.as_ref().map_or(0, |spill| spill.tail.capacity());
+        self.memory.set((self.head.capacity() + tail) as u64);
     }
 
     /// Sends to `socket` what waits, about `budget` bytes at most, which is lowered by what was sent.
@@ -191,22 +207,24 @@ impl Outbox {
         self.head.drain(..self.sent);
         self.sent = 0;
         self.boundary = 0;
-        if let Some(ring) = &mut self.spill {
+        let Some(spill) = &mut self.spill else { return Ok(false) };
+        if let Some(ring) = &mut spill.ring {
             ring.read(&mut self.head)?;
             if ring.len == 0 {
-                self.spill = None;
+                spill.ring = None;
             }
-        } else if self.tail.is_empty() {
-            return Ok(false);
         } else {
-            self.head.append(&mut self.tail);
+            self.head.append(&mut spill.tail);
+        }
+        if spill.len() == 0 {
+            self.spill = None;
         }
         Ok(true)
     }
 
     fn clear_head(&mut self) {
         self.head = Vec::new();
-        self.tail = Vec::new();
+        self.spill = None;
         self.sent = 0;
         self.boundary = 0;
     }
@@ -225,20 +243,21 @@ impl Outbox {
     }
 
     fn spill_tail(&mut self) {
-        let result = match &mut self.spill {
-            Some(ring) => ring.write(&self.tail),
+        let Some(spill) = &mut self.spill else { return };
+        let result = match &mut spill.ring {
+            Some(ring) => ring.write(&spill.tail),
             None => Ring::create(self.limit).and_then(|mut ring| {
-                let written = ring.write(&self.tail)?;
+                let written = ring.write(&spill.tail)?;
                 if written > 0 {
-                    self.spill = Some(ring);
+                    spill.ring = Some(ring);
                 }
                 Ok(written)
             }),
         };
         match result {
-            Ok(written) if written == self.tail.len() => self.tail = Vec::new(),
+            Ok(written) if written == spill.tail.len() => spill.tail = Vec::new(),
             Ok(written) => {
-                self.tail.drain(..written);
+                spill.tail.drain(..written);
             }
             Err(error) => {
                 if !self.complained {

@@ -8,9 +8,6 @@ use sockexec_proto::{BadRequest, WindowSize, reply};
 
 use super::TermSig;
 
-/// A moment: the time since some fixed one, on a clock that does not step.
-pub(crate) type Time = Duration;
-
 /// What is allowed to a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Limits {

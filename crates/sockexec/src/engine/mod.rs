@@ -12,9 +12,11 @@ mod io;
 #[cfg(any(test, fuzzing))]
 pub mod model;
 mod session;
+mod time;
 
-pub(crate) use io::{Action, Backpressure, ExitStatus, Frame, Limits, StartError, StartErrorKind, Step, Time};
+pub(crate) use io::{Action, Backpressure, ExitStatus, Frame, Limits, StartError, StartErrorKind, Step};
 pub(crate) use session::Session;
+pub(crate) use time::Time;
 
 /// How the signal that ended a program is told to a version 1 client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]

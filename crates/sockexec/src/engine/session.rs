@@ -2,14 +2,16 @@
 
 use std::collections::VecDeque;
 use std::ffi::CString;
+use std::rc::Rc;
 use std::time::Duration;
 
 use sockexec_proto::error::BadRequestKind;
 use sockexec_proto::request::{Event, Request};
 use sockexec_proto::{BadRequest, Options, RequestDecoder, Signal, Stream, Usage, Version, WindowSize, reply};
 
+use super::Time;
 use super::answer::{self, Cut};
-use super::io::{Action, Backpressure, ExitStatus, Frame, Limits, StartError, Step, Time};
+use super::io::{Action, Backpressure, ExitStatus, Frame, Limits, StartError, Step};
 
 /// How long after KILL the streams are read until end of file; then what is in them is taken and
 /// they are closed. Whoever still holds them has left the group.
@@ -25,9 +27,9 @@ const LINGER_AFTER_REPLY: Duration = Duration::from_secs(5);
 const LINGER_AT_SHUTDOWN: Duration = Duration::from_millis(250);
 
 /// How long after TERM, once the leader is dead, the group is first asked whether anyone is left.
-/// Doubled each time up to the maximum: members die in a millisecond or take their time.
+/// Doubled each time, up to a quarter of a second: members die in a millisecond or take their time.
 const FIRST_PROBE: Duration = Duration::from_millis(2);
-const MAX_PROBE: Duration = Duration::from_millis(256);
+const MAX_DOUBLINGS: u8 = 7;
 
 /// How much of a program's name is told when it cannot be started, in bytes: more than any path can have.
 const SHOWN_NAME: usize = 4096;
@@ -51,7 +53,8 @@ enum Ending {
     Terminated {
         kill_at: Time,
         probe_at: Option<Time>,
-        probe_after: Duration,
+        /// How often it was asked.
+        probes: u8,
     },
     Killed {
         drain_at: Time,
@@ -112,18 +115,19 @@ enum Stdin {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own; which go together is told by enums")]
 pub(crate) struct Session {
-    limits: Limits,
+    /// The same for all connections of a daemon.
+    limits: Rc<Limits>,
     request: RequestDecoder,
     /// The request broke the protocol, or came too late: whatever still comes of it is dropped.
     refused: bool,
-    program_name: Vec<u8>,
+    program_name: Box<[u8]>,
     program: Program,
     /// Version 2: that the exec succeeded is known, and was told.
     executed: bool,
     /// The request's options for its program's streams.
     streams: Streams,
     status: Option<ExitStatus>,
-    usage: Option<Usage>,
+    usage: Option<Box<Usage>>,
     /// How many came with the client's bytes.
     descriptors: usize,
     stdin: Stdin,
@@ -143,17 +147,20 @@ pub(crate) struct Session {
     timed_out: bool,
     /// The platform cannot tell when the group is empty: the slot is free once the leader is dead.
     unknowable: bool,
-    actions: VecDeque<Action>,
+    /// None: there are none, as most of a connection's life.
+    #[expect(clippy::box_collection, reason = "empty, a VecDeque is four words in each connection")]
+    actions: Option<Box<VecDeque<Action>>>,
 }
 
 impl Session {
     /// A connection that was accepted `now`.
-    pub(crate) fn new(limits: Limits, now: Time) -> Self {
+    pub(crate) fn new(limits: Rc<Limits>, now: Time) -> Self {
+        let deadline = limits.timeout.and_then(|timeout| now.checked_add(timeout));
         Self {
             limits,
             request: RequestDecoder::new(),
             refused: false,
-            program_name: Vec::new(),
+            program_name: Box::default(),
             program: Program::Absent,
             executed: false,
             streams: Streams::Pipes,
@@ -167,14 +174,14 @@ impl Session {
             client: Client::Open,
             reply: Reply::Streaming,
             accepted: now,
-            deadline: limits.timeout.and_then(|timeout| now.checked_add(timeout)),
+            deadline,
             linger_at: None,
             cut_at: None,
             shutting_down: false,
             at_once: false,
             timed_out: false,
             unknowable: false,
-            actions: VecDeque::new(),
+            actions: None,
         }
     }
 
@@ -182,10 +189,9 @@ impl Session {
 
     /// The next thing to do. Ask until there is none after every input.
     pub(crate) fn next_action(&mut self) -> Option<Action> {
-        let action = self.actions.pop_front();
-        if action.is_none() && self.actions.capacity() > 0 {
-            // Most of a connection's life there are none, and room for four is 192 bytes, of a kilobyte for all of it.
-            self.actions = VecDeque::new();
+        let action = self.actions.as_mut()?.pop_front();
+        if action.is_none() {
+            self.actions = None;
         }
         action
     }
@@ -227,6 +233,16 @@ impl Session {
     /// [`Session::exited`] or [`Session::start_failed`]. Until then the output is not to be read.
     pub(crate) fn wants_executed(&self) -> bool {
         self.version() == Version::Two && self.program == Program::Running && !self.executed
+    }
+
+    /// When the connection was accepted.
+    pub(crate) const fn accepted(&self) -> Time {
+        self.accepted
+    }
+
+    /// The name of the program, as far as the client is told it.
+    pub(crate) fn program(&self) -> &[u8] {
+        &self.program_name
     }
 
     /// Whether descriptors that come with the client's bytes have to be told of, with [`Session::descriptors`].
@@ -458,7 +474,7 @@ impl Session {
         }
         self.program = Program::Exited;
         self.status = Some(status);
-        self.usage = usage;
+        self.usage = usage.map(Box::new);
         if let Ending::Terminated { probe_at, .. } = &mut self.ending {
             *probe_at = Some(now);
         }
@@ -501,23 +517,23 @@ impl Session {
             self.timed_out = self.reply == Reply::Streaming;
             self.time_out(now, Some(Cut::Deadline));
         }
-        if let Ending::Terminated { kill_at, probe_at, probe_after } = self.ending {
+        if let Ending::Terminated { kill_at, probe_at, probes } = self.ending {
             if kill_at <= now {
                 self.kill(now);
             } else if due(probe_at) {
                 self.ending = Ending::Terminated {
                     kill_at,
-                    probe_at: Some(now + probe_after),
-                    probe_after: (probe_after * 2).min(MAX_PROBE),
+                    probe_at: Some(now + FIRST_PROBE * (1 << probes)),
+                    probes: (probes + 1).min(MAX_DOUBLINGS),
                 };
-                self.actions.push_back(Action::Probe);
+                self.act(Action::Probe);
             }
         }
         if let Ending::Killed { drain_at } = self.ending
             && drain_at <= now
         {
             self.ending = Ending::Drained;
-            self.actions.push_back(Action::DrainOutput);
+            self.act(Action::DrainOutput);
         }
         if due(self.cut_at) || due(self.close_at()) {
             self.close_client();
@@ -550,6 +566,10 @@ impl Session {
     }
 
     // Transitions.
+
+    fn act(&mut self, action: Action) {
+        self.actions.get_or_insert_default().push_back(action);
+    }
 
     /// When the client of a complete reply is waited for no longer.
     const fn close_at(&self) -> Option<Time> {
@@ -589,7 +609,7 @@ impl Session {
 
     /// The client has until shortly after KILL is due if TERM is sent `now`.
     fn cut_after_kill(&mut self, now: Time) {
-        self.cut_by(now.saturating_add(self.limits.kill_timeout).saturating_add(CUT_AFTER_KILL));
+        self.cut_by(now + self.limits.kill_timeout + CUT_AFTER_KILL);
     }
 
     fn cut_by(&mut self, time: Time) {
@@ -609,15 +629,15 @@ impl Session {
             return;
         }
         // At once: also for a program of which it was not known yet whether it starts.
-        let kill_at = if self.at_once { now } else { now.saturating_add(self.limits.kill_timeout) };
-        self.ending = Ending::Terminated { kill_at, probe_at, probe_after: FIRST_PROBE };
-        self.actions.push_back(Action::Terminate);
+        let kill_at = if self.at_once { now } else { now + self.limits.kill_timeout };
+        self.ending = Ending::Terminated { kill_at, probe_at, probes: 0 };
+        self.act(Action::Terminate);
     }
 
     fn kill(&mut self, now: Time) {
         self.ending = Ending::Killed { drain_at: now + DRAIN_AFTER_KILL };
         if matches!(self.program, Program::Running | Program::Exited) {
-            self.actions.push_back(Action::Kill);
+            self.act(Action::Kill);
         }
     }
 
@@ -626,13 +646,13 @@ impl Session {
         if let Ending::Terminated { probe_at, .. } = &mut self.ending {
             *probe_at = None;
         }
-        self.actions.push_back(Action::Reap);
+        self.act(Action::Reap);
     }
 
     fn close_stdin(&mut self) {
         if self.stdin == Stdin::Open {
             self.stdin = Stdin::Closed;
-            self.actions.push_back(Action::CloseStdin);
+            self.act(Action::CloseStdin);
         }
     }
 
@@ -640,7 +660,7 @@ impl Session {
     fn end_stdin(&mut self) {
         if self.stdin == Stdin::Open && self.streams == Streams::Terminal {
             self.stdin = Stdin::Closed;
-            self.actions.push_back(Action::EndTerminalInput);
+            self.act(Action::EndTerminalInput);
         } else {
             self.close_stdin();
         }
@@ -649,14 +669,14 @@ impl Session {
     fn close_client(&mut self) {
         if self.client != Client::Closed {
             self.client = Client::Closed;
-            self.actions.push_back(Action::CloseClient);
+            self.act(Action::CloseClient);
         }
     }
 
     fn refuse(&mut self, now: Time, error: &BadRequest) {
         self.refused = true;
         if self.reply == Reply::Streaming {
-            self.actions.push_back(Action::Report(error.clone()));
+            self.act(Action::Report(error.clone()));
             self.finish(answer::bad_request(self.version(), error));
             if self.program != Program::Absent {
                 self.cut_after_kill(now);
@@ -670,13 +690,13 @@ impl Session {
     /// A request is complete.
     fn start(&mut self, request: Box<Request>) {
         let name = request.argv.first().map(CString::as_bytes).unwrap_or_default();
-        self.program_name = name.get(..SHOWN_NAME).unwrap_or(name).to_vec();
+        self.program_name = name.get(..SHOWN_NAME).unwrap_or(name).into();
         self.streams = Streams::of(&request.options);
         if let Some(timeout) = request.options.timeout {
             self.deadline = earliest([self.deadline, self.accepted.checked_add(timeout)]);
         }
         self.program = Program::Starting;
-        self.actions.push_back(Action::Spawn(request));
+        self.act(Action::Spawn(request));
     }
 
     /// What only a client of version 2 says.
@@ -688,7 +708,7 @@ impl Session {
             }
             Event::Status => {
                 self.check_descriptors(false)?;
-                self.actions.push_back(Action::TellStatus);
+                self.act(Action::TellStatus);
             }
             Event::Signal(signal) => self.signal(&signal)?,
             Event::WindowSize(size) => self.resize(size),
@@ -710,21 +730,21 @@ impl Session {
     fn signal(&mut self, signal: &Signal) -> Result<(), BadRequest> {
         let number = answer::signal_number(signal).ok_or_else(|| self.request.unknown_signal(signal))?;
         if self.program == Program::Running {
-            self.actions.push_back(Action::Signal(number));
+            self.act(Action::Signal(number));
         }
         Ok(())
     }
 
     fn resize(&mut self, size: WindowSize) {
         if matches!(self.program, Program::Running | Program::Exited) {
-            self.actions.push_back(Action::Resize(size));
+            self.act(Action::Resize(size));
         }
     }
 
     /// Tells the client something between the pairs of output.
     fn send(&mut self, bytes: Vec<u8>) {
         if self.reply == Reply::Streaming && self.client != Client::Closed {
-            self.actions.push_back(Action::Send(bytes));
+            self.act(Action::Send(bytes));
         }
     }
 
@@ -732,8 +752,8 @@ impl Session {
         if self.reply == Reply::Streaming {
             self.reply = Reply::Finishing;
             if self.client != Client::Closed {
-                self.actions.push_back(Action::Send(bytes));
-                self.actions.push_back(Action::Finish);
+                self.act(Action::Send(bytes));
+                self.act(Action::Finish);
             }
         }
     }
@@ -743,7 +763,7 @@ impl Session {
         if let Some(status) = self.status
             && self.output_ended()
         {
-            self.finish(answer::ended(self.version(), self.limits.termsig, status, self.usage.as_ref()));
+            self.finish(answer::ended(self.version(), self.limits.termsig, status, self.usage.as_deref()));
             // Whoever inherited the input is not waited for: what still comes is dropped.
             self.close_stdin();
         }
@@ -770,7 +790,7 @@ impl Session {
         if !self.output_ended() {
             self.stdout_open = false;
             self.stderr_open = false;
-            self.actions.push_back(Action::CloseOutput);
+            self.act(Action::CloseOutput);
         }
     }
 }

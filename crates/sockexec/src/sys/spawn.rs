@@ -430,10 +430,12 @@ fn spawned(child: &Child, ours: Ours) -> Result<Spawned, Failure> {
     Ok(Spawned { leader, ours, start: Start::Done, exec: None })
 }
 
-/// Where a program was looked for.
+/// What a request says of where its program is to be looked for; most say nothing.
 #[derive(Debug)]
-pub(crate) struct Lookup {
-    program: CString,
+pub(crate) struct Lookup(Option<Box<Place>>);
+
+#[derive(Debug)]
+struct Place {
     directory: Option<CString>,
     /// PATH, where the request has changes to the environment.
     path: Option<OsString>,
@@ -441,32 +443,29 @@ pub(crate) struct Lookup {
 
 impl Lookup {
     pub(crate) fn new(order: &Order) -> Self {
-        Self {
-            program: order.argv.first().cloned().unwrap_or_default(),
-            directory: order.options.directory.clone(),
-            path: (!order.options.environment.is_empty()).then(|| search_path(&order.options)),
-        }
-    }
-
-    pub(crate) fn program(&self) -> &[u8] {
-        self.program.as_bytes()
+        let directory = order.options.directory.clone();
+        let path = (!order.options.environment.is_empty()).then(|| search_path(&order.options));
+        let is_said = directory.is_some() || path.is_some();
+        Self(is_said.then(|| Box::new(Place { directory, path })))
     }
 
     pub(crate) fn directory(&self) -> Option<&[u8]> {
-        self.directory.as_ref().map(CString::as_bytes)
+        self.0.as_ref()?.directory.as_ref().map(CString::as_bytes)
     }
 
-    /// Whether the program can be found at all, in the places where `execvp(3)` looks.
+    /// Whether `program` can be found at all, in the places where `execvp(3)` looks.
     ///
     /// What that reports is not to the point in two cases: ENOENT of a script that is there and whose
     /// interpreter is not, and EACCES or ENOTDIR of a place in PATH that cannot be searched.
-    pub(crate) fn is_found(&self) -> bool {
-        let program = OsStr::from_bytes(self.program.as_bytes());
+    pub(crate) fn is_found(&self, program: &[u8]) -> bool {
         let base = Path::new(OsStr::from_bytes(self.directory().unwrap_or_default()));
-        if self.program().contains(&b'/') {
+        let has_slash = program.contains(&b'/');
+        let program = OsStr::from_bytes(program);
+        if has_slash {
             return base.join(program).exists();
         }
-        let path = self.path.clone().unwrap_or_else(|| search_path(&Options::default()));
+        let path = self.0.as_ref().and_then(|place| place.path.clone());
+        let path = path.unwrap_or_else(|| search_path(&Options::default()));
         !program.is_empty() && env::split_paths(&path).any(|directory| base.join(directory).join(program).exists())
     }
 }

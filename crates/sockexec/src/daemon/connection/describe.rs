@@ -21,7 +21,7 @@ impl Connection {
             "connection {}{}: age {}, pid {pid}, argv {}, {} bytes in, {} bytes out, {} bytes queued, waits for: {}",
             self.number,
             Credentials(self.peer),
-            Seconds(now.saturating_sub(self.accepted)),
+            Seconds(now.saturating_sub(self.session.accepted())),
             self.arguments,
             self.received,
             self.sent,
@@ -38,7 +38,7 @@ impl Connection {
             pid: self.child.as_ref().map(|child| child.group.leader()),
             argv: self.arguments.texts(),
             arguments: self.arguments.count,
-            age: now.saturating_sub(self.accepted),
+            age: now.saturating_sub(self.session.accepted()),
             bytes_in: self.received,
             bytes_out: self.sent,
             state: self.session.waits_for(),
@@ -68,10 +68,10 @@ impl Connection {
             let room = self.outbox.has_room(self.session.backpressure());
             let output_wait = if room { "output" } else { "the client to read" };
             for (pipe, name, wait) in [
-                (&child.stdin, "stdin", stdin_wait),
-                (&child.stdout, "stdout", output_wait),
-                (&child.stderr, "stderr", output_wait),
-                (&child.exec, "exec", "the program to be executed"),
+                (child.stdin.as_ref(), "stdin", stdin_wait),
+                (child.stdout.as_ref(), "stdout", output_wait),
+                (child.stderr.as_ref(), "stderr", output_wait),
+                (child.exec.as_deref(), "exec", "the program to be executed"),
             ] {
                 if let Some(pipe) = pipe {
                     list.push((pipe.as_fd().as_raw_fd(), format!("{name}, waits for {wait}")));

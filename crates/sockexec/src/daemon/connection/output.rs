@@ -11,7 +11,7 @@ use crate::daemon::child::{self, Pipe};
 use crate::daemon::outbox::Flush;
 use crate::daemon::scratch::{CHUNK, Scratch};
 use crate::daemon::token::{Source, token};
-use crate::engine::Backpressure;
+use crate::engine::{Backpressure, at_most};
 use crate::sys::splice::{SPLICE_MIN, Spliced};
 use crate::sys::transfer::{self, Moved};
 
@@ -75,11 +75,11 @@ impl Connection {
             }
             let Some(pipe) = self.child.as_mut().and_then(|child| child.output(stream).as_mut()) else { return };
             let buffer = scratch.payload();
-            let most = pipe.left.map_or(buffer.len(), |left| left.min(buffer.len()));
+            let most = pipe.left.map_or(buffer.len(), |left| at_most(buffer.len(), left.into()));
             match pipe.read(buffer.get_mut(..most).unwrap_or_default()) {
                 Ok(Moved::Bytes(n)) => {
                     if let Some(left) = &mut pipe.left {
-                        *left -= n;
+                        *left = left.saturating_sub(u32::try_from(n).unwrap_or(u32::MAX));
                     }
                     pipe.big = n == most && pipe.is_pipe();
                     pipe.chatter.note(n, cx.now);

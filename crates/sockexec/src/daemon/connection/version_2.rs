@@ -41,7 +41,7 @@ impl Connection {
         }
         let Some(child) = &mut self.child else { return };
         if child.is_executed() {
-            if let Some(pipe) = child.exec.take() {
+            if let Some(pipe) = child.exec.take().map(|pipe| *pipe) {
                 pipe.close(cx.registry);
             }
             self.activity += 1;
@@ -52,7 +52,7 @@ impl Connection {
             && let Err(error) = pipe.wait(cx.registry, token(self.slot, Source::Exec), Interest::READABLE)
         {
             log::warn!("connection {}: cannot wait for the exec: {error}; looking again", self.number);
-            self.exit_retry = Some((cx.now + FIRST_EXIT_RETRY, FIRST_EXIT_RETRY));
+            self.exit_retry = Some(cx.now + FIRST_EXIT_RETRY);
         }
     }
 

@@ -140,7 +140,8 @@ impl World<'_> {
     /// The daemon's, or, once the request is complete, that of the request if it is earlier.
     fn deadline(&self) -> Option<Time> {
         let own = if self.record.spawned && self.speaks_2() { self.understood().options.timeout } else { None };
-        [self.case.limits.timeout, own].into_iter().flatten().min()
+        // It was accepted at the first moment.
+        [self.case.limits.timeout, own].into_iter().flatten().min().map(Time::after)
     }
 
     /// When KILL is due, if TERM was sent.

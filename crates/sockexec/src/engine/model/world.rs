@@ -1,5 +1,6 @@
 //! The client, the program, the clock and the operator.
 
+use std::rc::Rc;
 use std::time::Duration;
 
 use sockexec_proto::{Options, Stream};
@@ -175,7 +176,7 @@ impl<'c> World<'c> {
         let now = Time::ZERO;
         Self {
             case,
-            session: Session::new(case.limits, now),
+            session: Session::new(Rc::new(case.limits), now),
             now,
             client: Client::default(),
             program: Program {
@@ -255,7 +256,7 @@ impl<'c> World<'c> {
             Move::CloseInput => program.stdin.theirs = false,
             Move::Exit(ended) => program.exit(ended.into()),
             Move::EmptyGroup => program.empty_group(),
-            Move::Wait(n) => self.now += Duration::from_millis(n.into()),
+            Move::Wait(n) => self.now = self.now + Duration::from_millis(n.into()),
             Move::WaitForTimer => self.now = self.session.next_timer().unwrap_or(self.now),
             Move::ShutDown => self.orders += 1,
             Move::Execute => program.executed = true,
