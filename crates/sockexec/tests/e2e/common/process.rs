@@ -60,6 +60,11 @@ impl Process {
         self.stat()[0] == "T"
     }
 
+    /// Whether a file of such a name is part of its memory.
+    pub(crate) fn has_mapped(self, name: &str) -> bool {
+        self.file("maps").contains(name)
+    }
+
     pub(crate) fn is_traced(self) -> bool {
         self.status_kib("TracerPid:") != 0
     }

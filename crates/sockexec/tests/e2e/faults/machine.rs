@@ -1,12 +1,15 @@
-//! The machine says no: limits, places that are missing, a daemon that is stopped. One that is killed: `killed.rs`.
+//! The machine says no: limits, places that are missing, a clock that is stepped, a daemon that is stopped. One that is
+//! killed: `killed.rs`.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
 use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
 use rustix::process::Signal;
+use tempfile::TempDir;
 
 use crate::common::{Client, Daemon, Launch, eventually, fixture, steps};
 
@@ -56,6 +59,128 @@ fn a_deadline_that_passes_while_the_daemon_is_stopped() {
     daemon.signal(Signal::CONT);
     assert_eq!(client.reply().signal(), 15);
     daemon.assert_serves();
+}
+
+// A clock that is stepped.
+
+const DAY: i64 = 24 * 60 * 60;
+
+/// A time of day that a daemon believes in, and its programs: libfaketime's, which comes between them and the C library,
+/// whose `clock_gettime` is the one that std calls. The machine's clock stays as it is.
+struct Clock {
+    library: String,
+    directory: TempDir,
+}
+
+impl Clock {
+    /// `None`, and a word on that, where there is no libfaketime.
+    fn new() -> Option<Self> {
+        // Where its library is, only the command knows.
+        let probe = Command::new("faketime").args(["-f", "+0", "printenv", "LD_PRELOAD"]).output();
+        let library = match probe {
+            Ok(output) if output.status.success() => String::from_utf8(output.stdout).expect("text").trim().to_owned(),
+            Ok(output) => return skip(&String::from_utf8_lossy(&output.stderr)),
+            Err(error) => return skip(&format!("faketime: {error}")),
+        };
+        let clock = Self { library, directory: tempfile::tempdir().expect("a directory") };
+        clock.set(0);
+        Some(clock)
+    }
+
+    fn file(&self) -> PathBuf {
+        self.directory.path().join("clock")
+    }
+
+    fn set(&self, seconds: i64) {
+        let new = self.directory.path().join("new");
+        fs::write(&new, format!("{seconds:+}\n")).expect("a file");
+        // At once, as it is looked at whenever anybody asks for the time.
+        fs::rename(new, self.file()).expect("a file");
+    }
+
+    /// From now on it is so many seconds before or behind the machine's, as a program of the daemon must find.
+    #[track_caller]
+    fn step(&self, daemon: &Daemon, seconds: i64) {
+        self.set(seconds);
+        let without = Command::new(fixture()).arg("clock").output().expect("the fixture runs").stdout;
+        let real: i64 = str::from_utf8(&without).expect("text").trim().parse().expect("a number");
+        let seen: i64 = daemon.run(&steps("clock"), b"").stdout_text().trim().parse().expect("a number");
+        assert!((seen - real - seconds).abs() < DAY / 2, "{seen} where {real} and {seconds} were to be");
+    }
+
+    /// A daemon that goes by it, beside that only where `monotonic` says so by the clock that does not step. `None`, and
+    /// a word on that, where the build that is tried takes no library in.
+    fn start(&self, options: &str, monotonic: bool) -> Option<Daemon> {
+        let mut launch = Launch::default().options(options);
+        for name in ["DONT_FAKE_MONOTONIC", "FAKETIME_DONT_FAKE_MONOTONIC"] {
+            launch = launch.env(name, if monotonic { "0" } else { "1" });
+        }
+        launch = launch.env("FAKETIME_TIMESTAMP_FILE", self.file()).env("FAKETIME_NO_CACHE", "1");
+        let daemon = launch.env("NO_FAKE_STAT", "1").env("LD_PRELOAD", &self.library).start();
+        if daemon.process().has_mapped("libfaketime") {
+            Some(daemon)
+        } else {
+            skip("libfaketime is not taken in (a static daemon?)")
+        }
+    }
+}
+
+fn skip<T>(reason: &str) -> Option<T> {
+    eprintln!("SKIPPED: no clock can be stepped here: {}", reason.trim());
+    None
+}
+
+/// A day ahead, and a day back: no deadline comes early, and whoever runs runs on.
+#[test]
+fn a_clock_that_is_stepped_brings_no_deadline() {
+    let Some(clock) = Clock::new() else { return };
+    let Some(mut daemon) = clock.start("-t 3600 -k 100 --linger 3600", false) else { return };
+    let mut client = daemon.exec(&steps("out ready cat"));
+    client.wait_for("ready");
+    // An input that has not ended, a program that lingers: each has a deadline of its own.
+    let mut life = daemon.fifo("life");
+    let mut lingerer = daemon.exec(&steps(&format!("spawn [ hold {} cat ] out left exit 3", life.path())));
+    lingerer.wait_for("left");
+    life.holder();
+    for (n, days) in [1, 0, -1, 1, -1, 0].into_iter().enumerate() {
+        clock.step(&daemon, days * DAY);
+        let word = format!("step {n};");
+        client.stdin(word.as_bytes());
+        client.wait_for(&word);
+        daemon.assert_serves();
+        assert!(life.is_held());
+    }
+    client.end_stdin();
+    assert_eq!(client.reply().code(), 0);
+    lingerer.end_stdin();
+    assert_eq!(lingerer.reply().code(), 3);
+    assert_eq!(daemon.terminate().status.code(), Some(0));
+}
+
+/// A day back, before TERM is due and before KILL is: both come all the same, and not a day later.
+#[test]
+fn a_clock_that_is_stepped_puts_no_deadline_off() {
+    let Some(clock) = Clock::new() else { return };
+    let Some(mut daemon) = clock.start("-t 2 -k 1", false) else { return };
+    let mut client = daemon.exec(&steps("ignore TERM ; out ready wait"));
+    client.wait_for("ready");
+    clock.step(&daemon, -DAY);
+    daemon.wait_for_log("TERM to the group");
+    clock.step(&daemon, -2 * DAY);
+    assert_eq!(client.reply().signal(), 9);
+    daemon.assert_serves();
+}
+
+/// That the two above try anything: where the clock that the daemon goes by is stepped as well, its deadlines do come.
+#[test]
+fn a_monotonic_clock_that_is_stepped_brings_deadlines() {
+    let Some(clock) = Clock::new() else { return };
+    let Some(daemon) = clock.start("-t 3600 -k 100", true) else { return };
+    let mut client = daemon.exec(&steps("out ready cat"));
+    client.wait_for("ready");
+    // The program that looks at the clock also wakes the daemon.
+    clock.step(&daemon, DAY);
+    assert_eq!(client.reply().signal(), 15);
 }
 
 // Limits and places.
