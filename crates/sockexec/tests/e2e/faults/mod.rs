@@ -27,7 +27,7 @@ use std::time::Duration;
 use std::{env, fs, thread};
 
 use crate::common::{Client, Daemon, Launch, steps};
-use scenario::{ALL, ECHO, HOLDER, LATE, OPTIONS, Outcome, SPOOL, Scenario, VANISH, footprint, within};
+use scenario::{ALL, ECHO, FLOW, HOLDER, LATE, OPTIONS, Outcome, PIECES, SPOOL, Scenario, VANISH, footprint, within};
 use strace::{Fault, Strace, Whom};
 
 /// What each call can fail with: the errors of its manual page that have anything to do with a daemon's life, and
@@ -145,6 +145,16 @@ fn spool() {
 }
 
 #[test]
+fn flow() {
+    run(&FLOW, None, Whom::Daemon);
+}
+
+#[test]
+fn pieces() {
+    run(&PIECES, None, Whom::Daemon);
+}
+
+#[test]
 fn late() {
     run(&LATE, None, Whom::Daemon);
 }
@@ -236,8 +246,9 @@ fn run(scenario: &Scenario, spawn: Option<&str>, whom: Whom) {
         }
         for error in errors {
             let occurrences = effort.occurrences.max(match call {
-                // The first two writes are lines of the log.
-                "write" => 6,
+                // The first two writes are lines of the log, the first of epoll_ctl is the client's, and a frame or more is put
+                // together by splice before one is sent.
+                "write" | "splice" | "epoll_ctl" => 6,
                 // Descriptors are put in their places, and then others in theirs.
                 "dup3" => 8,
                 _ => 0,

@@ -152,7 +152,27 @@ pub(crate) const HOLDER: Scenario = Scenario {
     play: holder,
 };
 
-pub(crate) const ALL: [Scenario; 5] = [ECHO, SPOOL, LATE, VANISH, HOLDER];
+pub(crate) const FLOW: Scenario = Scenario {
+    name: "flow",
+    story: "4,000,000 bytes of output for a client that reads them as they come",
+    options: "",
+    calls: &["splice", "tee", "ioctl", "getsockopt", "fcntl", "read", "write", "sendto", "epoll_ctl"],
+    never: &[],
+    play: flow,
+};
+
+/// Packets are read one by one, and many in a turn: so the stream is seen to be one of small writes however slow strace
+/// makes the daemon.
+pub(crate) const PIECES: Scenario = Scenario {
+    name: "pieces",
+    story: "3000 small writes, one soon after the other, which are gathered",
+    options: "",
+    calls: &["timerfd_settime", "epoll_ctl"],
+    never: &[],
+    play: pieces,
+};
+
+pub(crate) const ALL: [Scenario; 7] = [ECHO, SPOOL, FLOW, PIECES, LATE, VANISH, HOLDER];
 
 fn argv(steps: &str) -> Vec<String> {
     crate::common::steps(steps)
@@ -199,6 +219,20 @@ fn spool(daemon: &Daemon, directory: &Path) -> Outcome {
     life.wait_for_end(Duration::from_secs(1));
     let _ = socket.write_all(b"0:,");
     judge(socket, &pattern(3_000_000), b"", "0")
+}
+
+fn flow(daemon: &Daemon, _: &Path) -> Outcome {
+    let Some(socket) = connect(daemon, &argv("write-out 4000000")) else { return Outcome::Closed };
+    let _ = socket.shutdown(Shutdown::Write);
+    judge(socket, &pattern(4_000_000), b"", "0")
+}
+
+fn pieces(daemon: &Daemon, _: &Path) -> Outcome {
+    let Some(socket) = connect(daemon, &argv("packets write-pieces 198000 66 err note exit 5")) else {
+        return Outcome::Closed;
+    };
+    let _ = socket.shutdown(Shutdown::Write);
+    judge(socket, &pattern(198_000), b"note", "5")
 }
 
 fn late(daemon: &Daemon, directory: &Path) -> Outcome {

@@ -26,6 +26,7 @@ const ERRORS: &[(&str, &[&str])] = &[
     ("flock", &["EAGAIN", "ENOLCK", "EINTR"]),
     ("listen", &["EADDRINUSE", "EOPNOTSUPP"]),
     ("openat", &["EMFILE", "ENFILE", "EACCES", "ENOMEM"]),
+    ("pipe2", &["EMFILE", "ENFILE"]),
     ("poll", &["ENOMEM", "EINTR"]),
     ("prlimit64", &["EPERM"]),
     ("rt_sigprocmask", &["EINVAL"]),
@@ -33,6 +34,9 @@ const ERRORS: &[(&str, &[&str])] = &[
     ("socket", &["EMFILE", "ENFILE", "ENOBUFS", "ENOMEM", "EACCES"]),
     ("socketpair", &["EMFILE", "ENFILE", "ENOMEM"]),
     ("statx", &["EACCES", "ENOMEM"]),
+    ("timerfd_create", &["EMFILE", "ENFILE", "ENOMEM"]),
+    // At its end, which is played as well.
+    ("unlink", &["EACCES", "EROFS", "EIO"]),
 ];
 
 const STARTUP: Scenario = Scenario {
