@@ -6,6 +6,8 @@ use std::process::{Child, ExitStatus};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec};
+#[cfg(target_os = "linux")]
+use rustix::process::PidfdGetfdFlags;
 use rustix::process::{Pid, PidfdFlags};
 
 use super::PATIENCE;
@@ -78,6 +80,21 @@ impl Process {
 
     pub(crate) fn descriptors(self) -> usize {
         fs::read_dir(format!("/proc/{}/fd", self.0.as_raw_pid())).expect("a directory of /proc").count()
+    }
+
+    /// Duplicates of its sockets.
+    ///
+    /// # Errors
+    /// Those of `pidfd_getfd(2)`: EPERM, ENOSYS.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn sockets(self) -> rustix::io::Result<Vec<OwnedFd>> {
+        let pidfd = rustix::process::pidfd_open(self.0, PidfdFlags::empty())?;
+        let directory = fs::read_dir(format!("/proc/{}/fd", self.0.as_raw_pid())).expect("a directory of /proc");
+        let sockets = directory.flatten().filter(|entry| {
+            fs::read_link(entry.path()).is_ok_and(|target| target.to_string_lossy().starts_with("socket:"))
+        });
+        let numbers = sockets.map(|entry| entry.file_name().to_string_lossy().parse().expect("a number"));
+        numbers.map(|number| rustix::process::pidfd_getfd(&pidfd, number, PidfdGetfdFlags::empty())).collect()
     }
 
     /// Children, and how many of them are zombies.

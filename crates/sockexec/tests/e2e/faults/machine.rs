@@ -311,6 +311,28 @@ fn a_log_that_takes_nothing() {
     }
 }
 
+/// The same, of a disk that becomes full in the middle of a line; once there is room, it is told again what happens.
+#[test]
+fn a_log_on_a_disk_that_becomes_full() {
+    const SIZE: u64 = 8 << 10;
+    let mount = format!("mkdir there && mount -t tmpfs -o size={SIZE} none there && exec 2>>there/log");
+    let Some(launch) = in_mount_namespace(&mount) else { return };
+    let mut daemon = launch.quiet().options("-d").start();
+    // Of its mounts, not of ours.
+    let log = format!("/proc/{}/root{}/there/log", daemon.process().0.as_raw_pid(), daemon.directory().display());
+    let text = || fs::read_to_string(&log).expect("the log");
+    for _ in 0..100 {
+        assert_eq!(daemon.run(&["no-such-program"], b"").code(), 127);
+        daemon.assert_serves();
+    }
+    assert_eq!(text().len() as u64, SIZE);
+    fs::write(&log, "").expect("the log");
+    assert_eq!(daemon.run(&["no-such-program"], b"").code(), 127);
+    eventually("a line in the log", || text().contains("cannot start \"no-such-program\": "));
+    assert!(text().lines().all(|line| line.starts_with("sockexec: ")), "{}", text());
+    assert_eq!(daemon.terminate().status.code(), Some(0));
+}
+
 /// An empty PATH finds nothing, a path is none of its business, and `.` is what an empty place in it means (POSIX).
 #[test]
 fn an_empty_path() {
