@@ -320,6 +320,13 @@ fn a_header_is_the_length_in_decimal_and_a_colon() {
     }
 }
 
+/// A decoder's error by itself, which the daemon never shows: requests and replies have errors of their own.
+#[test]
+fn an_error_is_shown_with_its_place() {
+    let error = Decoder::new(19).next(b"12x").unwrap_err();
+    assert_eq!(error.to_string(), "'x' in a length, where a digit or ':' was expected at byte 2");
+}
+
 #[test]
 fn the_documented_numbers_hold() {
     assert_eq!(MAX_LEN, 9_223_372_036_854_775_807);

@@ -256,6 +256,16 @@ fn pair(tag: &str, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
+/// Version 1 by default: an empty payload says nothing, and a tag of version 2 is an unknown one.
+#[test]
+fn the_default_is_a_decoder_of_version_1() {
+    let mut decoder = ReplyDecoder::default();
+    let input = b"6:stdout,0:,7:started,1:7,8:exitcode,1:3,";
+    assert_eq!(decoder.next(input), Ok((24, Event::Unknown(1))));
+    decoder.advance(1);
+    assert_eq!(decoder.next(&input[25..]), Ok((input.len() - 25, Event::Exit(Exit::Code(3)))));
+}
+
 #[test]
 fn output_and_the_exit_pair_are_read_in_the_order_of_the_wire() {
     let cases: [(&[u8], &[Seen]); 9] = [

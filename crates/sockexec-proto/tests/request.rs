@@ -233,6 +233,13 @@ fn check_refused(input: &[u8], kind: BadRequestKind, offset: u64, text: &str) {
 }
 
 #[test]
+fn the_default_is_a_decoder_at_the_start_of_a_connection() {
+    assert_eq!(RequestDecoder::default(), RequestDecoder::new());
+    let mut decoder = RequestDecoder::default();
+    assert_eq!(decoder.next(b"1:1,1:a,"), Ok((8, Event::Exec(vec![c"a".into()]))));
+}
+
+#[test]
 fn the_program_starts_at_the_comma_of_its_last_argument() {
     let cases: [(&[u8], &[&[u8]]); 9] = [
         (b"1:1,4:true,", &[b"true"]),

@@ -255,7 +255,7 @@ fn changes_to_the_environment_keep_their_order() {
 #[test]
 fn a_wrong_option_is_refused_and_named() {
     let long = [b'x'; 100];
-    let cases: [(&[u8], usize, Kind, &str); 30] = [
+    let cases: [(&[u8], usize, Kind, &str); 31] = [
         (b"x", 0, Kind::UnknownOption(b"x".to_vec()), "unknown option \"x\""),
         (b"cwd2=/", 0, Kind::UnknownOption(b"cwd2".to_vec()), "unknown option \"cwd2\""),
         (b"CWD=/", 0, Kind::UnknownOption(b"CWD".to_vec()), "unknown option \"CWD\""),
@@ -286,6 +286,12 @@ fn a_wrong_option_is_refused_and_named() {
         (b"timeout=1.", 8, Kind::OptionValue("timeout", b"1.".to_vec()), "option timeout with the value \"1.\""),
         (b"timeout=.5", 8, Kind::OptionValue("timeout", b".5".to_vec()), "option timeout with the value \".5\""),
         (b"timeout=1e3", 8, Kind::OptionValue("timeout", b"1e3".to_vec()), "option timeout with the value \"1e3\""),
+        (
+            b"timeout=1000000000000000000",
+            8,
+            Kind::OptionValue("timeout", b"1000000000000000000".to_vec()),
+            "option timeout with the value \"1000000000000000000\"",
+        ),
         (b"stderr=null", 7, Kind::OptionValue("stderr", b"null".to_vec()), "option stderr with the value \"null\""),
         (b"pty=80", 4, Kind::OptionValue("pty", b"80".to_vec()), "option pty with the value \"80\""),
         (b"pty=x24", 4, Kind::OptionValue("pty", b"x24".to_vec()), "option pty with the value \"x24\""),
