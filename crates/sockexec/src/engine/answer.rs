@@ -147,4 +147,32 @@ mod tests {
         assert_eq!((number(1), number(31), number(0), number(-9)), (Some(1), Some(31), None, None));
         assert_eq!((number(MAX_SIGNAL), number(MAX_SIGNAL + 1)), (Some(MAX_SIGNAL), None));
     }
+
+    /// Version 2 names the cause; version 1 has three exit codes for it, as a shell has (`docs/protocol.md`).
+    #[test]
+    fn who_is_to_blame_for_a_program_that_does_not_start() {
+        for (kind, exit_code, code) in [
+            (StartErrorKind::NotFound, 127, "not-found"),
+            (StartErrorKind::NotExecutable, 126, "not-executable"),
+            (StartErrorKind::Denied, 126, "denied"),
+            (StartErrorKind::Failed, 125, "spawn-failed"),
+            (StartErrorKind::Lost, 125, "internal"),
+        ] {
+            let error = StartError { kind, about: None, reason: "why".into() };
+            let one = format!("6:stderr,17:sockexec: a: why\n,8:exitcode,3:{exit_code},");
+            assert_eq!(
+                cannot_start(Version::One, b"a", &error).escape_ascii().to_string(),
+                one.escape_default().to_string()
+            );
+            let two = format!("{code} a: why");
+            let two = format!("5:error,{}:{two},", two.len());
+            assert_eq!(cannot_start(Version::Two, b"a", &error).escape_ascii().to_string(), two);
+        }
+        let about = Some(b"/there".to_vec());
+        let error = StartError { kind: StartErrorKind::Denied, about, reason: "why".into() };
+        assert_eq!(
+            cannot_start(Version::Two, b"a", &error).escape_ascii().to_string(),
+            "5:error,18:denied /there: why,"
+        );
+    }
 }

@@ -806,3 +806,6 @@ fn everything(input: &[u8]) -> Step {
 fn earliest<const N: usize>(times: [Option<Time>; N]) -> Option<Time> {
     times.into_iter().flatten().min()
 }
+
+#[cfg(test)]
+mod tests;

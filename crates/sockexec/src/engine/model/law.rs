@@ -229,6 +229,10 @@ impl World<'_> {
                 ensure!(!self.record.killed, "KILL twice");
                 ensure!(self.kill_at().is_some_and(|at| at <= self.now), "KILL before it is due");
                 self.record.killed = true;
+                // At the end of the turn whoever obeys it is dead.
+                if self.record.status.is_none() {
+                    self.check_state()?;
+                }
             }
             Action::Probe => {
                 self.check_signal("a probe")?;
@@ -598,6 +602,9 @@ impl World<'_> {
             ensure!(!ended, "standard input is at its end, and open");
         }
         self.check_turn_2()?;
+        if !record.over {
+            self.check_state()?;
+        }
         let held = self.client.read - self.client.used;
         ensure!(held <= self.case.chunk, "{held} bytes of the request are kept");
         ensure!(
@@ -634,6 +641,31 @@ impl World<'_> {
             let was_ours = record.started && (output.read > 0 || output.ours || record.ended_told[place(stream)]);
             ensure!(output.ours || !was_ours || record.ended_told[place(stream)], "an end that was not told");
         }
+        Ok(())
+    }
+
+    /// What the operator, and whoever asks for the status, is told that the connection waits for.
+    fn check_state(&self) -> Result<(), Violation> {
+        let record = &self.record;
+        let is_program_there = record.spawned && !record.reaped && !record.start_failed;
+        let streams_ended = !self.program.stdout.ours && !self.program.stderr.ours;
+        let expected = match (is_program_there, record.status, record.terminated_at) {
+            (false, ..) if record.sent_at.is_some() => "client to end its sending",
+            (false, ..) if record.told => "client to read its reply",
+            (false, ..) if record.reaped => "output of descendants outside the group",
+            (false, ..) => "request",
+            (true, ..) if !record.started => "start of the program",
+            (true, ..) if record.killed => "death after KILL",
+            (true, None, Some(_)) => "death after TERM",
+            (true, Some(_), Some(_)) => "death of the rest of the group",
+            (true, Some(_), None) => "output of descendants",
+            (true, None, None) if self.speaks_2() && !record.executed => "exec of the program",
+            (true, None, None) if streams_ended => "exit of the program",
+            (true, None, None) if self.program.stdin.ours && !record.input_ended => "output or input",
+            (true, None, None) => "output",
+        };
+        let told = self.session.waits_for();
+        ensure!(told == expected, "it is said to wait for: {told}, instead of: {expected}");
         Ok(())
     }
 

@@ -1,0 +1,94 @@
+//! Inputs that come twice, or when they mean nothing. A driver may give them: two events of one poll can tell of the same end, and
+//! what it was told of a socket or a process may be overtaken by what the session has done since.
+
+use super::*;
+use crate::engine::{StartErrorKind, TermSig};
+
+const NOW: Time = Time::ZERO;
+
+const LIMITS: Limits =
+    Limits { timeout: None, kill_timeout: Duration::from_secs(10), linger: None, termsig: TermSig::Number };
+
+/// The session as it is once all that it asks for is done, and what that was.
+fn done(mut session: Session) -> (Session, Vec<Action>) {
+    let actions = std::iter::from_fn(|| session.next_action()).collect();
+    (session, actions)
+}
+
+/// A session that was told `input`, and what it asks for then.
+fn told(session: &Session, input: impl FnOnce(&mut Session)) -> (Session, Vec<Action>) {
+    let mut session = session.clone();
+    input(&mut session);
+    done(session)
+}
+
+/// An input, by its name.
+type Named<'a> = (&'a str, &'a dyn Fn(&mut Session));
+
+/// One that has just been accepted.
+fn accepted() -> Session {
+    Session::new(Rc::new(LIMITS), NOW)
+}
+
+/// One whose program runs, with its three pipes open.
+fn running() -> Session {
+    let (session, actions) = told(&accepted(), |session| {
+        let request = b"1:1,1:a,";
+        assert_eq!(session.step(NOW, request), (request.len(), Step::NeedMore));
+    });
+    assert!(matches!(actions[..], [Action::Spawn(_)]), "{actions:?}");
+    told(&session, |session| session.started(NOW)).0
+}
+
+fn lost() -> StartError {
+    StartError { kind: StartErrorKind::Lost, about: None, reason: "no child processes".into() }
+}
+
+/// Whatever is told of an end when it is known already changes nothing: not the state, and nothing is asked for again.
+#[test]
+fn an_end_that_is_told_twice_counts_once() {
+    let ends: [Named<'_>; 4] = [
+        ("end of the input", &|session| session.client_ended(NOW)),
+        ("client gone", &|session| session.client_gone(NOW)),
+        ("exit", &|session| session.exited(NOW, ExitStatus::Code(3), None)),
+        ("status lost", &|session| session.start_failed(&lost())),
+    ];
+    for (what, end) in ends {
+        let (ended, _) = told(&running(), end);
+        assert_ne!(ended, running(), "{what}");
+        assert_eq!(told(&ended, end), (ended.clone(), vec![]), "{what}");
+    }
+}
+
+/// The first of two ends of the program is its end.
+#[test]
+fn another_end_of_the_program_is_none() {
+    let (exited, _) = told(&running(), |session| session.exited(NOW, ExitStatus::Code(3), None));
+    assert_eq!(told(&exited, |session| session.exited(NOW, ExitStatus::Signal(9), None)), (exited.clone(), vec![]));
+    assert_eq!(told(&exited, |session| session.start_failed(&lost())), (exited.clone(), vec![]));
+    let (gone, _) = told(&running(), |session| session.start_failed(&lost()));
+    assert_eq!(told(&gone, |session| session.exited(NOW, ExitStatus::Code(3), None)), (gone.clone(), vec![]));
+}
+
+/// No half-close brings a client back that is gone.
+#[test]
+fn the_end_of_the_input_of_a_client_that_is_gone_is_none() {
+    let (gone, _) = told(&running(), |session| session.client_gone(NOW));
+    assert_eq!(told(&gone, |session| session.client_ended(NOW)), (gone.clone(), vec![]));
+}
+
+/// Before there is a program nothing is known of one, and before there is a reply it was not sent.
+#[test]
+fn what_comes_too_early_is_none() {
+    let early: [Named<'_>; 5] = [
+        ("executed", &|session| session.executed(7)),
+        ("exit", &|session| session.exited(NOW, ExitStatus::Code(3), None)),
+        ("not started", &|session| session.start_failed(&lost())),
+        ("group empty", &|session| session.group_is_empty()),
+        ("reply sent", &|session| session.sent(NOW)),
+    ];
+    for (what, input) in early {
+        assert_eq!(told(&accepted(), input), (accepted(), vec![]), "{what}");
+    }
+    assert_eq!(told(&running(), |session| session.sent(NOW)), (running(), vec![]));
+}
