@@ -171,6 +171,18 @@ impl Client {
         self.socket.shutdown(Shutdown::Write).expect("a half-close");
     }
 
+    /// Reads what there is; 0: the end.
+    #[track_caller]
+    fn read(&mut self, buffer: &mut [u8]) -> usize {
+        // A call with a time-out is not begun again by the kernel after a stop, of this process or of the machine (signal(7)).
+        loop {
+            match self.socket.read(buffer) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                read => return read.expect("more of the reply"),
+            }
+        }
+    }
+
     /// Reads on until what has come, framing and all, has these bytes in it.
     #[track_caller]
     pub(crate) fn wait_for(&mut self, words: &str) {
@@ -182,7 +194,7 @@ impl Client {
     pub(crate) fn wait_for_times(&mut self, words: &str, times: usize) {
         let mut buffer = [0; 4096];
         while self.raw.windows(words.len()).filter(|window| *window == words.as_bytes()).count() < times {
-            let n = self.socket.read(&mut buffer).expect("more of the reply");
+            let n = self.read(&mut buffer);
             assert!(n > 0, "ended without {words:?}: {}", self.raw.escape_ascii());
             self.raw.extend_from_slice(&buffer[..n]);
         }
@@ -230,7 +242,7 @@ impl Client {
         let mut buffer = vec![0; 256 << 10];
         let mut exit = None;
         loop {
-            let n = self.socket.read(&mut buffer).expect("more of the reply");
+            let n = self.read(&mut buffer);
             if n == 0 {
                 assert!(decoder.at_boundary(), "the reply ends within a pair");
                 return exit.expect("an exit pair");
