@@ -91,6 +91,18 @@ fn few_descriptors() {
     daemon.assert_serves();
 }
 
+/// With the fewest descriptors that it takes one client at a time is served; with one less it says what to do.
+#[test]
+fn the_fewest_descriptors() {
+    let mut daemon = Launch::default().options("-m 100").quiet().prelude("ulimit -n 22").start();
+    daemon.wait_for_log("allows 1 active connections");
+    daemon.assert_serves();
+    let stopped = Launch::default().quiet().prelude("ulimit -n 21").run();
+    assert_eq!(stopped.status.code(), Some(111), "{stopped:?}");
+    let expected = "21 descriptors are not enough to run a program; raise the limit (ulimit -n)";
+    assert!(stopped.stderr.contains(expected), "{stopped:?}");
+}
+
 /// The warning comes without `-d`, and only where the limit is too low.
 #[test]
 fn the_warning_about_descriptors_is_no_debugging() {

@@ -211,6 +211,47 @@ fn usr1_and_usr2_print_what_goes_on() {
     }
 }
 
+/// USR2 says of each descriptor what it is and waits for.
+#[test]
+fn usr2_tells_what_each_descriptor_waits_for() {
+    // What is spliced waits in the kernel, and is not told of.
+    let daemon = Launch::default().options("-t 0").env("SOCKEXEC_TRANSFER", "copy").start();
+    let assert_told = |words: &str| {
+        eventually(words, || {
+            daemon.signal(Signal::USR2);
+            daemon.log_text().contains(words)
+        });
+    };
+    let mut client = daemon.exec(&steps("out ready cat"));
+    client.wait_for("ready");
+    assert_told(": client, waits for input;");
+    assert_told(": stdin, waits for nothing;");
+    assert_told(": stdout, waits for output;");
+    // Its input is not read: the socket and the pipe are full.
+    let mut sends = daemon.exec(&steps("wait"));
+    sends.send(b"100000000:");
+    sends.send_until_blocked(|| vec![b'x'; 65_536]);
+    assert_told(": stdin, waits for room for input;");
+    assert_told(": client, waits for nothing;");
+    // Its output is not read: more than the socket takes, while it may still send, and when it does not any more.
+    let does_not_read = daemon.exec(&steps("write-out 3000000"));
+    assert_told(": client, waits for input, room for output;");
+    assert_told(": spool, waits for the client to read;");
+    let only_reads = daemon.exec(&steps("flood"));
+    only_reads.half_close();
+    assert_told(": client, waits for room for output;");
+    assert_told(": stdout, waits for the client to read;");
+    let says_no_more = daemon.exec(&steps("close 1 close 2 wait"));
+    assert_told(": process, waits for its exit;");
+    let mut on_a_terminal = daemon.connect();
+    on_a_terminal.send(b"10:protocol=2,9:pty=80x24,");
+    on_a_terminal.exec(&steps("wait"));
+    assert_told(": terminal, waits for nothing;");
+    drop((sends, does_not_read, only_reads, says_no_more, on_a_terminal));
+    client.end_stdin();
+    assert_eq!(client.reply().code(), 0);
+}
+
 /// Many signals while it works: none is lost in a way that hurts, and no call is cut short by them.
 #[test]
 fn signals_while_it_works() {

@@ -101,6 +101,55 @@ fn connections() {
     second.reply();
 }
 
+/// What a connection waits for, in words, for each state in which a client and a program can keep it.
+#[test]
+fn states() {
+    let assert_state = |daemon: &Daemon, state: &str| {
+        // The first connection is the one that stays; the others ask.
+        eventually(state, || status(daemon)["connections"][0]["state"] == state);
+    };
+
+    let daemon = Daemon::start("-t 0");
+    let mut only_reads = Caller::start(&daemon, NONE, &steps("cat out ready wait"));
+    only_reads.end_stdin();
+    only_reads.wait_for("ready");
+    assert_state(&daemon, "output");
+
+    let daemon = Daemon::start("-t 0");
+    let _says_no_more = Caller::start(&daemon, NONE, &steps("close 1 close 2 wait"));
+    assert_state(&daemon, "exit of the program");
+
+    // With `--linger` the exit is learned although the output goes on.
+    let daemon = Daemon::start("-t 0 --linger 1000");
+    let _leaves_a_child = Caller::start(&daemon, NONE, &steps("spawn [ wait ] exit 0"));
+    assert_state(&daemon, "output of descendants");
+
+    let daemon = Daemon::start("-t 0 -k 1000");
+    let mut ignores = Caller::start(&daemon, NONE, &steps("ignore TERM ; out ready wait"));
+    ignores.wait_for("ready");
+    drop(ignores);
+    assert_state(&daemon, "death after TERM");
+
+    let daemon = Daemon::start("-t 0 -k 1000");
+    let mut child_ignores = Caller::start(&daemon, NONE, &steps("spawn [ ignore TERM ; out ready wait ] wait"));
+    child_ignores.wait_for("ready");
+    drop(child_ignores);
+    assert_state(&daemon, "death of the rest of the group");
+
+    // More than the socket takes; what is left waits in the daemon.
+    let daemon = Daemon::start("-t 0");
+    let _does_not_read = daemon.exec(&steps("write-out 3000000"));
+    assert_state(&daemon, "client to read its reply");
+
+    // Not for long: it asks anew if the moment was missed.
+    eventually("client to end its sending", || {
+        let mut client = daemon.exec(&steps("out done"));
+        client.wait_for("exitcode");
+        let told = status(&daemon);
+        told["connections"].as_array().unwrap().iter().any(|it| it["state"] == "client to end its sending")
+    });
+}
+
 /// However much a client has said, what is told of it is bounded.
 #[test]
 fn many_and_long_arguments() {
