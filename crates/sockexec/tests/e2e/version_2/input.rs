@@ -41,6 +41,25 @@ fn the_end_of_stdin_is_not_the_end_of_the_request() {
     assert_eq!(caller.reply().signal(), 10);
 }
 
+/// A program may go over to the group of a child of its own (setpgid(2)). Then nobody is left in the group that the daemon
+/// made: it is reached by its own number, and whoever else is in the other group is not.
+#[test]
+fn a_signal_to_a_program_that_has_left_its_group() {
+    let daemon = Daemon::start("-t 0");
+    let mut life = daemon.fifo("life");
+    let argv = format!("spawn [ setpgid close 0 close 1 close 2 hold {} wait ] read 1 join ids wait", life.path());
+    let mut caller = Caller::start(&daemon, NONE, &steps(&argv));
+    let other = life.holder();
+    assert_eq!(other.pid, other.group);
+    caller.stdin("x");
+    caller.wait_for(&format!("{} {}\n", last_pid(&daemon, 0), other.group.as_raw_pid()));
+    caller.tell("signal", "TERM");
+    assert_eq!(caller.reply().signal(), 15);
+    assert!(life.is_held(), "a group that is not ours was signalled");
+    other.kill();
+    life.wait_for_death();
+}
+
 /// Both ways at once, many times what any buffer takes.
 #[test]
 fn much_input() {
