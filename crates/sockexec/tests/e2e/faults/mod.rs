@@ -254,6 +254,8 @@ fn run(scenario: &Scenario, spawn: Option<&str>, whom: Whom) {
                 "write" | "splice" | "epoll_ctl" | "fcntl" => 6,
                 // Descriptors are put in their places, and then others in theirs.
                 "dup3" => 8,
+                // The third opens the program's end of a terminal, for which there is another way.
+                "ioctl" => 3,
                 _ => 0,
             });
             let single = (1..=count.min(occurrences)).map(|n| n.to_string());
