@@ -130,6 +130,28 @@ fn a_socket_whose_daemon_lives_is_refused() {
     assert!(first.terminate().status.success());
 }
 
+/// Whether anybody listens there cannot be found out without the permission to connect: it is not taken for a stale one, even
+/// where the directory would let it be removed.
+#[test]
+fn a_socket_that_may_not_be_connected_to_is_left_alone() {
+    // Root may connect to anything.
+    let prelude = "[ $(id -u) != 0 ] || exec setpriv --reuid 65534 --regid 65534 --clear-groups \"$0\" \"$@\"";
+    let launch = Launch::default().quiet().prelude(prelude);
+    let path = launch.directory().join("sock");
+    let listener = UnixListener::bind(&path).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o000)).unwrap();
+    fs::set_permissions(launch.directory(), fs::Permissions::from_mode(0o777)).unwrap();
+    let stopped = launch.run();
+    if stopped.stderr.contains("setpriv: not found") {
+        eprintln!("SKIPPED: no setpriv to be another user");
+        return;
+    }
+    assert_refused(&stopped, &["cannot find out whether a daemon listens there"]);
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    UnixStream::connect(&path).expect("the socket that was there");
+    drop(listener);
+}
+
 /// Two that start at the same time on a stale socket: one of them serves, and its file is there.
 #[test]
 fn two_that_start_at_once() {
