@@ -35,4 +35,5 @@ faults N="":
 
 # Lines of the daemon and of the protocol that the tests reach (cargo-llvm-cov and the component llvm-tools).
 coverage *ARGUMENTS:
-    cargo llvm-cov --all-features --package sockexec --package sockexec-proto {{ ARGUMENTS }}
+    mkdir -p target/llvm-cov-target && chmod 1777 target/llvm-cov-target
+    cargo llvm-cov --all-features --package sockexec --package sockexec-proto --failure-mode all {{ ARGUMENTS }}
