@@ -4,6 +4,12 @@ use std::fmt::Write as _;
 use std::fs;
 use std::process::Command;
 
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::pty::OpenptFlags;
+use rustix::termios::{LocalModes, OptionalActions};
+
 use super::{Caller, NONE, Reply2, assert_clean, last_pid, run};
 use crate::common::{Daemon, eventually, fixture, steps};
 
@@ -123,6 +129,63 @@ fn the_end_of_input() {
     caller.end_stdin();
     let reply = caller.reply();
     assert_eq!((reply.stdout_text(), reply.code()), ("ready\r\n100000\r\n", 0));
+}
+
+/// How many bytes of short lines a terminal takes that nobody reads from, in one piece or as many as it wants.
+fn capacity() -> usize {
+    let ours = rustix::pty::openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    rustix::pty::unlockpt(&ours).unwrap();
+    rustix::fs::fcntl_setfl(&ours, OFlags::RDWR | OFlags::NONBLOCK).unwrap();
+    let name = rustix::pty::ptsname(&ours, Vec::new()).unwrap();
+    let theirs = rustix::fs::open(name, OFlags::RDWR | OFlags::NOCTTY, Mode::empty()).unwrap();
+    let mut modes = rustix::termios::tcgetattr(&theirs).unwrap();
+    modes.local_modes.remove(LocalModes::ECHO);
+    rustix::termios::tcsetattr(&theirs, OptionalActions::Now, &modes).unwrap();
+    let text = short_lines(1 << 20);
+    let (mut taken, mut full) = (0, false);
+    loop {
+        match rustix::io::write(&ours, &text[taken..]) {
+            Ok(n) => (taken, full) = (taken + n, false),
+            Err(error) => {
+                assert_eq!(error, Errno::AGAIN);
+                if full {
+                    return taken;
+                }
+                // What was taken is on its way within the kernel, which leaves room behind it.
+                let mut descriptors = [PollFd::new(&ours, PollFlags::OUT)];
+                let soon = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+                full = rustix::event::poll(&mut descriptors, Some(&soon)).unwrap() == 0;
+            }
+        }
+    }
+}
+
+fn short_lines(len: usize) -> Vec<u8> {
+    let mut text = b"0123456\n".repeat(len / 8 + 1);
+    text.truncate(len);
+    text[len - 1] = b'\n';
+    text
+}
+
+/// A terminal that is full to the last byte, or about to be: the end of the input waits until the program reads, like a byte more,
+/// and neither is lost.
+#[test]
+fn the_end_of_input_of_a_full_terminal() {
+    let mut daemon = Daemon::start("");
+    let capacity = capacity();
+    for len in [capacity - 1, capacity, capacity + 1] {
+        let gate = daemon.gate(&format!("gate{len}"));
+        let argv = ["/bin/sh", "-c", &format!("stty -echo; echo ready; cat {}; wc -c", gate.path())];
+        let mut caller = Caller::start(&daemon, PTY, &argv);
+        caller.wait_for("ready");
+        caller.stdin(short_lines(len));
+        caller.end_stdin();
+        // Whoever comes later is served later: by then the terminal has been given what it takes.
+        daemon.assert_serves();
+        gate.open();
+        let reply = caller.reply();
+        assert_eq!((reply.stdout_text(), reply.code()), (format!("ready\r\n{len}\r\n").as_str(), 0));
+    }
 }
 
 #[test]
