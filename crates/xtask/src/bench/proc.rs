@@ -4,6 +4,8 @@ use std::fs;
 use std::thread;
 use std::time::Duration;
 
+use rustix::io::Errno;
+
 use super::stats::float;
 use super::{Result, context};
 
@@ -14,7 +16,11 @@ pub(crate) fn cpu(pid: u32) -> Result<Duration> {
     let tasks = format!("/proc/{pid}/task");
     for task in fs::read_dir(&tasks).map_err(context(&tasks))? {
         let path = task?.path().join("schedstat");
-        let text = fs::read_to_string(&path).map_err(context(path.display()))?;
+        let text = match fs::read_to_string(&path) {
+            // The thread has ended meanwhile.
+            Err(error) if matches!(Errno::from_io_error(&error), Some(Errno::NOENT | Errno::SRCH)) => continue,
+            text => text.map_err(context(path.display()))?,
+        };
         total += on_cpu(&text).ok_or_else(|| format!("{}: no number of nanoseconds in {text:?}", path.display()))?;
     }
     Ok(total)
