@@ -36,10 +36,9 @@ const CHARGE: usize = PAYLOAD + (2 << 10);
 /// How many frames are put together at once.
 const FRAMES: usize = 8;
 
-/// What is asked for as the send buffer of a socket to which a big stream goes, in bytes. The kernel doubles it, for what it needs itself, and
-/// holds it to twice `net.core.wmem_max` (socket(7)): 4 MiB on Linux 6.18, 208 KiB on older ones. With the usual buffer of 208 KiB daemon and
-/// client wake each other every three frames, and the waking costs more than all else.
-const SEND_BUFFER: usize = 416 << 10;
+/// What the send buffer of a socket grows to at most to which a big stream goes, in bytes: four times the usual 208 KiB, with which daemon and client
+/// wake each other every three frames, and the waking costs more than all else.
+const SEND_BUFFER: usize = 832 << 10;
 
 /// What a big stream's pipe grows to, in bytes: all that `/proc/sys/fs/pipe-max-size` allows
 /// unless it was changed.
@@ -128,11 +127,16 @@ impl Splicer {
         Some(Grown(Rc::clone(&self.grown)))
     }
 
-    /// Has a socket take more at once, for a stream whose pipe was [grown](Splicer::grow). Refused, that only costs speed.
+    /// Has a socket take four times as much at once, for a stream whose pipe was [grown](Splicer::grow). Refused, that only costs speed.
+    ///
+    /// What is asked for the kernel doubles, for what it needs itself, after it has held it to `net.core.wmem_max` (socket(7)): 4 MiB on Linux 6.18,
+    /// 208 KiB on older ones, where it becomes twice as much.
     #[expect(clippy::unused_self, reason = "elsewhere there is none to be grown: no_splice.rs")]
     pub(crate) fn grow_send_buffer(&self, socket: BorrowedFd<'_>) {
-        if socket_send_buffer_size(socket).is_ok_and(|size| size < SEND_BUFFER) {
-            let _ = set_socket_send_buffer_size(socket, SEND_BUFFER);
+        if let Ok(size) = socket_send_buffer_size(socket)
+            && size < SEND_BUFFER
+        {
+            let _ = set_socket_send_buffer_size(socket, (size * 4).min(SEND_BUFFER) / 2);
         }
     }
 
