@@ -214,8 +214,14 @@ fn usr1_and_usr2_print_what_goes_on() {
 /// USR2 says of each descriptor what it is and waits for.
 #[test]
 fn usr2_tells_what_each_descriptor_waits_for() {
-    // What is spliced waits in the kernel, and is not told of.
-    let daemon = Launch::default().options("-t 0").env("SOCKEXEC_TRANSFER", "copy").start();
+    // What is spliced waits in the kernel, and what is copied in the daemon.
+    for transfer in ["splice", "copy"] {
+        tell_what_each_descriptor_waits_for(transfer);
+    }
+}
+
+fn tell_what_each_descriptor_waits_for(transfer: &str) {
+    let daemon = Launch::default().options("-t 0").env("SOCKEXEC_TRANSFER", transfer).start();
     let assert_told = |words: &str| {
         eventually(words, || {
             daemon.signal(Signal::USR2);

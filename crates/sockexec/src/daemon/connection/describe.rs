@@ -6,6 +6,7 @@ use std::os::fd::{AsRawFd as _, RawFd};
 use std::time::Duration;
 
 use super::Connection;
+use crate::daemon::child::Pipe;
 use crate::daemon::status::{ConnectionReport, PeerReport};
 use crate::engine::{ExitStatus, Time, at_most};
 use crate::sys::socket::Peer;
@@ -48,8 +49,12 @@ impl Connection {
     /// Its descriptors, with what each is and waits for.
     pub(crate) fn descriptors(&self) -> Vec<(RawFd, String)> {
         let mut list = Vec::new();
+        // What is spliced waits in the kernel, and not here: what was found full tells of it.
+        let stdin_is_full = self.child.as_ref().and_then(|child| child.stdin.as_ref()).is_some_and(|pipe| !pipe.ready);
+        let stdin_is_full = stdin_is_full || !self.input.is_empty();
         if let Some(socket) = &self.socket {
-            let wait = match (self.session.wants_request() && self.input.is_empty(), self.outbox.is_empty()) {
+            let takes_input = self.session.wants_request() && !stdin_is_full;
+            let wait = match (takes_input, self.outbox.is_empty() && self.writable) {
                 (true, true) => "input",
                 (true, false) => "input, room for output",
                 (false, false) => "room for output",
@@ -64,13 +69,14 @@ impl Connection {
             list.push((file.as_raw_fd(), "spool, waits for the client to read".to_owned()));
         }
         if let Some(child) = &self.child {
-            let stdin_wait = if self.input.is_empty() { "nothing" } else { "room for input" };
             let room = self.outbox.has_room(self.session.backpressure());
-            let output_wait = if room { "output" } else { "the client to read" };
+            let output_wait = |pipe: &Pipe| {
+                if room && (self.writable || !pipe.ready) { "output" } else { "the client to read" }
+            };
             for (pipe, name, wait) in [
-                (child.stdin.as_ref(), "stdin", stdin_wait),
-                (child.stdout.as_ref(), "stdout", output_wait),
-                (child.stderr.as_ref(), "stderr", output_wait),
+                (child.stdin.as_ref(), "stdin", if stdin_is_full { "room for input" } else { "nothing" }),
+                (child.stdout.as_ref(), "stdout", child.stdout.as_ref().map_or("", output_wait)),
+                (child.stderr.as_ref(), "stderr", child.stderr.as_ref().map_or("", output_wait)),
                 (child.exec.as_deref(), "exec", "the program to be executed"),
             ] {
                 if let Some(pipe) = pipe {

@@ -4,9 +4,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::process::Command;
 
-use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{Mode, OFlags};
-use rustix::io::Errno;
 use rustix::pty::OpenptFlags;
 use rustix::termios::{LocalModes, OptionalActions};
 
@@ -131,7 +129,10 @@ fn the_end_of_input() {
     assert_eq!((reply.stdout_text(), reply.code()), ("ready\r\n100000\r\n", 0));
 }
 
-/// How many bytes of short lines a terminal takes that nobody reads from, in one piece or as many as it wants.
+/// What is written first to fill a terminal: more than the kernel keeps ready for the reader, so that none of the rest moves on.
+const FIRST: usize = 8192;
+
+/// How many bytes of short lines a terminal takes that nobody reads from.
 fn capacity() -> usize {
     let ours = rustix::pty::openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
     rustix::pty::unlockpt(&ours).unwrap();
@@ -142,22 +143,15 @@ fn capacity() -> usize {
     modes.local_modes.remove(LocalModes::ECHO);
     rustix::termios::tcsetattr(&theirs, OptionalActions::Now, &modes).unwrap();
     let text = short_lines(1 << 20);
-    let (mut taken, mut full) = (0, false);
-    loop {
-        match rustix::io::write(&ours, &text[taken..]) {
-            Ok(n) => (taken, full) = (taken + n, false),
-            Err(error) => {
-                assert_eq!(error, Errno::AGAIN);
-                if full {
-                    return taken;
-                }
-                // What was taken is on its way within the kernel, which leaves room behind it.
-                let mut descriptors = [PollFd::new(&ours, PollFlags::OUT)];
-                let soon = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
-                full = rustix::event::poll(&mut descriptors, Some(&soon)).unwrap() == 0;
-            }
-        }
+    assert_eq!(rustix::io::write(&ours, &text[..FIRST]), Ok(FIRST));
+    eventually("as much as the reader can be given", || {
+        rustix::io::ioctl_fionread(&theirs).is_ok_and(|ready| ready > 4000)
+    });
+    let mut taken = FIRST;
+    while let Ok(n) = rustix::io::write(&ours, &text[taken..]) {
+        taken += n;
     }
+    taken
 }
 
 fn short_lines(len: usize) -> Vec<u8> {
@@ -178,9 +172,12 @@ fn the_end_of_input_of_a_full_terminal() {
         let argv = ["/bin/sh", "-c", &format!("stty -echo; echo ready; cat {}; wc -c", gate.path())];
         let mut caller = Caller::start(&daemon, PTY, &argv);
         caller.wait_for("ready");
-        caller.stdin(short_lines(len));
-        caller.end_stdin();
+        let text = short_lines(len);
+        caller.stdin(&text[..FIRST]);
         // Whoever comes later is served later: by then the terminal has been given what it takes.
+        daemon.assert_serves();
+        caller.stdin(&text[FIRST..]);
+        caller.end_stdin();
         daemon.assert_serves();
         gate.open();
         let reply = caller.reply();
