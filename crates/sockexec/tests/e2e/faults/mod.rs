@@ -89,7 +89,7 @@ const ERRORS: &[(&str, &[&str])] = &[
     ("setsockopt", &["EINVAL", "ENOMEM"]),
     ("shutdown", &["ENOTCONN"]),
     ("socketpair", &["EMFILE", "ENFILE", "ENOMEM"]),
-    ("splice", &["EINVAL", "ENOMEM", "EINTR", "EIO", "EPIPE"]),
+    ("splice", &["EAGAIN", "EINVAL", "ENOMEM", "EINTR", "EIO", "EPIPE"]),
     ("statx", &["EACCES", "ENOMEM"]),
     ("tee", &["EINVAL", "ENOMEM", "EINTR"]),
     ("timerfd_create", &["EMFILE", "ENFILE", "ENOMEM"]),
