@@ -121,7 +121,8 @@ Rows:
 Contenders:
   bare, bare2         a loop of posix_spawn, three pipes and wait, without a server; two such loops side by side
   pipe 64K, pipe 1M   the same stream through a bare pipe of that size
-  fast, portable      the daemon as it is, and with SOCKEXEC_SPAWN=portable
+  fast, portable      the daemon as it is, and with SOCKEXEC_SPAWN=portable. What else the environment says of it holds for
+                      both: SOCKEXEC_SPAWN=crowd, SOCKEXEC_TRANSFER=copy
   3.1.1               with --original
   socat, s6-ipcserver where installed; they run one program without a request, tell no exit status, and pass a socket
                       pair (socat copies, with a buffer of 64 KiB) or the socket itself instead of three pipes

@@ -151,7 +151,7 @@ fn command(contender: Contender, daemon: Option<&Path>, argv: &[String], socket:
             let binary = daemon.ok_or_else(|| format!("{}: no binary", contender.name()))?;
             let mut command = Command::new(binary);
             command.args(["-m", CONNECTIONS, "-q", CONNECTIONS, "-t", "86400", "-k", "5"]).arg(socket);
-            command.env_remove("SOCKEXEC_SPAWN");
+            // Otherwise as the environment has it: how else to compare the ways there are.
             if contender == Contender::Portable {
                 command.env("SOCKEXEC_SPAWN", "portable");
             }

@@ -168,7 +168,7 @@ pub(crate) fn soak(options: &Options) -> Result<()> {
     };
     let directory = TempDir::with_prefix("sockexec-soak.")?;
     let seed = options.seed.unwrap_or_else(|| fastrand::u64(..));
-    let steady = Daemon::start(&binary, directory.path(), "steady", &["-t", "0", "-k", "1", "-m", "40"])?;
+    let steady = Daemon::start(&binary, directory.path(), "steady", &["-t", "0", "-k", "1", "-m", "120"])?;
     let hasty = Daemon::start(&binary, directory.path(), "hasty", &["-t", "1", "-k", "0.5", "-m", "40"])?;
     say!("soak: {} minutes, {} clients and a big one, seed {seed}\n", options.minutes, options.clients);
     let program = std::env::current_exe()?.into_os_string().into_string().map_err(|_| "a path that is not UTF-8")?;
