@@ -20,7 +20,8 @@ fn crowd() {
 
 #[test]
 fn crowd_child() {
-    run(&Scenario { name: "crowd-child", ..CHILD }, Some("crowd"), Whom::Children);
+    const STORY: &str = "as `child`, with a table of descriptors that is the daemon's at first";
+    run(&Scenario { name: "crowd-child", story: STORY, ..CHILD }, Some("crowd"), Whom::Children);
 }
 
 fn launch() -> Daemon {
