@@ -26,12 +26,11 @@ bench *ARGUMENTS:
 soak *ARGUMENTS:
     cargo xtask soak {{ ARGUMENTS }}
 
-# Makes the system calls of the daemon fail (N: every call, at its first N occurrences, or `all`), and puts what happened into docs/testing.md.
+# Makes the system calls of the daemon fail (N: every call, at its first N occurrences, or `all`, which writes docs/faults.md).
 faults N="":
     rm -rf target/tmp/faults
     {{ if N == "" { "" } else { "SOCKEXEC_FAULTS=" + N } }} cargo test --test e2e --all-features -- --test-threads 6 faults::
-    sed -i -e '/^<!-- faults -->$/,/^<!-- end of faults -->$/{/^<!-- end of faults -->$/!d}' docs/testing.md
-    sed -i -e '/^<!-- end of faults -->$/{e printf "<!-- faults -->\n"; cat target/tmp/faults/*.md; echo' -e '}' docs/testing.md
+    if [ "{{ N }}" = all ]; then sed -i '/^\*\*/,$d' docs/faults.md && cat target/tmp/faults/*.md >>docs/faults.md; fi
 
 # Lines of the daemon and of the protocol that the tests reach (cargo-llvm-cov and the component llvm-tools).
 coverage *ARGUMENTS:

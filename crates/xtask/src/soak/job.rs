@@ -5,7 +5,7 @@ use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 use sockexec_proto::reply::Event;
@@ -17,6 +17,10 @@ use crate::bench::{Result, context};
 /// Nothing takes so long but a fault.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// When the daemon with a deadline may close the connection of a client that has not read its whole reply: the deadline,
+/// the time to KILL, and 2 seconds (docs/protocol.md).
+const CUT: Duration = Duration::from_millis(3500);
+
 /// The two daemons under test.
 #[derive(Debug, Clone)]
 pub(crate) struct Sockets {
@@ -24,6 +28,15 @@ pub(crate) struct Sockets {
     pub(crate) steady: std::path::PathBuf,
     /// With one of a second, and KILL half a second after TERM.
     pub(crate) hasty: std::path::PathBuf,
+}
+
+/// A request that was answered as it must be.
+#[derive(Debug)]
+pub(crate) struct Done {
+    /// How many went through, of input and output.
+    pub(crate) bytes: u64,
+    /// The client had not read all in the time that the daemon gives it, and was told no exit.
+    pub(crate) cut: bool,
 }
 
 /// A request.
@@ -91,70 +104,67 @@ impl Job {
         }
     }
 
-    /// Does it, and checks every byte of what comes: how many bytes went through, of input and output.
-    pub(crate) fn run(self, sockets: &Sockets, program: &str) -> Result<u64> {
-        match self {
+    /// Does it, and checks every byte of what comes.
+    pub(crate) fn run(self, sockets: &Sockets, program: &str) -> Result<Done> {
+        let bytes = match self {
             Self::Emit { seed, len, errors, code } => {
                 let words =
                     ["emit".to_owned(), seed.to_string(), len.to_string(), errors.to_string(), code.to_string()];
                 let client = Client::exec(&sockets.steady, program, &words)?;
                 client.end()?;
                 client.expect(Bytes::new(seed, len), Bytes::new(!seed, errors), &Exit::Code(code))?;
-                Ok(len + errors)
+                len + errors
             }
             Self::Absorb { seed, len } => {
                 let client =
                     Client::exec(&sockets.steady, program, &["absorb".into(), seed.to_string(), len.to_string()])?;
                 client.input(Bytes::new(seed, len))?;
                 client.expect(nothing(), nothing(), &Exit::Code(0))?;
-                Ok(len)
+                len
             }
             Self::Echo { seed, len } => {
                 let client = Client::exec(&sockets.steady, program, &["echo".into()])?;
-                thread::scope(|scope| {
+                thread::scope(|scope| -> Result<()> {
                     let sender = scope.spawn(|| client.input(Bytes::new(seed, len)).map_err(|error| error.to_string()));
                     client.expect(Bytes::new(seed, len), nothing(), &Exit::Code(0))?;
-                    sender.join().map_err(|_| "the sender panicked")??;
-                    Ok(2 * len)
-                })
+                    Ok(sender.join().map_err(|_| "the sender panicked")??)
+                })?;
+                2 * len
             }
             Self::EchoLate { seed, len } => {
                 let client = Client::exec(&sockets.steady, program, &["echo".into()])?;
                 client.input(Bytes::new(seed, len))?;
                 client.expect(Bytes::new(seed, len), nothing(), &Exit::Code(0))?;
-                Ok(2 * len)
+                2 * len
             }
-            Self::Slow { seed, len } => slow(sockets, program, seed, len),
+            Self::Slow { seed, len } => slow(sockets, program, seed, len)?,
             Self::Die { seed, len } => {
                 let client =
                     Client::exec(&sockets.steady, program, &["die".into(), seed.to_string(), len.to_string()])?;
                 client.expect(Bytes::new(seed, len), nothing(), &signal(9))?;
-                Ok(len)
+                len
             }
             Self::Missing => {
                 let client = Client::exec(&sockets.steady, "/no/such/program", &[])?;
-                client.expect_refusal("sockexec: /no/such/program: No such file or directory\n", 127)
+                client.expect_refusal("sockexec: /no/such/program: No such file or directory\n", 127)?
             }
             Self::Garbage { seed } => {
                 let client = Client::connect(&sockets.steady)?;
                 let mut garbage = vec![b'x'];
                 Bytes::new(seed, 100).write_to(&mut garbage)?;
                 client.send(&garbage)?;
-                client.expect_refusal("sockexec: bad request: ", 125)
+                client.expect_refusal("sockexec: bad request: ", 125)?
             }
             Self::Leave { flood, after } => {
                 let client =
                     Client::exec(&sockets.steady, program, &[if flood { "flood" } else { "wait" }.to_owned()])?;
                 let after = if flood { after } else { 0 };
                 std::io::copy(&mut (&client.socket).take(after), &mut std::io::sink()).map_err(context("read"))?;
-                Ok(after)
+                after
             }
-            Self::Late { flood } => {
-                let client = Client::exec(&sockets.hasty, program, &[if flood { "flood" } else { "wait" }.to_owned()])?;
-                let len = client.reply(&mut |_, _| true)?;
-                if len.1 == signal(15) { Ok(len.0) } else { Err(format!("{:?} at the deadline", len.1).into()) }
-            }
-        }
+            Self::Late { flood } => return late(sockets, program, flood),
+        };
+        Ok(Done { bytes, cut: false })
     }
 }
 
@@ -162,6 +172,16 @@ impl Job {
 fn size(rng: &mut Rng, bits: u32) -> u64 {
     let bits = rng.u32(0..=bits);
     rng.u64(0..1 << bits)
+}
+
+fn late(sockets: &Sockets, program: &str, flood: bool) -> Result<Done> {
+    let start = Instant::now();
+    let client = Client::exec(&sockets.hasty, program, &[if flood { "flood" } else { "wait" }.to_owned()])?;
+    match client.reply(&mut |_, _| true)? {
+        (bytes, Some(exit)) if exit == signal(15) => Ok(Done { bytes, cut: false }),
+        (bytes, None) if flood && start.elapsed() >= CUT => Ok(Done { bytes, cut: true }),
+        (bytes, found) => Err(format!("{found:?} after {bytes} bytes at the deadline").into()),
+    }
 }
 
 fn slow(sockets: &Sockets, program: &str, seed: u64, len: u64) -> Result<u64> {
@@ -243,7 +263,7 @@ impl Client {
             Stream::Stderr => stderr.check(bytes),
         })?;
         match (stdout.left(), stderr.left()) {
-            (0, 0) if found == *exit => Ok(()),
+            (0, 0) if found.as_ref() == Some(exit) => Ok(()),
             (0, 0) => Err(format!("{found:?} in place of {exit:?}").into()),
             (out, err) => Err(format!("{out} bytes of stdout and {err} of stderr are missing; {found:?}").into()),
         }
@@ -255,15 +275,16 @@ impl Client {
             said.extend_from_slice(bytes);
             true
         })?;
-        if said.starts_with(text.as_bytes()) && exit == Exit::Code(code) {
+        if said.starts_with(text.as_bytes()) && exit == Some(Exit::Code(code)) {
             Ok(len)
         } else {
             Err(format!("\"{}\" and {exit:?}", said.escape_ascii()).into())
         }
     }
 
-    /// Reads the reply to the end of the connection, and hands its pieces over: how many bytes of output, and the exit.
-    fn reply(&self, output: &mut dyn FnMut(Stream, &[u8]) -> bool) -> Result<(u64, Exit)> {
+    /// Reads the reply to the end of the connection, and hands its pieces over: how many bytes of output, and the exit,
+    /// if it came to that.
+    fn reply(&self, output: &mut dyn FnMut(Stream, &[u8]) -> bool) -> Result<(u64, Option<Exit>)> {
         let mut decoder = ReplyDecoder::new();
         let mut buffer = vec![0; 128 << 10];
         let (mut total, mut exit) = (0, None);
@@ -271,8 +292,8 @@ impl Client {
             let n = (&self.socket).read(&mut buffer).map_err(context("read"))?;
             if n == 0 {
                 return match exit {
-                    Some(exit) if decoder.at_boundary() => Ok((total, exit)),
-                    _ => Err(format!("no exit pair after {total} bytes").into()),
+                    Some(_) if !decoder.at_boundary() => Err("a part of something after the exit pair".into()),
+                    exit => Ok((total, exit)),
                 };
             }
             let mut input = buffer.get(..n).unwrap_or_default();

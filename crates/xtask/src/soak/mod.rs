@@ -123,6 +123,8 @@ struct Load {
     over: AtomicBool,
     jobs: AtomicU64,
     bytes: AtomicU64,
+    /// Clients that were too slow for their deadline.
+    cut: AtomicU64,
     fault: Mutex<Option<String>>,
 }
 
@@ -142,9 +144,10 @@ impl Load {
             let job = next(&mut rng);
             let going = self.going.read().unwrap_or_else(PoisonError::into_inner);
             match job.run(&self.sockets, &self.program) {
-                Ok(bytes) => {
+                Ok(done) => {
                     self.jobs.fetch_add(1, Ordering::Relaxed);
-                    self.bytes.fetch_add(bytes, Ordering::Relaxed);
+                    self.bytes.fetch_add(done.bytes, Ordering::Relaxed);
+                    self.cut.fetch_add(done.cut.into(), Ordering::Relaxed);
                 }
                 Err(error) => self.fail(format!("{job:?}: {error}")),
             }
@@ -185,6 +188,7 @@ pub(crate) fn soak(options: &Options) -> Result<()> {
         over: AtomicBool::new(false),
         jobs: AtomicU64::new(0),
         bytes: AtomicU64::new(0),
+        cut: AtomicU64::new(0),
         fault: Mutex::new(None),
     };
     let mut checkpoints = Vec::new();
@@ -208,6 +212,7 @@ pub(crate) fn soak(options: &Options) -> Result<()> {
         load.over.store(true, Ordering::Release);
     });
     print!("{}", table(&checkpoints));
+    println!("\nsoak: {} clients were too slow for their deadline", load.cut.load(Ordering::Relaxed));
     if let Some(fault) = load.take_fault() {
         let logs = ["steady", "hasty"]
             .map(|name| std::fs::read_to_string(directory.path().join(format!("{name}.log"))).unwrap_or_default());
