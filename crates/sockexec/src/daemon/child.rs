@@ -1,5 +1,6 @@
 //! A program that runs for a connection: its group and our ends of its pipes.
 
+use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
@@ -12,7 +13,7 @@ use sockexec_proto::Stream;
 use super::chatter::Chatter;
 use crate::engine::{StartError, StartErrorKind, Time};
 use crate::sys::group::Group;
-use crate::sys::spawn::{Failure, Lookup, Order, Spawner, Start};
+use crate::sys::spawn::{Failure, Order, Spawner, Start};
 use crate::sys::splice::{Grown, Splicer};
 use crate::sys::terminal;
 use crate::sys::transfer::{self, Moved};
@@ -157,7 +158,8 @@ pub(crate) struct Child {
     end_of_input: (u8, u8),
     /// The last byte that was written to the terminal.
     last_input: Option<u8>,
-    lookup: Lookup,
+    /// The working directory that the request asks for.
+    directory: Option<CString>,
     start: Start,
     watched: bool,
 }
@@ -168,13 +170,13 @@ impl Child {
     /// # Errors
     /// What the client is told: who is to blame, and the system's words.
     pub(crate) fn start(spawner: &mut Spawner, order: Order, program: &[u8]) -> Result<Self, StartError> {
-        let lookup = Lookup::new(&order);
-        let started = spawner.spawn(order).map_err(|error| start_error(&lookup, program, &error))?;
+        let directory = order.options.directory.clone();
+        let started = spawner.spawn(order).map_err(|error| start_error(directory.as_deref(), program, &error))?;
         let ours = started.ours;
         let is_terminal = ours.terminal.is_some();
         let pipe = |descriptor| Pipe::new(descriptor, is_terminal);
         Ok(Self {
-            lookup,
+            directory,
             start: started.start,
             group: Group::new(started.leader, ours.terminal),
             stdin: ours.stdin.map(pipe),
@@ -189,7 +191,7 @@ impl Child {
 
     /// Why the program was not started after all. To be asked when the leader is dead.
     pub(crate) fn start_error(&self, program: &[u8]) -> Option<StartError> {
-        self.start.error().map(|error| start_error(&self.lookup, program, &error))
+        self.start.error().map(|error| start_error(self.directory.as_deref(), program, &error))
     }
 
     /// Whether it is known that the program was executed.
@@ -301,14 +303,14 @@ pub(crate) fn is_readiness(event: &Event) -> bool {
     event.is_readable() || event.is_writable() || event.is_read_closed() || event.is_write_closed() || event.is_error()
 }
 
-fn start_error(lookup: &Lookup, program: &[u8], failure: &Failure) -> StartError {
+fn start_error(directory: Option<&CStr>, program: &[u8], failure: &Failure) -> StartError {
     let (kind, about, reason) = match failure {
         Failure::Own(error) => (StartErrorKind::Failed, None, strerror(error)),
         Failure::Directory(error) => {
-            (directory_error_kind(error), lookup.directory().map(<[u8]>::to_vec), strerror(error))
+            (directory_error_kind(error), directory.map(|directory| directory.to_bytes().to_vec()), strerror(error))
         }
-        Failure::Exec(error) => {
-            let (kind, reason) = program_error(lookup, program, error);
+        Failure::Exec { error, found } => {
+            let (kind, reason) = program_error(program, error, *found);
             (kind, None, reason)
         }
     };
@@ -323,16 +325,14 @@ fn directory_error_kind(error: &io::Error) -> StartErrorKind {
     }
 }
 
-fn program_error(lookup: &Lookup, program: &[u8], error: &io::Error) -> (StartErrorKind, String) {
+fn program_error(program: &[u8], error: &io::Error, found: bool) -> (StartErrorKind, String) {
     let reason = strerror(error);
     match error.raw_os_error() {
         // The file is there: what is missing is the interpreter that its first line, or its ELF header, names.
-        Some(libc::ENOENT) if lookup.is_found(program) => {
-            (StartErrorKind::NotExecutable, format!("bad interpreter: {reason}"))
-        }
+        Some(libc::ENOENT) if found => (StartErrorKind::NotExecutable, format!("bad interpreter: {reason}")),
         Some(libc::ENOENT | libc::ENOTDIR) => (StartErrorKind::NotFound, reason),
         // A place in PATH cannot be searched, and the program is in no other.
-        Some(libc::EACCES) if !lookup.is_found(program) && !program.contains(&b'/') => {
+        Some(libc::EACCES) if !found && !program.contains(&b'/') => {
             (StartErrorKind::NotFound, strerror(&io::Error::from_raw_os_error(libc::ENOENT)))
         }
         // What the program cannot be blamed for.

@@ -11,6 +11,8 @@ pub(crate) mod alarm;
 #[path = "no_alarm.rs"]
 pub(crate) mod alarm;
 pub(crate) mod group;
+#[cfg(target_os = "linux")]
+mod lookup;
 pub(crate) mod process;
 #[expect(unsafe_code, reason = "system calls that no safe library wraps; each block argues its soundness")]
 mod raw;

@@ -2,11 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::env;
+#[cfg(not(target_os = "linux"))]
+use std::ffi::CStr;
 use std::ffi::{CString, OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::process::CommandExt as _;
+#[cfg(not(target_os = "linux"))]
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -36,17 +39,47 @@ pub(crate) struct Order {
     pub(crate) connections: usize,
 }
 
-impl Order {
-    /// Where `execvp(3)` looks for the program in the PATH that it gets, in this order.
-    fn candidates(&self) -> Vec<CString> {
-        let Some(program) = self.argv.first() else { return Vec::new() };
-        let name = program.as_bytes();
+/// The longest name of a file, in bytes (limits.h, `NAME_MAX`).
+const NAME_MAX: usize = 255;
+
+/// The longest string that execve(2) takes, with its NUL, in bytes (`MAX_ARG_STRLEN` with pages of 4 KiB).
+const MAX_ARG_STRLEN: usize = 128 << 10;
+
+/// What is to be executed.
+#[derive(Debug)]
+pub(crate) struct Program {
+    /// Its name and its arguments: never empty.
+    pub(crate) argv: Vec<CString>,
+    /// The PATH in which it is looked for. `None`: its name says where it is.
+    pub(crate) path: Option<CString>,
+}
+
+impl Program {
+    /// That of an order, which is looked for in the PATH that it gets.
+    ///
+    /// # Errors
+    /// ENAMETOOLONG: there can be no such name. E2BIG: no program can be given such a PATH. Both are found before there is
+    /// a child, which would take as long to try it as the client likes.
+    fn of(order: &mut Order) -> Result<Self, Failure> {
+        let argv = std::mem::take(&mut order.argv);
+        let name = argv.first().ok_or(io::ErrorKind::InvalidInput)?;
+        let path = Self::path(name.as_bytes(), &order.options)?;
+        Ok(Self { argv, path })
+    }
+
+    fn path(name: &[u8], options: &Options) -> Result<Option<CString>, Failure> {
+        let refuse = |errno| Failure::Exec { error: io::Error::from_raw_os_error(errno), found: false };
         if name.is_empty() || name.contains(&b'/') {
-            return vec![program.clone()];
+            return Ok(None);
         }
-        let candidate =
-            |directory: PathBuf| CString::new(directory.join(OsStr::from_bytes(name)).as_os_str().as_bytes()).ok();
-        env::split_paths(&search_path(&self.options)).filter_map(candidate).collect()
+        if name.len() > NAME_MAX {
+            return Err(refuse(libc::ENAMETOOLONG));
+        }
+        let path = search_path(options).into_vec();
+        if "PATH=".len() + path.len() >= MAX_ARG_STRLEN {
+            return Err(refuse(libc::E2BIG));
+        }
+        Ok(Some(CString::new(path).map_err(|_| io::ErrorKind::InvalidInput)?))
     }
 }
 
@@ -87,8 +120,12 @@ pub(crate) enum Failure {
     Own(io::Error),
     /// `chdir(2)` refused the directory.
     Directory(io::Error),
-    /// `execve(2)` refused the program.
-    Exec(io::Error),
+    /// `execve(2)` refused the program, or everything that it might have been.
+    Exec {
+        error: io::Error,
+        /// A file of its name is there all the same.
+        found: bool,
+    },
 }
 
 impl From<io::Error> for Failure {
@@ -175,9 +212,10 @@ impl Spawner {
     /// Those of pipe(2), `posix_openpt(3)`, clone(2) and, here or later in [`Spawned::start`], chdir(2) and execve(2), as the system
     /// tells them.
     pub(crate) fn spawn(&mut self, mut order: Order) -> Result<Spawned, Failure> {
+        let program = Program::of(&mut order)?;
         self.collect();
         let Some(launcher) = self.launcher.as_mut().filter(|launcher| !launcher.is_full()) else {
-            return portable(order);
+            return portable(order, program);
         };
         let (theirs, ours) = if let Some(streams) = streams_beside_pipes(&mut order)? {
             streams
@@ -189,7 +227,7 @@ impl Spawner {
         if theirs.all().iter().any(|descriptor| descriptor.as_raw_fd() <= 2) {
             // An application around the daemon has closed one of 0, 1 and 2: dup2 of a descriptor onto itself would
             // leave it close-on-exec.
-            return portable_with(&order, theirs, ours);
+            return portable_with(&order, program, theirs, ours);
         }
         let exec = if order.watched { Some(io::pipe()?) } else { None };
         let watch = exec.as_ref().map(|(_, end)| end.as_fd());
@@ -201,18 +239,19 @@ impl Spawner {
             shared: None,
         };
         let reserve = self.reserve.as_mut().filter(|_| order.connections >= self.crowd);
-        match launch(launcher, reserve, &mut order, theirs.all(), watch, extras) {
+        match launch(launcher, reserve, program, theirs.all(), watch, extras) {
             Ok((pid, outcome)) => Ok(Spawned {
                 leader: Pid::from_raw(pid).ok_or(io::ErrorKind::Other)?,
                 ours,
                 start: Start::InFlight(outcome),
                 exec: exec.map(|(end, _)| end.into()),
             }),
-            Err((error, argv)) if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM | libc::EINVAL)) => {
+            Err((error, program))
+                if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM | libc::EINVAL)) =>
+            {
                 log::debug!("clone3 is not to be had ({error}): programs are started the portable way");
                 self.launcher = None;
-                order.argv = argv;
-                portable_with(&order, theirs, ours)
+                portable_with(&order, program, theirs, ours)
             }
             Err((error, _)) => Err(error.into()),
         }
@@ -237,17 +276,15 @@ impl Spawner {
 fn launch(
     launcher: &mut Launcher,
     reserve: Option<&mut Reserve>,
-    order: &mut Order,
+    program: Program,
     streams: [BorrowedFd<'_>; 3],
     watch: Option<BorrowedFd<'_>>,
     extras: Extras,
-) -> Result<(i32, Arc<Outcome>), (io::Error, Vec<CString>)> {
-    let candidates = order.candidates();
-    let argv = std::mem::take(&mut order.argv);
+) -> Result<(i32, Arc<Outcome>), (io::Error, Program)> {
     let reserved = reserve.and_then(|reserve| reserve.put(streams, watch).map(|row| (reserve, row)));
-    let Some((reserve, row)) = reserved else { return launcher.launch(argv, candidates, streams, extras) };
+    let Some((reserve, row)) = reserved else { return launcher.launch(program, streams, extras) };
     let extras = Extras { shared: Some(reserve.table()), ..extras };
-    let child = launcher.launch(argv, candidates, row.streams(), extras);
+    let child = launcher.launch(program, row.streams(), extras);
     match &child {
         Ok((_, outcome)) => reserve.lend(row, Arc::clone(outcome)),
         Err(_) => reserve.give_back(row),
@@ -332,13 +369,13 @@ fn assignment(name: &[u8], value: &[u8]) -> Option<CString> {
 
 /// With std's `Command`: PIPE reset to its default, descriptors other than 0, 1 and 2 closed because all of ours are
 /// close-on-exec. It returns when the program has been exec'd or has failed to.
-fn portable(mut order: Order) -> Result<Spawned, Failure> {
+fn portable(mut order: Order, program: Program) -> Result<Spawned, Failure> {
     if let Some((theirs, ours)) = streams_beside_pipes(&mut order)? {
-        return portable_with(&order, theirs, ours);
+        return portable_with(&order, program, theirs, ours);
     }
-    let mut command = command(&order)?;
+    let mut command = command(&order, &program)?;
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = spawn_command(&mut command, &order)?;
+    let mut child = spawn_command(&mut command, &order, program)?;
     let ours = Ours {
         stdin: child.stdin.take().map(Into::into),
         stdout: child.stdout.take().map(Into::into),
@@ -358,8 +395,8 @@ fn portable(mut order: Order) -> Result<Spawned, Failure> {
 }
 
 /// The same, with streams that are there already.
-fn portable_with(order: &Order, theirs: Theirs, ours: Ours) -> Result<Spawned, Failure> {
-    let mut command = command(order)?;
+fn portable_with(order: &Order, program: Program, theirs: Theirs, ours: Ours) -> Result<Spawned, Failure> {
+    let mut command = command(order, &program)?;
     if !order.options.descriptors {
         for end in theirs.all() {
             // They were made not to block, for our ends; what is the client's is left as it is.
@@ -369,12 +406,12 @@ fn portable_with(order: &Order, theirs: Theirs, ours: Ours) -> Result<Spawned, F
     let [_, stdout, stderr] = theirs.all();
     let (stdout, stderr) = (stdout.try_clone_to_owned()?, stderr.try_clone_to_owned()?);
     command.stdin(theirs.0).stdout(stdout).stderr(stderr);
-    let child = spawn_command(&mut command, order)?;
+    let child = spawn_command(&mut command, order, program)?;
     spawned(&child, ours)
 }
 
-fn command(order: &Order) -> Result<Command, Failure> {
-    let mut words = order.argv.iter().map(|arg| OsStr::from_bytes(arg.as_bytes()));
+fn command(order: &Order, program: &Program) -> Result<Command, Failure> {
+    let mut words = program.argv.iter().map(|arg| OsStr::from_bytes(arg.as_bytes()));
     let mut command = Command::new(words.next().ok_or(io::ErrorKind::InvalidInput)?);
     command.args(words);
     if order.options.pty.is_none() {
@@ -385,10 +422,9 @@ fn command(order: &Order) -> Result<Command, Failure> {
 
 /// By fork(2), as nothing else lets the child ask to die with its parent; see [`raw::exec_in_child`].
 #[cfg(target_os = "linux")]
-fn spawn_command(command: &mut Command, order: &Order) -> Result<Child, Failure> {
+fn spawn_command(command: &mut Command, order: &Order, program: Program) -> Result<Child, Failure> {
     let plan = raw::Plan {
-        candidates: order.candidates(),
-        argv: order.argv.clone(),
+        program,
         environment: environment(&order.options),
         directory: order.options.directory.clone(),
         terminal: order.options.pty.is_some(),
@@ -401,7 +437,7 @@ fn spawn_command(command: &mut Command, order: &Order) -> Result<Child, Failure>
 /// a shell. With a terminal or another PATH by fork(2) and exec. What failed is not told apart but for the directory: mostly it is
 /// the exec.
 #[cfg(not(target_os = "linux"))]
-fn spawn_command(command: &mut Command, order: &Order) -> Result<Child, Failure> {
+fn spawn_command(command: &mut Command, order: &Order, program: Program) -> Result<Child, Failure> {
     let directory = order.options.directory.as_ref().map(|directory| OsStr::from_bytes(directory.as_bytes()));
     if let Some(directory) = directory {
         command.current_dir(directory);
@@ -420,52 +456,26 @@ fn spawn_command(command: &mut Command, order: &Order) -> Result<Child, Failure>
         // In a directory that can be entered a name can be looked up.
         match directory.map(|directory| Path::new(directory).join(".").metadata()) {
             Some(Err(_)) => Failure::Directory(error),
-            Some(Ok(_)) | None => Failure::Exec(error),
+            Some(Ok(_)) | None => Failure::Exec { found: is_found(order, &program), error },
         }
     })
+}
+
+/// Whether the program is to be found at all, where the errno leaves that open.
+#[cfg(not(target_os = "linux"))]
+fn is_found(order: &Order, program: &Program) -> bool {
+    let os_string = |string: &CStr| OsStr::from_bytes(string.to_bytes()).to_owned();
+    let base = order.options.directory.as_deref().map_or_else(PathBuf::new, |directory| os_string(directory).into());
+    let Some(name) = program.argv.first().filter(|name| !name.is_empty()).map(|name| os_string(name)) else {
+        return false;
+    };
+    match &program.path {
+        Some(path) => env::split_paths(&os_string(path)).any(|entry| base.join(entry).join(&name).exists()),
+        None => base.join(name).exists(),
+    }
 }
 
 fn spawned(child: &Child, ours: Ours) -> Result<Spawned, Failure> {
     let leader = i32::try_from(child.id()).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::Other)?;
     Ok(Spawned { leader, ours, start: Start::Done, exec: None })
-}
-
-/// What a request says of where its program is to be looked for; most say nothing.
-#[derive(Debug)]
-pub(crate) struct Lookup(Option<Box<Place>>);
-
-#[derive(Debug)]
-struct Place {
-    directory: Option<CString>,
-    /// PATH, where the request has changes to the environment.
-    path: Option<OsString>,
-}
-
-impl Lookup {
-    pub(crate) fn new(order: &Order) -> Self {
-        let directory = order.options.directory.clone();
-        let path = (!order.options.environment.is_empty()).then(|| search_path(&order.options));
-        let is_said = directory.is_some() || path.is_some();
-        Self(is_said.then(|| Box::new(Place { directory, path })))
-    }
-
-    pub(crate) fn directory(&self) -> Option<&[u8]> {
-        self.0.as_ref()?.directory.as_ref().map(CString::as_bytes)
-    }
-
-    /// Whether `program` can be found at all, in the places where `execvp(3)` looks.
-    ///
-    /// What that reports is not to the point in two cases: ENOENT of a script that is there and whose
-    /// interpreter is not, and EACCES or ENOTDIR of a place in PATH that cannot be searched.
-    pub(crate) fn is_found(&self, program: &[u8]) -> bool {
-        let base = Path::new(OsStr::from_bytes(self.directory().unwrap_or_default()));
-        let has_slash = program.contains(&b'/');
-        let program = OsStr::from_bytes(program);
-        if has_slash {
-            return base.join(program).exists();
-        }
-        let path = self.0.as_ref().and_then(|place| place.path.clone());
-        let path = path.unwrap_or_else(|| search_path(&Options::default()));
-        !program.is_empty() && env::split_paths(&path).any(|directory| base.join(directory).join(program).exists())
-    }
 }

@@ -30,7 +30,7 @@
 )]
 
 use std::arch::asm;
-use std::ffi::{CString, c_char, c_int, c_long};
+use std::ffi::{CStr, CString, c_char, c_int, c_long};
 use std::io;
 use std::mem::{self, MaybeUninit};
 use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
@@ -40,11 +40,13 @@ use std::sync::atomic::{AtomicI32, Ordering};
 
 use rustix::pipe::{PipeFlags, pipe_with};
 
-use super::search;
-use crate::sys::spawn::Failure;
+use super::FOUND;
+use crate::sys::lookup::{self, Refused};
+use crate::sys::spawn::{Failure, Program};
 
-/// The size of a child's stack, in bytes. [`child_main`] needs a few hundred; nothing else runs on it.
-const STACK: usize = 8 << 10;
+/// The size of a child's stack, in bytes. [`child_main`] needs the length of a path (4 KiB) and a few hundred; nothing else
+/// runs on it.
+const STACK: usize = 16 << 10;
 
 /// How many stacks are kept for the next children.
 const SPARE_STACKS: usize = 16;
@@ -64,7 +66,8 @@ pub(crate) struct Outcome {
     alive: AtomicI32,
     /// Not 0 once the child has a table of descriptors of its own.
     apart: AtomicI32,
-    /// The error of the last step that failed, as errno, with [`OWN`] or [`IN_DIRECTORY`] if that was before exec; 0: none.
+    /// The error of the last step that failed, as errno, with [`OWN`] or [`IN_DIRECTORY`] if that was before exec, with
+    /// [`FOUND`] if a file was there to be executed; 0: none.
     error: AtomicI32,
 }
 
@@ -102,9 +105,12 @@ impl Outcome {
     /// Why the program could not be started. Known once the child has exec'd or is dead; `None` until then.
     pub(crate) fn error(&self) -> Option<Failure> {
         match (self.alive.load(Ordering::Acquire), self.error.load(Ordering::Acquire)) {
+            (0, error @ FOUND..) => {
+                Some(Failure::Exec { error: io::Error::from_raw_os_error(error - FOUND), found: true })
+            }
             (0, error @ IN_DIRECTORY..) => Some(Failure::Directory(io::Error::from_raw_os_error(error - IN_DIRECTORY))),
             (0, error @ OWN..) => Some(Failure::Own(io::Error::from_raw_os_error(error - OWN))),
-            (0, error @ 1..) => Some(Failure::Exec(io::Error::from_raw_os_error(error))),
+            (0, error @ 1..) => Some(Failure::Exec { error: io::Error::from_raw_os_error(error), found: false }),
             _ => None,
         }
     }
@@ -127,8 +133,8 @@ struct Orders {
     parent: c_int,
     /// Signals to be set to their default: bit n - 1 for signal n.
     ignored: u64,
-    /// Files to try in turn; a null pointer ends them.
-    candidates: *const *const c_char,
+    /// Null: the first of `argv` says where the program is.
+    path: *const c_char,
     argv: *const *const c_char,
     environment: *const *const c_char,
     /// Null: the parent's.
@@ -145,9 +151,9 @@ struct Launch {
     outcome: Arc<Outcome>,
     stack: Box<Stack>,
     orders: Box<Orders>,
-    strings: [Vec<CString>; 2],
+    program: Program,
     _extras: Extras,
-    _arrays: [Vec<*const c_char>; 3],
+    _arrays: [Vec<*const c_char>; 2],
 }
 
 /// The environment of all children, as execve(2) wants it.
@@ -184,33 +190,32 @@ impl Launcher {
         Ok(pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?)
     }
 
-    /// Starts `argv` from the first of `candidates` that can be executed, as the leader of a group of its own,
+    /// Starts a program as the leader of a group of its own,
     /// with `stdio` as descriptors 0, 1 and 2 and no others.
     ///
     /// The descriptors must be above 2 and open until this returns; the child makes them block, unless they are foreign. The child's pid is returned at once; whether the
     /// exec succeeds shows in the [`Outcome`].
     ///
     /// # Errors
-    /// Those of clone(2), and `argv` again. ENOSYS, EPERM and EINVAL: it will not work here at all.
+    /// Those of clone(2), and the program again. ENOSYS, EPERM and EINVAL: it will not work here at all.
     pub(crate) fn launch(
         &mut self,
-        argv: Vec<CString>,
-        candidates: Vec<CString>,
+        program: Program,
         stdio: [BorrowedFd<'_>; 3],
         extras: Extras,
-    ) -> Result<(c_int, Arc<Outcome>), (io::Error, Vec<CString>)> {
+    ) -> Result<(c_int, Arc<Outcome>), (io::Error, Program)> {
         let own = extras.environment.as_deref();
-        let arrays = [null_terminated(&candidates), null_terminated(&argv), own.map_or_else(Vec::new, null_terminated)];
+        let arrays = [null_terminated(&program.argv), own.map_or_else(Vec::new, null_terminated)];
         let apart = AtomicI32::new(extras.shared.is_none().into());
         let outcome = Arc::new(Outcome { alive: AtomicI32::new(1), apart, error: AtomicI32::new(0) });
         let orders = Box::new(Orders {
             stdio: stdio.map(|descriptor| descriptor.as_raw_fd()),
             parent: std::process::id().cast_signed(),
             ignored: self.ignored,
-            candidates: arrays[0].as_ptr(),
-            argv: arrays[1].as_ptr(),
-            environment: if own.is_some() { arrays[2].as_ptr() } else { self.environment.pointers.as_ptr() },
-            directory: extras.directory.as_ref().map_or(ptr::null(), |directory| directory.as_ptr()),
+            path: pointer(program.path.as_deref()),
+            argv: arrays[0].as_ptr(),
+            environment: if own.is_some() { arrays[1].as_ptr() } else { self.environment.pointers.as_ptr() },
+            directory: pointer(extras.directory.as_deref()),
             terminal: extras.terminal,
             foreign: extras.foreign,
             shared: extras.shared,
@@ -218,23 +223,14 @@ impl Launcher {
             error: &raw const outcome.error,
         });
         let stack = self.spare.pop().unwrap_or_else(|| Box::new(Stack([MaybeUninit::uninit(); STACK])));
-        let mut launch = Launch {
-            outcome: Arc::clone(&outcome),
-            stack,
-            orders,
-            strings: [argv, candidates],
-            _extras: extras,
-            _arrays: arrays,
-        };
+        let mut launch =
+            Launch { outcome: Arc::clone(&outcome), stack, orders, program, _extras: extras, _arrays: arrays };
         match clone(&mut launch) {
             Ok(pid) => {
                 self.in_flight.push(launch);
                 Ok((pid, outcome))
             }
-            Err(error) => {
-                let [argv, _] = launch.strings;
-                Err((error, argv))
-            }
+            Err(error) => Err((error, launch.program)),
         }
     }
 
@@ -258,6 +254,10 @@ impl Drop for Launcher {
             mem::forget(mem::take(&mut self.environment.strings));
         }
     }
+}
+
+fn pointer(string: Option<&CStr>) -> *const c_char {
+    string.map_or(ptr::null(), CStr::as_ptr)
 }
 
 fn null_terminated(strings: &[CString]) -> Vec<*const c_char> {
@@ -428,16 +428,26 @@ unsafe fn leave(shared: SharedTable) -> c_int {
     }
 }
 
-/// Tries the candidates; returns only if none can be executed, with an errno.
+/// Becomes the program; returns only if that cannot be, with an errno and maybe [`FOUND`].
 ///
 /// # Safety
 /// As [`child_main`].
 unsafe fn exec(orders: &Orders) -> c_int {
-    // SAFETY: see `child_main`; both arrays end with a null pointer.
+    // SAFETY: see `child_main`; `argv` has a first string, both arrays end with a null pointer, and the kernel fills `stat`
+    // with what it is the size of.
     unsafe {
-        search(orders.candidates, |file| {
-            call(libc::SYS_execve, [file as usize, orders.argv as usize, orders.environment as usize, 0]).wrapping_neg()
-        })
+        let name = CStr::from_ptr(*orders.argv);
+        let path = if orders.path.is_null() { None } else { Some(CStr::from_ptr(orders.path)) };
+        let execve = |file: &CStr| {
+            let arguments = [file.as_ptr() as usize, orders.argv as usize, orders.environment as usize, 0];
+            call(libc::SYS_execve, arguments).wrapping_neg()
+        };
+        let exists = |file: &CStr| {
+            let mut stat = MaybeUninit::<libc::stat>::uninit();
+            call(libc::SYS_stat, [file.as_ptr() as usize, stat.as_mut_ptr() as usize, 0, 0]) == 0
+        };
+        let Refused { error, found } = lookup::execute(name, path, execve, exists);
+        if found { FOUND | error } else { error }
     }
 }
 

@@ -7,11 +7,11 @@ pub(super) mod clone;
 pub(super) mod clone;
 
 #[cfg(target_os = "linux")]
-use std::ffi::CString;
-#[cfg(target_os = "linux")]
-use std::ffi::{c_char, c_int};
+use std::ffi::{CStr, CString, c_char, c_int};
 use std::io;
 use std::mem;
+#[cfg(target_os = "linux")]
+use std::mem::MaybeUninit;
 #[cfg(target_os = "linux")]
 use std::os::fd::AsRawFd;
 use std::os::fd::BorrowedFd;
@@ -23,7 +23,9 @@ use std::ptr;
 use sockexec_proto::Usage;
 
 #[cfg(target_os = "linux")]
-use super::spawn::Failure;
+use super::lookup::{self, Refused};
+#[cfg(target_os = "linux")]
+use super::spawn::{Failure, Program};
 
 /// The last of Linux's real-time signals; other systems have fewer and refuse the rest with EINVAL.
 const MAX_SIGNAL: libc::c_int = 64;
@@ -166,35 +168,6 @@ pub(super) fn peer_credentials(socket: BorrowedFd<'_>) -> io::Result<(libc::pid_
     if done == 0 { Ok((credentials.pid, credentials.uid, credentials.gid)) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Tries the files that `candidates` points to, up to a null pointer, as execvp(3) does: `exec` returns only if it
-/// fails, with an errno, and so does this.
-///
-/// # Safety
-/// `candidates` must be an array of pointers that ends with a null pointer.
-#[cfg(target_os = "linux")]
-unsafe fn search(mut candidates: *const *const c_char, mut exec: impl FnMut(*const c_char) -> c_int) -> c_int {
-    let mut result = libc::ENOENT;
-    loop {
-        // SAFETY: the caller's promise; it is not moved past the null pointer.
-        let candidate = unsafe { *candidates };
-        if candidate.is_null() {
-            return result;
-        }
-        match exec(candidate) {
-            // Found where it may not be executed; there may be another further on, but if not, this counts.
-            error @ libc::EACCES => result = error,
-            error @ (libc::ENOENT | libc::ENOTDIR | libc::ESTALE | libc::ENODEV | libc::ETIMEDOUT) => {
-                if result != libc::EACCES {
-                    result = error;
-                }
-            }
-            error => return error,
-        }
-        // SAFETY: as above.
-        candidates = unsafe { candidates.add(1) };
-    }
-}
-
 /// What is added to an errno of exec on its way from the child, beyond every errno, to tell it from those of std's
 /// own steps.
 #[cfg(target_os = "linux")]
@@ -203,6 +176,10 @@ const FROM_EXEC: i32 = 1 << 16;
 /// The same for one of entering the directory, beyond those.
 #[cfg(target_os = "linux")]
 const IN_DIRECTORY: i32 = 1 << 17;
+
+/// The same for one of exec if a file was there to be executed, beyond those.
+#[cfg(target_os = "linux")]
+const FOUND: i32 = 1 << 18;
 
 /// C strings, and the array of pointers to them that the kernel wants.
 #[cfg(target_os = "linux")]
@@ -230,9 +207,7 @@ impl From<Vec<CString>> for Strings {
 #[cfg(target_os = "linux")]
 #[derive(Debug)]
 pub(super) struct Plan {
-    /// Files to try in turn.
-    pub(super) candidates: Vec<CString>,
-    pub(super) argv: Vec<CString>,
+    pub(super) program: Program,
     /// `None`: this process's.
     pub(super) environment: Option<Vec<CString>>,
     pub(super) directory: Option<CString>,
@@ -249,15 +224,16 @@ pub(super) struct Plan {
 #[cfg(target_os = "linux")]
 pub(super) fn exec_in_child(command: &mut Command, plan: Plan) {
     let parent = std::process::id().cast_signed();
-    let Plan { candidates, argv, environment, directory, terminal } = plan;
-    let (candidates, argv) = (Strings::from(candidates), Strings::from(argv));
+    let Plan { program: Program { argv, path }, environment, directory, terminal } = plan;
+    let name = argv.first().cloned().unwrap_or_default();
+    let argv = Strings::from(argv);
     let environment = environment.map(Strings::from);
     let exec = move || {
         // Whole: what is moved into the closure is to be what may be sent, not the pointers in it.
-        let (candidates, argv, environment) = (&candidates, &argv, environment.as_ref());
+        let (argv, environment) = (&argv, environment.as_ref());
         // SAFETY: async-signal-safe calls alone; the arrays end with null pointers. If the parent was gone before prctl
         // nobody will tell of it any more. `environ` is this process's own, and nobody changes it.
-        let error = unsafe {
+        let Refused { error, found } = unsafe {
             if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) != 0 {
                 return Err(io::Error::last_os_error());
             }
@@ -272,15 +248,21 @@ pub(super) fn exec_in_child(command: &mut Command, plan: Plan) {
             {
                 return Err(io::Error::from_raw_os_error(IN_DIRECTORY + last_error()));
             }
-            search(candidates.pointers.as_ptr(), |file| {
+            let exec = |file: &CStr| {
+                let (file, argv) = (file.as_ptr(), argv.pointers.as_ptr());
                 match environment {
-                    Some(environment) => libc::execve(file, argv.pointers.as_ptr(), environment.pointers.as_ptr()),
-                    None => libc::execv(file, argv.pointers.as_ptr()),
+                    Some(environment) => libc::execve(file, argv, environment.pointers.as_ptr()),
+                    None => libc::execv(file, argv),
                 };
                 last_error()
-            })
+            };
+            let exists = |file: &CStr| {
+                let mut stat = MaybeUninit::uninit();
+                libc::stat(file.as_ptr(), stat.as_mut_ptr()) == 0
+            };
+            lookup::execute(&name, path.as_deref(), exec, exists)
         };
-        Err(io::Error::from_raw_os_error(FROM_EXEC + error))
+        Err(io::Error::from_raw_os_error(if found { FOUND } else { FROM_EXEC } + error))
     };
     // SAFETY: the closure allocates nothing, takes no lock and makes async-signal-safe calls only.
     unsafe { command.pre_exec(exec) };
@@ -296,8 +278,11 @@ fn last_error() -> c_int {
 #[cfg(target_os = "linux")]
 pub(super) fn failure_in_child(error: io::Error) -> Failure {
     match error.raw_os_error() {
+        Some(code @ FOUND..) => Failure::Exec { error: io::Error::from_raw_os_error(code - FOUND), found: true },
         Some(code @ IN_DIRECTORY..) => Failure::Directory(io::Error::from_raw_os_error(code - IN_DIRECTORY)),
-        Some(code @ FROM_EXEC..) => Failure::Exec(io::Error::from_raw_os_error(code - FROM_EXEC)),
+        Some(code @ FROM_EXEC..) => {
+            Failure::Exec { error: io::Error::from_raw_os_error(code - FROM_EXEC), found: false }
+        }
         Some(_) | None => Failure::Own(error),
     }
 }

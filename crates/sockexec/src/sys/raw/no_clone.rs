@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use crate::sys::spawn::Failure;
+use crate::sys::spawn::{Failure, Program};
 
 /// There is none.
 #[derive(Debug)]
@@ -60,11 +60,10 @@ impl Launcher {
 
     pub(crate) fn launch(
         &mut self,
-        _argv: Vec<CString>,
-        _candidates: Vec<CString>,
+        _program: Program,
         _stdio: [BorrowedFd<'_>; 3],
         _extras: Extras,
-    ) -> Result<(c_int, Arc<Outcome>), (io::Error, Vec<CString>)> {
+    ) -> Result<(c_int, Arc<Outcome>), (io::Error, Program)> {
         match self.0 {}
     }
 

@@ -128,6 +128,26 @@ fn the_program_is_looked_up_in_its_own_path() {
 
 const TIMED_OUT: &str = "timeout the deadline has come; the program is ended";
 
+/// How long the name and the PATH are is the client's choice, and costs the daemon neither memory nor its other clients: the
+/// child looks, and what no program can have is refused before there is one.
+#[test]
+fn a_path_of_very_many_directories() {
+    let mut daemon = Daemon::start("");
+    daemon.assert_serves();
+    let before = daemon.process().peak_kib();
+    let refusal = |path: &str, name: &str| {
+        run(&daemon, &[format!("env=PATH={path}")], &[name], "").refusal().replace(name, "NAME")
+    };
+    let (longest, longer) = ("n".repeat(255), "n".repeat(256));
+    assert_eq!(refusal(&"a:".repeat(60_000), &longest), "not-found NAME: No such file or directory");
+    assert_eq!(refusal(&"a:".repeat(70_000), &longest), "not-executable NAME: Argument list too long");
+    assert_eq!(refusal(&"a:".repeat(400), &longer), "not-executable NAME: File name too long");
+    assert!(refusal(&"a:".repeat(400), &"n".repeat(1 << 20)).ends_with(": File name too long"));
+    let grown = daemon.process().peak_kib() - before;
+    assert!(grown < 8 << 10, "{grown} KiB");
+    daemon.assert_serves();
+}
+
 #[test]
 fn timeout() {
     let daemon = Daemon::start("-t 60 -k 30");
