@@ -2,27 +2,11 @@
 
 use std::time::Instant;
 
-use rustix::process::Signal;
-
 use crate::common::{Daemon, eventually, exit_code, pairs, steps};
 use crate::pattern::Pattern;
 
 /// As long as a line.
 const PIECE: usize = 66;
-
-/// Turns of the loop so far, and how often output was gathered, as USR1 tells them.
-fn turns(daemon: &Daemon) -> (u64, u64) {
-    let position = daemon.log_position();
-    daemon.signal(Signal::USR1);
-    daemon.wait_for_log_after(position, " times\n");
-    let log = daemon.log_text();
-    let line = log[position..].lines().find(|line| line.ends_with(" times")).expect("a line").to_owned();
-    let number = |before: &str, after: &str| {
-        let rest = &line[line.find(before).expect(before) + before.len()..];
-        rest[..rest.find(after).expect(after)].parse().expect("a number")
-    };
-    (number("accepted, ", " turns"), number("gathered ", " times"))
-}
 
 /// Left alone, each of them costs a turn and a frame if the daemon has a processor to itself: one in ten microseconds or so. A busy
 /// machine makes fewer, for it gathers by being late.
@@ -30,11 +14,11 @@ fn turns(daemon: &Daemon) -> (u64, u64) {
 fn many_small_writes_are_few_turns() {
     let pieces = 30_000;
     let daemon = Daemon::start("");
-    let before = turns(&daemon).0;
+    let before = daemon.turns().0;
     let begin = Instant::now();
     let raw = daemon.exec(&steps(&format!("write-pieces {} {PIECE}", pieces * PIECE))).rest();
     let elapsed = begin.elapsed();
-    let made = turns(&daemon).0 - before;
+    let made = daemon.turns().0 - before;
     let frames = pairs(&raw);
     let output: Vec<u8> =
         frames.iter().filter(|(tag, _)| tag == "stdout").flat_map(|(_, bytes)| bytes.clone()).collect();
@@ -52,7 +36,7 @@ fn many_small_writes_are_few_turns() {
 fn answers_are_not_gathered() {
     let daemon = Daemon::start("");
     daemon.exec(&steps("cat")).dialogue(500);
-    assert_eq!(turns(&daemon).1, 0);
+    assert_eq!(daemon.turns().1, 0);
 }
 
 /// Nothing tells of what comes while it gathers: the last of it must be found all the same.

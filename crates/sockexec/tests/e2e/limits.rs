@@ -31,7 +31,7 @@ fn no_more_than_m_at_a_time_and_the_rest_wait() {
     two.holder();
     let mut waiting: Vec<Client> = (0..20).map(|n| daemon.exec(&steps(&format!("exit {n}")))).collect();
     // Long enough for a daemon that would serve them.
-    daemon.process().assert_idle("two run, twenty wait");
+    daemon.assert_idle("two run, twenty wait");
     assert_eq!(daemon.process().children().0, 2);
     let last = waiting.pop();
     drop(first);
@@ -82,7 +82,7 @@ fn few_descriptors() {
     let log = daemon.log_text().to_lowercase();
     assert!(log.contains("warning") && log.contains("64") && log.contains("100"), "{log}");
     let clients: Vec<Client> = (0..100).map(|n| daemon.exec(&steps(&format!("cat exit {n}")))).collect();
-    daemon.process().assert_idle("a hundred clients with 64 descriptors");
+    daemon.assert_idle("a hundred clients with 64 descriptors");
     for (n, mut client) in (0..).zip(clients) {
         client.stdin(b"x");
         client.end_stdin();
@@ -277,7 +277,7 @@ fn no_descriptors_to_accept_with() {
     let position = daemon.log_position();
     let waiting: Vec<Client> = (0..10).map(|n| daemon.exec(&steps(&format!("exit {n}")))).collect();
     daemon.wait_for_log_after(position, "cannot accept");
-    daemon.process().assert_idle("ten wait, and none can be accepted");
+    daemon.assert_idle("ten wait, and none can be accepted");
     let said = daemon.log_text()[position..].matches("cannot accept").count();
     assert!(said <= 3, "the same was said {said} times");
     limit_descriptors(&daemon, 1000);
@@ -297,14 +297,14 @@ fn assert_idle_after(steps_of: &str, state: &str, options: &str, act: impl FnOnc
     act(&mut client);
     // What is under way comes to rest first: no child writes and no tick passes.
     daemon.process().wait_until_blocked();
-    daemon.process().assert_idle(state);
+    daemon.assert_idle(state);
 }
 
 #[test]
 fn idle_with_nobody() {
     let mut daemon = Daemon::start("");
     daemon.assert_serves();
-    daemon.process().assert_idle("nobody is connected");
+    daemon.assert_idle("nobody is connected");
 }
 
 #[test]
@@ -313,7 +313,7 @@ fn idle_with_silent_clients() {
     let silent = daemon.connect();
     let mut half = daemon.connect();
     half.send(b"1:2,5:una");
-    daemon.process().assert_idle("no request, and half of one");
+    daemon.assert_idle("no request, and half of one");
     drop((silent, half));
 }
 
@@ -390,6 +390,6 @@ fn idle_while_a_program_is_given_time_to_end() {
     drop(client);
     // The client's end is seen when something is said about it.
     eventually("a word on the client's end", || daemon.log_position() > position);
-    daemon.process().assert_idle("between TERM and KILL");
+    daemon.assert_idle("between TERM and KILL");
     assert!(life.is_held());
 }

@@ -306,6 +306,33 @@ impl Daemon {
         }
     }
 
+    /// Turns of the loop so far, and how often output was gathered, as USR1 tells them.
+    #[track_caller]
+    pub(crate) fn turns(&self) -> (u64, u64) {
+        let position = self.log_position();
+        self.signal(Signal::USR1);
+        self.wait_for_log_after(position, " times\n");
+        let log = self.log_text();
+        let line = log[position..].lines().find(|line| line.ends_with(" times")).expect("a line").to_owned();
+        let number = |before: &str, after: &str| {
+            let rest = &line[line.find(before).expect(before) + before.len()..];
+            rest[..rest.find(after).expect(after)].parse().expect("a number")
+        };
+        (number("accepted, ", " turns"), number("gathered ", " times"))
+    }
+
+    /// Asserts that it does (next to) nothing for a while. On a busy machine one that spins gets little of the processor, and shows by
+    /// how often it turns.
+    #[track_caller]
+    pub(crate) fn assert_idle(&self, state: &str) {
+        let (before, begin) = (self.turns().0, Instant::now());
+        self.process().assert_idle(state);
+        let made = self.turns().0 - before;
+        // What it looks at again it looks at ten times a second at most; a turn is for USR1.
+        let most = 5 + u64::try_from(begin.elapsed().as_millis()).expect("a short time") / 50;
+        assert!(made <= most, "{made} turns of the loop, doing nothing: {state}");
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
         rustix::process::kill_process(self.process().0, signal).expect("the daemon is there");
     }

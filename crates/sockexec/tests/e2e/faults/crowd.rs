@@ -99,7 +99,7 @@ fn many_that_stop_half_way() {
     eventually("programs that have stopped", || stopped(&daemon).len() == 16);
     let stopped = stopped(&daemon);
     daemon.assert_serves();
-    daemon.process().assert_idle("programs have stopped half-way");
+    daemon.assert_idle("programs have stopped half-way");
     for process in stopped {
         rustix::process::kill_process(process.0, rustix::process::Signal::CONT).unwrap();
     }
