@@ -183,7 +183,8 @@ impl Connection {
 
     /// Does what is due at `now`; true: among it was the deadline.
     pub(crate) fn tick(&mut self, now: Time) -> bool {
-        if self.exit_retry.is_some_and(|at| at <= now) {
+        // Once: what is due and stays is due in each turn.
+        if self.exit_retry.take_if(|at| *at <= now).is_some() {
             self.exit_ready = true;
         }
         if let Some(child) = &mut self.child {
