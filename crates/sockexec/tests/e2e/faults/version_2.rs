@@ -9,10 +9,12 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
+use rustix::process::{Pid, Signal};
 
-use super::scenario::{Life, Outcome, Scenario, connect_with, end_of, pairs, pattern, read_reply};
-use super::{Whom, run};
-use crate::common::{Daemon, request, steps};
+use super::run;
+use super::scenario::{Life, Outcome, Scenario, connect_with, end_of, pairs, pattern, prepare, read_reply};
+use super::strace::{self, Fault, Strace, Whom};
+use crate::common::{Daemon, Launch, Process, eventually, request, steps};
 use crate::version_2::netstring;
 
 const OPTIONS: Scenario = Scenario {
@@ -92,6 +94,48 @@ fn version_2_child() {
         let calls = &["setsid", "setpgid", "ioctl", "chdir"];
         run(&Scenario { name, calls, play: terminal, ..TERMINAL }, spawn, Whom::Children);
     }
+}
+
+/// What tells of an exec cannot be waited for, and the exec takes long: the daemon looks again until it can be, and only so
+/// long.
+#[test]
+fn an_exec_that_cannot_be_waited_for() {
+    if !strace::is_usable() {
+        return;
+    }
+    prepare();
+    // The portable way waits for the exec itself.
+    let mut daemon = Launch::default().options("-t 0").env("SOCKEXEC_SPAWN", "fast").start();
+    let mut client = daemon.connect();
+    // Whoever comes later is served later: by then the daemon listens to this one, and has nothing else to do.
+    let position = daemon.log_position();
+    daemon.assert_serves();
+    daemon.wait_for_log_after(position, "over after");
+    let position = daemon.log_position();
+    let faults = [("close_range", "signal=STOP", "1"), ("epoll_ctl", "ENOSPC", "1..3")]
+        .map(|(call, error, when)| Fault { call, error, when: when.into() });
+    let strace = Strace::inject_all(daemon.process(), Whom::Children, &faults);
+    client.send(&begin(&[], "out ready cat exit 4"));
+    // The child stops before its exec; the fourth attempt to wait for that succeeds.
+    strace.wait_for_calls(5);
+    daemon.signal(Signal::USR1);
+    daemon.wait_for_log_after(position, "exec of the program");
+    strace.detach();
+    let log = daemon.log_text().split_off(position);
+    assert_eq!(log.matches("cannot wait for the exec: No space left on device").count(), 3, "{log}");
+    let pid = log.split("started pid ").nth(1).and_then(|rest| rest.split(':').next()?.parse().ok());
+    let program = Process(pid.and_then(Pid::from_raw).expect("a number"));
+    eventually("a program that has stopped", || program.is_stopped());
+    daemon.assert_idle("a program has stopped before its exec");
+    rustix::process::kill_process(program.0, Signal::CONT).unwrap();
+    client.wait_for("ready");
+    daemon.assert_idle("the program was executed");
+    client.send(b"5:stdin,4:word,5:stdin,0:,");
+    let raw = client.rest();
+    let pairs = pairs(&raw).expect("pairs");
+    assert_eq!(pairs.first().map(|pair| pair.0), Some(b"started".as_slice()));
+    assert!(pairs.contains(&(b"stdout", b"word")));
+    assert_eq!(pairs.last(), Some(&(b"exitcode".as_slice(), b"4".as_slice())));
 }
 
 fn begin(options: &[&str], steps_: &str) -> Vec<u8> {
