@@ -70,10 +70,12 @@ impl Pipe {
         }
     }
 
-    /// Writes as [`transfer::write`] does. EIO of a terminal with nobody at its other end is an end too.
+    /// Writes as [`transfer::write`] does. EIO of a terminal with nobody at its other end is an end too; a full one says EAGAIN for ever.
     pub(crate) fn write(&self, bytes: &[u8]) -> Result<Moved, Errno> {
         match transfer::write(self.as_fd(), bytes) {
-            Err(Errno::IO) if self.terminal && transfer::is_hung_up(self.as_fd()) => Ok(Moved::End),
+            Err(Errno::IO) | Ok(Moved::WouldBlock) if self.terminal && transfer::is_hung_up(self.as_fd()) => {
+                Ok(Moved::End)
+            }
             moved => moved,
         }
     }
