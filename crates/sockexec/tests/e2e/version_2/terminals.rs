@@ -161,6 +161,18 @@ fn short_lines(len: usize) -> Vec<u8> {
     text
 }
 
+/// Sends so many bytes of short lines, and their end, for a program that does not read them.
+#[track_caller]
+fn fill(daemon: &mut Daemon, caller: &mut Caller, len: usize) {
+    let text = short_lines(len);
+    caller.stdin(&text[..FIRST]);
+    // Whoever comes later is served later: by then the terminal has been given what it takes.
+    daemon.assert_serves();
+    caller.stdin(&text[FIRST..]);
+    caller.end_stdin();
+    daemon.assert_serves();
+}
+
 /// A terminal that is full to the last byte, or about to be: the end of the input waits until the program reads, like a byte more,
 /// and neither is lost.
 #[test]
@@ -172,16 +184,39 @@ fn the_end_of_input_of_a_full_terminal() {
         let argv = ["/bin/sh", "-c", &format!("stty -echo; echo ready; cat {}; wc -c", gate.path())];
         let mut caller = Caller::start(&daemon, PTY, &argv);
         caller.wait_for("ready");
-        let text = short_lines(len);
-        caller.stdin(&text[..FIRST]);
-        // Whoever comes later is served later: by then the terminal has been given what it takes.
-        daemon.assert_serves();
-        caller.stdin(&text[FIRST..]);
-        caller.end_stdin();
-        daemon.assert_serves();
+        fill(&mut daemon, &mut caller, len);
         gate.open();
         let reply = caller.reply();
         assert_eq!((reply.stdout_text(), reply.code()), (format!("ready\r\n{len}\r\n").as_str(), 0));
+    }
+}
+
+/// It hangs up while the end of its input, or a byte more before that, waits for room that will never be: when the program ends, or
+/// when it closes the terminal and goes on.
+#[test]
+fn a_full_terminal_that_hangs_up() {
+    let mut daemon = Daemon::start("");
+    let descriptors = daemon.process().descriptors();
+    let capacity = capacity();
+    for len in [capacity, capacity + 1] {
+        for goes_on in [false, true] {
+            let [gate, last] = ["gate", "last"].map(|name| daemon.gate(&format!("{name}-{len}-{goes_on}")));
+            let then = if goes_on { format!("exec <&- >&- 2>&-; : <{};", last.path()) } else { String::new() };
+            let script = format!("stty -echo; echo ready; : <{}; {then} exit 3", gate.path());
+            let mut caller = Caller::start(&daemon, PTY, &["/bin/sh", "-c", &script]);
+            caller.wait_for("ready");
+            fill(&mut daemon, &mut caller, len);
+            gate.open();
+            if goes_on {
+                caller.wait_for("6:stdout,0:,");
+                daemon.assert_idle("a terminal with pending input has hung up");
+                last.open();
+            }
+            let reply = caller.reply();
+            assert_eq!((reply.stdout_text(), reply.code()), ("ready\r\n", 3), "{len}, {goes_on}: {reply:?}");
+            assert_eq!((reply.ended.as_slice(), reply.errors.len()), (["stdout".to_owned()].as_slice(), 0));
+            assert_clean(&daemon, descriptors);
+        }
     }
 }
 
