@@ -251,6 +251,27 @@ fn window_changes() {
     }
 }
 
+/// The program has ended: the size is the terminal's, which a background job may have still.
+#[test]
+fn a_size_after_the_end_of_the_program() {
+    // So that the daemon wants to know of the end, though the output goes on.
+    let mut daemon = Daemon::start("-t 0 --linger 1000");
+    let descriptors = daemon.process().descriptors();
+    let gate = daemon.gate("gate");
+    // It ignores HUP, which the kernel sends to the foreground group when a session's leader ends.
+    let script = format!("trap '' HUP; {{ : <{}; stty size <&1; }} & echo ready; exit 6", gate.path());
+    let mut caller = Caller::start(&daemon, PTY, &["/bin/sh", "-c", &script]);
+    caller.wait_for("ready");
+    daemon.wait_for_log("ended: exit code 6");
+    caller.tell("winsize", "132x50");
+    // Whoever comes later is served later: by then the terminal has its size.
+    daemon.assert_serves();
+    gate.open();
+    let reply = caller.reply();
+    assert_eq!((reply.stdout_text(), reply.code(), reply.errors.len()), ("ready\r\n50 132\r\n", 6, 0), "{reply:?}");
+    assert_clean(&daemon, descriptors);
+}
+
 /// A terminal's keys are signals to its foreground group, and the client's `signal` goes there too where the program leads it.
 #[test]
 fn keys_and_signals() {
