@@ -272,6 +272,31 @@ fn a_size_after_the_end_of_the_program() {
     assert_clean(&daemon, descriptors);
 }
 
+/// The system refuses a new size: the terminal keeps the one that it has, and all goes on.
+#[test]
+fn a_size_that_the_system_refuses() {
+    use crate::faults::strace::{self, Fault, Strace, Whom};
+    if !strace::is_usable() {
+        return;
+    }
+    let daemon = Daemon::start("-t 0");
+    let script = "stty -echo; echo ready; read x; stty size; read x; stty size";
+    let mut caller = Caller::start(&daemon, PTY, &["/bin/sh", "-c", script]);
+    caller.wait_for("ready");
+    let fault = Fault { call: "ioctl", error: "EINVAL", when: "1+".into() };
+    let strace = Strace::inject(daemon.process(), Whom::Daemon, &fault);
+    caller.tell("winsize", "100x40");
+    daemon.wait_for_log("cannot resize the terminal: Invalid argument");
+    strace.detach();
+    caller.stdin("\n");
+    caller.wait_for("24 80\r\n");
+    caller.tell("winsize", "132x50");
+    caller.stdin("\n");
+    let reply = caller.reply();
+    assert_eq!((reply.stdout_text(), reply.code()), ("ready\r\n24 80\r\n50 132\r\n", 0));
+    assert!(reply.errors.is_empty(), "{reply:?}");
+}
+
 /// A terminal's keys are signals to its foreground group, and the client's `signal` goes there too where the program leads it.
 #[test]
 fn keys_and_signals() {
