@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use sockexec_proto::Stream;
 use sockexec_proto::reply::whole_pairs;
 
-use crate::common::{Client, Daemon, Launch, Process, eventually, exit_code, request, steps};
+use crate::common::{Client, Daemon, Gate, Launch, Process, eventually, exit_code, request, steps};
+use crate::faults::scenario::pattern;
 use crate::pattern::Pattern;
 
 /// More than any buffer between the two ends, a hundred times.
@@ -515,6 +516,71 @@ fn half_close_with_much_on_its_way() {
     send_pattern(&mut client, len);
     client.half_close();
     assert_pattern(client, len);
+}
+
+/// How much of a big chunk is read as it comes.
+pub(crate) const BIG: usize = 2_000_000;
+
+/// How much of it comes after that, in bytes: all of it waits in the socket then.
+pub(crate) const TAILS: [usize; 4] = [0, 1, 20_000, 100_000];
+
+/// A program that reads all but the tail, and that when the gate opens; its pipe takes a page by then.
+pub(crate) fn reads_the_tail_late(gate: &Gate) -> Vec<String> {
+    steps(&format!("read {BIG} narrow err ready gate {} cat exit 3", gate.path()))
+}
+
+/// A big chunk with that much of a tail, and a half-close right behind it, or where `missing` bytes of its end are missing: the tail.
+#[track_caller]
+pub(crate) fn send_and_half_close(client: &mut Client, tag: &str, tail: usize, missing: usize) -> Vec<u8> {
+    let mut bytes = pattern((BIG + tail) as u64);
+    client.send(format!("{tag}{}:", bytes.len()).as_bytes());
+    client.send(&bytes[..BIG]);
+    client.wait_for("ready");
+    bytes.push(b',');
+    client.send(&bytes[BIG..bytes.len() - missing]);
+    client.half_close();
+    bytes[BIG..BIG + tail].to_vec()
+}
+
+/// A half-close together with the end of a big chunk for a program that does not read: the end of the input, which comes after the
+/// last byte.
+#[test]
+fn half_close_right_behind_a_big_chunk() {
+    for transfer in ["splice", "copy"] {
+        let mut daemon = Launch::default().options("-t 0").env("SOCKEXEC_TRANSFER", transfer).start();
+        for len in TAILS {
+            let gate = daemon.gate(&format!("gate{len}"));
+            let mut client = daemon.exec(&reads_the_tail_late(&gate));
+            let tail = send_and_half_close(&mut client, "", len, 0);
+            // Whoever comes later is served later: by then the daemon has done with the tail what can be done.
+            daemon.assert_serves();
+            gate.open();
+            let reply = client.reply();
+            assert_eq!((reply.stderr_text(), reply.code()), ("ready", 3), "{transfer}, {len}: {reply:?}");
+            assert!(reply.stdout == tail, "{transfer}: {} of {len} bytes", reply.stdout.len());
+        }
+    }
+}
+
+/// The same without the comma, or without bytes before it: a request that ends early, however much was spliced before.
+#[test]
+fn half_close_within_a_big_chunk() {
+    for transfer in ["splice", "copy"] {
+        let daemon = Launch::default().options("-t 0").env("SOCKEXEC_TRANSFER", transfer).start();
+        for (len, missing) in [(0, 1), (1, 1), (1, 2), (100_000, 1), (100_000, 50_000)] {
+            let mut life = daemon.fifo(&format!("life{len}-{missing}"));
+            let argv = steps(&format!("hold {} read {BIG} narrow err ready cat wait", life.path()));
+            let mut client = daemon.exec(&argv);
+            life.holder();
+            let tail = send_and_half_close(&mut client, "", len, missing);
+            let reply = client.reply();
+            let end = request(&argv).len() + format!("{}:", BIG + len).len() + BIG + len + 1 - missing;
+            let expected = format!("readysockexec: bad request: request ends early at byte {end}\n");
+            assert_eq!((reply.stderr_text(), reply.code()), (expected.as_str(), 125), "{transfer}: {reply:?}");
+            assert!(tail.starts_with(&reply.stdout), "{transfer}: {} bytes", reply.stdout.len());
+            life.wait_for_death();
+        }
+    }
 }
 
 /// The median of the times that 20 small requests take.
