@@ -3,8 +3,9 @@
 use rustix::process::{Pid, Signal};
 
 use super::{Caller, NONE, assert_clean, last_pid, run};
-use crate::common::{Daemon, Process, eventually, steps};
+use crate::common::{Daemon, Launch, Process, eventually, steps};
 use crate::pattern::Pattern;
+use crate::streams::{BIG, TAILS, reads_the_tail_late, send_and_half_close};
 
 #[test]
 fn stdin() {
@@ -28,6 +29,46 @@ fn half_close_ends_stdin() {
     caller.0.half_close();
     let reply = caller.reply();
     assert_eq!((reply.stdout_text(), reply.code()), ("word done", 0));
+}
+
+/// Together with the end of a big pair too, for a program that does not read: it comes after the last byte.
+#[test]
+fn half_close_right_behind_a_big_pair() {
+    for transfer in ["splice", "copy"] {
+        let mut daemon = Launch::default().options("-t 0").env("SOCKEXEC_TRANSFER", transfer).start();
+        for len in TAILS {
+            let gate = daemon.gate(&format!("gate{len}"));
+            let mut caller = Caller::start(&daemon, NONE, &reads_the_tail_late(&gate));
+            let tail = send_and_half_close(&mut caller.0, "5:stdin,", len, 0);
+            // Whoever comes later is served later: by then the daemon has done with the tail what can be done.
+            daemon.assert_serves();
+            gate.open();
+            let reply = caller.reply();
+            assert_eq!((reply.stderr_text(), reply.code()), ("ready", 3), "{transfer}, {len}: {reply:?}");
+            assert!(reply.stdout == tail, "{transfer}: {} of {len} bytes", reply.stdout.len());
+        }
+    }
+}
+
+/// Without the comma, or without bytes before it, it is an end within a pair, however much was spliced before.
+#[test]
+fn half_close_within_a_big_pair() {
+    for transfer in ["splice", "copy"] {
+        let daemon = Launch::default().options("-t 0").env("SOCKEXEC_TRANSFER", transfer).start();
+        for (len, missing) in [(0, 1), (1, 1), (1, 2), (100_000, 1), (100_000, 50_000)] {
+            let mut life = daemon.fifo(&format!("life{len}-{missing}"));
+            let argv = steps(&format!("hold {} read {BIG} narrow err ready cat wait", life.path()));
+            let mut caller = Caller::start(&daemon, NONE, &argv);
+            life.holder();
+            let tail = send_and_half_close(&mut caller.0, "5:stdin,", len, missing);
+            let reply = caller.reply();
+            let head = super::request_2(NONE, &argv).len() + format!("5:stdin,{}:", BIG + len).len();
+            let expected = format!("bad-request request ends early at byte {}", head + BIG + len + 1 - missing);
+            assert_eq!((reply.errors.as_slice(), &reply.exit), ([expected].as_slice(), &None), "{transfer}: {reply:?}");
+            assert!(tail.starts_with(&reply.stdout), "{transfer}: {} bytes", reply.stdout.len());
+            life.wait_for_death();
+        }
+    }
 }
 
 /// Signals, and sizes, may follow the end of the input: the connection goes on.
