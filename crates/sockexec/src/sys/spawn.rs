@@ -240,12 +240,9 @@ impl Spawner {
         };
         let reserve = self.reserve.as_mut().filter(|_| order.connections >= self.crowd);
         match launch(launcher, reserve, program, theirs.all(), watch, extras) {
-            Ok((pid, outcome)) => Ok(Spawned {
-                leader: Pid::from_raw(pid).ok_or(io::ErrorKind::Other)?,
-                ours,
-                start: Start::InFlight(outcome),
-                exec: exec.map(|(end, _)| end.into()),
-            }),
+            Ok((leader, outcome)) => {
+                Ok(Spawned { leader, ours, start: Start::InFlight(outcome), exec: exec.map(|(end, _)| end.into()) })
+            }
             Err((error, program))
                 if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM | libc::EINVAL)) =>
             {
@@ -280,7 +277,7 @@ fn launch(
     streams: [BorrowedFd<'_>; 3],
     watch: Option<BorrowedFd<'_>>,
     extras: Extras,
-) -> Result<(i32, Arc<Outcome>), (io::Error, Program)> {
+) -> Result<(Pid, Arc<Outcome>), (io::Error, Program)> {
     let reserved = reserve.and_then(|reserve| reserve.put(streams, watch).map(|row| (reserve, row)));
     let Some((reserve, row)) = reserved else { return launcher.launch(program, streams, extras) };
     let extras = Extras { shared: Some(reserve.table()), ..extras };

@@ -12,7 +12,7 @@
 //! | no handler of ours may run in it: it would run on this memory | `CLONE_CLEAR_SIGHAND`: every handled signal has its default from the child's first instruction |
 //! | ignored signals stay ignored through exec | they were noted when [`Launcher`] was made, and the child sets them to their default |
 //! | the mask stays too | the child empties it |
-//! | a KILL between clone and exec | the child is gone with its work half done, in its own descriptor table and process group only; our memory is as it was. It shows as an exit by that signal |
+//! | a KILL between clone and exec | the child is gone with its work half done, which has changed nothing of ours: a table that is shared it only leaves, and it writes to no memory but its stack and [`Outcome`]. It shows as an exit by that signal |
 //! | the end of this process while children are in flight | the memory lives on until the last of them has left it |
 //! | the end of this process after that | the child asks to be killed with its parent (`PR_SET_PDEATHSIG`), then looks whether that is still there |
 //! | signals to the group before `setpgid` in the child | the parent calls setpgid(2) as well before it signals ([`super::super::group::Group`]); not for a session of its own, whose setsid(2) would fail after that: until then its leader is signalled by its own number |
@@ -39,6 +39,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 
 use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::Pid;
 
 use super::FOUND;
 use crate::sys::lookup::{self, Refused};
@@ -193,7 +194,8 @@ impl Launcher {
     /// Starts a program as the leader of a group of its own,
     /// with `stdio` as descriptors 0, 1 and 2 and no others.
     ///
-    /// The descriptors must be above 2 and open until this returns; the child makes them block, unless they are foreign. The child's pid is returned at once; whether the
+    /// The descriptors must be above 2, and open until this returns or, with a table that is shared, until the child
+    /// [has its own](Outcome::has_own_table); the child makes them block, unless they are foreign. Its pid is returned at once; whether the
     /// exec succeeds shows in the [`Outcome`].
     ///
     /// # Errors
@@ -203,7 +205,7 @@ impl Launcher {
         program: Program,
         stdio: [BorrowedFd<'_>; 3],
         extras: Extras,
-    ) -> Result<(c_int, Arc<Outcome>), (io::Error, Program)> {
+    ) -> Result<(Pid, Arc<Outcome>), (io::Error, Program)> {
         let own = extras.environment.as_deref();
         let arrays = [null_terminated(&program.argv), own.map_or_else(Vec::new, null_terminated)];
         let apart = AtomicI32::new(extras.shared.is_none().into());
@@ -281,7 +283,7 @@ struct CloneArguments {
 /// Linux 5.5; libc has it as an `int`, which it does not fit.
 const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
 
-fn clone(launch: &mut Launch) -> io::Result<c_int> {
+fn clone(launch: &mut Launch) -> io::Result<Pid> {
     let table = if launch.orders.shared.is_some() { libc::CLONE_FILES } else { 0 };
     let arguments = CloneArguments {
         flags: CLONE_CLEAR_SIGHAND | (libc::CLONE_VM | libc::CLONE_CHILD_CLEARTID | table) as u64,
@@ -319,7 +321,7 @@ fn clone(launch: &mut Launch) -> io::Result<c_int> {
         );
     }
     let error = || io::Error::from_raw_os_error(c_int::try_from(-result).unwrap_or(libc::EIO));
-    c_int::try_from(result).ok().filter(|&pid| pid > 0).ok_or_else(error)
+    c_int::try_from(result).ok().filter(|&pid| pid > 0).and_then(Pid::from_raw).ok_or_else(error)
 }
 
 /// What the child does. Raw system calls only.
@@ -328,7 +330,7 @@ fn clone(launch: &mut Launch) -> io::Result<c_int> {
 /// Runs once, in the child, on a stack of its own; `orders` and all that it points to stay until exec or exit.
 unsafe extern "C" fn child_main(orders: *const Orders) -> ! {
     // SAFETY: the caller's promise; the system calls get addresses that are valid by it, or null where that is
-    // allowed, and descriptors of this process's own copy of the table.
+    // allowed, and descriptors of a table that is the child's own by then.
     unsafe {
         let orders = &*orders;
         let error = prepare(orders);

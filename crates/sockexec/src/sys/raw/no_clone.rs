@@ -1,10 +1,12 @@
 //! Where no child that shares memory can be made: systems other than Linux, processors other than x86-64.
 
 use std::convert::Infallible;
-use std::ffi::{CString, c_int};
+use std::ffi::CString;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
+
+use rustix::process::Pid;
 
 use crate::sys::spawn::{Failure, Program};
 
@@ -63,7 +65,7 @@ impl Launcher {
         _program: Program,
         _stdio: [BorrowedFd<'_>; 3],
         _extras: Extras,
-    ) -> Result<(c_int, Arc<Outcome>), (io::Error, Program)> {
+    ) -> Result<(Pid, Arc<Outcome>), (io::Error, Program)> {
         match self.0 {}
     }
 
