@@ -124,6 +124,8 @@ pub(crate) struct Session {
     program: Program,
     /// Version 2: that the exec succeeded is known, and was told.
     executed: bool,
+    /// A signal of the client's that came before that. What the client has sent behind it waits with it.
+    held: Option<i32>,
     /// The request's options for its program's streams.
     streams: Streams,
     status: Option<ExitStatus>,
@@ -163,6 +165,7 @@ impl Session {
             program_name: Box::default(),
             program: Program::Absent,
             executed: false,
+            held: None,
             streams: Streams::Pipes,
             status: None,
             usage: None,
@@ -210,7 +213,7 @@ impl Session {
 
     /// Whether the client's bytes are to be read.
     pub(crate) fn wants_request(&self) -> bool {
-        self.client == Client::Open && self.program != Program::Starting
+        self.client == Client::Open && self.program != Program::Starting && self.held.is_none()
     }
 
     /// What is to be done with the output now.
@@ -297,7 +300,7 @@ impl Session {
         if self.refused {
             return (0, everything(input));
         }
-        if self.program == Program::Starting {
+        if self.program == Program::Starting || self.held.is_some() {
             return (0, Step::NeedMore);
         }
         match self.request.next(input) {
@@ -409,12 +412,14 @@ impl Session {
         if self.wants_executed() {
             self.executed = true;
             self.send(answer::started(pid));
+            self.pass_held_signal();
         }
     }
 
     /// There is no program, or none that anything is known of. This may be learned only from the death of what was to
     /// become it.
     pub(crate) fn start_failed(&mut self, error: &StartError) {
+        self.held = None;
         match self.program {
             Program::Starting => self.program = Program::Absent,
             Program::Running => {
@@ -473,6 +478,7 @@ impl Session {
             return;
         }
         self.program = Program::Exited;
+        self.held = None;
         self.status = Some(status);
         self.usage = usage.map(Box::new);
         if let Ending::Terminated { probe_at, .. } = &mut self.ending {
@@ -631,6 +637,8 @@ impl Session {
         // At once: also for a program of which it was not known yet whether it starts.
         let kill_at = if self.at_once { now } else { now + self.limits.kill_timeout };
         self.ending = Ending::Terminated { kill_at, probe_at, probes: 0 };
+        // Before TERM, as the client has sent it before: after it STOP would undo the CONT that comes with TERM.
+        self.pass_held_signal();
         self.act(Action::Terminate);
     }
 
@@ -729,10 +737,20 @@ impl Session {
 
     fn signal(&mut self, signal: &Signal) -> Result<(), BadRequest> {
         let number = answer::signal_number(signal).ok_or_else(|| self.request.unknown_signal(signal))?;
-        if self.program == Program::Running {
+        if self.wants_executed() {
+            // Until its exec the child has a copy of every descriptor of the daemon's: stopped there, it would keep the streams of
+            // other clients' programs open.
+            self.held = Some(number);
+        } else if self.program == Program::Running {
             self.act(Action::Signal(number));
         }
         Ok(())
+    }
+
+    fn pass_held_signal(&mut self) {
+        if let Some(number) = self.held.take() {
+            self.act(Action::Signal(number));
+        }
     }
 
     fn resize(&mut self, size: WindowSize) {

@@ -276,6 +276,14 @@ impl From<Ended> for ExitStatus {
     }
 }
 
+/// A signal that a client has sent, and what came before it: bytes of standard input, and sizes.
+#[derive(Debug)]
+pub(super) struct Said {
+    pub(super) number: i32,
+    pub(super) stdin: usize,
+    pub(super) sizes: usize,
+}
+
 /// What a client has said.
 #[derive(Debug)]
 pub(super) struct Understood {
@@ -287,8 +295,7 @@ pub(super) struct Understood {
     /// Nothing that may still come has a meaning.
     pub(super) over: bool,
     pub(super) asks_for_status: bool,
-    /// Numbers of signals, and sizes.
-    pub(super) signals: Vec<i32>,
+    pub(super) signals: Vec<Said>,
     pub(super) sizes: Vec<WindowSize>,
     pub(super) error: Option<BadRequest>,
 }
@@ -342,7 +349,9 @@ impl Understood {
                     return;
                 }
                 Event::Signal(signal) => match number_of(&signal) {
-                    Some(number) => self.signals.push(number),
+                    Some(number) => {
+                        self.signals.push(Said { number, stdin: self.stdin.len(), sizes: self.sizes.len() });
+                    }
                     None => self.error = Some(decoder.unknown_signal(&signal)),
                 },
                 Event::WindowSize(size) => self.sizes.push(size),

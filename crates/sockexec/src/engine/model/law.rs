@@ -75,6 +75,8 @@ pub(super) struct Record {
     /// How many of the client's signals and sizes it has passed on.
     signals: usize,
     sizes: usize,
+    /// A signal was passed on without an exec that is known: with TERM and CONT alone behind it.
+    owes_term: bool,
     input_ended: bool,
     /// The time was up before the request was complete, and that was the answer.
     too_late: bool,
@@ -202,6 +204,8 @@ impl World<'_> {
     // What may be asked for.
 
     pub(super) fn check_action(&mut self, action: &Action) -> Result<(), Violation> {
+        let owes_term = std::mem::take(&mut self.record.owes_term);
+        ensure!(!owes_term || *action == Action::Terminate, "a signal before the exec, and no TERM behind it");
         match action {
             Action::Spawn(request) => {
                 let argv = &request.argv;
@@ -222,6 +226,9 @@ impl World<'_> {
                 self.check_signal("TERM")?;
                 ensure!(self.record.reason, "TERM without a reason");
                 ensure!(self.record.terminated_at.is_none(), "TERM twice");
+                // STOP behind CONT would keep the program from acting on TERM.
+                let overtaken = self.record.status.is_none() && self.record.signals < self.used().signals.len();
+                ensure!(!overtaken, "TERM before a signal that the client has sent before");
                 self.record.terminated_at = Some(self.now);
             }
             Action::Kill => {
@@ -278,9 +285,9 @@ impl World<'_> {
             }
             Action::Signal(number) => {
                 self.check_signal("a signal of the client's")?;
-                let signals = self.understood().signals;
-                ensure!(signals.get(self.record.signals) == Some(number), "signal {number}, of {signals:?}");
+                self.check_signal_in_order(*number)?;
                 self.record.signals += 1;
+                self.record.owes_term = !self.record.executed;
             }
             Action::Resize(size) => {
                 let understood = self.understood();
@@ -321,6 +328,18 @@ impl World<'_> {
         let record = &self.record;
         ensure!(record.started, "{what} without a program");
         ensure!(!record.reaped && !record.empty, "{what} to a group that is gone");
+        Ok(())
+    }
+
+    /// The client's signals wait behind its input, and what follows them behind them.
+    fn check_signal_in_order(&self, number: i32) -> Result<(), Violation> {
+        let (record, stdin) = (&self.record, &self.program.stdin);
+        let signals = self.understood().signals;
+        let said = signals.get(record.signals).filter(|said| said.number == number);
+        let Some(said) = said else { return Err(Violation(format!("signal {number}, of {signals:?}"))) };
+        let waited = stdin.delivered == said.stdin || !stdin.ours && stdin.delivered < said.stdin;
+        ensure!(waited, "signal {number} after {} bytes of input, instead of {}", stdin.delivered, said.stdin);
+        ensure!(record.sizes == said.sizes, "signal {number} after {} sizes, instead of {}", record.sizes, said.sizes);
         Ok(())
     }
 
@@ -623,12 +642,10 @@ impl World<'_> {
         }
         let understood = self.used();
         if record.started && record.status.is_none() && record.refused.is_none() && !record.start_failed {
-            ensure!(
-                record.signals == understood.signals.len(),
-                "of {:?} {} were sent",
-                understood.signals,
-                record.signals
-            );
+            let sent = record.signals;
+            let held = understood.signals.len() - sent;
+            // One that waits for the exec, and nothing behind it.
+            ensure!(held <= usize::from(!record.executed), "of {:?} {sent} were sent", understood.signals);
             ensure!(record.sizes == understood.sizes.len(), "of {:?} {} were set", understood.sizes, record.sizes);
         }
         if record.closed || record.told {

@@ -3,7 +3,7 @@
 use rustix::process::{Pid, Signal};
 
 use super::{Caller, NONE, assert_clean, last_pid, run};
-use crate::common::{Daemon, Launch, Process, eventually, steps};
+use crate::common::{Daemon, Launch, Process, eventually, fixture, steps};
 use crate::pattern::Pattern;
 use crate::streams::{BIG, TAILS, reads_the_tail_late, send_and_half_close};
 
@@ -237,6 +237,94 @@ fn a_signal_at_once() {
         client.send(&bytes);
         assert_eq!(Caller(client).reply().signal(), 15);
     }
+}
+
+/// A request for the fixture whose exec takes its time, as PATH has many places where it is not, and what is sent with it at once.
+fn slow_exec(steps_: &str, behind: &[(&str, &str)]) -> Vec<u8> {
+    let (directory, name) = fixture().rsplit_once('/').expect("a path");
+    let places = "/nowhere/at/all:".repeat(2000);
+    let argv: Vec<String> = std::iter::once(name).chain(steps_.split_whitespace()).map(str::to_owned).collect();
+    let request = super::request_2(&[format!("env=PATH={places}{directory}")], &argv);
+    behind.iter().fold(request, |bytes, (tag, payload)| [bytes, super::pair(tag, payload)].concat())
+}
+
+/// Until its exec a program has copies of all descriptors of the daemon, the ends of other clients' pipes among them. STOP that came with the
+/// request stopped it there, and whoever had ended the input of a `cat` waited for ever for the end of its output.
+#[test]
+fn a_program_that_is_stopped_at_once_stops_nobody_else() {
+    let mut daemon = Daemon::start("-t 0");
+    let descriptors = daemon.process().descriptors();
+    for stop in ["STOP", "19"] {
+        let mut other = daemon.exec(&steps("cat out done"));
+        other.stdin(b"hello ");
+        other.wait_for("hello ");
+        let position = daemon.log_position();
+        let mut client = daemon.connect();
+        client.send(&slow_exec("out words cat", &[("signal", stop)]));
+        let mut caller = Caller(client);
+        let program = Process(Pid::from_raw(last_pid(&daemon, position)).unwrap());
+        other.end_stdin();
+        let reply = other.reply();
+        assert_eq!((reply.stdout_text(), reply.code()), ("hello done", 0));
+        caller.wait_for("started");
+        eventually("a program that is stopped", || program.is_stopped());
+        daemon.assert_serves();
+        caller.tell("signal", "CONT");
+        caller.end_stdin();
+        let reply = caller.reply();
+        assert_eq!((reply.stdout_text(), reply.code()), ("words", 0));
+    }
+    assert_clean(&daemon, descriptors);
+}
+
+/// A signal that waits for the exec keeps its place: behind the input before it, and what is sent after it waits too.
+#[test]
+fn what_is_sent_at_once_keeps_its_order() {
+    let daemon = Daemon::start("-t 0");
+    let descriptors = daemon.process().descriptors();
+    let behind = [("stdin", "one "), ("signal", "STOP"), ("stdin", "two "), ("signal", "CONT"), ("stdin", "")];
+    let mut client = daemon.connect();
+    client.send(&slow_exec("cat", &behind));
+    let reply = Caller(client).reply();
+    assert_eq!((reply.stdout_text(), reply.code()), ("one two ", 0));
+    // Nothing of what comes behind the signal is lost by a half-close, or taken for well-formed.
+    let mut client = daemon.connect();
+    client.send(&slow_exec("cat", &[("signal", "CONT"), ("stdin", "words")]));
+    client.half_close();
+    assert_eq!(Caller(client).reply().stdout_text(), "words");
+    let mut client = daemon.connect();
+    client.send(&slow_exec("wait", &[("signal", "CONT"), ("signal", "WAT")]));
+    assert!(Caller(client).reply().errors[0].starts_with("bad-request unknown signal \"WAT\""));
+    // The first of two ends it.
+    let mut client = daemon.connect();
+    client.send(&slow_exec("wait", &[("signal", "KILL"), ("signal", "TERM")]));
+    assert_eq!(Caller(client).reply().signal(), 9);
+    assert_clean(&daemon, descriptors);
+}
+
+/// Where there is no exec the signal is nothing; a client that goes before it, the deadline, and the end of the daemon do what they do without one.
+#[test]
+fn a_signal_at_once_to_a_program_that_does_not_come_to_it() {
+    let mut daemon = Daemon::start("-t 0 -k 30");
+    let descriptors = daemon.process().descriptors();
+    for signal in ["STOP", "KILL"] {
+        let mut client = daemon.connect();
+        let bytes = super::request_2(NONE, &["no-such-program"]);
+        client.send(&[bytes, super::pair("signal", signal), super::pair("signal", "CONT")].concat());
+        assert_eq!(Caller(client).reply().refusal(), "not-found no-such-program: No such file or directory");
+        let position = daemon.log_position();
+        let mut client = daemon.connect();
+        client.send(&slow_exec("wait", &[("signal", signal)]));
+        last_pid(&daemon, position);
+        drop(client);
+        assert_clean(&daemon, descriptors);
+    }
+    let mut client = daemon.connect();
+    let position = daemon.log_position();
+    client.send(&slow_exec("wait", &[("signal", "STOP")]));
+    last_pid(&daemon, position);
+    // TERM reaches it before its exec or after, and is not kept from it by STOP.
+    assert_eq!(daemon.terminate().status.code(), Some(0));
 }
 
 /// What cannot be understood ends the connection as a disconnect would, and is named.
