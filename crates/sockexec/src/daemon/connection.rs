@@ -6,7 +6,6 @@ mod output;
 mod version_2;
 
 use std::cell::RefCell;
-use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -24,6 +23,7 @@ use super::scratch::{CHUNK, Scratch};
 use super::status::Totals;
 use super::token::{Source, token};
 use crate::engine::{Action, Limits, Session, StartError, StartErrorKind, Time};
+use crate::sys::foreign::Foreign;
 use crate::sys::group::Occupancy;
 use crate::sys::socket::Peer;
 use crate::sys::spawn::{Order, Spawner};
@@ -85,7 +85,7 @@ pub(crate) struct Connection {
     exit_retries: u8,
     arguments: Arguments,
     /// Descriptors that came with the request: three at most.
-    descriptors: Vec<OwnedFd>,
+    descriptors: Vec<Foreign>,
     /// The client has asked for the daemon's status.
     status_wanted: bool,
     received: u64,
@@ -353,11 +353,12 @@ impl Connection {
     fn close_client(&mut self, cx: &Context<'_>) {
         let Some(mut socket) = self.socket.take() else { return };
         // A socket that is closed with unread bytes resets the connection, and the client may lose the end
-        // of its reply (unix(7) and tcp(7) alike).
+        // of its reply (unix(7) and tcp(7) alike). Descriptors that come with them are taken, as the kernel would close
+        // them within the call.
         let mut buffer = [0; 4096];
         let mut dropped = 0;
         while dropped < FINAL_DRAIN
-            && let Ok(Moved::Bytes(n)) = transfer::receive(&socket, &mut buffer)
+            && let Ok(Moved::Bytes(n)) = transfer::receive_with_descriptors(&socket, &mut buffer, &mut Vec::new())
         {
             dropped += n;
         }

@@ -20,6 +20,7 @@ use rustix::process::Pid;
 use sockexec_proto::Options;
 use sockexec_proto::request::EnvironmentChange;
 
+use super::foreign::{self, Foreign};
 use super::raw::clone::{Extras, Launcher, Outcome};
 use super::reserve::{self, Reserve};
 use super::{raw, terminal};
@@ -32,7 +33,7 @@ pub(crate) struct Order {
     /// How it is to run. What is said of time is for others.
     pub(crate) options: Options,
     /// Its standard streams, where they are none of ours: with [`Options::descriptors`].
-    pub(crate) descriptors: Option<[OwnedFd; 3]>,
+    pub(crate) descriptors: Option<[Foreign; 3]>,
     /// Whether there is to be a descriptor that tells of the exec.
     pub(crate) watched: bool,
     /// How many connections the daemon has.
@@ -222,12 +223,12 @@ impl Spawner {
         } else {
             let [stdin, stdout, stderr] = [launcher.pipe()?, launcher.pipe()?, launcher.pipe()?];
             let ours = Ours { stdin: Some(stdin.1), stdout: Some(stdout.0), stderr: Some(stderr.0), terminal: None };
-            (Theirs(stdin.0, Some(stdout.1), Some(stderr.1)), ours)
+            (Theirs::Made(stdin.0, Some(stdout.1), Some(stderr.1)), ours)
         };
         if theirs.all().iter().any(|descriptor| descriptor.as_raw_fd() <= 2) {
             // An application around the daemon has closed one of 0, 1 and 2: dup2 of a descriptor onto itself would
             // leave it close-on-exec.
-            return portable_with(&order, program, theirs, ours);
+            return portable_with(&order, program, &theirs, ours);
         }
         let exec = if order.watched { Some(io::pipe()?) } else { None };
         let watch = exec.as_ref().map(|(_, end)| end.as_fd());
@@ -238,7 +239,10 @@ impl Spawner {
             foreign: order.options.descriptors,
             shared: None,
         };
-        let reserve = self.reserve.as_mut().filter(|_| order.connections >= self.crowd);
+        // What is a client's is not put where others take it along: who closes it last may have to wait. Nor do they copy the whole
+        // table while something of a client's is in it.
+        let apart = order.connections >= self.crowd || foreign::is_any_open();
+        let reserve = self.reserve.as_mut().filter(|_| apart && !order.options.descriptors);
         match launch(launcher, reserve, program, theirs.all(), watch, extras) {
             Ok((leader, outcome)) => {
                 Ok(Spawned { leader, ours, start: Start::InFlight(outcome), exec: exec.map(|(end, _)| end.into()) })
@@ -248,7 +252,7 @@ impl Spawner {
             {
                 log::debug!("clone3 is not to be had ({error}): programs are started the portable way");
                 self.launcher = None;
-                portable_with(&order, program, theirs, ours)
+                portable_with(&order, program, &theirs, ours)
             }
             Err((error, _)) => Err(error.into()),
         }
@@ -289,22 +293,32 @@ fn launch(
     child
 }
 
-/// The program's own ends: what becomes its descriptors 0, 1 and 2. One that is not there is the same as the one before.
+/// The program's own ends: what becomes its descriptors 0, 1 and 2.
 #[derive(Debug)]
-struct Theirs(OwnedFd, Option<OwnedFd>, Option<OwnedFd>);
+enum Theirs {
+    /// One that is not there is the same as the one before.
+    Made(OwnedFd, Option<OwnedFd>, Option<OwnedFd>),
+    /// By the client.
+    Given([Foreign; 3]),
+}
 
 impl Theirs {
     fn all(&self) -> [BorrowedFd<'_>; 3] {
-        let stdin = self.0.as_fd();
-        let stdout = self.1.as_ref().map_or(stdin, AsFd::as_fd);
-        [stdin, stdout, self.2.as_ref().map_or(stdout, AsFd::as_fd)]
+        match self {
+            Self::Made(stdin, stdout, stderr) => {
+                let stdin = stdin.as_fd();
+                let stdout = stdout.as_ref().map_or(stdin, AsFd::as_fd);
+                [stdin, stdout, stderr.as_ref().map_or(stdout, AsFd::as_fd)]
+            }
+            Self::Given(all) => all.each_ref().map(AsFd::as_fd),
+        }
     }
 }
 
 /// Both ends of the streams of a program that has no pipe for each of them.
 fn streams_beside_pipes(order: &mut Order) -> Result<Option<(Theirs, Ours)>, Failure> {
-    if let Some([stdin, stdout, stderr]) = order.descriptors.take() {
-        return Ok(Some((Theirs(stdin, Some(stdout), Some(stderr)), Ours::default())));
+    if let Some(given) = order.descriptors.take() {
+        return Ok(Some((Theirs::Given(given), Ours::default())));
     }
     if let Some(size) = order.options.pty {
         let (ours, theirs) = terminal::open(size)?;
@@ -314,14 +328,14 @@ fn streams_beside_pipes(order: &mut Order) -> Result<Option<(Theirs, Ours)>, Fai
             stderr: None,
             terminal: Some(ours),
         };
-        return Ok(Some((Theirs(theirs, None, None), ours)));
+        return Ok(Some((Theirs::Made(theirs, None, None), ours)));
     }
     if order.options.stderr_to_stdout {
         let (stdin, stdout) = (io::pipe()?, io::pipe()?);
         rustix::fs::fcntl_setfl(&stdin.1, OFlags::NONBLOCK)?;
         rustix::fs::fcntl_setfl(&stdout.0, OFlags::NONBLOCK)?;
         let ours = Ours { stdin: Some(stdin.1.into()), stdout: Some(stdout.0.into()), stderr: None, terminal: None };
-        return Ok(Some((Theirs(stdin.0.into(), Some(stdout.1.into()), None), ours)));
+        return Ok(Some((Theirs::Made(stdin.0.into(), Some(stdout.1.into()), None), ours)));
     }
     Ok(None)
 }
@@ -368,7 +382,7 @@ fn assignment(name: &[u8], value: &[u8]) -> Option<CString> {
 /// close-on-exec. It returns when the program has been exec'd or has failed to.
 fn portable(mut order: Order, program: Program) -> Result<Spawned, Failure> {
     if let Some((theirs, ours)) = streams_beside_pipes(&mut order)? {
-        return portable_with(&order, program, theirs, ours);
+        return portable_with(&order, program, &theirs, ours);
     }
     let mut command = command(&order, &program)?;
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -392,7 +406,7 @@ fn portable(mut order: Order, program: Program) -> Result<Spawned, Failure> {
 }
 
 /// The same, with streams that are there already.
-fn portable_with(order: &Order, program: Program, theirs: Theirs, ours: Ours) -> Result<Spawned, Failure> {
+fn portable_with(order: &Order, program: Program, theirs: &Theirs, ours: Ours) -> Result<Spawned, Failure> {
     let mut command = command(order, &program)?;
     if !order.options.descriptors {
         for end in theirs.all() {
@@ -400,9 +414,9 @@ fn portable_with(order: &Order, program: Program, theirs: Theirs, ours: Ours) ->
             rustix::fs::fcntl_setfl(end, rustix::fs::fcntl_getfl(end)? & !OFlags::NONBLOCK)?;
         }
     }
-    let [_, stdout, stderr] = theirs.all();
-    let (stdout, stderr) = (stdout.try_clone_to_owned()?, stderr.try_clone_to_owned()?);
-    command.stdin(theirs.0).stdout(stdout).stderr(stderr);
+    // Copies, which are closed before those that they were made of: that close may take long.
+    let [stdin, stdout, stderr] = theirs.all().map(|end| end.try_clone_to_owned());
+    command.stdin(stdin?).stdout(stdout?).stderr(stderr?);
     let child = spawn_command(&mut command, order, program)?;
     spawned(&child, ours)
 }

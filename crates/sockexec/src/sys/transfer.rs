@@ -2,11 +2,13 @@
 
 use std::io::IoSliceMut;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags};
+
+use super::foreign::Foreign;
 
 /// The most descriptors that one message can carry on Linux (unix(7), `SCM_MAX_FD`).
 const MAX_DESCRIPTORS: usize = 253;
@@ -79,7 +81,7 @@ pub(crate) fn receive(socket: impl AsFd, buffer: &mut [u8]) -> Result<Moved, Err
 pub(crate) fn receive_with_descriptors(
     socket: impl AsFd,
     buffer: &mut [u8],
-    descriptors: &mut Vec<OwnedFd>,
+    descriptors: &mut Vec<Foreign>,
 ) -> Result<Moved, Errno> {
     #[cfg(not(target_vendor = "apple"))]
     let flags = RecvFlags::CMSG_CLOEXEC;
@@ -93,7 +95,7 @@ pub(crate) fn receive_with_descriptors(
     });
     for message in control.drain() {
         if let RecvAncillaryMessage::ScmRights(sent) = message {
-            descriptors.extend(sent);
+            descriptors.extend(sent.map(Foreign::from));
         }
     }
     #[cfg(target_vendor = "apple")]

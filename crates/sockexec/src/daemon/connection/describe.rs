@@ -2,7 +2,7 @@
 
 use std::ffi::CString;
 use std::fmt;
-use std::os::fd::{AsRawFd as _, RawFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, RawFd};
 use std::time::Duration;
 
 use super::Connection;
@@ -63,7 +63,7 @@ impl Connection {
             list.push((socket.as_raw_fd(), format!("client, waits for {wait}")));
         }
         for descriptor in &self.descriptors {
-            list.push((descriptor.as_raw_fd(), "of the client, waits for the request".to_owned()));
+            list.push((descriptor.as_fd().as_raw_fd(), "of the client, waits for the request".to_owned()));
         }
         if let Some(file) = self.outbox.file() {
             list.push((file.as_raw_fd(), "spool, waits for the client to read".to_owned()));

@@ -1,11 +1,10 @@
 //! What only clients of version 2 ask for.
 
-use std::os::fd::OwnedFd;
-
 use mio::Interest;
 
 use super::{Connection, Context, FIRST_EXIT_RETRY};
 use crate::daemon::token::{Source, token};
+use crate::sys::foreign::Foreign;
 
 /// How many descriptors a request can come with. Of more none is kept: they would count against the daemon's limit for as long
 /// as the request takes to arrive.
@@ -13,7 +12,7 @@ const DESCRIPTORS: usize = 3;
 
 impl Connection {
     /// Takes what came with bytes of the client.
-    pub(super) fn take_descriptors(&mut self, cx: &Context<'_>, descriptors: Vec<OwnedFd>) {
+    pub(super) fn take_descriptors(&mut self, cx: &Context<'_>, descriptors: Vec<Foreign>) {
         log::debug!("connection {}: {} descriptors came", self.number, descriptors.len());
         self.session.descriptors(descriptors.len());
         self.descriptors.extend(descriptors);

@@ -12,7 +12,7 @@ use crate::common::{Daemon, eventually, steps};
 
 /// Sends the bytes, and with the first of them the descriptors.
 #[track_caller]
-fn send(caller: &Caller, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) {
+pub(super) fn send(caller: &Caller, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(253))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     assert!(control.push(SendAncillaryMessage::ScmRights(descriptors)));

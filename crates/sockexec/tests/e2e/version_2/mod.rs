@@ -3,6 +3,7 @@
 mod beside;
 mod descriptors;
 mod input;
+mod lingering;
 mod options;
 mod replies;
 mod status;
