@@ -330,9 +330,14 @@ impl Connection {
     fn spawn(&mut self, cx: &Context<'_>, request: Request) {
         let Request { argv, options } = request;
         self.arguments = Arguments::new(&argv);
-        // Whatever came to a request that does not want it is closed here.
-        let descriptors = std::mem::take(&mut self.descriptors);
-        let descriptors = if options.descriptors { descriptors.try_into().ok() } else { None };
+        let came = std::mem::take(&mut self.descriptors);
+        let descriptors = if options.descriptors {
+            came.try_into().ok()
+        } else {
+            // Nobody wants them, and the child is not to have copies.
+            drop(came);
+            None
+        };
         let watched = self.session.version() == Version::Two;
         let order = Order { argv, options, descriptors, watched, connections: cx.connections };
         match Child::start(&mut cx.spawner.borrow_mut(), order, self.session.program()) {

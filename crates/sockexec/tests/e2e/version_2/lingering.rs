@@ -14,7 +14,7 @@ use rustix::process::{Pid, Signal};
 
 use super::descriptors::send;
 use super::{Caller, assert_clean, last_pid, request_2};
-use crate::common::{Client, Daemon, Launch, PATIENCE, Process, eventually, steps};
+use crate::common::{Client, Daemon, Launch, PATIENCE, Process, eventually, request, steps};
 use crate::faults::strace::{self, Fault, Strace, Whom};
 
 /// Longer than a test waits for an answer.
@@ -206,6 +206,22 @@ fn programs_of_others_have_no_copy() {
     daemon.wait_for_log("1 descriptors came");
     let (caller, program) = start_stopped(&daemon, |caller| caller.0.exec(&steps("out words")));
     drop(holder);
+    assert_at_end(&end);
+    assert_goes_on(caller, program);
+}
+
+/// In version 1 nobody asks for descriptors. They are closed before the program is started, so that not even what becomes the program has a copy, not
+/// where it copies the daemon's whole table.
+#[test]
+fn unwanted_ones_are_closed_first() {
+    if !strace::is_usable() {
+        return;
+    }
+    let daemon = Launch::default().options("-t 0 -m 40").without_env("SOCKEXEC_SPAWN").start();
+    let (end, passed) = std::io::pipe().unwrap();
+    let (caller, program) =
+        start_stopped(&daemon, |caller| send(caller, &request(&steps("out words")), &[passed.as_fd()]));
+    drop(passed);
     assert_at_end(&end);
     assert_goes_on(caller, program);
 }
