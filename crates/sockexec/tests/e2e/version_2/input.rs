@@ -262,7 +262,9 @@ fn a_program_that_is_stopped_at_once_stops_nobody_else() {
         let mut client = daemon.connect();
         client.send(&slow_exec("out words cat", &[("signal", stop)]));
         let mut caller = Caller(client);
-        let program = Process(Pid::from_raw(last_pid(&daemon, position)).unwrap());
+        // Not before it is cloned is there anybody to hold what others wait for.
+        daemon.wait_for_log_after(position, "\"out\" \"words\" \"cat\"");
+        let program = Process(Pid::from_raw(last_pid(&daemon, 0)).unwrap());
         other.end_stdin();
         let reply = other.reply();
         assert_eq!((reply.stdout_text(), reply.code()), ("hello done", 0));
@@ -315,14 +317,14 @@ fn a_signal_at_once_to_a_program_that_does_not_come_to_it() {
         let position = daemon.log_position();
         let mut client = daemon.connect();
         client.send(&slow_exec("wait", &[("signal", signal)]));
-        last_pid(&daemon, position);
+        daemon.wait_for_log_after(position, "\"sockexec-fixture\" \"wait\"");
         drop(client);
         assert_clean(&daemon, descriptors);
     }
     let mut client = daemon.connect();
     let position = daemon.log_position();
     client.send(&slow_exec("wait", &[("signal", "STOP")]));
-    last_pid(&daemon, position);
+    daemon.wait_for_log_after(position, "\"sockexec-fixture\" \"wait\"");
     // TERM reaches it before its exec or after, and is not kept from it by STOP.
     assert_eq!(daemon.terminate().status.code(), Some(0));
 }
