@@ -214,7 +214,7 @@ struct Middle {
 
 /// What is in the middle now.
 enum Filled {
-    /// Frames of these lengths.
+    /// Frames of these lengths; none if nothing was taken.
     Frames(Vec<usize>),
     /// Nothing: what was taken is here, in whole frames.
     Copied(Vec<u8>),
@@ -271,8 +271,10 @@ impl Middle {
                 let mut bytes = self.drain();
                 let payload = bytes.split_off((whole + head.len()).min(bytes.len()));
                 bytes.truncate(whole);
-                if bytes.is_empty() && payload.is_empty() && end != Errno::AGAIN {
-                    return Err(end);
+                if bytes.is_empty() && payload.is_empty() {
+                    // EAGAIN: there is no payload, or in a middle of a single page, which the head has taken, no place for it. That would
+                    // be so the next time as well: by copying it is found which it is, and something is moved.
+                    return if end == Errno::AGAIN { Ok(Filled::Frames(Vec::new())) } else { Err(end) };
                 }
                 if let Some(framing) = frame(payload.len()).filter(|_| !payload.is_empty()) {
                     bytes.extend_from_slice(framing.head());

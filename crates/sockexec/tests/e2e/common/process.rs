@@ -88,13 +88,43 @@ impl Process {
     /// Those of `pidfd_getfd(2)`: EPERM, ENOSYS.
     #[cfg(target_os = "linux")]
     pub(crate) fn sockets(self) -> rustix::io::Result<Vec<OwnedFd>> {
+        Ok(self.duplicates("socket:")?.into_iter().map(|(_, socket)| socket).collect())
+    }
+
+    /// Duplicates of one end of each pipe of which it has both.
+    ///
+    /// # Errors
+    /// Those of `pidfd_getfd(2)`: EPERM, ENOSYS.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn own_pipes(self) -> rustix::io::Result<Vec<OwnedFd>> {
+        let mut ends = self.duplicates("pipe:")?;
+        ends.sort_by(|(one, _), (other, _)| one.cmp(other));
+        let mut pipes = Vec::new();
+        let mut last = String::new();
+        for (name, end) in ends {
+            if name == last {
+                pipes.push(end);
+            }
+            last = name;
+        }
+        Ok(pipes)
+    }
+
+    /// Duplicates of its descriptors of a kind, with what `/proc` calls them.
+    #[cfg(target_os = "linux")]
+    fn duplicates(self, kind: &str) -> rustix::io::Result<Vec<(String, OwnedFd)>> {
         let pidfd = rustix::process::pidfd_open(self.0, PidfdFlags::empty())?;
         let directory = fs::read_dir(format!("/proc/{}/fd", self.0.as_raw_pid())).expect("a directory of /proc");
-        let sockets = directory.flatten().filter(|entry| {
-            fs::read_link(entry.path()).is_ok_and(|target| target.to_string_lossy().starts_with("socket:"))
+        let named = directory.flatten().filter_map(|entry| {
+            let target = fs::read_link(entry.path()).ok()?.to_string_lossy().into_owned();
+            Some((target, entry.file_name().to_string_lossy().parse().expect("a number")))
         });
-        let numbers = sockets.map(|entry| entry.file_name().to_string_lossy().parse().expect("a number"));
-        numbers.map(|number| rustix::process::pidfd_getfd(&pidfd, number, PidfdGetfdFlags::empty())).collect()
+        let of_kind = named.filter(|(target, _)| target.starts_with(kind));
+        of_kind
+            .map(|(target, number)| {
+                Ok((target, rustix::process::pidfd_getfd(&pidfd, number, PidfdGetfdFlags::empty())?))
+            })
+            .collect()
     }
 
     /// Children, and how many of them are zombies.
