@@ -40,8 +40,8 @@ const ROUNDS_A_TURN: usize = 4;
 /// How much of what a client sends after its reply is dropped at once before its socket is closed.
 const FINAL_DRAIN: usize = 16 * CHUNK;
 
-/// How soon to look again whether the leader has exited, where no descriptor tells (before Linux 5.3,
-/// or none is to be had); doubled each time, up to 64 ms.
+/// How soon to look again whether the leader has exited, or was executed, where no descriptor tells (before Linux 5.3,
+/// or none is to be had or to be waited for); doubled each time, up to 64 ms.
 const FIRST_EXIT_RETRY: Duration = Duration::from_millis(1);
 const MAX_DOUBLINGS: u8 = 6;
 
@@ -422,15 +422,16 @@ impl Connection {
             // Most programs have exited by the time their output has ended; a descriptor is opened only
             // for those that have not.
             self.exit_ready = false;
-            self.exit_retry = match child.watch_exit(cx.registry, token(self.slot, Source::Exit)) {
-                Ok(()) => None,
-                Err(error) => {
-                    log::debug!("connection {}: cannot watch for the exit: {error}; looking again", self.number);
-                    let wait = FIRST_EXIT_RETRY * (1 << self.exit_retries);
-                    self.exit_retries = (self.exit_retries + 1).min(MAX_DOUBLINGS);
-                    Some(cx.now + wait)
-                }
-            };
+            if let Err(error) = child.watch_exit(cx.registry, token(self.slot, Source::Exit)) {
+                log::debug!("connection {}: cannot watch for the exit: {error}; looking again", self.number);
+                self.look_again(cx.now);
+            }
         }
+    }
+
+    fn look_again(&mut self, now: Time) {
+        let wait = FIRST_EXIT_RETRY * (1 << self.exit_retries);
+        self.exit_retries = (self.exit_retries + 1).min(MAX_DOUBLINGS);
+        self.exit_retry = Some(now + wait);
     }
 }

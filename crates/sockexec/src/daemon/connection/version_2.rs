@@ -2,7 +2,7 @@
 
 use mio::Interest;
 
-use super::{Connection, Context, FIRST_EXIT_RETRY};
+use super::{Connection, Context};
 use crate::daemon::token::{Source, token};
 use crate::sys::foreign::Foreign;
 
@@ -47,11 +47,13 @@ impl Connection {
             self.session.executed(child.group.leader().unsigned_abs());
             self.perform(cx);
         } else if !child.has_failed()
+            // Not at every event meanwhile.
+            && self.exit_retry.is_none()
             && let Some(pipe) = &mut child.exec
             && let Err(error) = pipe.wait(cx.registry, token(self.slot, Source::Exec), Interest::READABLE)
         {
             log::warn!("connection {}: cannot wait for the exec: {error}; looking again", self.number);
-            self.exit_retry = Some(cx.now + FIRST_EXIT_RETRY);
+            self.look_again(cx.now);
         }
     }
 
