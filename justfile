@@ -30,7 +30,7 @@ soak *ARGUMENTS:
 faults N="":
     rm -rf target/tmp/faults
     {{ if N == "" { "" } else { "SOCKEXEC_FAULTS=" + N } }} cargo test --test e2e --all-features -- --test-threads 6 faults::
-    if [ "{{ N }}" = all ]; then sed -i '/^\*\*/,$d' docs/faults.md && cat target/tmp/faults/*.md >>docs/faults.md; fi
+    if [ "{{ N }}" = all ]; then sed -i '/^\*\*/,$d' docs/faults.md && cat target/tmp/faults/*.md | tail -n +2 >>docs/faults.md; fi
 
 # Lines of the daemon and of the protocol that the tests reach (cargo-llvm-cov and the component llvm-tools).
 coverage *ARGUMENTS:

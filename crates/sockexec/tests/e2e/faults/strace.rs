@@ -58,6 +58,7 @@ pub(crate) struct Strace {
     child: Child,
     injected: Arc<AtomicUsize>,
     seen: Arc<AtomicUsize>,
+    stopped: Arc<AtomicUsize>,
     reader: Option<JoinHandle<BTreeMap<String, usize>>>,
 }
 
@@ -85,27 +86,34 @@ impl Strace {
         if whom == Whom::Children {
             command.arg("-f");
         }
-        command.args(["-e", "signal=none", "-s", "0"]).args(arguments);
+        command.args(["-e", "signal=STOP", "-s", "0"]).args(arguments);
         command.args(["-p", &process.0.as_raw_pid().to_string()]);
         let mut child = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().expect("strace");
-        let (injected, seen) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
+        let [injected, seen, stopped] = [const { AtomicUsize::new(0) }; 3].map(Arc::new);
         let mut stderr = BufReader::new(child.stderr.take().expect("a pipe"));
         let mut first = String::new();
         stderr.read_line(&mut first).expect("a line of strace");
         assert!(first.contains("attached"), "strace: {first}");
         let reader = thread::spawn({
-            let (injected, seen) = (Arc::clone(&injected), Arc::clone(&seen));
-            move || read(stderr, &injected, &seen)
+            let (injected, seen, stopped) = (Arc::clone(&injected), Arc::clone(&seen), Arc::clone(&stopped));
+            move || read(stderr, &injected, &seen, &stopped)
         });
         // It says so before it is: the kernel tells when.
         eventually("a process that is traced", || process.is_traced());
-        Self { child, injected, seen, reader: Some(reader) }
+        Self { child, injected, seen, stopped, reader: Some(reader) }
     }
 
     /// Waits until so many calls were made that it looks at.
     #[track_caller]
     pub(crate) fn wait_for_calls(&self, count: usize) {
         eventually("calls that are traced", || self.seen.load(Ordering::Acquire) >= count);
+    }
+
+    /// Waits until so many processes have stopped for a STOP that was ordered. One that is let go of between the signal and the stop may
+    /// run on.
+    #[track_caller]
+    pub(crate) fn wait_for_stops(&self, count: usize) {
+        eventually("processes that stop", || self.stopped.load(Ordering::Acquire) >= count);
     }
 
     /// Lets go: how often each call was made, and how many were made to fail.
@@ -125,12 +133,20 @@ impl Drop for Strace {
     }
 }
 
-fn read(stderr: BufReader<ChildStderr>, injected: &AtomicUsize, seen: &AtomicUsize) -> BTreeMap<String, usize> {
+fn read(
+    stderr: BufReader<ChildStderr>,
+    injected: &AtomicUsize,
+    seen: &AtomicUsize,
+    stopped: &AtomicUsize,
+) -> BTreeMap<String, usize> {
     let mut counts = BTreeMap::new();
     for line in stderr.split(b'\n').map_while(Result::ok) {
         let line = String::from_utf8_lossy(&line);
         if line.contains("(INJECTED)") {
             injected.fetch_add(1, Ordering::AcqRel);
+        }
+        if line.ends_with("--- stopped by SIGSTOP ---") {
+            stopped.fetch_add(1, Ordering::AcqRel);
         }
         if let Some(call) = call(&line) {
             *counts.entry(call.to_owned()).or_insert(0) += 1;
@@ -157,5 +173,6 @@ fn calls_are_told_from_other_lines() {
     assert_eq!(call("[pid    12] clone3({flags=CLONE_VM}, 64) = 7"), Some("clone3"));
     assert_eq!(call("strace: Process 12 attached"), None);
     assert_eq!(call("--- SIGCHLD {si_signo=SIGCHLD} ---"), None);
+    assert_eq!(call("[pid 12] --- stopped by SIGSTOP ---"), None);
     assert_eq!(call("<... read resumed>\"\", 0) = 0"), None);
 }

@@ -118,6 +118,7 @@ fn an_exec_that_cannot_be_waited_for() {
     client.send(&begin(&[], "out ready cat exit 4"));
     // The child stops before its exec; the fourth attempt to wait for that succeeds.
     strace.wait_for_calls(5);
+    strace.wait_for_stops(1);
     daemon.signal(Signal::USR1);
     daemon.wait_for_log_after(position, "exec of the program");
     strace.detach();

@@ -154,7 +154,7 @@ impl HalfWay {
         let position = daemon.log_position();
         let mut caller = Caller(daemon.connect());
         start(&mut caller);
-        strace.wait_for_calls(1);
+        strace.wait_for_stops(1);
         Self { caller, program: Pid::from_raw(last_pid(daemon, position)).unwrap(), strace }
     }
 
