@@ -128,6 +128,7 @@ fn an_exec_that_cannot_be_waited_for() {
     let program = Process(pid.and_then(Pid::from_raw).expect("a number"));
     eventually("a program that has stopped", || program.is_stopped());
     daemon.assert_idle("a program has stopped before its exec");
+    assert_eq!(rustix::io::ioctl_fionread(client.socket()), Ok(0), "told before it was executed");
     rustix::process::kill_process(program.0, Signal::CONT).unwrap();
     client.wait_for("ready");
     daemon.assert_idle("the program was executed");
