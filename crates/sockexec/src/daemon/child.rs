@@ -160,8 +160,8 @@ pub(crate) struct Child {
     end_of_input: (u8, u8),
     /// The last byte that was written to the terminal.
     last_input: Option<u8>,
-    /// The working directory that the request asks for.
-    directory: Option<CString>,
+    /// The working directory that the request asks for. Few do, and there are many programs.
+    directory: Option<Box<CString>>,
     start: Start,
     watched: bool,
 }
@@ -178,7 +178,7 @@ impl Child {
         let is_terminal = ours.terminal.is_some();
         let pipe = |descriptor| Pipe::new(descriptor, is_terminal);
         Ok(Self {
-            directory,
+            directory: directory.map(Box::new),
             start: started.start,
             group: Group::new(started.leader, ours.terminal),
             stdin: ours.stdin.map(pipe),
@@ -193,7 +193,7 @@ impl Child {
 
     /// Why the program was not started after all. To be asked when the leader is dead.
     pub(crate) fn start_error(&self, program: &[u8]) -> Option<StartError> {
-        self.start.error().map(|error| start_error(self.directory.as_deref(), program, &error))
+        self.start.error().map(|error| start_error(self.directory.as_deref().map(CString::as_c_str), program, &error))
     }
 
     /// Whether it is known that the program was executed.
