@@ -41,8 +41,8 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::Pid;
 
-use super::FOUND;
-use crate::sys::lookup::{self, Refused};
+use super::{IN_DIRECTORY, code_of, failure_of};
+use crate::sys::lookup;
 use crate::sys::spawn::{Failure, Program};
 
 /// The size of a child's stack, in bytes. [`child_main`] needs the length of a path (4 KiB) and a few hundred; nothing else
@@ -67,8 +67,7 @@ pub(crate) struct Outcome {
     alive: AtomicI32,
     /// Not 0 once the child has a table of descriptors of its own.
     apart: AtomicI32,
-    /// The error of the last step that failed, as errno, with [`OWN`] or [`IN_DIRECTORY`] if that was before exec, with
-    /// [`FOUND`] if a file was there to be executed; 0: none.
+    /// The error of the last step that failed, as [`failure_of`] reads it; 0: none.
     error: AtomicI32,
 }
 
@@ -96,22 +95,11 @@ pub(crate) struct SharedTable {
     pub(crate) event: RawFd,
 }
 
-/// What failed was a step of ours before exec. Beyond every errno.
-const OWN: c_int = 1 << 16;
-
-/// What failed was to enter the directory. Beyond the other.
-const IN_DIRECTORY: c_int = 1 << 17;
-
 impl Outcome {
     /// Why the program could not be started. Known once the child has exec'd or is dead; `None` until then.
     pub(crate) fn error(&self) -> Option<Failure> {
-        match (self.alive.load(Ordering::Acquire), self.error.load(Ordering::Acquire)) {
-            (0, error @ FOUND..) => {
-                Some(Failure::Exec { error: io::Error::from_raw_os_error(error - FOUND), found: true })
-            }
-            (0, error @ IN_DIRECTORY..) => Some(Failure::Directory(io::Error::from_raw_os_error(error - IN_DIRECTORY))),
-            (0, error @ OWN..) => Some(Failure::Own(io::Error::from_raw_os_error(error - OWN))),
-            (0, error @ 1..) => Some(Failure::Exec { error: io::Error::from_raw_os_error(error), found: false }),
+        match (self.has_left(), self.error.load(Ordering::Acquire)) {
+            (true, code @ 1..) => Some(failure_of(code)),
             _ => None,
         }
     }
@@ -342,7 +330,7 @@ unsafe extern "C" fn child_main(orders: *const Orders) -> ! {
     }
 }
 
-/// Everything before exec; 0, or an errno with [`OWN`] or [`IN_DIRECTORY`].
+/// Everything before exec; 0, or a number for [`failure_of`].
 ///
 /// # Safety
 /// As [`child_main`].
@@ -364,13 +352,13 @@ unsafe fn prepare(orders: &Orders) -> c_int {
         // the loop's, which outlives its programs. If that was before this call nobody will be told any more.
         error = error.min(call(libc::SYS_prctl, [libc::PR_SET_PDEATHSIG as usize, libc::SIGKILL as usize, 0, 0]));
         if call(libc::SYS_getppid, [0; 4]) != orders.parent {
-            return OWN | libc::ESRCH;
+            return libc::ESRCH;
         }
         if let Some(shared) = orders.shared {
             // Up to here no descriptor was touched, from here on each is the child's own.
             let failed = leave(shared);
             if failed < 0 {
-                return OWN | failed.wrapping_neg();
+                return failed.wrapping_neg();
             }
             (*orders.apart).store(1, Ordering::Release);
             call(libc::SYS_write, [shared.event as usize, (&raw const ONE) as usize, size_of::<u64>(), 0]);
@@ -402,14 +390,14 @@ unsafe fn prepare(orders: &Orders) -> c_int {
             error = error.min(call(libc::SYS_ioctl, [0, libc::TIOCSCTTY as usize, 0, 0]));
         }
         if error < 0 {
-            return OWN | error.wrapping_neg();
+            return error.wrapping_neg();
         }
         if orders.directory.is_null() {
             return 0;
         }
         match call(libc::SYS_chdir, [orders.directory as usize, 0, 0, 0]).wrapping_neg() {
             0 => 0,
-            error => IN_DIRECTORY | error,
+            error => IN_DIRECTORY + error,
         }
     }
 }
@@ -430,7 +418,7 @@ unsafe fn leave(shared: SharedTable) -> c_int {
     }
 }
 
-/// Becomes the program; returns only if that cannot be, with an errno and maybe [`FOUND`].
+/// Becomes the program; returns only if that cannot be, with a number for [`failure_of`].
 ///
 /// # Safety
 /// As [`child_main`].
@@ -448,8 +436,7 @@ unsafe fn exec(orders: &Orders) -> c_int {
             let mut stat = MaybeUninit::<libc::stat>::uninit();
             call(libc::SYS_stat, [file.as_ptr() as usize, stat.as_mut_ptr() as usize, 0, 0]) == 0
         };
-        let Refused { error, found } = lookup::execute(name, path, execve, exists);
-        if found { FOUND | error } else { error }
+        code_of(lookup::execute(name, path, execve, exists))
     }
 }
 

@@ -168,8 +168,8 @@ pub(super) fn peer_credentials(socket: BorrowedFd<'_>) -> io::Result<(libc::pid_
     if done == 0 { Ok((credentials.pid, credentials.uid, credentials.gid)) } else { Err(io::Error::last_os_error()) }
 }
 
-/// What is added to an errno of exec on its way from the child, beyond every errno, to tell it from those of std's
-/// own steps.
+/// What is added to an errno of exec on its way from a child, beyond every errno, to tell it from those of the steps
+/// before.
 #[cfg(target_os = "linux")]
 const FROM_EXEC: i32 = 1 << 16;
 
@@ -180,6 +180,24 @@ const IN_DIRECTORY: i32 = 1 << 17;
 /// The same for one of exec if a file was there to be executed, beyond those.
 #[cfg(target_os = "linux")]
 const FOUND: i32 = 1 << 18;
+
+/// Why there was no exec, on its way from a child.
+#[cfg(target_os = "linux")]
+fn code_of(Refused { error, found }: Refused) -> i32 {
+    if found { FOUND + error } else { FROM_EXEC + error }
+}
+
+/// What such a number tells.
+#[cfg(target_os = "linux")]
+fn failure_of(code: i32) -> Failure {
+    let error = io::Error::from_raw_os_error;
+    match code {
+        FOUND.. => Failure::Exec { error: error(code - FOUND), found: true },
+        IN_DIRECTORY.. => Failure::Directory(error(code - IN_DIRECTORY)),
+        FROM_EXEC.. => Failure::Exec { error: error(code - FROM_EXEC), found: false },
+        _ => Failure::Own(error(code)),
+    }
+}
 
 /// C strings, and the array of pointers to them that the kernel wants.
 #[cfg(target_os = "linux")]
@@ -233,7 +251,7 @@ pub(super) fn exec_in_child(command: &mut Command, plan: Plan) {
         let (argv, environment) = (&argv, environment.as_ref());
         // SAFETY: async-signal-safe calls alone; the arrays end with null pointers. If the parent was gone before prctl
         // nobody will tell of it any more. `environ` is this process's own, and nobody changes it.
-        let Refused { error, found } = unsafe {
+        let refused = unsafe {
             if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) != 0 {
                 return Err(io::Error::last_os_error());
             }
@@ -262,7 +280,7 @@ pub(super) fn exec_in_child(command: &mut Command, plan: Plan) {
             };
             lookup::execute(&name, path.as_deref(), exec, exists)
         };
-        Err(io::Error::from_raw_os_error(if found { FOUND } else { FROM_EXEC } + error))
+        Err(io::Error::from_raw_os_error(code_of(refused)))
     };
     // SAFETY: the closure allocates nothing, takes no lock and makes async-signal-safe calls only.
     unsafe { command.pre_exec(exec) };
@@ -277,14 +295,7 @@ fn last_error() -> c_int {
 /// What [`Command::spawn`] says of a command with [`exec_in_child`].
 #[cfg(target_os = "linux")]
 pub(super) fn failure_in_child(error: io::Error) -> Failure {
-    match error.raw_os_error() {
-        Some(code @ FOUND..) => Failure::Exec { error: io::Error::from_raw_os_error(code - FOUND), found: true },
-        Some(code @ IN_DIRECTORY..) => Failure::Directory(io::Error::from_raw_os_error(code - IN_DIRECTORY)),
-        Some(code @ FROM_EXEC..) => {
-            Failure::Exec { error: io::Error::from_raw_os_error(code - FROM_EXEC), found: false }
-        }
-        Some(_) | None => Failure::Own(error),
-    }
+    error.raw_os_error().map_or(Failure::Own(error), failure_of)
 }
 
 /// Has `command` begin a session, whose controlling terminal will be its descriptor 0. Such a command is started by fork.
