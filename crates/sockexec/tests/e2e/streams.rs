@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use sockexec_proto::Stream;
 use sockexec_proto::reply::whole_pairs;
 
-use crate::common::{Client, Daemon, Gate, Launch, Process, eventually, exit_code, request, steps};
+use crate::common::{Client, Daemon, Fifo, Gate, Launch, Process, eventually, exit_code, request, steps};
 use crate::faults::scenario::pattern;
 use crate::pattern::Pattern;
 
@@ -529,6 +529,14 @@ pub(crate) fn reads_the_tail_late(gate: &Gate) -> Vec<String> {
     steps(&format!("read {BIG} narrow err ready gate {} cat exit 3", gate.path()))
 }
 
+/// Of a tail so many bytes, and how many are missing at its end, the comma among them.
+pub(crate) const TORN_TAILS: [(usize, usize); 5] = [(0, 1), (1, 1), (1, 2), (100_000, 1), (100_000, 50_000)];
+
+/// One that reads what comes of the tail, and does not end by itself.
+pub(crate) fn reads_the_tail_and_waits(life: &Fifo) -> Vec<String> {
+    steps(&format!("hold {} read {BIG} narrow err ready cat wait", life.path()))
+}
+
 /// A big chunk with that much of a tail, and a half-close right behind it, or where `missing` bytes of its end are missing: the tail.
 #[track_caller]
 pub(crate) fn send_and_half_close(client: &mut Client, tag: &str, tail: usize, missing: usize) -> Vec<u8> {
@@ -567,9 +575,9 @@ fn half_close_right_behind_a_big_chunk() {
 fn half_close_within_a_big_chunk() {
     for transfer in ["splice", "copy"] {
         let daemon = Launch::default().options("-t 0").env("SOCKEXEC_TRANSFER", transfer).start();
-        for (len, missing) in [(0, 1), (1, 1), (1, 2), (100_000, 1), (100_000, 50_000)] {
+        for (len, missing) in TORN_TAILS {
             let mut life = daemon.fifo(&format!("life{len}-{missing}"));
-            let argv = steps(&format!("hold {} read {BIG} narrow err ready cat wait", life.path()));
+            let argv = reads_the_tail_and_waits(&life);
             let mut client = daemon.exec(&argv);
             life.holder();
             let tail = send_and_half_close(&mut client, "", len, missing);

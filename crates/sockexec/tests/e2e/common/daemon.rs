@@ -10,7 +10,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal};
 use tempfile::TempDir;
 
 use super::{Client, Fifo, Gate, PATIENCE, Process, Reply, eventually, wait_for_exit};
@@ -304,6 +304,13 @@ impl Daemon {
             assert!(!left.is_zero(), "{words:?} was never logged:\n{}", state.text);
             state = self.log.news.wait_timeout(state, left).expect("no panic").0;
         }
+    }
+
+    /// The programs that it has logged as started behind a position of its log, in that order.
+    pub(crate) fn started(&self, position: usize) -> Vec<Pid> {
+        let log = self.log_text().split_off(position);
+        let number = |rest: &str| Pid::from_raw(rest.split(':').next()?.parse().ok()?);
+        log.split("started pid ").skip(1).filter_map(number).collect()
     }
 
     /// Turns of the loop so far, and how often output was gathered, as USR1 tells them.

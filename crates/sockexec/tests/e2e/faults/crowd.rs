@@ -87,11 +87,7 @@ fn many_that_stop_half_way() {
     // Those for which there is no room on the fast way are started the portable way, and do not stop: they make no such call.
     let clients: Vec<Client> = (0..20).map(|_| daemon.exec(&steps("out words cat"))).collect();
     let stopped = |daemon: &Daemon| -> Vec<Process> {
-        let log = daemon.log_text();
-        let pids = log.split("started pid ").skip(1);
-        let pids =
-            pids.filter_map(|rest| rest.split(':').next()?.parse().ok().and_then(rustix::process::Pid::from_raw));
-        pids.map(Process).filter(|process| process.is_stopped()).collect()
+        daemon.started(0).into_iter().map(Process).filter(|process| process.is_stopped()).collect()
     };
     // Of a process that is traced strace alone tells that it has stopped.
     strace.wait_for_stops(16);

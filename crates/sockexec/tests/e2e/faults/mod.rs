@@ -405,7 +405,7 @@ impl Table {
         }
     }
 
-    /// Rows for docs/testing.md.
+    /// Rows for docs/faults.md.
     fn write(&self, scenario: &Scenario) {
         let mut text = format!(
             "\n**{}**: {}\n\n| call | error | at | what happened |\n| --- | --- | --- | --- |\n",

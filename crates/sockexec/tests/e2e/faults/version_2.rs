@@ -9,7 +9,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
-use rustix::process::{Pid, Signal};
+use rustix::process::Signal;
 
 use super::run;
 use super::scenario::{Life, Outcome, Scenario, connect_with, end_of, pairs, pattern, prepare, read_reply};
@@ -124,8 +124,7 @@ fn an_exec_that_cannot_be_waited_for() {
     strace.detach();
     let log = daemon.log_text().split_off(position);
     assert_eq!(log.matches("cannot wait for the exec: No space left on device").count(), 3, "{log}");
-    let pid = log.split("started pid ").nth(1).and_then(|rest| rest.split(':').next()?.parse().ok());
-    let program = Process(pid.and_then(Pid::from_raw).expect("a number"));
+    let program = Process(*daemon.started(position).first().expect("a program"));
     eventually("a program that has stopped", || program.is_stopped());
     daemon.assert_idle("a program has stopped before its exec");
     assert_eq!(rustix::io::ioctl_fionread(client.socket()), Ok(0), "told before it was executed");

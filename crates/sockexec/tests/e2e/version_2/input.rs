@@ -1,11 +1,11 @@
 //! What a client sends after the arguments.
 
-use rustix::process::{Pid, Signal};
+use rustix::process::Signal;
 
 use super::{Caller, NONE, assert_clean, last_pid, run};
 use crate::common::{Daemon, Launch, Process, eventually, fixture, steps};
 use crate::pattern::Pattern;
-use crate::streams::{BIG, TAILS, reads_the_tail_late, send_and_half_close};
+use crate::streams::{BIG, TAILS, TORN_TAILS, reads_the_tail_and_waits, reads_the_tail_late, send_and_half_close};
 
 #[test]
 fn stdin() {
@@ -55,9 +55,9 @@ fn half_close_right_behind_a_big_pair() {
 fn half_close_within_a_big_pair() {
     for transfer in ["splice", "copy"] {
         let daemon = Launch::default().options("-t 0").env("SOCKEXEC_TRANSFER", transfer).start();
-        for (len, missing) in [(0, 1), (1, 1), (1, 2), (100_000, 1), (100_000, 50_000)] {
+        for (len, missing) in TORN_TAILS {
             let mut life = daemon.fifo(&format!("life{len}-{missing}"));
-            let argv = steps(&format!("hold {} read {BIG} narrow err ready cat wait", life.path()));
+            let argv = reads_the_tail_and_waits(&life);
             let mut caller = Caller::start(&daemon, NONE, &argv);
             life.holder();
             let tail = send_and_half_close(&mut caller.0, "5:stdin,", len, missing);
@@ -93,7 +93,7 @@ fn a_signal_to_a_program_that_has_left_its_group() {
     let other = life.holder();
     assert_eq!(other.pid, other.group);
     caller.stdin("x");
-    caller.wait_for(&format!("{} {}\n", last_pid(&daemon, 0), other.group.as_raw_pid()));
+    caller.wait_for(&format!("{} {}\n", last_pid(&daemon, 0).as_raw_pid(), other.group.as_raw_pid()));
     caller.tell("signal", "TERM");
     assert_eq!(caller.reply().signal(), 15);
     assert!(life.is_held(), "a group that is not ours was signalled");
@@ -141,7 +141,7 @@ fn input_that_nobody_reads() {
 fn output_that_nobody_reads() {
     let daemon = Daemon::start("");
     let caller = Caller::start(&daemon, NONE, &steps("flood"));
-    Process(Pid::from_raw(last_pid(&daemon, 0)).unwrap()).wait_until_blocked();
+    Process(last_pid(&daemon, 0)).wait_until_blocked();
     let peak = daemon.process().peak_kib();
     assert!(peak < 40_000, "{peak} KiB");
     drop(caller);
@@ -189,7 +189,7 @@ fn stop_and_continue() {
     let daemon = Daemon::start("");
     let mut caller = Caller::start(&daemon, NONE, &steps("ids cat"));
     caller.wait_for("\n");
-    let program = Process(Pid::from_raw(last_pid(&daemon, 0)).unwrap());
+    let program = Process(last_pid(&daemon, 0));
     caller.tell("signal", "STOP");
     eventually("a program that is stopped", || program.is_stopped());
     caller.stdin("after");
@@ -264,7 +264,7 @@ fn a_program_that_is_stopped_at_once_stops_nobody_else() {
         let mut caller = Caller(client);
         // Not before it is cloned is there anybody to hold what others wait for.
         daemon.wait_for_log_after(position, "\"out\" \"words\" \"cat\"");
-        let program = Process(Pid::from_raw(last_pid(&daemon, 0)).unwrap());
+        let program = Process(last_pid(&daemon, 0));
         other.end_stdin();
         let reply = other.reply();
         assert_eq!((reply.stdout_text(), reply.code()), ("hello done", 0));

@@ -156,13 +156,12 @@ impl HalfWay {
         let mut caller = Caller(daemon.connect());
         start(&mut caller);
         strace.wait_for_stops(1);
-        Self { caller, program: Pid::from_raw(last_pid(daemon, position)).unwrap(), strace }
+        Self { caller, program: last_pid(daemon, position), strace }
     }
 
     /// It goes on, and does what it was to do.
     #[track_caller]
     fn go_on(mut self) {
-        // The call is seen when it begins, and the signal comes when it is done: only while it is traced is it sure to stop.
         self.strace.detach();
         let _ = rustix::process::kill_process(self.program, Signal::CONT);
         self.caller.0.end_stdin();

@@ -12,6 +12,8 @@ mod terminals;
 use std::fmt;
 use std::os::unix::net::UnixStream;
 
+use rustix::process::Pid;
+
 use crate::common::{Client, Daemon, pairs, request};
 
 /// A netstring, made without the help of the crate under test.
@@ -88,11 +90,9 @@ fn run<O: AsRef<[u8]>, A: AsRef<[u8]>>(daemon: &Daemon, options: &[O], argv: &[A
 
 /// The process number that the daemon has logged last, of those in its log after `position`.
 #[track_caller]
-fn last_pid(daemon: &Daemon, position: usize) -> i32 {
+fn last_pid(daemon: &Daemon, position: usize) -> Pid {
     daemon.wait_for_log_after(position, "started pid ");
-    let log = daemon.log_text().split_off(position);
-    let (_, rest) = log.rsplit_once("started pid ").expect("a program");
-    rest.split(':').next().and_then(|pid| pid.parse().ok()).expect("a number")
+    *daemon.started(position).last().expect("a program")
 }
 
 /// No options.

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use rustix::process::{Pid, Signal};
+use rustix::process::Signal;
 
 use super::{Caller, NONE, Reply2, last_pid, netstring, request_2, run};
 use crate::common::{Daemon, Launch, eventually, steps};
@@ -260,7 +260,7 @@ fn started_names_the_process() {
         let mut caller = Caller::start(&daemon, way, &["sleep", "100"]);
         caller.wait_for("7:started,");
         // The log comes by another way, and later.
-        let pid = Pid::from_raw(last_pid(&daemon, position)).unwrap();
+        let pid = last_pid(&daemon, position);
         // In the middle of execve(2) it has left the daemon's memory for good, and gets its name last.
         let comm = format!("/proc/{}/comm", pid.as_raw_pid());
         eventually("the program's name", || fs::read_to_string(&comm).is_ok_and(|name| name == "sleep\n"));

@@ -71,7 +71,7 @@ fn session_and_descriptors() {
     let daemon = Daemon::start("");
     let mut caller = Caller::start(&daemon, PTY, &steps("ids fds out ready cat"));
     caller.wait_for("ready");
-    let pid = last_pid(&daemon, 0);
+    let pid = last_pid(&daemon, 0).as_raw_pid();
     let (_, numbers) = stat(pid).unwrap();
     assert_eq!((numbers[1], numbers[2], numbers[4]), (pid, pid, pid), "group, session, foreground group");
     assert_ne!(numbers[3], 0, "a controlling terminal");
@@ -305,7 +305,8 @@ fn keys_and_signals() {
         let mut caller = Caller::start(&daemon, PTY, &steps("out ready exec sleep 100"));
         caller.wait_for("ready");
         eventually("sleep", || {
-            fs::read_to_string(format!("/proc/{}/comm", last_pid(&daemon, 0))).is_ok_and(|it| it == "sleep\n")
+            fs::read_to_string(format!("/proc/{}/comm", last_pid(&daemon, 0).as_raw_pid()))
+                .is_ok_and(|it| it == "sleep\n")
         });
         caller.stdin(key);
         assert_eq!(caller.reply().signal(), signal);
@@ -370,7 +371,7 @@ impl Shell {
         }
         let options = ["pty=80x24", "env=PS1=<prompt>", "env=TERM=dumb", "unsetenv=PROMPT_COMMAND", "env=HISTFILE="];
         let caller = Caller::start(daemon, &options, &["bash", "--norc", "--noprofile", "--noediting", "-i"]);
-        let mut shell = Self { caller, pid: last_pid(daemon, 0), prompts: 0 };
+        let mut shell = Self { caller, pid: last_pid(daemon, 0).as_raw_pid(), prompts: 0 };
         shell.prompt();
         Some(shell)
     }
