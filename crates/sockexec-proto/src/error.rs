@@ -35,6 +35,8 @@ pub enum BadRequestKind {
     /// The client's end of file came in the middle of the request, not at the end of a chunk of
     /// standard input.
     UnexpectedEnd,
+    /// There is no such version of the protocol; what stands behind `protocol=`.
+    UnknownVersion(Vec<u8>),
     /// Version 2: the options are more than [`request::MAX_OPTIONS`].
     TooManyOptions,
     /// Version 2: the options and the arguments, with their framing, come to more than
@@ -71,9 +73,9 @@ pub enum BadRequestKind {
     /// Version 2: `stdin` for a program that reads a descriptor of the client's.
     StdinBesideDescriptors,
     /// Version 2: so many descriptors came with a request that has the option `fds`; it takes three.
-    Descriptors(usize),
+    Descriptors(u32),
     /// Version 2: so many descriptors came with a request that does not ask for any.
-    StrayDescriptors(usize),
+    StrayDescriptors(u32),
 }
 
 impl fmt::Display for BadRequest {
@@ -91,6 +93,9 @@ impl fmt::Display for BadRequest {
             }
             BadRequestKind::NulByte(argument) => write!(f, "argument {argument} holds a NUL byte")?,
             BadRequestKind::UnexpectedEnd => f.write_str("request ends early")?,
+            BadRequestKind::UnknownVersion(version) => {
+                write!(f, "unknown version \"{}\" of the protocol", version.escape_ascii())?;
+            }
             BadRequestKind::TooManyOptions => write!(f, "more than {} options", request::MAX_OPTIONS)?,
             BadRequestKind::OptionsTooLong => {
                 write!(f, "options and arguments of more than {} bytes in all", request::MAX_HEADER_BYTES)?;
@@ -148,6 +153,12 @@ pub enum BadReplyKind {
     ExitCode(Vec<u8>),
     /// The payload of `termsig` is neither a number nor the name of a signal; the bytes that stand there.
     TermSig(Vec<u8>),
+    /// Version 2: the payload of `protocol` is no introduction; its first 64 bytes.
+    Introduction(Vec<u8>),
+    /// Version 2: the payload of `queued` is no number; the bytes that stand there.
+    Queued(Vec<u8>),
+    /// Version 2: the payload of `taken` is no number; the bytes that stand there.
+    Taken(Vec<u8>),
     /// Version 2: the payload of `started` is no process number; the bytes that stand there.
     Started(Vec<u8>),
     /// Version 2: the payload of `usage` is no usage; the bytes that stand there.
@@ -163,6 +174,9 @@ impl fmt::Display for BadReply {
             BadReplyKind::TooLong => f.write_str("overlong tag or status")?,
             BadReplyKind::ExitCode(bytes) => write!(f, "bad exitcode \"{}\"", bytes.escape_ascii())?,
             BadReplyKind::TermSig(bytes) => write!(f, "bad termsig \"{}\"", bytes.escape_ascii())?,
+            BadReplyKind::Introduction(bytes) => write!(f, "bad protocol \"{}\"", bytes.escape_ascii())?,
+            BadReplyKind::Queued(bytes) => write!(f, "bad queued \"{}\"", bytes.escape_ascii())?,
+            BadReplyKind::Taken(bytes) => write!(f, "bad taken \"{}\"", bytes.escape_ascii())?,
             BadReplyKind::Started(bytes) => write!(f, "bad started \"{}\"", bytes.escape_ascii())?,
             BadReplyKind::Usage(bytes) => write!(f, "bad usage \"{}\"", bytes.escape_ascii())?,
             BadReplyKind::ErrorCode(bytes) => write!(f, "bad error \"{}\"", bytes.escape_ascii())?,

@@ -11,7 +11,7 @@
 //! | daemon | [`RequestDecoder`] | [`reply::Header`], [`reply::encode_pair`], [`reply::encode_exit`] |
 //! | client | [`ReplyDecoder`] | [`request::encode_exec`], [`request::chunk_header`], [`request::END_OF_STDIN`] |
 //! | daemon, version 2 | [`RequestDecoder`] | [`reply::Header`] and the other functions of [`reply`] |
-//! | client, version 2 | [`ReplyDecoder::of`] | [`request::encode_request`], [`request::stdin_header`], [`request::END_OF_TAGGED_STDIN`], [`request::encode_signal`], [`request::encode_window_size`], [`request::encode_status`] |
+//! | client, version 2 | [`ReplyDecoder::of`] | [`request::encode_request`], [`request::stdin_header`], [`request::END_OF_TAGGED_STDIN`], [`request::encode_signal`], [`request::encode_window_size`], [`request::encode_status`], [`request::encode_ping`] |
 //!
 //! Decoders are fed whatever has arrived, cut anywhere. They say how many bytes they took and what
 //! was found, and hold no payload that is to be streamed: for standard input and for output the
@@ -33,5 +33,5 @@ pub mod request;
 mod signal;
 
 pub use error::{BadReply, BadRequest};
-pub use reply::{ErrorCode, Exit, Failure, ReplyDecoder, Signal, Stream, Usage};
+pub use reply::{ErrorCode, Exit, Failure, Introduction, ReplyDecoder, Signal, Stream, Usage};
 pub use request::{Options, RequestDecoder, Version, WindowSize};

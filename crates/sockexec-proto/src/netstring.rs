@@ -156,13 +156,17 @@ impl Decoder {
     pub fn advance(&mut self, n: u64) {
         if let State::Payload { remaining } = self.state {
             let n = n.min(remaining);
-            // Two chunks of 2^63 - 1 bytes are legal, and more than a u64 counts.
-            self.offset = self.offset.saturating_add(n);
+            self.count(n);
             self.state = match remaining - n {
                 0 => State::Comma,
                 remaining => State::Payload { remaining },
             };
         }
+    }
+
+    /// Two chunks of 2^63 - 1 bytes are legal, and with their framing more than a u64 counts.
+    const fn count(&mut self, n: u64) {
+        self.offset = self.offset.saturating_add(n);
     }
 
     fn length(&mut self, input: &[u8], mut value: u64, mut digits: u8) -> Result<(usize, Token), Error> {
@@ -180,14 +184,14 @@ impl Decoder {
                     digits += 1;
                 }
                 b':' if digits > 0 => {
-                    self.offset += 1;
+                    self.count(1);
                     self.state = State::Payload { remaining: value };
                     return Ok((used + 1, Token::Begin(value)));
                 }
                 _ if digits == 0 => return Err(self.error(ErrorKind::NoLength(byte))),
                 _ => return Err(self.error(ErrorKind::NoColon(byte))),
             }
-            self.offset += 1;
+            self.count(1);
         }
         self.state = State::Length { value, digits };
         Ok((input.len(), Token::NeedMore))
@@ -197,7 +201,7 @@ impl Decoder {
         match input.first() {
             None => Ok((0, Token::NeedMore)),
             Some(&TERMINATOR) => {
-                self.offset += 1;
+                self.count(1);
                 self.state = START;
                 Ok((1, Token::End))
             }

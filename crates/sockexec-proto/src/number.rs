@@ -6,7 +6,10 @@ use core::str::FromStr;
 use core::time::Duration;
 
 /// The most digits before the point of a time: whatever fits is below `u64::MAX`.
-const MAX_SECONDS_DIGITS: usize = 18;
+const MAX_SECONDS_DIGITS: u32 = 18;
+
+/// The longest time, in whole seconds, that has so many digits.
+pub(crate) const MAX_SECONDS: u64 = 10_u64.pow(MAX_SECONDS_DIGITS) - 1;
 
 /// A number that consists of digits only. Leading zeros are accepted.
 pub(crate) fn decimal<T: FromStr>(bytes: &[u8]) -> Option<T> {
@@ -21,7 +24,7 @@ pub(crate) fn decimal<T: FromStr>(bytes: &[u8]) -> Option<T> {
 pub(crate) fn parse_seconds(bytes: &[u8]) -> Option<Duration> {
     let point = bytes.iter().position(|&byte| byte == b'.');
     let whole = bytes.get(..point.unwrap_or(bytes.len()))?;
-    if whole.len() > MAX_SECONDS_DIGITS {
+    if whole.len() > MAX_SECONDS_DIGITS as usize {
         return None;
     }
     let seconds = decimal(whole)?;

@@ -351,6 +351,22 @@ fn valid() -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
+/// More than a u64 counts is legal: the offset stays where it can go no further.
+#[test]
+fn an_offset_beyond_all_counting_stays() {
+    let mut decoder = Decoder::new(19);
+    let mut input = Header::new(MAX_LEN).as_bytes().to_vec();
+    for _ in 0..4 {
+        assert_eq!(decoder.next(&input), Ok((input.len(), Token::Begin(MAX_LEN))));
+        decoder.advance(MAX_LEN);
+        assert_eq!(decoder.next(b","), Ok((1, Token::End)));
+        input = Header::new(MAX_LEN).as_bytes().to_vec();
+    }
+    assert_eq!(decoder.offset(), u64::MAX);
+    let error = decoder.next(b"x").unwrap_err();
+    assert_eq!((error.kind, error.offset), (ErrorKind::NoLength(b'x'), u64::MAX));
+}
+
 proptest! {
     #![proptest_config(config())]
 

@@ -80,7 +80,11 @@ impl Reading {
                     continue;
                 }
                 Event::Output(stream, next) => (Some(stream), next),
-                event @ (Event::Started(_)
+                event @ (Event::Introduction(_)
+                | Event::Queued(_)
+                | Event::Taken(_)
+                | Event::InputClosed
+                | Event::Started(_)
                 | Event::EndOfOutput(_)
                 | Event::Failure(_)
                 | Event::Usage(_)

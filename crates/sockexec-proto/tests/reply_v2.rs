@@ -8,9 +8,10 @@ use common::{Stop, TRAILING, any_bytes, config, cuts, naive_comma, naive_head, n
 use proptest::prelude::*;
 use sockexec_proto::error::BadReplyKind as Kind;
 use sockexec_proto::reply::{
-    self, Event, Header, MAX_ERROR, encode_end_of, encode_error, encode_exit, encode_pair, encode_started, encode_usage,
+    self, Event, Header, MAX_ERROR, MIN_WINDOW, encode_end_of, encode_error, encode_exit, encode_input_closed,
+    encode_introduction, encode_pair, encode_queued, encode_started, encode_taken, encode_usage,
 };
-use sockexec_proto::{BadReply, ErrorCode, Exit, Failure, ReplyDecoder, Signal, Stream, Usage, Version};
+use sockexec_proto::{BadReply, ErrorCode, Exit, Failure, Introduction, ReplyDecoder, Signal, Stream, Usage, Version};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Seen {
@@ -66,7 +67,15 @@ impl Reading {
                 Event::Output(stream, next) => (Source::Output(stream), next),
                 Event::Status(next) => (Source::Status, next),
                 Event::Unknown(next) => (Source::Unknown, next),
-                Event::Started(_) | Event::EndOfOutput(_) | Event::Failure(_) | Event::Usage(_) | Event::Exit(_) => {
+                Event::Introduction(_)
+                | Event::Queued(_)
+                | Event::Taken(_)
+                | Event::InputClosed
+                | Event::Started(_)
+                | Event::EndOfOutput(_)
+                | Event::Failure(_)
+                | Event::Usage(_)
+                | Event::Exit(_) => {
                     self.seen.push(Seen::Told(event));
                     continue;
                 }
@@ -133,6 +142,11 @@ fn started(pid: u32) -> Seen {
     Seen::Told(Event::Started(pid))
 }
 
+fn introduction(version: u32, window: u64, options: &[&str]) -> Seen {
+    let options = options.iter().map(|name| name.as_bytes().to_vec()).collect();
+    Seen::Told(Event::Introduction(Introduction { version, window, options }))
+}
+
 fn failure(code: ErrorCode, text: &[u8]) -> Seen {
     Seen::Told(Event::Failure(Failure { code, text: text.to_vec() }))
 }
@@ -163,7 +177,18 @@ fn a_whole_reply_is_read_in_the_order_of_the_wire() {
 fn each_pair_is_read() {
     let signal = |signal| Seen::Told(Event::Exit(Exit::Signal(signal)));
     let told = |user, system, rss| Seen::Told(Event::Usage(usage(user, system, rss)));
-    let cases: [(&[u8], &[Seen]); 15] = [
+    let cases: [(&[u8], &[Seen]); 24] = [
+        (b"8:protocol,30:2 window=100000 options=cwd,fd,", &[introduction(2, 100_000, &["cwd", "fd"])]),
+        // What is missing is as little as it may be, and what is new is skipped.
+        (b"8:protocol,1:2,", &[introduction(2, MIN_WINDOW, &[])]),
+        (b"8:protocol,28:3  new=1 x window=1 options=,", &[introduction(3, MIN_WINDOW, &[])]),
+        (b"6:queued,1:1,", &[Seen::Told(Event::Queued(1))]),
+        (b"6:queued,2:09,", &[Seen::Told(Event::Queued(9))]),
+        (b"5:taken,20:18446744073709551615,", &[Seen::Told(Event::Taken(u64::MAX))]),
+        (b"12:input-closed,0:,", &[Seen::Told(Event::InputClosed)]),
+        // Later versions may say more about it.
+        (b"12:input-closed,3:why,", &[Seen::Told(Event::InputClosed)]),
+        (b"5:taken,1:0,6:queued,1:0,", &[Seen::Told(Event::Taken(0)), Seen::Told(Event::Queued(0))]),
         (b"7:started,1:1,", &[started(1)]),
         (b"7:started,10:4294967295,", &[started(u32::MAX)]),
         (b"6:stderr,0:,", &[end_of(Stream::Stderr)]),
@@ -199,8 +224,14 @@ fn every_code_is_known_by_its_name() {
         (ErrorCode::Timeout, "timeout"),
         (ErrorCode::Shutdown, "shutdown"),
         (ErrorCode::Internal, "internal"),
+        (ErrorCode::Forbidden, "forbidden"),
+        (ErrorCode::Busy, "busy"),
+        (ErrorCode::OutOfMemory, "out-of-memory"),
+        (ErrorCode::OutputLimit, "output-limit"),
+        (ErrorCode::IdleTimeout, "idle-timeout"),
         (ErrorCode::Other(b"else".to_vec()), "else"),
     ];
+    assert_eq!(codes.len(), ErrorCode::KNOWN.len() + 1);
     for (code, name) in codes {
         assert_eq!(code.to_string(), name);
         let mut bytes = Vec::new();
@@ -213,7 +244,14 @@ fn every_code_is_known_by_its_name() {
 
 #[test]
 fn what_is_none_is_refused_and_shown() {
-    let cases: [(&[u8], Kind, u64, &str); 13] = [
+    let cases: [(&[u8], Kind, u64, &str); 20] = [
+        (b"8:protocol,0:,", Kind::Introduction(vec![]), 13, "bad protocol \"\""),
+        (b"8:protocol,8:window=1,", Kind::Introduction(b"window=1".to_vec()), 13, "bad protocol \"window=1\""),
+        (b"8:protocol,10:2 window=x,", Kind::Introduction(b"2 window=x".to_vec()), 14, "bad protocol \"2 window=x\""),
+        (b"8:protocol,4097:", Kind::TooLong, 16, "overlong tag or status"),
+        (b"6:queued,0:,", Kind::Queued(vec![]), 11, "bad queued \"\""),
+        (b"5:taken,2:-1,", Kind::Taken(b"-1".to_vec()), 10, "bad taken \"-1\""),
+        (b"12:input-closed,65:", Kind::TooLong, 19, "overlong tag or status"),
         (b"7:started,0:,", Kind::Started(vec![]), 12, "bad started \"\""),
         (b"7:started,1:0,", Kind::Started(b"0".to_vec()), 12, "bad started \"0\""),
         (b"7:started,2:-1,", Kind::Started(b"-1".to_vec()), 12, "bad started \"-1\""),
@@ -253,14 +291,19 @@ fn the_text_of_an_error_is_cut_to_what_a_client_takes() {
 #[test]
 fn a_daemon_writes_what_the_protocol_says() {
     let mut bytes = Vec::new();
+    encode_introduction(671_088, &mut bytes);
+    encode_queued(3, &mut bytes);
     encode_started(4711, &mut bytes);
+    encode_taken(335_544, &mut bytes);
+    encode_input_closed(&mut bytes);
     encode_end_of(Stream::Stdout, &mut bytes);
     encode_end_of(Stream::Stderr, &mut bytes);
     encode_usage(&Usage { user_time: Duration::new(1, 2_999), ..usage(0, 500_000, 1320) }, &mut bytes);
     encode_exit(&Exit::Code(3), &mut bytes);
     encode_exit(&Exit::Signal(Signal::Number(9)), &mut bytes);
     encode_exit(&Exit::Signal(Signal::Name(b"TERM".to_vec())), &mut bytes);
-    let expected = "7:started,4:4711,6:stdout,0:,6:stderr,0:,5:usage,36:utime=1.000002 stime=0.5 maxrss=1320,\
+    let expected = "8:protocol,79:2 window=671088 options=cwd,env,unsetenv,clearenv,timeout,stderr,pty,fds,status,\
+                    6:queued,1:3,7:started,4:4711,5:taken,6:335544,12:input-closed,0:,6:stdout,0:,6:stderr,0:,5:usage,36:utime=1.000002 stime=0.5 maxrss=1320,\
                     8:exitcode,1:3,7:termsig,1:9,7:termsig,4:TERM,";
     assert_eq!(String::from_utf8(bytes).unwrap(), expected);
     assert_eq!(reply::STATUS, "status");
@@ -303,8 +346,8 @@ fn naive_pair(input: &[u8], at: usize, seen: &mut Vec<Seen>) -> Result<usize, St
         b"stdout" => (Some(Source::Output(Stream::Stdout)), u64::MAX),
         b"stderr" => (Some(Source::Output(Stream::Stderr)), u64::MAX),
         b"status" => (Some(Source::Status), u64::MAX),
-        b"exitcode" | b"termsig" | b"started" => (None, 64),
-        b"usage" => (None, 4096),
+        b"exitcode" | b"termsig" | b"started" | b"queued" | b"taken" | b"input-closed" => (None, 64),
+        b"protocol" | b"usage" => (None, 4096),
         b"error" => (None, 65_536),
         _ => (Some(Source::Unknown), u64::MAX),
     };
@@ -340,17 +383,7 @@ fn naive_told(tag: &[u8], bytes: Vec<u8>) -> Result<Event, Kind> {
         b"error" => {
             let mut parts = bytes.splitn(2, |&byte| byte == b' ');
             let code = parts.next().unwrap_or_default();
-            let known = [
-                ErrorCode::NotFound,
-                ErrorCode::NotExecutable,
-                ErrorCode::SpawnFailed,
-                ErrorCode::BadRequest,
-                ErrorCode::Denied,
-                ErrorCode::Timeout,
-                ErrorCode::Shutdown,
-                ErrorCode::Internal,
-            ];
-            let found = known.into_iter().find(|known| known.to_string().as_bytes() == code);
+            let found = ErrorCode::KNOWN.into_iter().find(|known| known.to_string().as_bytes() == code);
             let code = match found {
                 Some(code) => code,
                 None if code.is_empty() => return Err(Kind::ErrorCode(bytes)),
@@ -358,6 +391,14 @@ fn naive_told(tag: &[u8], bytes: Vec<u8>) -> Result<Event, Kind> {
             };
             Ok(Event::Failure(Failure { code, text: parts.next().unwrap_or_default().to_vec() }))
         }
+        b"queued" => number.map(Event::Queued).ok_or(Kind::Queued(bytes)),
+        b"taken" => number.map(Event::Taken).ok_or(Kind::Taken(bytes)),
+        b"input-closed" => Ok(Event::InputClosed),
+        // And of introductions.
+        b"protocol" if text == "2" => {
+            Ok(Event::Introduction(Introduction { version: 2, window: MIN_WINDOW, options: vec![] }))
+        }
+        b"protocol" => Err(Kind::Introduction(bytes)),
         // Of usages the generator has this one, and damaged ones: those are the business of the tests above.
         b"usage" if text == "utime=0 stime=0 maxrss=0" => Ok(Event::Usage(Usage::default())),
         b"usage" => Err(Kind::Usage(bytes)),
@@ -379,6 +420,10 @@ fn any_pair() -> impl Strategy<Value = Vec<u8>> {
             bytes.push(b',');
             bytes
         }),
+        Just(encoded(|out| encode_pair(reply::PROTOCOL, b"2", out))),
+        Just(encoded(|out| encode_queued(5, out))),
+        Just(encoded(|out| encode_taken(6, out))),
+        Just(encoded(encode_input_closed)),
         Just(encoded(|out| encode_started(77, out))),
         Just(encoded(|out| encode_error(&ErrorCode::Timeout, b"late", out))),
         Just(encoded(|out| encode_usage(&Usage::default(), out))),
@@ -397,8 +442,9 @@ proptest! {
         sizes in sizes(),
     ) {
         let (read, expected) = (drive(&bytes, &sizes), naive(&bytes));
-        // A usage that was damaged and is one still.
-        prop_assume!(!expected.verdict.as_ref().is_err_and(|(kind, ..)| matches!(kind, Kind::Usage(_))));
+        // A usage or an introduction that was damaged and is one still.
+        let unsure = |kind: &Kind| matches!(kind, Kind::Usage(_) | Kind::Introduction(_));
+        prop_assume!(!expected.verdict.as_ref().is_err_and(|(kind, ..)| unsure(kind)));
         prop_assert_eq!(read, expected);
     }
 

@@ -100,7 +100,11 @@ impl Reading {
                     return Ok(());
                 }
                 Event::EndOfStdin => self.seen.push(Seen::EndOfStdin),
-                event @ (Event::Start(_) | Event::Status | Event::Signal(_) | Event::WindowSize(_)) => {
+                event @ (Event::Protocol
+                | Event::Start(_)
+                | Event::Status
+                | Event::Signal(_)
+                | Event::WindowSize(_)) => {
                     unreachable!("version 2: {event:?}");
                 }
             }
@@ -354,7 +358,7 @@ fn a_number_of_arguments_that_is_none_is_refused() {
         (b"2:1 ,", b"1 ", "number of arguments is no decimal number: \"1 \" at byte 2"),
         (b"3:0x1,", b"0x1", "number of arguments is no decimal number: \"0x1\" at byte 2"),
         (b"4:\"\n\0\xb2,", b"\"\n\0\xb2", r#"number of arguments is no decimal number: "\"\n\x00\xb2" at byte 2"#),
-        (b"10:protocol=3,", b"protocol=3", "number of arguments is no decimal number: \"protocol=3\" at byte 3"),
+        (b"10:protokol=2,", b"protokol=2", "number of arguments is no decimal number: \"protokol=2\" at byte 3"),
         (
             b"20:0000000000000000000x,",
             b"0000000000000000000x",

@@ -63,12 +63,14 @@ fn drive(input: &[u8], sizes: &[usize]) -> Outcome {
             return Outcome { seen: reading.seen, verdict: Err(error.into()) };
         }
     }
+    assert_eq!(reading.protocol, input.len() >= HEAD.len());
     if input.len() >= HEAD.len() {
         assert_eq!(decoder.version(), Version::Two);
     } else {
         assert_eq!(decoder.version(), Version::One, "until it is known");
     }
     let (offset, ended) = (decoder.offset(), decoder.ended());
+    assert_eq!(decoder.is_ping(), input == HEAD);
     let end_of_file = decoder.end_of_file().map_err(Fault::from);
     if end_of_file.is_ok() {
         assert!(decoder.ended(), "after an end of file nothing has a meaning");
@@ -80,6 +82,8 @@ fn drive(input: &[u8], sizes: &[usize]) -> Outcome {
 #[derive(Debug, Default)]
 struct Reading {
     seen: Vec<Seen>,
+    /// The first netstring was told of.
+    protocol: bool,
     /// Bytes of the current payload that are still to come.
     left: u64,
 }
@@ -115,6 +119,10 @@ impl Reading {
                 Event::EndOfStdin => self.seen.push(Seen::EndOfStdin),
                 Event::Signal(signal) => self.seen.push(Seen::Signal(signal)),
                 Event::WindowSize(size) => self.seen.push(Seen::WindowSize(size)),
+                Event::Protocol => {
+                    assert!(!std::mem::replace(&mut self.protocol, true), "a second first netstring");
+                    assert!(self.seen.is_empty() && decoder.offset() >= HEAD.len() as u64 - 1);
+                }
                 Event::Exec(argv) => unreachable!("version 1: {argv:?}"),
             }
         }
@@ -200,7 +208,8 @@ fn the_program_starts_at_the_comma_of_its_last_argument() {
         let input = input(&[&[count.as_bytes()], argv].concat(), b"");
         check_read(&input, &[start(Options::default(), argv)]);
         for len in 0..input.len() {
-            let end_of_file = Err(fault(Kind::UnexpectedEnd, len));
+            let is_ping = len == HEAD.len();
+            let end_of_file = if is_ping { Ok(()) } else { Err(fault(Kind::UnexpectedEnd, len)) };
             let place = Place { offset: len as u64, ended: false, end_of_file };
             check(&input[..len], &Outcome { seen: Vec::new(), verdict: Ok(place) });
         }
@@ -323,17 +332,91 @@ fn options_that_contradict_each_other_are_refused() {
     for (first, second, kind, text) in cases {
         let before = input(&[first], b"").len();
         let head = netstring::Header::new(second.len() as u64).as_bytes().len();
-        // What is wrong with a value is told where the value begins.
-        let name = match second.iter().position(|&byte| byte == b'=') {
-            Some(equals) if matches!(kind, Kind::OptionTwice(_)) => equals + 1,
-            None if matches!(kind, Kind::OptionTwice(_)) => second.len(),
-            Some(_) | None => 0,
-        };
-        check_refused(&input(&[first, second], b""), &[], &kind, before + head + name, text);
+        check_refused(&input(&[first, second], b""), &[], &kind, before + head, text);
     }
     // These two say the same.
     let options = Options { pty: WindowSize::parse(b"1x2"), stderr_to_stdout: true, ..Options::default() };
     check_read(&input(&[b"pty=1x2", b"stderr=stdout", b"1", b"cat"], b""), &[start(options, &[b"cat"])]);
+}
+
+/// The first netstring decides, and is told of before the fault.
+#[test]
+fn another_version_is_refused_and_named() {
+    for (word, text) in [
+        ("protocol=3", r#"unknown version "3" of the protocol at byte 12"#),
+        ("protocol=", r#"unknown version "" of the protocol at byte 11"#),
+        ("protocol=2.0", r#"unknown version "2.0" of the protocol at byte 12"#),
+        ("protocol=12345678901", r#"unknown version "12345678901" of the protocol at byte 12"#),
+    ] {
+        let mut bytes = Vec::new();
+        netstring::encode(word.as_bytes(), &mut bytes);
+        for trailing in TRAILING {
+            let mut decoder = RequestDecoder::new();
+            let all = [&bytes, trailing].concat();
+            assert_eq!(decoder.next(&all), Ok((bytes.len(), Event::Protocol)), "{word}");
+            assert_eq!(decoder.version(), Version::Two);
+            assert!(!decoder.is_ping());
+            assert_eq!(decoder.clone().end_of_file().unwrap_err().to_string(), text);
+            assert_eq!(decoder.next(trailing).unwrap_err().to_string(), text);
+        }
+    }
+    // One that is longer than any number is found from its length: nobody knows what it is.
+    let refused = RequestDecoder::new().next(b"21:protocol=123456789012,").unwrap_err();
+    assert_eq!(refused.kind, Kind::CountTooLong);
+    assert_eq!(
+        RequestDecoder::new().next(b"8:protocol,").unwrap_err().kind,
+        Kind::CountNotANumber(b"protocol".to_vec())
+    );
+}
+
+/// What a table row says is true of it: its example is read, and written as it was read.
+#[test]
+fn every_option_is_read_and_written_as_its_example() {
+    for option in request::OPTIONS {
+        assert_eq!(option.example.split('=').next(), Some(option.name));
+        assert_eq!(option.example.contains('='), option.takes_value, "{}", option.name);
+        if option.name == request::STATUS {
+            continue;
+        }
+        let input = input(&[option.example.as_bytes(), b"1", b"cat"], b"");
+        let seen = drive(&input, &[1]).seen;
+        let [Seen::Start(options, argv)] = seen.as_slice() else { panic!("{seen:?}") };
+        assert_ne!(*options, Options::default(), "{} changes nothing", option.name);
+        let mut written = Vec::new();
+        encode_request(options, argv, &mut written);
+        assert_eq!(written.escape_ascii().to_string(), input.escape_ascii().to_string());
+    }
+}
+
+/// Two that contradict each other do so in either order.
+#[test]
+fn options_exclude_each_other_both_ways() {
+    let mut pairs = 0;
+    let refused = |one: &str, other: &str| {
+        let outcome = drive(&input(&[one.as_bytes(), other.as_bytes()], b""), &[1]);
+        matches!(outcome.verdict, Err(Fault { kind: Kind::OptionsExclude(..), .. }))
+    };
+    let others = || request::OPTIONS.iter().filter(|option| option.name != request::STATUS);
+    for one in others() {
+        for other in others().filter(|other| other.name != one.name) {
+            assert_eq!(refused(one.example, other.example), refused(other.example, one.example));
+            pairs += usize::from(refused(one.example, other.example));
+        }
+        assert!(refused(one.example, request::STATUS));
+    }
+    assert_eq!(pairs, 4);
+}
+
+/// More time than the grammar has room for is none.
+#[test]
+fn a_time_that_does_not_fit_is_not_sent() {
+    let longest = Duration::new(999_999_999_999_999_999, 999_999_999);
+    for (time, sent) in [(longest, Some(longest)), (longest + Duration::from_nanos(1), None), (Duration::MAX, None)] {
+        let options = Options { timeout: Some(time), ..Options::default() };
+        let mut out = Vec::new();
+        encode_request(&options, &["a"], &mut out);
+        assert_eq!(drive(&out, &[1]).seen, [start(Options { timeout: sent, ..options }, &[b"a"])]);
+    }
 }
 
 #[test]
@@ -467,7 +550,7 @@ fn a_signal_that_the_system_does_not_know_is_named_with_its_place() {
         match event {
             Event::Signal(signal) => faults.push(decoder.unknown_signal(&signal).to_string()),
             Event::NeedMore => break,
-            Event::Start(_) => {}
+            Event::Protocol | Event::Start(_) => {}
             other => unreachable!("{other:?}"),
         }
     }
@@ -525,7 +608,8 @@ fn exactly_65536_options_are_accepted() {
 fn standard_input_of_any_length_is_moved_without_being_shown() {
     let mut decoder = RequestDecoder::new();
     let request = input(&[b"1", b"cat"], b"");
-    assert!(matches!(decoder.next(&request), Ok((_, Event::Start(_)))));
+    assert_eq!(decoder.next(&request), Ok((HEAD.len(), Event::Protocol)));
+    assert!(matches!(decoder.next(&request[HEAD.len()..]), Ok((_, Event::Start(_)))));
     assert_eq!(decoder.next(b"5:stdin,9223372036854775807:"), Ok((28, Event::Stdin(u64::MAX / 2))));
     decoder.advance(u64::MAX / 2 - 1);
     assert_eq!(decoder.next(b""), Ok((0, Event::Stdin(1))));
@@ -551,6 +635,9 @@ fn a_client_writes_what_the_protocol_says() {
     out.clear();
     encode_status(&mut out);
     assert_eq!(out, b"10:protocol=2,6:status,");
+    out.clear();
+    request::encode_ping(&mut out);
+    assert_eq!(out, HEAD);
     assert_eq!(stdin_header(0).as_bytes(), b"5:stdin,0:");
     assert_eq!(stdin_header(u64::MAX).as_bytes(), b"5:stdin,18446744073709551615:");
     assert_eq!(END_OF_TAGGED_STDIN, b"5:stdin,0:,");

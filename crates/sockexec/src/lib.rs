@@ -154,6 +154,7 @@ mod engine;
 #[expect(unsafe_code, reason = "a system call that no safe library wraps; its block argues its soundness")]
 #[path = "sys/raw/queue.rs"]
 mod queue;
+mod signals;
 #[cfg(feature = "daemon")]
 mod sys;
 

@@ -13,9 +13,14 @@ use crate::request::Version;
 pub use crate::pair::{Header, MAX_HEADER, encode_pair, whole_pairs};
 pub use crate::signal::Signal;
 pub use told::{
-    ERROR, ErrorCode, Failure, MAX_ERROR, STARTED, STATUS, USAGE, Usage, encode_end_of, encode_error, encode_exit,
-    encode_started, encode_usage,
+    ERROR, ErrorCode, Failure, INPUT_CLOSED, Introduction, MAX_ERROR, MIN_WINDOW, PROTOCOL, QUEUED, STARTED, STATUS,
+    TAKEN, USAGE, Usage, encode_end_of, encode_error, encode_exit, encode_input_closed, encode_introduction,
+    encode_queued, encode_started, encode_taken, encode_usage,
 };
+
+/// The most output that one pair carries in version 2, in bytes: what a pipe of 1 MiB holds beside a page for the head and one for
+/// the tail.
+pub const MAX_OUTPUT: usize = (1 << 20) - 2 * 4096;
 
 /// One of the two streams of output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -84,6 +89,14 @@ pub enum Event {
     Unknown(u64),
     /// The program's end. 3.1.1 may send output after it; its reply ends with the connection.
     Exit(Exit),
+    /// Version 2: what the daemon says of itself, first of all.
+    Introduction(Introduction),
+    /// Version 2: so many requests wait for a slot, this one among them.
+    Queued(u64),
+    /// Version 2: so many bytes of standard input have left the daemon since the start.
+    Taken(u64),
+    /// Version 2: the program has closed its standard input; what is still sent is dropped.
+    InputClosed,
     /// Version 2: the program was executed, as the process of this number in the daemon's PID namespace.
     Started(u32),
     /// Version 2: nothing more of this stream will come.
@@ -102,10 +115,10 @@ pub enum Event {
 /// The longest tag or exit status that is collected; an unknown tag may not be longer either.
 const MAX_COLLECTED: u64 = 64;
 
-/// The longest usage: later versions may tell more in it.
-const MAX_USAGE: u64 = 4096;
+/// The longest introduction, and the longest usage: later versions may tell more in them.
+const MAX_WORDS: u64 = 4096;
 
-/// How many bytes of a wrong `error` are kept.
+/// How many bytes of a wrong `error` or introduction are kept.
 const SHOWN: usize = 64;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -119,6 +132,10 @@ enum Phase {
     Status,
     ExitCode,
     TermSig,
+    Introduction,
+    Queued,
+    Taken,
+    InputClosed,
     Started,
     Error,
     Usage,
@@ -129,9 +146,15 @@ impl Phase {
     /// The most bytes that are collected of the payload; `None`: it is not collected.
     const fn limit(self) -> Option<u64> {
         match self {
-            Self::Tag | Self::ExitCode | Self::TermSig | Self::Started => Some(MAX_COLLECTED),
+            Self::Tag
+            | Self::ExitCode
+            | Self::TermSig
+            | Self::Queued
+            | Self::Taken
+            | Self::InputClosed
+            | Self::Started => Some(MAX_COLLECTED),
             Self::Error => Some(MAX_ERROR as u64),
-            Self::Usage => Some(MAX_USAGE),
+            Self::Introduction | Self::Usage => Some(MAX_WORDS),
             Self::Output { .. } | Self::Status | Self::Unknown => None,
         }
     }
@@ -204,7 +227,16 @@ impl ReplyDecoder {
                     Phase::Output { stream, .. } => return Ok((used, Event::Output(stream, len))),
                     Phase::Status => return Ok((used, Event::Status(len))),
                     Phase::Unknown => return Ok((used, Event::Unknown(len))),
-                    Phase::Tag | Phase::ExitCode | Phase::TermSig | Phase::Started | Phase::Error | Phase::Usage => {
+                    Phase::Tag
+                    | Phase::ExitCode
+                    | Phase::TermSig
+                    | Phase::Introduction
+                    | Phase::Queued
+                    | Phase::Taken
+                    | Phase::InputClosed
+                    | Phase::Started
+                    | Phase::Error
+                    | Phase::Usage => {
                         let available = input.get(used..).unwrap_or_default();
                         let take = netstring::at_most(available.len(), len);
                         if take == 0 {
@@ -239,7 +271,7 @@ impl ReplyDecoder {
             Ok(None)
         } else {
             // The comma has been consumed: the payload lies just before it.
-            let offset = self.netstring.offset() - 1 - payload.len() as u64;
+            let offset = self.netstring.offset().saturating_sub(1).saturating_sub(payload.len() as u64);
             self.event(phase, &payload).map_err(|kind| BadReply { kind, offset })
         };
         // Its memory stays for the next tag: an allocation for each pair would be most of a small one's cost.
@@ -264,13 +296,26 @@ impl ReplyDecoder {
                 Some(signal) => Ok(Some(Event::Exit(Exit::Signal(signal)))),
                 None => Err(BadReplyKind::TermSig(payload.to_vec())),
             },
+            Phase::Introduction => match Introduction::parse(payload) {
+                Some(introduction) => Ok(Some(Event::Introduction(introduction))),
+                None => Err(BadReplyKind::Introduction(shown(payload))),
+            },
+            Phase::Queued => match number::decimal(payload) {
+                Some(requests) => Ok(Some(Event::Queued(requests))),
+                None => Err(BadReplyKind::Queued(payload.to_vec())),
+            },
+            Phase::Taken => match number::decimal(payload) {
+                Some(bytes) => Ok(Some(Event::Taken(bytes))),
+                None => Err(BadReplyKind::Taken(payload.to_vec())),
+            },
+            Phase::InputClosed => Ok(Some(Event::InputClosed)),
             Phase::Started => match number::decimal(payload) {
                 Some(pid) if pid > 0 => Ok(Some(Event::Started(pid))),
                 Some(_) | None => Err(BadReplyKind::Started(payload.to_vec())),
             },
             Phase::Error => match Failure::parse(payload) {
                 Some(failure) => Ok(Some(Event::Failure(failure))),
-                None => Err(BadReplyKind::ErrorCode(payload.get(..SHOWN).unwrap_or(payload).to_vec())),
+                None => Err(BadReplyKind::ErrorCode(shown(payload))),
             },
             Phase::Usage => match Usage::parse(payload) {
                 Some(usage) => Ok(Some(Event::Usage(usage))),
@@ -285,6 +330,10 @@ impl ReplyDecoder {
             (b"stderr", _) => Phase::Output { stream: Stream::Stderr, empty: true },
             (b"exitcode", _) => Phase::ExitCode,
             (b"termsig", _) => Phase::TermSig,
+            (b"protocol", Version::Two) => Phase::Introduction,
+            (b"queued", Version::Two) => Phase::Queued,
+            (b"taken", Version::Two) => Phase::Taken,
+            (b"input-closed", Version::Two) => Phase::InputClosed,
             (b"started", Version::Two) => Phase::Started,
             (b"error", Version::Two) => Phase::Error,
             (b"usage", Version::Two) => Phase::Usage,
@@ -296,4 +345,9 @@ impl ReplyDecoder {
     const fn error(&self, kind: BadReplyKind) -> BadReply {
         BadReply { kind, offset: self.netstring.offset() }
     }
+}
+
+/// As much of `payload` as an error keeps.
+fn shown(payload: &[u8]) -> Vec<u8> {
+    payload.get(..SHOWN).unwrap_or(payload).to_vec()
 }

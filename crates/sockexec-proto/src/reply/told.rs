@@ -8,7 +8,23 @@ use core::time::Duration;
 use super::{EXITCODE, Exit, Stream, TERMSIG};
 use crate::number;
 use crate::pair::encode_pair;
+use crate::request::OPTIONS;
 use crate::signal::Signal;
+
+/// The tag of the daemon's [`Introduction`].
+pub const PROTOCOL: &str = "protocol";
+
+/// The tag of how many requests wait for a slot.
+pub const QUEUED: &str = "queued";
+
+/// The tag of how much standard input has left the daemon.
+pub const TAKEN: &str = "taken";
+
+/// The tag of a program that has closed its standard input; the payload is empty.
+pub const INPUT_CLOSED: &str = "input-closed";
+
+/// The smallest window for standard input, in bytes (64 KiB); so much may be sent before the [`Introduction`] was read.
+pub const MIN_WINDOW: u64 = 64 << 10;
 
 /// The tag of the process number of a program that was executed.
 pub const STARTED: &str = "started";
@@ -36,28 +52,44 @@ pub enum ErrorCode {
     SpawnFailed,
     /// The request is none.
     BadRequest,
-    /// It is not permitted.
+    /// The directory may not be entered.
     Denied,
+    /// A rule of the operator's forbids it.
+    Forbidden,
+    /// More requests wait than may.
+    Busy,
     /// The deadline has come.
     Timeout,
     /// The daemon is about to end.
     Shutdown,
     /// A fault of the daemon's own.
     Internal,
+    /// The program had more memory than it may have.
+    OutOfMemory,
+    /// The program wrote more than it may.
+    OutputLimit,
+    /// The program wrote nothing for longer than it may.
+    IdleTimeout,
     /// One that this version does not know: what stands there.
     Other(Vec<u8>),
 }
 
 impl ErrorCode {
-    const KNOWN: [Self; 8] = [
+    /// All that this version knows.
+    pub const KNOWN: [Self; 13] = [
         Self::NotFound,
         Self::NotExecutable,
         Self::SpawnFailed,
         Self::BadRequest,
         Self::Denied,
+        Self::Forbidden,
+        Self::Busy,
         Self::Timeout,
         Self::Shutdown,
         Self::Internal,
+        Self::OutOfMemory,
+        Self::OutputLimit,
+        Self::IdleTimeout,
     ];
 
     /// As it stands on the wire.
@@ -69,9 +101,14 @@ impl ErrorCode {
             Self::SpawnFailed => b"spawn-failed",
             Self::BadRequest => b"bad-request",
             Self::Denied => b"denied",
+            Self::Forbidden => b"forbidden",
+            Self::Busy => b"busy",
             Self::Timeout => b"timeout",
             Self::Shutdown => b"shutdown",
             Self::Internal => b"internal",
+            Self::OutOfMemory => b"out-of-memory",
+            Self::OutputLimit => b"output-limit",
+            Self::IdleTimeout => b"idle-timeout",
             Self::Other(code) => code,
         }
     }
@@ -84,6 +121,41 @@ impl ErrorCode {
 impl fmt::Display for ErrorCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.as_bytes().escape_ascii().fmt(f)
+    }
+}
+
+/// What the daemon says of itself before anything else: `2 window=N options=A,B`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Introduction {
+    /// The version of the protocol that it speaks.
+    pub version: u32,
+    /// How many bytes of standard input may be unreported; at least [`MIN_WINDOW`].
+    pub window: u64,
+    /// The names of the options that this client may use.
+    pub options: Vec<Vec<u8>>,
+}
+
+impl Introduction {
+    /// Whether the client may use the option of this name.
+    #[must_use]
+    pub fn allows(&self, option: &str) -> bool {
+        self.options.iter().any(|name| name == option.as_bytes())
+    }
+
+    /// Words that later versions may add are skipped; what is missing is as little as it can be.
+    pub(super) fn parse(payload: &[u8]) -> Option<Self> {
+        let mut words = payload.split(|&byte| byte == b' ');
+        let version = number::decimal(words.next()?)?;
+        let mut introduction = Self { version, window: MIN_WINDOW, options: Vec::new() };
+        for word in words {
+            if let Some(window) = word.strip_prefix(b"window=") {
+                introduction.window = number::decimal::<u64>(window)?.max(MIN_WINDOW);
+            } else if let Some(options) = word.strip_prefix(b"options=") {
+                let names = options.split(|&byte| byte == b',').filter(|name| !name.is_empty());
+                introduction.options = names.map(<[u8]>::to_vec).collect();
+            }
+        }
+        Some(introduction)
     }
 }
 
@@ -147,6 +219,31 @@ impl fmt::Display for Usage {
         let time = |time| number::format_seconds(time, 6);
         write!(f, "utime={} stime={} maxrss={}", time(self.user_time), time(self.system_time), self.max_rss_kib)
     }
+}
+
+/// Appends the introduction of a daemon that speaks version 2, with this window, in bytes, and all options.
+pub fn encode_introduction(window: u64, out: &mut Vec<u8>) {
+    let mut words = format!("2 window={window} options=");
+    for (number, option) in OPTIONS.iter().enumerate() {
+        words.push_str(if number == 0 { "" } else { "," });
+        words.push_str(option.name);
+    }
+    encode_pair(PROTOCOL, words.as_bytes(), out);
+}
+
+/// Appends how many requests wait for a slot.
+pub fn encode_queued(requests: u64, out: &mut Vec<u8>) {
+    encode_pair(QUEUED, format!("{requests}").as_bytes(), out);
+}
+
+/// Appends how many bytes of standard input have left the daemon since the start.
+pub fn encode_taken(bytes: u64, out: &mut Vec<u8>) {
+    encode_pair(TAKEN, format!("{bytes}").as_bytes(), out);
+}
+
+/// Appends that the program has closed its standard input.
+pub fn encode_input_closed(out: &mut Vec<u8>) {
+    encode_pair(INPUT_CLOSED, b"", out);
 }
 
 /// Appends that the program was executed, as this process.

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use core::mem;
 
 use super::input::{Request, SIGNAL, WINSIZE};
-use super::options::{self, PROTOCOL, WindowSize};
+use super::options::{self, PROTOCOL, PROTOCOL_NAME, WindowSize};
 use super::{MAX_ARGUMENTS, MAX_HEADER_BYTES, MAX_HEADER_DIGITS, MAX_STDIN_DIGITS, Version};
 use crate::error::{BadRequest, BadRequestKind};
 use crate::netstring::{self, Decoder, Token};
@@ -24,6 +24,8 @@ const MAX_TAG: u64 = 64;
 pub enum Event {
     /// The arguments of a version 1 request are complete: start the program, the first of them.
     Exec(Vec<CString>),
+    /// Version 2, or a later one: the first netstring is complete. The daemon introduces itself.
+    Protocol,
     /// The arguments of a version 2 request are complete: start the program.
     Start(Box<Request>),
     /// Version 2: tell of the daemon. Whatever still comes is to be read and dropped.
@@ -47,6 +49,8 @@ pub enum Event {
 enum Phase {
     /// Within the number of arguments, or what stands there in version 2.
     Count { digits: Vec<u8> },
+    /// After the first netstring of a version that is not known here; what it calls itself.
+    UnknownVersion(Vec<u8>),
     /// Version 2: within the options, or the number of arguments after them.
     Option { reading: Box<options::Reading>, current: Vec<u8> },
     /// Within the arguments: `missing` are not complete, `current` is what has arrived of the next.
@@ -150,8 +154,12 @@ impl RequestDecoder {
     pub fn next(&mut self, input: &[u8]) -> Result<(usize, Event), BadRequest> {
         let mut used = 0;
         loop {
-            if self.ended() {
-                return Ok((used, Event::EndOfStdin));
+            match &self.phase {
+                Phase::Ended => return Ok((used, Event::EndOfStdin)),
+                Phase::UnknownVersion(name) => {
+                    return Err(self.error_in_last(BadRequestKind::UnknownVersion(name.clone()), PROTOCOL_NAME.len()));
+                }
+                _ => {}
             }
             let rest = input.get(used..).unwrap_or_default();
             let (n, token) = self.netstring.next(rest)?;
@@ -187,13 +195,25 @@ impl RequestDecoder {
         }
     }
 
+    /// Whether the request is a ping if the client will send no more: nothing but the first netstring of version 2.
+    #[must_use]
+    pub fn is_ping(&self) -> bool {
+        matches!(&self.phase, Phase::Option { reading, .. } if reading.is_empty()) && self.netstring.at_boundary()
+    }
+
     /// Tells the decoder that the client will send no more, as after `shutdown(SHUT_WR)`. Between two
-    /// chunks of standard input, or two pairs, this is the end of standard input.
+    /// chunks of standard input, or two pairs, this is the end of standard input; of a [ping](Self::is_ping) it is the end.
     ///
     /// # Errors
-    /// [`BadRequestKind::UnexpectedEnd`] anywhere else.
+    /// [`BadRequestKind::UnexpectedEnd`] anywhere else; what [`RequestDecoder::next`] would say of an unknown version.
     pub fn end_of_file(&mut self) -> Result<(), BadRequest> {
-        match self.phase {
+        if self.is_ping() {
+            self.phase = Phase::Ended;
+        }
+        match &self.phase {
+            Phase::UnknownVersion(name) => {
+                Err(self.error_in_last(BadRequestKind::UnknownVersion(name.clone()), PROTOCOL_NAME.len()))
+            }
             Phase::Ended => Ok(()),
             Phase::Stdin { .. } | Phase::Tag { .. } if self.netstring.at_boundary() => {
                 self.phase = Phase::Ended;
@@ -216,7 +236,7 @@ impl RequestDecoder {
             Signal::Number(number) => alloc::format!("{number}").into_bytes(),
             Signal::Name(name) => name.clone(),
         };
-        self.error_in_last(BadRequestKind::UnknownSignal(text))
+        self.error_in_last(BadRequestKind::UnknownSignal(text), 0)
     }
 
     /// The limits, from the announced length alone.
@@ -239,6 +259,7 @@ impl RequestDecoder {
                 return Ok(());
             }
             Phase::Count { .. }
+            | Phase::UnknownVersion(_)
             | Phase::Option { .. }
             | Phase::Arguments { .. }
             | Phase::Tag { .. }
@@ -251,10 +272,14 @@ impl RequestDecoder {
     /// A payload is complete.
     fn end(&mut self) -> Result<Option<Event>, BadRequest> {
         match mem::replace(&mut self.phase, Phase::Ended) {
-            Phase::Count { digits } if digits == PROTOCOL => {
+            Phase::Count { digits } if digits.starts_with(PROTOCOL_NAME) => {
                 self.version = Version::Two;
-                self.phase = Phase::Option { reading: Box::default(), current: Vec::new() };
-                Ok(None)
+                self.phase = if digits == PROTOCOL {
+                    Phase::Option { reading: Box::default(), current: Vec::new() }
+                } else {
+                    Phase::UnknownVersion(digits.get(PROTOCOL_NAME.len()..).unwrap_or_default().to_vec())
+                };
+                Ok(Some(Event::Protocol))
             }
             Phase::Count { digits } => self.begin_arguments(&digits, None),
             // No option begins with a digit; the empty netstring is rather a number that is missing.
@@ -269,8 +294,8 @@ impl RequestDecoder {
                 Ok(None)
             }
             Phase::Arguments { missing, argv, current, options } => self.argument(missing, argv, current, options),
-            // The phase stays Ended.
-            Phase::Stdin { last: true } | Phase::Ended => Ok(None),
+            // The phase stays Ended. Of an unknown version nothing is read.
+            Phase::Stdin { last: true } | Phase::UnknownVersion(_) | Phase::Ended => Ok(None),
             Phase::Stdin { last: false } => {
                 self.phase = Phase::Stdin { last: false };
                 Ok(None)
@@ -296,7 +321,7 @@ impl RequestDecoder {
         digits: &[u8],
         options: Option<Box<options::Reading>>,
     ) -> Result<Option<Event>, BadRequest> {
-        let missing = count(digits).map_err(|kind| self.error_in_last(kind))?;
+        let missing = count(digits).map_err(|kind| self.error_in_last(kind, 0))?;
         self.phase = Phase::Arguments { missing, argv: Vec::new(), current: Vec::new(), options };
         Ok(None)
     }
@@ -345,7 +370,7 @@ impl RequestDecoder {
             (b"winsize", Accepts { window_size: false, .. }) => BadRequestKind::WindowSizeWithoutPty,
             _ => BadRequestKind::UnknownTag(tag),
         };
-        Err(self.error_in_last(kind))
+        Err(self.error_in_last(kind, 0))
     }
 
     fn told(&self, tag: Told, payload: Vec<u8>) -> Result<Event, BadRequest> {
@@ -355,16 +380,17 @@ impl RequestDecoder {
                 (WindowSize::parse(&payload).map(Event::WindowSize), BadRequestKind::WindowSize(payload))
             }
         };
-        event.ok_or_else(|| self.error_in_last(kind))
+        event.ok_or_else(|| self.error_in_last(kind, 0))
     }
 
     /// Where the payload began whose comma has just been consumed.
     const fn last_start(&self) -> u64 {
-        self.netstring.offset() - 1 - self.last_len
+        self.netstring.offset().saturating_sub(1).saturating_sub(self.last_len)
     }
 
-    const fn error_in_last(&self, kind: BadRequestKind) -> BadRequest {
-        BadRequest { kind, offset: self.last_start() }
+    /// At byte `index` of that payload.
+    const fn error_in_last(&self, kind: BadRequestKind, index: usize) -> BadRequest {
+        BadRequest { kind, offset: self.last_start() + index as u64 }
     }
 
     const fn error(&self, kind: BadRequestKind) -> BadRequest {
@@ -381,7 +407,7 @@ impl Phase {
             | Self::Arguments { current: buffer, .. }
             | Self::Tag { current: buffer, .. }
             | Self::Told { current: buffer, .. } => Some(buffer),
-            Self::Stdin { .. } | Self::TaggedStdin { .. } | Self::Ended => None,
+            Self::UnknownVersion(_) | Self::Stdin { .. } | Self::TaggedStdin { .. } | Self::Ended => None,
         }
     }
 }

@@ -28,10 +28,15 @@ pub fn encode_request<A: AsRef<[u8]>>(options: &Options, argv: &[A], out: &mut V
     encode_exec(argv, out);
 }
 
+/// Appends a version 2 request that asks whether the daemon serves, once the client has ended its sending behind it.
+pub fn encode_ping(out: &mut Vec<u8>) {
+    netstring::encode(PROTOCOL, out);
+}
+
 /// Appends a version 2 request that asks about the daemon. It is complete; nothing follows it.
 pub fn encode_status(out: &mut Vec<u8>) {
     netstring::encode(PROTOCOL, out);
-    netstring::encode(STATUS, out);
+    netstring::encode(STATUS.as_bytes(), out);
 }
 
 /// The tag of standard input.

@@ -10,10 +10,10 @@ use crate::netstring;
 
 pub use decoder::{Event, RequestDecoder};
 pub use input::{
-    END_OF_TAGGED_STDIN, Request, SIGNAL, STDIN, WINSIZE, encode_request, encode_signal, encode_status,
+    END_OF_TAGGED_STDIN, Request, SIGNAL, STDIN, WINSIZE, encode_ping, encode_request, encode_signal, encode_status,
     encode_window_size, stdin_header,
 };
-pub use options::{EnvironmentChange, MAX_OPTIONS, Options, PROTOCOL, STATUS, WindowSize};
+pub use options::{EnvironmentChange, MAX_OPTIONS, OPTIONS, OptionSpec, Options, PROTOCOL, STATUS, WindowSize};
 
 /// The most arguments a request may have, the program's name included.
 pub const MAX_ARGUMENTS: usize = 65_536;

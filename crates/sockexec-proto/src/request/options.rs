@@ -13,8 +13,11 @@ use crate::number;
 /// The first netstring of a version 2 request. A version 1 request begins with a number.
 pub const PROTOCOL: &[u8] = b"protocol=2";
 
+/// What the first netstring of later versions begins with as well.
+pub(super) const PROTOCOL_NAME: &[u8] = b"protocol=";
+
 /// The option that asks about the daemon instead of running a program.
-pub const STATUS: &[u8] = b"status";
+pub const STATUS: &str = "status";
 
 /// The most options that a request may have: as many as arguments.
 pub const MAX_OPTIONS: usize = 65_536;
@@ -68,8 +71,8 @@ pub struct Options {
     pub directory: Option<CString>,
     /// `env=NAME=VALUE`, `unsetenv=NAME` and `clearenv`, in their order.
     pub environment: Vec<EnvironmentChange>,
-    /// `timeout=SECONDS`: the deadline, counted as the daemon counts its own, from the accepted connection; more than 0.
-    /// Fractions of a nanosecond are dropped.
+    /// `timeout=SECONDS`: the deadline, counted as the daemon counts its own, from when the request got its slot; more than 0.
+    /// Fractions of a nanosecond are dropped. One of 10^18 seconds or more is not sent.
     pub timeout: Option<Duration>,
     /// `stderr=stdout`: both are one stream.
     pub stderr_to_stdout: bool,
@@ -82,94 +85,196 @@ pub struct Options {
 impl Options {
     /// Appends the options as netstrings. It does not judge: the daemon does.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        if let Some(directory) = &self.directory {
-            option(b"cwd=", directory.as_bytes(), out);
-        }
-        for change in &self.environment {
-            match change {
-                EnvironmentChange::Set(name, value) => {
-                    let total = b"env=".len() + name.len() + 1 + value.len();
-                    out.extend_from_slice(netstring::Header::new(total as u64).as_bytes());
-                    for part in [b"env=", name.as_slice(), b"=", value] {
-                        out.extend_from_slice(part);
-                    }
-                    out.push(netstring::TERMINATOR);
-                }
-                EnvironmentChange::Unset(name) => option(b"unsetenv=", name, out),
-                EnvironmentChange::Clear => option(b"clearenv", b"", out),
-            }
-        }
-        if let Some(timeout) = self.timeout {
-            option(b"timeout=", number::format_seconds(timeout, 9).as_bytes(), out);
-        }
-        if self.stderr_to_stdout {
-            option(b"stderr=stdout", b"", out);
-        }
-        if let Some(size) = self.pty {
-            option(b"pty=", format!("{size}").as_bytes(), out);
-        }
-        if self.descriptors {
-            option(b"fds", b"", out);
+        for spec in OPTIONS {
+            (spec.write)(self, out);
         }
     }
 }
 
-/// Appends `prefix` and `value` as one netstring.
-fn option(prefix: &[u8], value: &[u8], out: &mut Vec<u8>) {
-    out.extend_from_slice(netstring::Header::new((prefix.len() + value.len()) as u64).as_bytes());
-    out.extend_from_slice(prefix);
-    out.extend_from_slice(value);
+/// Appends `parts` as one netstring.
+fn option(parts: &[&[u8]], out: &mut Vec<u8>) {
+    let len: usize = parts.iter().map(|part| part.len()).sum();
+    out.extend_from_slice(netstring::Header::new(len as u64).as_bytes());
+    for part in parts {
+        out.extend_from_slice(part);
+    }
     out.push(netstring::TERMINATOR);
 }
 
-/// The names of the options.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Name {
-    Cwd,
-    Env,
-    Unsetenv,
-    Clearenv,
-    Timeout,
-    Stderr,
-    Pty,
-    Fds,
-    Status,
+/// What the protocol says of one option. Whatever else has to know the options takes them from [`OPTIONS`].
+#[derive(Debug)]
+pub struct OptionSpec {
+    /// Its name on the wire; no name begins with a digit.
+    pub name: &'static str,
+    /// One that is valid, as it stands on the wire.
+    pub example: &'static str,
+    /// Whether a value follows the name.
+    pub takes_value: bool,
+    /// It may be given more than once.
+    repeats: bool,
+    /// Options beside which it contradicts itself.
+    excludes: &'static [&'static str],
+    /// Whether the options have it; not asked of those that repeat.
+    is_set: fn(&Options) -> bool,
+    /// Takes its value; `None`: that is invalid.
+    read: fn(&mut Options, &[u8]) -> Option<()>,
+    /// Appends it as a netstring if it is set.
+    write: fn(&Options, &mut Vec<u8>),
 }
 
-impl Name {
-    const ALL: [Self; 9] = [
-        Self::Cwd,
-        Self::Env,
-        Self::Unsetenv,
-        Self::Clearenv,
-        Self::Timeout,
-        Self::Stderr,
-        Self::Pty,
-        Self::Fds,
-        Self::Status,
-    ];
-
-    const fn text(self) -> &'static str {
-        match self {
-            Self::Cwd => "cwd",
-            Self::Env => "env",
-            Self::Unsetenv => "unsetenv",
-            Self::Clearenv => "clearenv",
-            Self::Timeout => "timeout",
-            Self::Stderr => "stderr",
-            Self::Pty => "pty",
-            Self::Fds => "fds",
-            Self::Status => "status",
-        }
-    }
-
-    const fn takes_value(self) -> bool {
-        match self {
-            Self::Cwd | Self::Env | Self::Unsetenv | Self::Timeout | Self::Stderr | Self::Pty => true,
-            Self::Clearenv | Self::Fds | Self::Status => false,
-        }
-    }
-}
+/// All options, in the order in which [`Options::encode`] writes them and the daemon names them.
+///
+/// `CONTRIBUTING.md` says what else a new one needs.
+pub const OPTIONS: &[OptionSpec] = &[
+    OptionSpec {
+        name: "cwd",
+        example: "cwd=/",
+        takes_value: true,
+        repeats: false,
+        excludes: &[],
+        is_set: |options| options.directory.is_some(),
+        read: |options, value| {
+            options.directory = Some(CString::new(value).ok().filter(|path| !path.is_empty())?);
+            Some(())
+        },
+        write: |options, out| {
+            if let Some(directory) = &options.directory {
+                option(&[b"cwd=", directory.as_bytes()], out);
+            }
+        },
+    },
+    OptionSpec {
+        name: "env",
+        example: "env=A=b",
+        takes_value: true,
+        repeats: true,
+        excludes: &[],
+        is_set: |_| false,
+        read: |options, value| {
+            let equals = value.iter().position(|&byte| byte == b'=').filter(|&at| at > 0)?;
+            let (name, value) = (value.get(..equals)?.to_vec(), value.get(equals + 1..)?.to_vec());
+            options.environment.push(EnvironmentChange::Set(name, value));
+            Some(())
+        },
+        // With those of the two options below, as their order counts.
+        write: |options, out| {
+            for change in &options.environment {
+                match change {
+                    EnvironmentChange::Set(name, value) => option(&[b"env=", name, b"=", value], out),
+                    EnvironmentChange::Unset(name) => option(&[b"unsetenv=", name], out),
+                    EnvironmentChange::Clear => option(&[b"clearenv"], out),
+                }
+            }
+        },
+    },
+    OptionSpec {
+        name: "unsetenv",
+        example: "unsetenv=A",
+        takes_value: true,
+        repeats: true,
+        excludes: &[],
+        is_set: |_| false,
+        read: |options, value| {
+            let name = Some(value).filter(|name| !name.is_empty() && !name.contains(&b'='))?;
+            options.environment.push(EnvironmentChange::Unset(name.to_vec()));
+            Some(())
+        },
+        write: |_, _| {},
+    },
+    OptionSpec {
+        name: "clearenv",
+        example: "clearenv",
+        takes_value: false,
+        repeats: true,
+        excludes: &[],
+        is_set: |_| false,
+        read: |options, _| {
+            options.environment.push(EnvironmentChange::Clear);
+            Some(())
+        },
+        write: |_, _| {},
+    },
+    OptionSpec {
+        name: "timeout",
+        example: "timeout=1.5",
+        takes_value: true,
+        repeats: false,
+        excludes: &[],
+        is_set: |options| options.timeout.is_some(),
+        read: |options, value| {
+            options.timeout = Some(number::parse_seconds(value).filter(|timeout| !timeout.is_zero())?);
+            Some(())
+        },
+        write: |options, out| {
+            // One that the grammar has no room for (30 billion years) is none.
+            if let Some(timeout) = options.timeout.filter(|timeout| timeout.as_secs() <= number::MAX_SECONDS) {
+                option(&[b"timeout=", number::format_seconds(timeout, 9).as_bytes()], out);
+            }
+        },
+    },
+    OptionSpec {
+        name: "stderr",
+        example: "stderr=stdout",
+        takes_value: true,
+        repeats: false,
+        excludes: &["fds"],
+        is_set: |options| options.stderr_to_stdout,
+        read: |options, value| {
+            options.stderr_to_stdout = true;
+            (value == b"stdout").then_some(())
+        },
+        write: |options, out| {
+            if options.stderr_to_stdout {
+                option(&[b"stderr=stdout"], out);
+            }
+        },
+    },
+    OptionSpec {
+        name: "pty",
+        example: "pty=80x24",
+        takes_value: true,
+        repeats: false,
+        excludes: &["fds"],
+        is_set: |options| options.pty.is_some(),
+        read: |options, value| {
+            options.pty = Some(WindowSize::parse(value)?);
+            Some(())
+        },
+        write: |options, out| {
+            if let Some(size) = options.pty {
+                option(&[b"pty=", format!("{size}").as_bytes()], out);
+            }
+        },
+    },
+    OptionSpec {
+        name: "fds",
+        example: "fds",
+        takes_value: false,
+        repeats: false,
+        excludes: &["pty", "stderr"],
+        is_set: |options| options.descriptors,
+        read: |options, _| {
+            options.descriptors = true;
+            Some(())
+        },
+        write: |options, out| {
+            if options.descriptors {
+                option(&[b"fds"], out);
+            }
+        },
+    },
+    OptionSpec {
+        name: STATUS,
+        example: STATUS,
+        takes_value: false,
+        // It stands alone, which is looked after in `Reading`.
+        repeats: true,
+        excludes: &[],
+        is_set: |_| false,
+        read: |_, _| Some(()),
+        write: |_, _| {},
+    },
+];
 
 /// What was read of the options so far.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
@@ -178,17 +283,22 @@ pub(super) struct Reading {
     /// How many there were.
     count: usize,
     /// The last one, to be named where it may not stand beside another.
-    last: Option<Name>,
+    last: Option<&'static str>,
 }
 
 impl Reading {
+    /// Whether there were none yet.
+    pub(super) const fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
     /// Takes the option `bytes`, whose first byte is the one at `start` of the request; true: it is `status`, and there is no
     /// more to come.
     pub(super) fn take(&mut self, bytes: &[u8], start: u64) -> Result<bool, BadRequest> {
         let at = |kind, index: usize| BadRequest { kind, offset: start + index as u64 };
         let equals = bytes.iter().position(|&byte| byte == b'=');
         let name = bytes.get(..equals.unwrap_or(bytes.len())).unwrap_or_default();
-        let Some(known) = Name::ALL.into_iter().find(|known| known.text().as_bytes() == name) else {
+        let Some(spec) = OPTIONS.iter().find(|spec| spec.name.as_bytes() == name) else {
             return Err(at(BadRequestKind::UnknownOption(shown(name)), 0));
         };
         self.count += 1;
@@ -196,77 +306,35 @@ impl Reading {
             return Err(at(BadRequestKind::TooManyOptions, 0));
         }
         if let Some(nul) = bytes.iter().position(|&byte| byte == 0) {
-            return Err(at(BadRequestKind::NulByteInOption(known.text()), nul));
+            return Err(at(BadRequestKind::NulByteInOption(spec.name), nul));
         }
         let value = match equals {
-            Some(equals) if known.takes_value() => bytes.get(equals + 1..).unwrap_or_default(),
-            Some(equals) => return Err(at(BadRequestKind::OptionTakesNoValue(known.text()), equals)),
-            None if known.takes_value() => return Err(at(BadRequestKind::OptionNeedsValue(known.text()), 0)),
+            Some(equals) if spec.takes_value => bytes.get(equals + 1..).unwrap_or_default(),
+            Some(equals) => return Err(at(BadRequestKind::OptionTakesNoValue(spec.name), equals)),
+            None if spec.takes_value => return Err(at(BadRequestKind::OptionNeedsValue(spec.name), 0)),
             None => &[],
         };
-        self.apply(known, value).map_err(|kind| at(kind, name.len() + usize::from(equals.is_some())))?;
-        self.check_company(known).map_err(|kind| at(kind, 0))?;
-        self.last = Some(known);
-        Ok(known == Name::Status)
+        if !spec.repeats && (spec.is_set)(&self.options) {
+            return Err(at(BadRequestKind::OptionTwice(spec.name), 0));
+        }
+        if (spec.read)(&mut self.options, value).is_none() {
+            let value_at = name.len() + usize::from(equals.is_some());
+            return Err(at(BadRequestKind::OptionValue(spec.name, shown(value)), value_at));
+        }
+        if let Some(other) = self.contradicted(spec) {
+            return Err(at(BadRequestKind::OptionsExclude(spec.name, other), 0));
+        }
+        self.last = Some(spec.name);
+        Ok(spec.name == STATUS)
     }
 
-    fn apply(&mut self, name: Name, value: &[u8]) -> Result<(), BadRequestKind> {
-        let options = &mut self.options;
-        let wrong = || BadRequestKind::OptionValue(name.text(), shown(value));
-        let twice = Err(BadRequestKind::OptionTwice(name.text()));
-        match name {
-            Name::Cwd if options.directory.is_some() => return twice,
-            Name::Cwd if value.is_empty() => return Err(wrong()),
-            Name::Cwd => options.directory = Some(CString::new(value).map_err(|_| wrong())?),
-            Name::Env => {
-                let equals = value.iter().position(|&byte| byte == b'=').filter(|&at| at > 0).ok_or_else(wrong)?;
-                let (name, value) = (value.get(..equals), value.get(equals + 1..));
-                options.environment.push(EnvironmentChange::Set(
-                    name.unwrap_or_default().to_vec(),
-                    value.unwrap_or_default().to_vec(),
-                ));
-            }
-            Name::Unsetenv if value.is_empty() || value.contains(&b'=') => return Err(wrong()),
-            Name::Unsetenv => options.environment.push(EnvironmentChange::Unset(value.to_vec())),
-            Name::Clearenv => options.environment.push(EnvironmentChange::Clear),
-            Name::Timeout if options.timeout.is_some() => return twice,
-            Name::Timeout => {
-                let timeout = number::parse_seconds(value).filter(|timeout| !timeout.is_zero());
-                options.timeout = Some(timeout.ok_or_else(wrong)?);
-            }
-            Name::Stderr if options.stderr_to_stdout => return twice,
-            Name::Stderr if value != b"stdout" => return Err(wrong()),
-            Name::Stderr => options.stderr_to_stdout = true,
-            Name::Pty if options.pty.is_some() => return twice,
-            Name::Pty => options.pty = Some(WindowSize::parse(value).ok_or_else(wrong)?),
-            Name::Fds if options.descriptors => return twice,
-            Name::Fds => options.descriptors = true,
-            Name::Status => {}
+    /// The option beside which this one may not stand.
+    fn contradicted(&self, spec: &OptionSpec) -> Option<&'static str> {
+        if spec.name == STATUS {
+            return self.last;
         }
-        Ok(())
-    }
-
-    /// Options that contradict each other.
-    fn check_company(&self, name: Name) -> Result<(), BadRequestKind> {
-        let Options { descriptors, pty, stderr_to_stdout, .. } = &self.options;
-        let other = match name {
-            Name::Status => self.last,
-            Name::Fds if pty.is_some() => Some(Name::Pty),
-            Name::Fds if *stderr_to_stdout => Some(Name::Stderr),
-            Name::Pty | Name::Stderr if *descriptors => Some(Name::Fds),
-            Name::Fds
-            | Name::Pty
-            | Name::Stderr
-            | Name::Cwd
-            | Name::Env
-            | Name::Unsetenv
-            | Name::Clearenv
-            | Name::Timeout => None,
-        };
-        match other {
-            Some(other) => Err(BadRequestKind::OptionsExclude(name.text(), other.text())),
-            None => Ok(()),
-        }
+        let is_there = |other: &&OptionSpec| spec.excludes.contains(&other.name) && (other.is_set)(&self.options);
+        OPTIONS.iter().find(is_there).map(|other| other.name)
     }
 }
 

@@ -33,15 +33,25 @@ struct Arguments {
     #[arg(value_name = "SOCKET")]
     socket: OsString,
 
-    /// Connections that may wait until one is free.
+    /// Clients that may wait to be accepted.
     #[arg(short = 'q', long, value_name = "N", default_value_t = 100, value_parser = at_least_one)]
     max_queue: u32,
 
-    /// Active connections. Lowered, with a warning, to what the limit of descriptors allows (16 + 6 a connection).
+    /// Programs that may run at once; further requests wait for a slot. Lowered, with a warning, to what the limit of
+    /// descriptors allows (20 + 6 a program).
     #[arg(short = 'm', long, value_name = "N", default_value_t = 100, value_parser = at_least_one)]
     max_connections: u32,
 
-    /// Longest time of a connection; then its program gets TERM. 0: no limit.
+    /// Connections without a slot: their request is not complete or waits, or their reply is still being read. Lowered
+    /// to what the limit of descriptors leaves (4 each). Beyond that clients wait in the queue.
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = at_least_one)]
+    max_waiting: u32,
+
+    /// Longest time from connecting to the complete request, never longer than the time-out. 0: as long as that.
+    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
+    request_timeout: Duration,
+
+    /// Longest time of a program and its reply, from when the request has its slot; then the program gets TERM. 0: no limit.
     #[arg(short = 't', long, value_name = "SECONDS", default_value = "60", value_parser = seconds)]
     timeout: Duration,
 
@@ -122,6 +132,8 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
     let daemon = Daemon::builder()
         .backlog(arguments.max_queue)
         .max_connections(usize::try_from(arguments.max_connections)?)
+        .max_waiting(usize::try_from(arguments.max_waiting)?)
+        .request_timeout(Some(arguments.request_timeout).filter(|timeout| !timeout.is_zero()))
         .timeout(Some(arguments.timeout).filter(|timeout| !timeout.is_zero()))
         .kill_timeout(arguments.kill_timeout)
         .mode(arguments.mode)

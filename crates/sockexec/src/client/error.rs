@@ -76,6 +76,16 @@ pub enum ErrorKind {
     Timeout,
     /// The daemon is told to stop.
     Shutdown,
+    /// A rule of the operator's forbids it.
+    Forbidden,
+    /// More requests wait than may; nothing was started.
+    Busy,
+    /// The program had more memory than it may have.
+    OutOfMemory,
+    /// The program wrote more than it may.
+    OutputLimit,
+    /// The program wrote nothing for longer than it may.
+    IdleTimeout,
     /// A fault of the daemon's own, or a reason that this version does not know.
     Internal,
     /// No daemon can be reached.
@@ -107,6 +117,11 @@ impl Error {
                 ErrorCode::Denied => ErrorKind::Denied,
                 ErrorCode::Timeout => ErrorKind::Timeout,
                 ErrorCode::Shutdown => ErrorKind::Shutdown,
+                ErrorCode::Forbidden => ErrorKind::Forbidden,
+                ErrorCode::Busy => ErrorKind::Busy,
+                ErrorCode::OutOfMemory => ErrorKind::OutOfMemory,
+                ErrorCode::OutputLimit => ErrorKind::OutputLimit,
+                ErrorCode::IdleTimeout => ErrorKind::IdleTimeout,
                 ErrorCode::Internal | ErrorCode::Other(_) => ErrorKind::Internal,
             },
             Self::Connect(..) => ErrorKind::Connect,
@@ -196,15 +211,22 @@ impl From<Error> for io::Error {
             (_, ErrorKind::BadRequest) => io::ErrorKind::InvalidInput,
             (_, ErrorKind::NotFound) => io::ErrorKind::NotFound,
             // As execve(2) has it: EACCES.
-            (_, ErrorKind::NotExecutable | ErrorKind::Denied) => io::ErrorKind::PermissionDenied,
-            (_, ErrorKind::Timeout) => io::ErrorKind::TimedOut,
+            (_, ErrorKind::NotExecutable | ErrorKind::Denied | ErrorKind::Forbidden) => io::ErrorKind::PermissionDenied,
+            (_, ErrorKind::Timeout | ErrorKind::IdleTimeout) => io::ErrorKind::TimedOut,
+            (_, ErrorKind::Busy) => io::ErrorKind::ResourceBusy,
+            (_, ErrorKind::OutOfMemory) => io::ErrorKind::OutOfMemory,
             (_, ErrorKind::Unsupported) => io::ErrorKind::Unsupported,
             (_, ErrorKind::Protocol) => io::ErrorKind::InvalidData,
             (_, ErrorKind::Lost) => io::ErrorKind::UnexpectedEof,
             (_, ErrorKind::Killed | ErrorKind::Shutdown) => io::ErrorKind::ConnectionAborted,
-            (_, ErrorKind::SpawnFailed | ErrorKind::Internal | ErrorKind::Connect | ErrorKind::Io) => {
-                io::ErrorKind::Other
-            }
+            (
+                _,
+                ErrorKind::SpawnFailed
+                | ErrorKind::OutputLimit
+                | ErrorKind::Internal
+                | ErrorKind::Connect
+                | ErrorKind::Io,
+            ) => io::ErrorKind::Other,
         };
         Self::new(kind, error)
     }

@@ -72,8 +72,22 @@ fn read(reply: &[u8]) -> Result<String, Error> {
             Event::Failure(failure) => return Err(Error::Failed { failure, status: None, usage: None }),
             // Of version 1, that the request is none.
             Event::Output(..) | Event::Exit(_) => return Err(Error::Unsupported),
-            Event::NeedMore | Event::Unknown(_) => break,
-            Event::Started(_) | Event::EndOfOutput(_) | Event::Usage(_) => {}
+            Event::Unknown(len) => {
+                let n = netstring::at_most(rest.len(), len);
+                decoder.advance(n as u64);
+                used += n;
+                if n == 0 {
+                    break;
+                }
+            }
+            Event::NeedMore => break,
+            Event::Introduction(_)
+            | Event::Queued(_)
+            | Event::Taken(_)
+            | Event::InputClosed
+            | Event::Started(_)
+            | Event::EndOfOutput(_)
+            | Event::Usage(_) => {}
         }
     }
     let within_pair = !decoder.at_boundary();

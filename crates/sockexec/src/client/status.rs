@@ -2,8 +2,9 @@
 
 use std::fmt;
 
-use rustix::process::Signal;
 use sockexec_proto::{Exit, Signal as Told};
+
+use crate::signals;
 
 /// How a program ended: with an exit code, or by a signal.
 ///
@@ -63,7 +64,7 @@ impl fmt::Display for ExitStatus {
         match self.0 {
             Ending::Code(code) => write!(f, "exit status: {code}"),
             Ending::Signal(None) => f.write_str("signal: unknown"),
-            Ending::Signal(Some(number)) => match name(number) {
+            Ending::Signal(Some(number)) => match signals::name(number) {
                 Some(name) => write!(f, "signal: {number} (SIG{name})"),
                 None => write!(f, "signal: {number}"),
             },
@@ -71,52 +72,12 @@ impl fmt::Display for ExitStatus {
     }
 }
 
-/// The first name of a number is the one to show. Which of two 3.1.1 tells depends on how it was built.
-const SIGNALS: &[(&str, Signal)] = &[
-    ("HUP", Signal::HUP),
-    ("INT", Signal::INT),
-    ("QUIT", Signal::QUIT),
-    ("ILL", Signal::ILL),
-    ("TRAP", Signal::TRAP),
-    ("ABRT", Signal::ABORT),
-    ("IOT", Signal::ABORT),
-    ("BUS", Signal::BUS),
-    ("FPE", Signal::FPE),
-    ("KILL", Signal::KILL),
-    ("USR1", Signal::USR1),
-    ("SEGV", Signal::SEGV),
-    ("USR2", Signal::USR2),
-    ("PIPE", Signal::PIPE),
-    ("ALRM", Signal::ALARM),
-    ("TERM", Signal::TERM),
-    ("CHLD", Signal::CHILD),
-    ("CLD", Signal::CHILD),
-    ("CONT", Signal::CONT),
-    ("STOP", Signal::STOP),
-    ("TSTP", Signal::TSTP),
-    ("TTIN", Signal::TTIN),
-    ("TTOU", Signal::TTOU),
-    ("URG", Signal::URG),
-    ("XCPU", Signal::XCPU),
-    ("XFSZ", Signal::XFSZ),
-    ("VTALRM", Signal::VTALARM),
-    ("PROF", Signal::PROF),
-    ("WINCH", Signal::WINCH),
-    ("IO", Signal::IO),
-    ("POLL", Signal::IO),
-    ("SYS", Signal::SYS),
-    #[cfg(any(target_os = "linux", target_os = "android"))]
-    ("STKFLT", Signal::STKFLT),
-    #[cfg(any(target_os = "linux", target_os = "android"))]
-    ("PWR", Signal::POWER),
-];
+/// Other names of the same signals. Which of two 3.1.1 tells depends on how it was built.
+const ALIASES: &[(&str, &str)] = &[("IOT", "ABRT"), ("CLD", "CHLD"), ("POLL", "IO")];
 
 fn number(name: &[u8]) -> Option<i32> {
-    SIGNALS.iter().find(|(known, _)| known.as_bytes() == name).map(|(_, signal)| signal.as_raw())
-}
-
-fn name(number: i32) -> Option<&'static str> {
-    SIGNALS.iter().find(|(_, signal)| signal.as_raw() == number).map(|&(name, _)| name)
+    let alias = ALIASES.iter().find(|(alias, _)| alias.as_bytes() == name);
+    signals::number(alias.map_or(name, |(_, name)| name.as_bytes()))
 }
 
 #[cfg(test)]

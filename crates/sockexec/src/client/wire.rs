@@ -194,7 +194,11 @@ impl Incoming {
                     self.failure.get_or_insert(failure);
                 }
                 Event::Usage(usage) => self.usage = Some(usage),
-                Event::EndOfOutput(_) => {}
+                Event::Introduction(_)
+                | Event::Queued(_)
+                | Event::Taken(_)
+                | Event::InputClosed
+                | Event::EndOfOutput(_) => {}
             }
         }
     }

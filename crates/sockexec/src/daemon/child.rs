@@ -111,6 +111,14 @@ impl Pipe {
         Ok(())
     }
 
+    /// Asks to be told of what happens to it, and that it may be read stays known.
+    pub(crate) fn watch(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        let ready = self.ready;
+        let watched = self.wait(registry, token, Interest::READABLE);
+        self.ready = ready;
+        watched
+    }
+
     /// Lets a chatty stream that is empty for now gather what its program writes; false: it is not chatty, and is to be [waited for](Self::wait).
     pub(crate) fn gather(&mut self, registry: &Registry) -> bool {
         if !self.chatter.emptied() {
@@ -198,12 +206,12 @@ impl Child {
 
     /// Whether it is known that the program was executed.
     pub(crate) fn is_executed(&self) -> bool {
-        self.start.is_known() && self.start.error().is_none()
+        self.start.is_known() && self.start.error().is_none() && self.group.was_executed()
     }
 
-    /// Whether it is known that the program cannot be executed: its leader is about to die.
+    /// Whether it is known that the program was not and will not be executed: its leader is dead, or about to die.
     pub(crate) fn has_failed(&self) -> bool {
-        self.start.is_known() && self.start.error().is_some()
+        self.start.is_known() && (self.start.error().is_some() || !self.group.was_executed())
     }
 
     /// These bytes were written to the program's input.

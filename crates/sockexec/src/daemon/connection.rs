@@ -1,5 +1,6 @@
 //! One connection: carries out what its [`Session`] asks, and tells it what happens.
 
+mod ahead;
 mod describe;
 mod input;
 mod output;
@@ -20,6 +21,7 @@ use self::input::Input;
 use super::child::{self, Child, Pipe};
 use super::outbox::Outbox;
 use super::scratch::{CHUNK, Scratch};
+use super::slots::Slots;
 use super::status::Totals;
 use super::token::{Source, token};
 use crate::engine::{Action, Limits, Session, StartError, StartErrorKind, Time};
@@ -51,6 +53,7 @@ pub(crate) struct Context<'a> {
     pub(crate) registry: &'a Registry,
     pub(crate) spawner: &'a RefCell<Spawner>,
     pub(crate) splicer: &'a RefCell<Splicer>,
+    pub(crate) slots: &'a Slots,
     pub(crate) totals: &'a Totals,
     /// Whether time is kept well enough for small writes to be gathered.
     pub(crate) gathers: bool,
@@ -74,9 +77,14 @@ pub(crate) struct Connection {
     session: Session,
     input: Input,
     outbox: Outbox,
+    /// When so many bytes were sent, the last report of how much input was taken was among them.
+    reported_at: u64,
     /// The sending side is to be ended when the outbox is empty.
     finishing: bool,
     child: Option<Child>,
+    /// Its program has a slot, or its request waits for one.
+    has_slot: bool,
+    waits: bool,
     /// The leader may have exited: nothing has said otherwise since.
     exit_ready: bool,
     /// When to look again, where no descriptor tells of the exit.
@@ -84,8 +92,9 @@ pub(crate) struct Connection {
     /// How often it was looked for.
     exit_retries: u8,
     arguments: Arguments,
-    /// Descriptors that came with the request: three at most.
-    descriptors: Vec<Foreign>,
+    /// Descriptors that came with the request: three at most. None: there are none, as for most.
+    #[expect(clippy::box_collection, reason = "empty, a Vec is three words in each connection")]
+    descriptors: Option<Box<Vec<Foreign>>>,
     /// The client has asked for the daemon's status.
     status_wanted: bool,
     received: u64,
@@ -115,13 +124,16 @@ impl Connection {
             session: Session::new(limits, now),
             input: Input::new(),
             outbox,
+            reported_at: 0,
             finishing: false,
             child: None,
+            has_slot: false,
+            waits: false,
             exit_ready: true,
             exit_retry: None,
             exit_retries: 0,
             arguments: Arguments::default(),
-            descriptors: Vec::new(),
+            descriptors: None,
             status_wanted: false,
             received: 0,
             sent: 0,
@@ -143,13 +155,30 @@ impl Connection {
         self.session.is_over()
     }
 
-    pub(crate) fn holds_slot(&self) -> bool {
-        self.session.holds_slot()
-    }
-
     pub(crate) fn next_timer(&self) -> Option<Time> {
         let look = self.child.as_ref().and_then(Child::next_look);
-        self.session.next_timer().into_iter().chain(self.exit_retry).chain(look).min()
+        let input = self.next_input_timer();
+        self.session.next_timer().into_iter().chain(self.exit_retry).chain(look).chain(input).min()
+    }
+
+    /// Its request, which has waited, has a slot.
+    pub(crate) fn take_slot(&mut self, now: Time) {
+        log::debug!("connection {}: has a slot", self.number);
+        self.waits = false;
+        self.has_slot = true;
+        self.session.slot(now);
+    }
+
+    /// Gives back the slot, or the place among those that wait, that its request does not need any more.
+    fn settle_slot(&mut self, cx: &Context<'_>) {
+        if self.has_slot && !self.session.holds_slot() {
+            self.has_slot = false;
+            cx.slots.free();
+        }
+        if self.waits && !self.session.waits_for_slot() {
+            self.waits = false;
+            cx.slots.forget(self.slot);
+        }
     }
 
     /// Notes what `event` tells of `source`.
@@ -190,6 +219,7 @@ impl Connection {
         if let Some(child) = &mut self.child {
             child.tick(now);
         }
+        self.input.tick(now);
         let before = self.session.timed_out();
         self.session.tick(now);
         self.session.timed_out() && !before
@@ -205,6 +235,12 @@ impl Connection {
 
     /// Does what can be done without waiting, within a turn's share; true: there is more.
     pub(crate) fn serve(&mut self, cx: &Context<'_>, scratch: &mut Scratch) -> bool {
+        let more = self.go_on(cx, scratch);
+        self.settle_slot(cx);
+        more
+    }
+
+    fn go_on(&mut self, cx: &Context<'_>, scratch: &mut Scratch) -> bool {
         for _ in 0..ROUNDS_A_TURN {
             let before = self.activity;
             self.perform(cx);
@@ -214,10 +250,12 @@ impl Connection {
             self.pump_output(cx, scratch, Stream::Stdout);
             self.pump_output(cx, scratch, Stream::Stderr);
             self.check_exit(cx);
+            self.check_output(cx);
             self.perform(cx);
             // Last, so that the end of the output, the exit pair and the end of the connection go out together.
             self.flush(cx);
             self.perform(cx);
+            self.note_stall();
             if self.activity == before || self.is_over() {
                 return false;
             }
@@ -247,11 +285,13 @@ impl Connection {
         while let Some(action) = self.session.next_action() {
             self.activity += 1;
             match action {
+                Action::WantSlot => self.want_slot(cx),
+                Action::Pinged => cx.totals.pinged(),
                 Action::Spawn(request) => self.spawn(cx, *request),
                 Action::Send(bytes) => self.outbox.push(&bytes),
                 Action::Report(error) => {
                     log::debug!("connection {}: bad request: {error}", self.number);
-                    self.descriptors = Vec::new();
+                    self.descriptors = None;
                 }
                 Action::TellStatus => self.status_wanted = true,
                 Action::Finish => self.finishing = true,
@@ -278,11 +318,18 @@ impl Connection {
                 if let Some(pipe) = child.stdin.take() {
                     pipe.close(cx.registry);
                 }
+                self.input.drop_ahead();
             }
             Action::EndTerminalInput => child.end_terminal_input(),
             Action::Signal(number) => {
-                log::debug!("connection {}: signal {number} to the group of pid {leader}", self.number);
-                child.group.send(*number);
+                if let Ok(None) = child.group.status() {
+                    log::debug!("connection {}: signal {number} to the group of pid {leader}", self.number);
+                    child.group.send(*number);
+                } else {
+                    // It has ended, which was not looked for: whoever is left in its group is not meant.
+                    log::debug!("connection {}: signal {number} came after the end of pid {leader}", self.number);
+                    self.exit_ready = true;
+                }
             }
             Action::Resize(size) => {
                 if let Some(terminal) = child.group.terminal()
@@ -318,7 +365,9 @@ impl Connection {
                 }
             }
             Action::Reap => child.group.reap(),
-            Action::Spawn(_)
+            Action::WantSlot
+            | Action::Pinged
+            | Action::Spawn(_)
             | Action::Send(_)
             | Action::Report(_)
             | Action::TellStatus
@@ -327,10 +376,24 @@ impl Connection {
         }
     }
 
+    /// The request is complete: its turn has come, or it waits.
+    fn want_slot(&mut self, cx: &Context<'_>) {
+        if cx.slots.take() {
+            self.has_slot = true;
+            self.session.slot(cx.now);
+        } else {
+            self.waits = true;
+            self.arguments = Arguments::new(self.session.waiting_argv());
+            let requests = cx.slots.wait(self.slot);
+            log::debug!("connection {}: waits for a slot, {requests} requests do", self.number);
+            self.session.has_to_wait(requests);
+        }
+    }
+
     fn spawn(&mut self, cx: &Context<'_>, request: Request) {
         let Request { argv, options } = request;
         self.arguments = Arguments::new(&argv);
-        let came = std::mem::take(&mut self.descriptors);
+        let came = self.descriptors.take().map(|came| *came).unwrap_or_default();
         let descriptors = if options.descriptors {
             came.try_into().ok()
         } else {
@@ -339,6 +402,10 @@ impl Connection {
             None
         };
         let watched = self.session.version() == Version::Two;
+        if watched && cx.spawner.borrow().waits_for_exec() {
+            // The client is not to take a slow exec for a daemon that does not know its version.
+            self.flush(cx);
+        }
         let order = Order { argv, options, descriptors, watched, connections: cx.connections };
         match Child::start(&mut cx.spawner.borrow_mut(), order, self.session.program()) {
             Ok(child) => {
@@ -370,7 +437,7 @@ impl Connection {
         let _ = cx.registry.deregister(&mut socket);
         self.outbox.clear();
         self.input.clear();
-        self.descriptors = Vec::new();
+        self.descriptors = None;
         self.finishing = false;
     }
 
@@ -391,8 +458,12 @@ impl Connection {
             return;
         }
         let Some(child) = &mut self.child else { return };
-        let status = match child.group.status() {
-            Ok(status) => status,
+        let ended = match self.session.version() {
+            Version::One => child.group.status().map(|status| status.map(|status| (status, None))),
+            Version::Two => child.group.status_and_usage(),
+        };
+        let ended = match ended {
+            Ok(ended) => ended,
             Err(error) => {
                 self.activity += 1;
                 log::warn!("connection {}: lost the status of pid {}: {error}", self.number, child.group.leader());
@@ -402,7 +473,7 @@ impl Connection {
                 return;
             }
         };
-        if let Some(status) = status {
+        if let Some((status, usage)) = ended {
             self.activity += 1;
             self.exit_retry = None;
             if let Some(error) = child.start_error(self.session.program()) {
@@ -411,9 +482,15 @@ impl Connection {
                 self.session.start_failed(&error);
                 return;
             }
+            if self.session.wants_executed() && !child.group.was_executed() {
+                let reason = format!("{} came before it was executed", Ended(status));
+                log::debug!("connection {}: cannot start {}: {reason}", self.number, self.arguments);
+                cx.totals.failed_after_all();
+                self.session.start_failed(&StartError { kind: StartErrorKind::Failed, about: None, reason });
+                return;
+            }
             log::debug!("connection {}: pid {} ended: {}", self.number, child.group.leader(), Ended(status));
             cx.totals.finished();
-            let usage = if self.session.version() == Version::Two { child.group.usage() } else { None };
             self.session.executed(child.group.leader().unsigned_abs());
             self.session.exited(cx.now, status, usage);
             // What an empty stream means is different now.
@@ -426,6 +503,29 @@ impl Connection {
                 log::debug!("connection {}: cannot watch for the exit: {error}; looking again", self.number);
                 self.look_again(cx.now);
             }
+        }
+    }
+
+    /// Learns that all of the output of a program that has ended is in its pipes, where it waits for a client that does not read.
+    fn check_output(&mut self, cx: &Context<'_>) {
+        if !self.session.wants_output_complete() {
+            return;
+        }
+        let Some(child) = &mut self.child else { return };
+        let mut complete = true;
+        for (pipe, source) in [(&mut child.stdout, Source::Stdout), (&mut child.stderr, Source::Stderr)] {
+            let Some(pipe) = pipe else { continue };
+            if !transfer::is_hung_up(pipe.as_fd()) {
+                complete = false;
+                if let Err(error) = pipe.watch(cx.registry, token(self.slot, source)) {
+                    // The slot stays taken until the client reads.
+                    log::debug!("connection {}: cannot watch for the end of the output: {error}", self.number);
+                }
+            }
+        }
+        if complete {
+            self.activity += 1;
+            self.session.output_is_complete();
         }
     }
 

@@ -20,6 +20,7 @@ use super::connection::{Connection, Context};
 use super::listener::SocketFile;
 use super::outbox::Outbox;
 use super::scratch::Scratch;
+use super::slots::Slots;
 use super::status::{LimitsReport, Report, Totals};
 use super::token::{self, Target};
 use super::{Daemon, Handle, Settings};
@@ -46,8 +47,6 @@ struct Slot {
     queued: bool,
     /// Its place in the set of timers.
     timer: Option<Time>,
-    /// It counts as active.
-    active: bool,
 }
 
 /// The listening socket while clients are accepted.
@@ -76,7 +75,7 @@ pub(super) struct EventLoop {
     /// Connections that have something to do, in the order of their turns.
     turns: VecDeque<usize>,
     timers: BTreeSet<(Time, usize)>,
-    active: usize,
+    programs: Slots,
     accepted: u64,
     turns_made: u64,
     epoch: Instant,
@@ -112,7 +111,7 @@ impl EventLoop {
             slots: Slab::new(),
             turns: VecDeque::new(),
             timers: BTreeSet::new(),
-            active: 0,
+            programs: Slots::new(settings.max_connections),
             accepted: 0,
             turns_made: 0,
             epoch: Instant::now(),
@@ -177,8 +176,9 @@ impl EventLoop {
                 self.serve(now, slot);
             }
         }
-        // After all events, so that a slot is not given away while one of them may still mean its last holder.
+        // After all events, so that a place is not given away while one of them may still mean its last holder.
         self.accept(now);
+        self.give_slots(now);
         self.spawner.borrow_mut().collect();
     }
 
@@ -202,8 +202,19 @@ impl EventLoop {
         look.into_iter().chain([left]).min()
     }
 
+    /// Whether another connection without a slot may come.
     fn has_room(&self) -> bool {
-        self.active < self.settings.max_connections
+        self.slots.len() - self.programs.taken() < self.settings.max_waiting
+    }
+
+    /// Gives the slots that are free to those who wait for one.
+    fn give_slots(&mut self, now: Time) {
+        while let Some(slot) = self.programs.give() {
+            if let Some(place) = self.slots.get_mut(slot) {
+                place.connection.take_slot(now);
+            }
+            self.serve(now, slot);
+        }
     }
 
     fn queue(&mut self, slot: usize) {
@@ -239,6 +250,7 @@ impl EventLoop {
             registry: self.poll.registry(),
             spawner: &self.spawner,
             splicer: &self.splicer,
+            slots: &self.programs,
             totals: &self.totals,
             gathers: self.alarm.is_fine(),
             connections,
@@ -252,11 +264,6 @@ impl EventLoop {
             }
             self.queue(slot);
             return;
-        }
-        let active = place.connection.holds_slot();
-        if place.active && !active {
-            place.active = false;
-            self.active -= 1;
         }
         if place.connection.is_over() {
             if let Some(timer) = place.timer {
@@ -328,8 +335,7 @@ impl EventLoop {
             log::warn!("cannot wait for a client: {error}");
             return;
         }
-        entry.insert(Slot { connection, queued: false, timer: None, active: true });
-        self.active += 1;
+        entry.insert(Slot { connection, queued: false, timer: None });
         // At once: the request is mostly there already.
         self.serve(now, slot);
     }
@@ -368,18 +374,21 @@ impl EventLoop {
     fn status(&self, now: Time) -> Vec<u8> {
         let connections: Vec<_> = self.slots.iter().map(|(_, place)| place.connection.report(now)).collect();
         let live = connections.iter().fold((0, 0), |(in_, out), one| (in_ + one.bytes_in, out + one.bytes_out));
-        let Settings { limits, spool, max_connections, .. } = self.settings;
+        let Settings { limits, spool, max_connections, max_waiting, spare_descriptors: _ } = self.settings;
         let report = Report {
             version: env!("CARGO_PKG_VERSION"),
             uptime: now.saturating_sub(Time::ZERO),
             limits: LimitsReport {
                 max_connections,
+                max_waiting,
+                request_timeout: limits.request_timeout,
                 timeout: limits.timeout,
                 kill_timeout: limits.kill_timeout,
                 linger: limits.linger,
                 spool,
+                window: limits.window,
             },
-            totals: self.totals.report(self.accepted, live),
+            totals: self.totals.report(self.accepted, self.programs.waiting(), live),
             connections,
         };
         serde_json::to_vec(&report).unwrap_or_else(|error| {
@@ -391,9 +400,11 @@ impl EventLoop {
 
     fn print_connections(&self, now: Time) {
         let mut text = format!(
-            "sockexec: {} of {} connections active, {} accepted, {} turns of the loop, output gathered {} times\n",
-            self.active,
+            "sockexec: {} of {} slots taken, {} requests wait, {} connections, {} accepted, {} turns of the loop, output gathered {} times\n",
+            self.programs.taken(),
             self.settings.max_connections,
+            self.programs.waiting(),
+            self.slots.len(),
             self.accepted,
             self.turns_made,
             self.totals.gatherings()

@@ -29,6 +29,7 @@ mod event_loop;
 mod listener;
 mod outbox;
 mod scratch;
+mod slots;
 mod status;
 mod token;
 
@@ -42,9 +43,11 @@ use std::time::Duration;
 use mio::{Poll, Waker};
 use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1, SIGUSR2, SIGXFSZ};
 use signal_hook_mio::v1_0::Signals;
+use sockexec_proto::reply;
 
 use crate::engine::{Limits, TermSig};
 use crate::sys::process;
+use crate::sys::spawn::Spawner;
 
 pub use crate::sys::process::forget_inheritance;
 pub use listener::{BindError, MAX_PATH};
@@ -57,12 +60,24 @@ const DESCRIPTORS_PER_CONNECTION: u64 = 6;
 /// handle, the far ends of a program's pipes while it starts, and some that it may have inherited.
 const OWN_DESCRIPTORS: u64 = 16;
 
+/// Descriptors that a connection without a slot may need: its socket and three of the client's, or a spool's file and two pipes that are
+/// still read.
+const DESCRIPTORS_PER_WAITING: u64 = 4;
+
+/// How much input is held for all programs together, in bytes, as long as that leaves each [`reply::MIN_WINDOW`].
+const WINDOWS: u64 = 64 << 20;
+
+/// The most that is held for one, in bytes.
+const MAX_WINDOW: u64 = 1 << 20;
+
 /// Settings of a [`Daemon`]; [`Builder::bind`] makes one of them.
 #[derive(Debug, Clone)]
 pub struct Builder {
     backlog: u32,
     max_connections: usize,
+    max_waiting: usize,
     mode: u32,
+    request_timeout: Option<Duration>,
     timeout: Option<Duration>,
     kill_timeout: Duration,
     linger: Option<Duration>,
@@ -76,7 +91,9 @@ impl Default for Builder {
         Self {
             backlog: 100,
             max_connections: 100,
+            max_waiting: 1000,
             mode: 0o660,
+            request_timeout: Some(Duration::from_secs(10)),
             timeout: Some(Duration::from_secs(60)),
             kill_timeout: Duration::from_secs(10),
             linger: None,
@@ -96,11 +113,20 @@ impl Builder {
         self
     }
 
-    /// How many connections are served at once; the rest wait in the backlog. At least 1; default 100.
+    /// How many programs may run at once; further requests wait for a slot. At least 1; default 100.
     /// Lowered, with a warning, to what `RLIMIT_NOFILE` allows.
     #[must_use]
     pub fn max_connections(mut self, connections: usize) -> Self {
         self.max_connections = connections.max(1);
+        self
+    }
+
+    /// How many connections may be without a slot: their request is not complete, or waits, or their reply is still being read. Beyond that
+    /// no more are accepted, and clients wait in the backlog. At least 1; default 1000, or what `RLIMIT_NOFILE` leaves beside
+    /// [`max_connections`](Self::max_connections).
+    #[must_use]
+    pub fn max_waiting(mut self, connections: usize) -> Self {
+        self.max_waiting = connections.max(1);
         self
     }
 
@@ -111,8 +137,16 @@ impl Builder {
         self
     }
 
-    /// The longest that a connection may last from when it was accepted; then its program gets
-    /// TERM. `None`: no limit. Default 60 seconds.
+    /// The longest time from the accepted connection to the complete request; then the connection is closed. `None`, or longer than
+    /// [`timeout`](Self::timeout): as long as that. Default 10 seconds.
+    #[must_use]
+    pub fn request_timeout(mut self, timeout: Option<Duration>) -> Self {
+        self.request_timeout = timeout;
+        self
+    }
+
+    /// The longest time from when a request has its slot to the end of its reply; then its program gets TERM. `None`: no limit. Default
+    /// 60 seconds.
     #[must_use]
     pub fn timeout(mut self, timeout: Option<Duration>) -> Self {
         self.timeout = timeout;
@@ -183,18 +217,21 @@ impl Builder {
         // ignored but handled, since exec resets handlers only, and programs are to have the default.
         signal_hook::flag::register(SIGXFSZ, Arc::default()).map_err(setup("cannot handle signals"))?;
         let (socket, file) = listener::listen(path.as_ref(), self.mode, self.backlog)?;
+        let spare = limit.map_or(u64::MAX, |limit| limit.saturating_sub(descriptors_for(max_connections)));
         Ok(Daemon {
             settings: Settings {
                 limits: Limits {
+                    request_timeout: self.request_timeout.into_iter().chain(self.timeout).min(),
                     timeout: self.timeout,
                     kill_timeout: self.kill_timeout,
                     linger: self.linger,
                     termsig: self.termsig,
+                    window: window(max_connections),
                 },
                 spool: self.spool,
                 max_connections,
-                spare_descriptors: limit
-                    .map_or(u64::MAX, |limit| limit.saturating_sub(descriptors_for(max_connections))),
+                max_waiting: self.max_waiting.min(allowed_waiting(max_connections, spare)),
+                spare_descriptors: spare,
             },
             poll,
             signals,
@@ -207,14 +244,14 @@ impl Builder {
     /// The connections that the limit of descriptors leaves room for.
     fn allowed_connections(&self, limit: Option<u64>) -> Result<usize, BindError> {
         let Some(limit) = limit else { return Ok(self.max_connections) };
-        let allowed = limit.saturating_sub(OWN_DESCRIPTORS) / DESCRIPTORS_PER_CONNECTION;
+        let allowed = limit.saturating_sub(OWN_DESCRIPTORS + DESCRIPTORS_PER_WAITING) / DESCRIPTORS_PER_CONNECTION;
         let allowed = usize::try_from(allowed).unwrap_or(usize::MAX);
         if allowed == 0 {
             return Err(BindError::TooFewDescriptors(limit));
         }
         if allowed < self.max_connections {
             log::warn!(
-                "a limit of {limit} descriptors (ulimit -n) allows {allowed} active connections, not {}; \
+                "a limit of {limit} descriptors (ulimit -n) allows {allowed} programs at once, not {}; \
                  {} would be needed",
                 self.max_connections,
                 descriptors_for(self.max_connections),
@@ -224,9 +261,21 @@ impl Builder {
     }
 }
 
-/// How many descriptors the daemon needs for so many connections.
-fn descriptors_for(connections: usize) -> u64 {
-    (connections as u64).saturating_mul(DESCRIPTORS_PER_CONNECTION).saturating_add(OWN_DESCRIPTORS)
+/// The connections without a slot that the limit of descriptors leaves room for, if it has `spare` more than [`descriptors_for`] asks for.
+fn allowed_waiting(max_connections: usize, spare: u64) -> usize {
+    let left = spare.saturating_sub(Spawner::reserved_descriptors(max_connections));
+    usize::try_from(left / DESCRIPTORS_PER_WAITING).unwrap_or(usize::MAX).saturating_add(1)
+}
+
+/// How much input may be held for each of so many programs, in bytes: `docs/protocol.md`, "The window".
+fn window(max_connections: usize) -> u64 {
+    (WINDOWS / max_connections as u64).clamp(reply::MIN_WINDOW, MAX_WINDOW)
+}
+
+/// How many descriptors the daemon needs for so many programs, and for one connection without a slot.
+fn descriptors_for(programs: usize) -> u64 {
+    let own = OWN_DESCRIPTORS + DESCRIPTORS_PER_WAITING;
+    (programs as u64).saturating_mul(DESCRIPTORS_PER_CONNECTION).saturating_add(own)
 }
 
 /// What the event loop goes by.
@@ -235,7 +284,8 @@ struct Settings {
     limits: Limits,
     spool: u64,
     max_connections: usize,
-    /// How many more descriptors the limit allows than so many connections need.
+    max_waiting: usize,
+    /// How many more descriptors the limit allows than so many programs, and one connection without a slot, need.
     spare_descriptors: u64,
 }
 

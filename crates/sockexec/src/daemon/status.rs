@@ -14,6 +14,7 @@ pub(crate) struct Totals {
     timed_out: Cell<u64>,
     killed: Cell<u64>,
     gatherings: Cell<u64>,
+    pings: Cell<u64>,
     /// Of connections that are over.
     received: Cell<u64>,
     sent: Cell<u64>,
@@ -52,16 +53,23 @@ impl Totals {
         increase(&self.killed, 1);
     }
 
+    /// A client wanted to know whether the daemon serves.
+    pub(crate) fn pinged(&self) {
+        increase(&self.pings, 1);
+    }
+
     /// A connection is over.
     pub(crate) fn add_bytes(&self, received: u64, sent: u64) {
         increase(&self.received, received);
         increase(&self.sent, sent);
     }
 
-    /// As they are told. `live`: bytes in and out of the connections that are not over.
-    pub(crate) fn report(&self, accepted: u64, live: (u64, u64)) -> TotalsReport {
+    /// As they are told. `waiting`: requests without a slot. `live`: bytes in and out of the connections that are not over.
+    pub(crate) fn report(&self, accepted: u64, waiting: usize, live: (u64, u64)) -> TotalsReport {
         TotalsReport {
             accepted,
+            pings: self.pings.get(),
+            waiting,
             running: self.running.get(),
             finished: self.finished.get(),
             failed_to_start: self.failed.get(),
@@ -105,6 +113,9 @@ pub(crate) struct Report {
 #[derive(Debug, Serialize)]
 pub(crate) struct LimitsReport {
     pub(crate) max_connections: usize,
+    pub(crate) max_waiting: usize,
+    #[serde(serialize_with = "optional_seconds")]
+    pub(crate) request_timeout: Option<Duration>,
     #[serde(serialize_with = "optional_seconds")]
     pub(crate) timeout: Option<Duration>,
     #[serde(serialize_with = "seconds")]
@@ -112,11 +123,14 @@ pub(crate) struct LimitsReport {
     #[serde(serialize_with = "optional_seconds")]
     pub(crate) linger: Option<Duration>,
     pub(crate) spool: u64,
+    pub(crate) window: u64,
 }
 
 #[derive(Debug, Serialize)]
 pub(crate) struct TotalsReport {
     accepted: u64,
+    pings: u64,
+    waiting: usize,
     running: u64,
     finished: u64,
     failed_to_start: u64,

@@ -4,12 +4,13 @@ use sockexec_proto::{BadRequest, ErrorCode, Exit, Signal, Stream, Usage, Version
 
 use super::TermSig;
 use super::io::{ExitStatus, StartError, StartErrorKind};
+use crate::signals;
 
 /// The exit code of a request that could not be carried out through no fault of the program.
 const EXIT_FAILURE: u8 = 125;
 
 /// Why a program is cut.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Cut {
     Deadline,
     Shutdown,
@@ -49,15 +50,35 @@ pub(super) fn broken(version: Version, program: &[u8], reason: &str) -> Vec<u8> 
     }
 }
 
-/// Why the reply is not what it would have been. Version 1 has no words for it.
-pub(super) fn cut(version: Version, cut: Cut, running: bool) -> Option<Vec<u8>> {
+/// Why the reply of version 2 is not what it would have been. `running`: there is, or may be, a program.
+pub(super) fn cut(cut: Cut, running: bool) -> Vec<u8> {
     let (code, text) = match (cut, running) {
         (Cut::Deadline, true) => (ErrorCode::Timeout, "the deadline has come; the program is ended"),
-        (Cut::Deadline, false) => (ErrorCode::Timeout, "the deadline has come before the request was complete"),
+        (Cut::Deadline, false) => (ErrorCode::Timeout, "the request was not complete in time"),
         (Cut::Shutdown, true) => (ErrorCode::Shutdown, "the daemon is shutting down; the program is ended"),
         (Cut::Shutdown, false) => (ErrorCode::Shutdown, "the daemon is shutting down"),
     };
-    (version == Version::Two).then(|| failure(&code, text.as_bytes()))
+    failure(&code, text.as_bytes())
+}
+
+/// What the daemon says of itself to a client of version 2, whose window this is, in bytes.
+pub(super) fn introduction(window: u64) -> Vec<u8> {
+    encoded(|out| reply::encode_introduction(window, out))
+}
+
+/// So many requests wait for a slot.
+pub(super) fn queued(requests: u64) -> Vec<u8> {
+    encoded(|out| reply::encode_queued(requests, out))
+}
+
+/// So many bytes of standard input have left the daemon.
+pub(super) fn taken(bytes: u64) -> Vec<u8> {
+    encoded(|out| reply::encode_taken(bytes, out))
+}
+
+/// The program has closed its standard input.
+pub(super) fn input_closed() -> Vec<u8> {
+    encoded(reply::encode_input_closed)
 }
 
 /// The program was executed.
@@ -94,9 +115,10 @@ pub(super) fn ended(version: Version, termsig: TermSig, status: ExitStatus, usag
     })
 }
 
+/// As version 1 has always had it: two that only Linux has go by number.
 fn named(number: i32) -> Signal {
-    match signal_hook::low_level::signal_name(number) {
-        Some(name) => Signal::Name(name.trim_start_matches("SIG").into()),
+    match signals::name(number).filter(|name| !matches!(*name, "PWR" | "STKFLT")) {
+        Some(name) => Signal::Name(name.into()),
         None => Signal::Number(number),
     }
 }
@@ -125,10 +147,7 @@ const MAX_SIGNAL: i32 = if cfg!(any(target_os = "linux", target_os = "android"))
 pub(super) fn signal_number(signal: &Signal) -> Option<i32> {
     match signal {
         Signal::Number(number) => Some(*number).filter(|number| (1..=MAX_SIGNAL).contains(number)),
-        Signal::Name(name) => (1..=MAX_SIGNAL).find(|&number| {
-            let known = signal_hook::low_level::signal_name(number);
-            known.and_then(|known| known.strip_prefix("SIG")).is_some_and(|known| known.as_bytes() == name)
-        }),
+        Signal::Name(name) => signals::number(name),
     }
 }
 
@@ -140,12 +159,23 @@ mod tests {
     fn signals_are_found_by_number_and_by_name() {
         let name = |name: &str| signal_number(&Signal::Name(name.into()));
         assert_eq!((name("TERM"), name("INT"), name("KILL"), name("HUP")), (Some(15), Some(2), Some(9), Some(1)));
-        for unknown in ["", "term", "SIGTERM", "TERMINATE", "15"] {
+        for unknown in ["", "term", "SIGTERM", "TERMINATE", "15", "CLD"] {
             assert_eq!(name(unknown), None, "{unknown}");
         }
         let number = |number| signal_number(&Signal::Number(number));
         assert_eq!((number(1), number(31), number(0), number(-9)), (Some(1), Some(31), None, None));
         assert_eq!((number(MAX_SIGNAL), number(MAX_SIGNAL + 1)), (Some(MAX_SIGNAL), None));
+    }
+
+    #[test]
+    fn version_1_names_signals_as_it_always_has() {
+        for number in 0..=MAX_SIGNAL + 1 {
+            let expected = match signal_hook::low_level::signal_name(number) {
+                Some(name) => Signal::Name(name.trim_start_matches("SIG").into()),
+                None => Signal::Number(number),
+            };
+            assert_eq!(named(number), expected);
+        }
     }
 
     /// Version 2 names the cause; version 1 has three exit codes for it, as a shell has (`docs/protocol.md`).

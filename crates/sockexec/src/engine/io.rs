@@ -11,13 +11,17 @@ use super::TermSig;
 /// What is allowed to a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Limits {
-    /// From the accepted connection to TERM.
+    /// From the accepted connection to the complete request; not longer than the one below.
+    pub(crate) request_timeout: Option<Duration>,
+    /// From when the request has its slot to TERM.
     pub(crate) timeout: Option<Duration>,
     /// From TERM to KILL.
     pub(crate) kill_timeout: Duration,
     /// From the leader's exit to TERM for whoever still holds its output.
     pub(crate) linger: Option<Duration>,
     pub(crate) termsig: TermSig,
+    /// How much of a program's input may be held for it, and be unreported to the client, in bytes. Version 2.
+    pub(crate) window: u64,
 }
 
 /// How the leader of the program's group ended.
@@ -54,9 +58,14 @@ pub(crate) enum StartErrorKind {
 /// What the driver is to do, in order.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Action {
+    /// The request is complete: give it a slot with [`Session::slot`], now or later; if later, say so with
+    /// [`Session::has_to_wait`].
+    WantSlot,
+    /// The client wanted to know whether the daemon serves, and nothing else.
+    Pinged,
     /// Start the program; answer with [`Session::started`] or [`Session::start_failed`].
     Spawn(Box<Request>),
-    /// Close the program's standard input.
+    /// Close the program's standard input, and drop what is held for it.
     CloseStdin,
     /// Tell the program's terminal that its input is at its end; it stays open.
     EndTerminalInput,
@@ -94,7 +103,8 @@ pub(crate) enum Action {
 pub(crate) enum Step {
     /// Everything that can be used was consumed.
     NeedMore,
-    /// So many bytes (at least 1) are the program's input. Move some, then call [`Session::moved`].
+    /// So many bytes (at least 1) are the program's input. Move some to it, then call [`Session::moved`]; or hold up to
+    /// [`Session::room_ahead`] of them, then call [`Session::held`].
     Stdin(u64),
     /// So many bytes (at least 1) are of no use. Drop some, then call [`Session::moved`].
     Drop(u64),
@@ -128,6 +138,11 @@ impl Frame {
     /// 36 KiB in one), so that it is sent whole or not at all. lua-resty-exec needs that: it waits a
     /// millisecond for the rest of a payload and then loses its place in the stream.
     pub(crate) const MAX_PAYLOAD: usize = 32 << 10;
+
+    /// The same where the output is spliced, in version 1: `splice_to_socket` hands up to 16 pages to the socket at once, which become one
+    /// `sk_buff`: twelve for the payload, one each for head and tail, and two to spare for pages that are not full. Version 2 does without
+    /// the promise, and has larger ones.
+    pub(crate) const MAX_SPLICED: usize = 48 << 10;
 
     /// The most bytes to send at once.
     pub(crate) const MAX_LEN: usize = Self::MAX_HEAD + Self::MAX_PAYLOAD + 1;

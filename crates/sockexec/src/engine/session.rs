@@ -38,6 +38,8 @@ const SHOWN_NAME: usize = 4096;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Program {
     Absent,
+    /// The request is complete, and has no slot yet.
+    Waiting,
     Starting,
     Running,
     /// Dead and not reaped: its group can be signalled without meeting a stranger.
@@ -107,8 +109,21 @@ impl Streams {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Stdin {
     Open,
+    /// Ended by the client, and some of it is still held.
+    Ending,
     /// Ended by the client or closed by the program; what still comes is dropped.
     Closed,
+}
+
+/// What has become of a program's input, in bytes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+struct Window {
+    /// Held for a program that does not take it.
+    ahead: u64,
+    /// Written to the program or dropped, since the start.
+    left: u64,
+    /// As much of that as was reported.
+    reported: u64,
 }
 
 /// One connection.
@@ -122,19 +137,31 @@ pub(crate) struct Session {
     refused: bool,
     program_name: Box<[u8]>,
     program: Program,
+    /// The request while it waits for a slot.
+    waiting: Option<Box<Request>>,
     /// Version 2: that the exec succeeded is known, and was told.
     executed: bool,
-    /// A signal of the client's that came before that. What the client has sent behind it waits with it.
-    held: Option<i32>,
+    /// Version 2: why the program is cut, which has to wait until it is known what came of the exec.
+    withheld: Option<Cut>,
+    /// Version 2: an `error` was told. There is no second one.
+    error_told: bool,
     /// The request's options for its program's streams.
     streams: Streams,
     status: Option<ExitStatus>,
     usage: Option<Box<Usage>>,
     /// How many came with the client's bytes.
-    descriptors: usize,
+    descriptors: u32,
     stdin: Stdin,
+    /// Version 2: there is one. Version 1 has none, and there are many programs.
+    window: Option<Box<Window>>,
+    /// Version 2: it was told that the program has closed its input.
+    input_closed: bool,
     stdout_open: bool,
     stderr_open: bool,
+    /// Output waits for a client that does not read.
+    stalled: bool,
+    /// Nobody has the other ends of the streams of output any more: what is in them is all there will be.
+    output_complete: bool,
     ending: Ending,
     client: Client,
     reply: Reply,
@@ -157,22 +184,28 @@ pub(crate) struct Session {
 impl Session {
     /// A connection that was accepted `now`.
     pub(crate) fn new(limits: Rc<Limits>, now: Time) -> Self {
-        let deadline = limits.timeout.and_then(|timeout| now.checked_add(timeout));
+        let deadline = limits.request_timeout.and_then(|timeout| now.checked_add(timeout));
         Self {
             limits,
             request: RequestDecoder::new(),
             refused: false,
             program_name: Box::default(),
             program: Program::Absent,
+            waiting: None,
             executed: false,
-            held: None,
+            withheld: None,
+            error_told: false,
             streams: Streams::Pipes,
             status: None,
             usage: None,
             descriptors: 0,
             stdin: Stdin::Closed,
+            window: None,
+            input_closed: false,
             stdout_open: false,
             stderr_open: false,
+            stalled: false,
+            output_complete: false,
             ending: Ending::Not,
             client: Client::Open,
             reply: Reply::Streaming,
@@ -213,7 +246,13 @@ impl Session {
 
     /// Whether the client's bytes are to be read.
     pub(crate) fn wants_request(&self) -> bool {
-        self.client == Client::Open && self.program != Program::Starting && self.held.is_none()
+        self.client == Client::Open && !self.leaves_input()
+    }
+
+    /// Whether what the client has sent behind its request is left for now. In version 2 a signal must not reach a child before its exec:
+    /// until then it has copies of the daemon's descriptors, and stopped there it would keep the streams of other clients' programs open.
+    fn leaves_input(&self) -> bool {
+        matches!(self.program, Program::Waiting | Program::Starting) || self.wants_executed()
     }
 
     /// What is to be done with the output now.
@@ -230,6 +269,14 @@ impl Session {
     /// Which version of the protocol the client speaks: 1 until it has said otherwise.
     pub(crate) const fn version(&self) -> Version {
         self.request.version()
+    }
+
+    /// The most output that one frame may carry, in bytes.
+    pub(crate) const fn most_output(&self) -> usize {
+        match self.version() {
+            Version::One => Frame::MAX_SPLICED,
+            Version::Two => reply::MAX_OUTPUT,
+        }
     }
 
     /// Whether it must be learned that the exec succeeded: answer with [`Session::executed`], or with
@@ -256,7 +303,13 @@ impl Session {
     /// Whether the leader's exit must be learned now: answer with [`Session::exited`] when it comes.
     pub(crate) fn wants_exit(&self) -> bool {
         self.program == Program::Running
-            && (self.output_ended() || self.ending != Ending::Not || self.limits.linger.is_some())
+            && (self.output_ended() || self.ending != Ending::Not || self.limits.linger.is_some() || self.stalled)
+    }
+
+    /// Whether it must be learned that nobody has the other ends of the streams of output any more: answer with
+    /// [`Session::output_is_complete`].
+    pub(crate) fn wants_output_complete(&self) -> bool {
+        self.program == Program::Exited && self.ending == Ending::Not && self.stalled && !self.output_ended()
     }
 
     /// Whether the deadline came before the reply was complete.
@@ -264,9 +317,48 @@ impl Session {
         self.timed_out
     }
 
-    /// Whether this connection counts against the limit of active ones.
+    /// Whether its program has a slot.
     pub(crate) fn holds_slot(&self) -> bool {
-        !(self.is_over() || self.unknowable && self.client == Client::Closed && self.program == Program::Exited)
+        match self.program {
+            Program::Absent | Program::Waiting | Program::Over => false,
+            Program::Starting | Program::Running => true,
+            Program::Exited => !(self.unknowable && self.client == Client::Closed),
+        }
+    }
+
+    /// Whether its request waits for a slot.
+    pub(crate) fn waits_for_slot(&self) -> bool {
+        self.program == Program::Waiting
+    }
+
+    /// The arguments of the request while it waits.
+    pub(crate) fn waiting_argv(&self) -> &[CString] {
+        self.waiting.as_ref().map_or(&[], |request| &request.argv)
+    }
+
+    /// How much of a program's input may be held for it, in bytes.
+    pub(crate) fn window(&self) -> u64 {
+        self.limits.window
+    }
+
+    /// How much more of a program's input may be held for it, in bytes.
+    pub(crate) fn room_ahead(&self) -> u64 {
+        match (&self.window, self.stdin) {
+            (Some(window), Stdin::Open) => self.limits.window.saturating_sub(window.ahead),
+            (None, _) | (_, Stdin::Ending | Stdin::Closed) => 0,
+        }
+    }
+
+    /// A report of how much input has left, if one is due. To be asked when no other waits to be sent: so there is never more than one
+    /// for a client that does not read, and the last one tells all.
+    pub(crate) fn report(&mut self) -> Option<Vec<u8>> {
+        let is_wanted = self.reply == Reply::Streaming && self.client != Client::Closed && !self.input_closed;
+        let half = (self.limits.window / 2).max(1);
+        let window = self.window.as_mut().filter(|_| is_wanted && self.executed)?;
+        (window.left - window.reported >= half).then(|| {
+            window.reported = window.left;
+            answer::taken(window.left)
+        })
     }
 
     /// Whether nothing is left to do, and the connection can be forgotten.
@@ -278,13 +370,14 @@ impl Session {
     pub(crate) fn waits_for(&self) -> &'static str {
         match (self.program, self.ending, self.reply) {
             (Program::Absent, _, Reply::Streaming) => "request",
+            (Program::Waiting, _, _) => "a free slot",
             (Program::Running, Ending::Not, _) if self.wants_executed() => "exec of the program",
             (Program::Starting, _, _) => "start of the program",
             (Program::Running | Program::Exited, Ending::Killed { .. } | Ending::Drained, _) => "death after KILL",
             (Program::Running, Ending::Terminated { .. }, _) => "death after TERM",
             (Program::Exited, Ending::Terminated { .. }, _) => "death of the rest of the group",
             (Program::Running, Ending::Not, _) if self.output_ended() => "exit of the program",
-            (Program::Running, Ending::Not, _) if self.stdin == Stdin::Open => "output or input",
+            (Program::Running, Ending::Not, _) if self.stdin != Stdin::Closed => "output or input",
             (Program::Running, Ending::Not, _) => "output",
             (Program::Exited, Ending::Not, _) => "output of descendants",
             (Program::Over, _, Reply::Streaming) => "output of descendants outside the group",
@@ -300,13 +393,20 @@ impl Session {
         if self.refused {
             return (0, everything(input));
         }
-        if self.program == Program::Starting || self.held.is_some() {
+        if self.leaves_input() {
             return (0, Step::NeedMore);
         }
         match self.request.next(input) {
             Ok((used, Event::Exec(argv))) => {
-                self.start(Box::new(Request { options: Options::default(), argv }));
+                self.complete(Box::new(Request { options: Options::default(), argv }));
                 (used, Step::NeedMore)
+            }
+            Ok((used, Event::Protocol)) => {
+                self.window = Some(Box::default());
+                self.send(answer::introduction(self.limits.window));
+                // What follows, or that this is a version that is not known: there need not come another byte.
+                let (more, step) = self.step(now, input.get(used..).unwrap_or_default());
+                (used + more, step)
             }
             Ok((used, event @ (Event::Start(_) | Event::Status | Event::Signal(_) | Event::WindowSize(_)))) => {
                 if let Err(error) = self.version_2(event) {
@@ -317,7 +417,7 @@ impl Session {
             }
             Ok((used, Event::Stdin(len))) => match self.stdin {
                 Stdin::Open => (used, Step::Stdin(len)),
-                Stdin::Closed => (used, Step::Drop(len)),
+                Stdin::Ending | Stdin::Closed => (used, Step::Drop(len)),
             },
             Ok((used, Event::EndOfStdin)) => {
                 self.end_stdin();
@@ -337,12 +437,51 @@ impl Session {
     pub(crate) fn moved(&mut self, n: u64) {
         if !self.refused {
             self.request.advance(n);
+            self.leave(n);
+        }
+    }
+
+    /// `n` bytes of input that [`Session::step`] told of are held for a program that does not take them, within
+    /// [`Session::room_ahead`].
+    pub(crate) fn held(&mut self, n: u64) {
+        self.request.advance(n);
+        if let Some(window) = &mut self.window {
+            window.ahead += n;
+        }
+    }
+
+    /// `n` bytes of those were written to the program.
+    pub(crate) fn released(&mut self, n: u64) {
+        if let Some(window) = &mut self.window {
+            window.ahead = window.ahead.saturating_sub(n);
+        }
+        self.leave(n);
+        if !self.is_ahead() && self.stdin == Stdin::Ending {
+            self.end_stdin();
+            self.settle();
+        }
+    }
+
+    /// The request, which is complete, has a slot: its time runs from now.
+    pub(crate) fn slot(&mut self, now: Time) {
+        if let Some(request) = self.waiting.take() {
+            let timeouts = [self.limits.timeout, request.options.timeout];
+            self.deadline = earliest(timeouts.map(|timeout| timeout.and_then(|timeout| now.checked_add(timeout))));
+            self.program = Program::Starting;
+            self.act(Action::Spawn(request));
+        }
+    }
+
+    /// There is no slot for the request yet; `requests` wait, this one among them.
+    pub(crate) fn has_to_wait(&mut self, requests: u64) {
+        if self.version() == Version::Two {
+            self.send(answer::queued(requests));
         }
     }
 
     /// `count` descriptors came with bytes of the client, which have not been read yet.
     pub(crate) fn descriptors(&mut self, count: usize) {
-        self.descriptors += count;
+        self.descriptors = self.descriptors.saturating_add(u32::try_from(count).unwrap_or(u32::MAX));
     }
 
     /// The daemon's status, JSON, in answer to [`Action::TellStatus`].
@@ -358,7 +497,12 @@ impl Session {
         }
         self.client = Client::HalfClosed;
         if !self.refused {
+            let is_ping = self.request.is_ping();
             match self.request.end_of_file() {
+                Ok(()) if is_ping => {
+                    self.act(Action::Pinged);
+                    self.finish(Vec::new());
+                }
                 Ok(()) => self.end_stdin(),
                 // The reply is complete or on its way: an early end changes nothing.
                 Err(_) if self.reply != Reply::Streaming => {}
@@ -412,14 +556,15 @@ impl Session {
         if self.wants_executed() {
             self.executed = true;
             self.send(answer::started(pid));
-            self.pass_held_signal();
+            if let Some(cut) = self.withheld.take() {
+                self.tell(cut);
+            }
         }
     }
 
     /// There is no program, or none that anything is known of. This may be learned only from the death of what was to
     /// become it.
     pub(crate) fn start_failed(&mut self, error: &StartError) {
-        self.held = None;
         match self.program {
             Program::Starting => self.program = Program::Absent,
             Program::Running => {
@@ -427,9 +572,10 @@ impl Session {
                 self.close_stdin();
                 self.close_output();
             }
-            Program::Absent | Program::Exited | Program::Over => return,
+            Program::Absent | Program::Waiting | Program::Exited | Program::Over => return,
         }
-        self.finish(answer::cannot_start(self.version(), &self.program_name, error));
+        let words = answer::cannot_start(self.version(), &self.program_name, error);
+        self.finish_with_error(words);
         self.settle();
     }
 
@@ -437,7 +583,7 @@ impl Session {
     /// ended, and what came of it so far is not passed off as the whole.
     pub(crate) fn broken(&mut self, now: Time, reason: &str) {
         if self.reply == Reply::Streaming {
-            self.finish(answer::broken(self.version(), &self.program_name, reason));
+            self.finish_with_error(answer::broken(self.version(), &self.program_name, reason));
             self.cut_after_kill(now);
         }
         self.end_program(now);
@@ -447,6 +593,10 @@ impl Session {
 
     /// The program, or whoever inherited its standard input, no longer reads it.
     pub(crate) fn stdin_refused(&mut self) {
+        if self.version() == Version::Two && self.program == Program::Running && !self.input_closed {
+            self.input_closed = true;
+            self.send(answer::input_closed());
+        }
         self.close_stdin();
     }
 
@@ -478,7 +628,6 @@ impl Session {
             return;
         }
         self.program = Program::Exited;
-        self.held = None;
         self.status = Some(status);
         self.usage = usage.map(Box::new);
         if let Ending::Terminated { probe_at, .. } = &mut self.ending {
@@ -492,6 +641,18 @@ impl Session {
         if self.program == Program::Exited && self.ending == Ending::Not && self.linger_at.is_none() {
             self.linger_at = self.limits.linger.and_then(|linger| now.checked_add(linger));
         }
+    }
+
+    /// Output cannot be read now, as the client does not read. True: that is new.
+    pub(crate) fn output_stalls(&mut self) -> bool {
+        !std::mem::replace(&mut self.stalled, true)
+    }
+
+    /// Nobody has the other ends of the streams of output any more, but some of it is still in them: whoever is left in the group is a
+    /// background job, as if the output had been read to its end.
+    pub(crate) fn output_is_complete(&mut self) {
+        self.output_complete = true;
+        self.settle();
     }
 
     /// Nobody is left in the group.
@@ -540,6 +701,10 @@ impl Session {
         {
             self.ending = Ending::Drained;
             self.act(Action::DrainOutput);
+            // What came of the exec may be learned too late for the client.
+            if self.withheld.is_some() {
+                self.finish_with_error(Vec::new());
+            }
         }
         if due(self.cut_at) || due(self.close_at()) {
             self.close_client();
@@ -589,28 +754,60 @@ impl Session {
         !self.stdout_open && !self.stderr_open
     }
 
-    /// The time of this connection is up. `why` is told, if it was not told before.
+    /// The time of this connection is up. A client of version 2 is told why, if it was not told before; version 1 has no words for it.
     fn time_out(&mut self, now: Time, why: Option<Cut>) {
-        let why = why.and_then(|cut| answer::cut(self.version(), cut, self.program != Program::Absent));
+        let why = why.filter(|_| self.version() == Version::Two);
         match (self.program, self.reply, why) {
-            // A client of version 2 that has begun a request is told.
-            (Program::Absent, Reply::Streaming, Some(why)) => {
+            (Program::Absent | Program::Waiting, Reply::Streaming, Some(why)) => {
                 // The rest of the request may come still.
                 self.refused = true;
-                self.finish(why);
+                self.withdraw();
+                self.finish_with_error(answer::cut(why, false));
             }
             // Nothing was promised to a client that has not asked for anything.
-            (Program::Absent, Reply::Streaming, None) => self.close_client(),
+            (Program::Absent | Program::Waiting, Reply::Streaming, None) => self.close_client(),
             (Program::Starting | Program::Running | Program::Exited, _, why) => {
                 if let Some(why) = why {
-                    self.send(why);
+                    self.tell(why);
                 }
                 self.end_program(now);
             }
-            (Program::Over, _, Some(why)) => self.send(why),
-            (Program::Absent | Program::Over, _, _) => {}
+            (Program::Over, _, Some(why)) => self.tell(why),
+            (Program::Absent | Program::Waiting | Program::Over, _, _) => {}
         }
         self.cut_after_kill(now);
+    }
+
+    /// Tells a client of version 2 why its program is cut, unless it was told an error before. Until it is known whether there is a
+    /// program that is withheld.
+    fn tell(&mut self, cut: Cut) {
+        if self.error_told || self.withheld.is_some() {
+            return;
+        }
+        if self.program == Program::Starting || self.wants_executed() {
+            self.withheld = Some(cut);
+        } else {
+            self.error_told = true;
+            self.send(answer::cut(cut, true));
+        }
+    }
+
+    /// Ends the reply with this error, or with one that is withheld, or, in version 2, without another one if there was one.
+    fn finish_with_error(&mut self, error: Vec<u8>) {
+        let told = std::mem::replace(&mut self.error_told, true);
+        match self.withheld.take() {
+            Some(first) => self.finish(answer::cut(first, true)),
+            None if told => self.finish(Vec::new()),
+            None => self.finish(error),
+        }
+    }
+
+    /// The request is not carried out any more.
+    fn withdraw(&mut self) {
+        if self.program == Program::Waiting {
+            self.program = Program::Absent;
+            self.waiting = None;
+        }
     }
 
     /// The client has until shortly after KILL is due if TERM is sent `now`.
@@ -627,7 +824,7 @@ impl Session {
         self.linger_at = None;
         let probe_at = match self.program {
             // Starting: `started` comes back here if the client has gone meanwhile.
-            Program::Absent | Program::Starting | Program::Over => return,
+            Program::Absent | Program::Waiting | Program::Starting | Program::Over => return,
             Program::Running => None,
             Program::Exited => Some(now),
         };
@@ -637,8 +834,6 @@ impl Session {
         // At once: also for a program of which it was not known yet whether it starts.
         let kill_at = if self.at_once { now } else { now + self.limits.kill_timeout };
         self.ending = Ending::Terminated { kill_at, probe_at, probes: 0 };
-        // Before TERM, as the client has sent it before: after it STOP would undo the CONT that comes with TERM.
-        self.pass_held_signal();
         self.act(Action::Terminate);
     }
 
@@ -658,25 +853,43 @@ impl Session {
     }
 
     fn close_stdin(&mut self) {
-        if self.stdin == Stdin::Open {
+        if self.stdin != Stdin::Closed {
             self.stdin = Stdin::Closed;
+            let dropped = self.window.as_mut().map_or(0, |window| std::mem::take(&mut window.ahead));
+            self.leave(dropped);
             self.act(Action::CloseStdin);
         }
     }
 
+    /// So many bytes of input were written to the program, or dropped.
+    fn leave(&mut self, n: u64) {
+        if let Some(window) = &mut self.window {
+            window.left = window.left.saturating_add(n);
+        }
+    }
+
+    /// Whether some of the program's input is held.
+    fn is_ahead(&self) -> bool {
+        self.window.as_ref().is_some_and(|window| window.ahead > 0)
+    }
+
     /// The client has no more input for the program.
     fn end_stdin(&mut self) {
-        if self.stdin == Stdin::Open && self.streams == Streams::Terminal {
-            self.stdin = Stdin::Closed;
-            self.act(Action::EndTerminalInput);
-        } else {
-            self.close_stdin();
+        match self.stdin {
+            Stdin::Open | Stdin::Ending if self.is_ahead() => self.stdin = Stdin::Ending,
+            Stdin::Open | Stdin::Ending if self.streams == Streams::Terminal => {
+                self.stdin = Stdin::Closed;
+                self.act(Action::EndTerminalInput);
+            }
+            Stdin::Open | Stdin::Ending => self.close_stdin(),
+            Stdin::Closed => {}
         }
     }
 
     fn close_client(&mut self) {
         if self.client != Client::Closed {
             self.client = Client::Closed;
+            self.withdraw();
             self.act(Action::CloseClient);
         }
     }
@@ -685,7 +898,12 @@ impl Session {
         self.refused = true;
         if self.reply == Reply::Streaming {
             self.act(Action::Report(error.clone()));
-            self.finish(answer::bad_request(self.version(), error));
+            if self.error_told {
+                // The program is being ended for the first cause, and its end is told.
+                self.close_stdin();
+                return self.settle();
+            }
+            self.finish_with_error(answer::bad_request(self.version(), error));
             if self.program != Program::Absent {
                 self.cut_after_kill(now);
             }
@@ -695,16 +913,15 @@ impl Session {
         }
     }
 
-    /// A request is complete.
-    fn start(&mut self, request: Box<Request>) {
+    /// The request is complete, and waits for its slot.
+    fn complete(&mut self, request: Box<Request>) {
         let name = request.argv.first().map(CString::as_bytes).unwrap_or_default();
         self.program_name = name.get(..SHOWN_NAME).unwrap_or(name).into();
         self.streams = Streams::of(&request.options);
-        if let Some(timeout) = request.options.timeout {
-            self.deadline = earliest([self.deadline, self.accepted.checked_add(timeout)]);
-        }
-        self.program = Program::Starting;
-        self.act(Action::Spawn(request));
+        self.program = Program::Waiting;
+        self.waiting = Some(request);
+        self.deadline = None;
+        self.act(Action::WantSlot);
     }
 
     /// What only a client of version 2 says.
@@ -712,7 +929,7 @@ impl Session {
         match event {
             Event::Start(request) => {
                 self.check_descriptors(request.options.descriptors)?;
-                self.start(request);
+                self.complete(request);
             }
             Event::Status => {
                 self.check_descriptors(false)?;
@@ -720,7 +937,7 @@ impl Session {
             }
             Event::Signal(signal) => self.signal(&signal)?,
             Event::WindowSize(size) => self.resize(size),
-            Event::Exec(_) | Event::Stdin(_) | Event::EndOfStdin | Event::NeedMore => {}
+            Event::Exec(_) | Event::Protocol | Event::Stdin(_) | Event::EndOfStdin | Event::NeedMore => {}
         }
         Ok(())
     }
@@ -737,20 +954,11 @@ impl Session {
 
     fn signal(&mut self, signal: &Signal) -> Result<(), BadRequest> {
         let number = answer::signal_number(signal).ok_or_else(|| self.request.unknown_signal(signal))?;
-        if self.wants_executed() {
-            // Until its exec the child has a copy of every descriptor of the daemon's: stopped there, it would keep the streams of
-            // other clients' programs open.
-            self.held = Some(number);
-        } else if self.program == Program::Running {
+        // One that comes after its end is for nobody, whoever else may be in the group.
+        if self.program == Program::Running {
             self.act(Action::Signal(number));
         }
         Ok(())
-    }
-
-    fn pass_held_signal(&mut self) {
-        if let Some(number) = self.held.take() {
-            self.act(Action::Signal(number));
-        }
     }
 
     fn resize(&mut self, size: WindowSize) {
@@ -770,7 +978,9 @@ impl Session {
         if self.reply == Reply::Streaming {
             self.reply = Reply::Finishing;
             if self.client != Client::Closed {
-                self.act(Action::Send(bytes));
+                if !bytes.is_empty() {
+                    self.act(Action::Send(bytes));
+                }
                 self.act(Action::Finish);
             }
         }
@@ -788,7 +998,7 @@ impl Session {
         if self.program == Program::Exited {
             match self.ending {
                 // Whoever is left in the group has let go of the output: a background job, left alone.
-                Ending::Not if self.output_ended() => self.reap(),
+                Ending::Not if self.output_ended() || self.output_complete => self.reap(),
                 Ending::Not | Ending::Terminated { .. } => {}
                 Ending::Killed { .. } | Ending::Drained => self.reap(),
             }

@@ -16,6 +16,12 @@ use crate::engine::ExitStatus;
 /// another.
 const KILL_ROUNDS: usize = 5;
 
+/// With it waitid(2) finds children that were not executed as well.
+#[cfg(target_os = "linux")]
+const ANY_CHILD: WaitIdOptions = WaitIdOptions::from_bits_retain(libc::__WALL.cast_unsigned());
+#[cfg(not(target_os = "linux"))]
+const ANY_CHILD: WaitIdOptions = WaitIdOptions::empty();
+
 /// Whether anybody is left in a group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Occupancy {
@@ -128,25 +134,50 @@ impl Group {
         }
     }
 
-    /// What the dead leader has cost with the children that it waited for, where the system tells.
-    pub(crate) fn usage(&self) -> Option<Usage> {
-        if self.reaped { None } else { raw::usage_of(self.leader()) }
-    }
-
     /// The leader's status, if it is dead; it stays unreaped.
     ///
     /// # Errors
     /// ECHILD if somebody else in this process reaps our children, or CHLD came to be ignored. Nobody is signalled by
     /// number any more then, as it may be a stranger's by now.
     pub(crate) fn status(&mut self) -> io::Result<Option<ExitStatus>> {
-        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
-        match rustix::io::retry_on_intr(|| rustix::process::waitid(WaitId::Pid(self.leader), options)) {
-            Ok(status) => Ok(status.as_ref().map(exit_status)),
-            Err(error) => {
-                self.reaped = true;
-                Err(error.into())
-            }
+        let status = self.wait(WaitIdOptions::NOWAIT | ANY_CHILD);
+        self.reaped |= status.is_err();
+        Ok(status?.as_ref().map(exit_status))
+    }
+
+    /// The same, and what it has cost with the children that it waited for, where the system tells.
+    ///
+    /// # Errors
+    /// As [`Group::status`].
+    pub(crate) fn status_and_usage(&mut self) -> io::Result<Option<(ExitStatus, Option<Usage>)>> {
+        #[cfg(target_os = "linux")]
+        {
+            let leader = self.leader();
+            let ended = loop {
+                match raw::status_of(leader) {
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    ended => break ended,
+                }
+            };
+            self.reaped |= ended.is_err();
+            Ok(ended?.map(|(status, usage)| (status, Some(usage))))
         }
+        #[cfg(not(target_os = "linux"))]
+        Ok(self.status()?.map(|status| (status, None)))
+    }
+
+    /// Whether the leader was executed. To be asked when it has left our memory, and before it is reaped.
+    ///
+    /// A child that shares our memory is made to send no signal at its death, and exec makes that CHLD (`de_thread` in the kernel) before
+    /// it leaves the memory; and waitid(2) finds without `__WALL` only those that send CHLD. (A child of fork does from the beginning:
+    /// std tells of its exec.)
+    pub(crate) fn was_executed(&self) -> bool {
+        !matches!(self.wait(WaitIdOptions::NOWAIT), Err(Errno::CHILD))
+    }
+
+    fn wait(&self, options: WaitIdOptions) -> Result<Option<WaitIdStatus>, Errno> {
+        let options = options | WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+        rustix::io::retry_on_intr(|| rustix::process::waitid(WaitId::Pid(self.leader), options))
     }
 
     /// A descriptor that becomes readable when the leader dies; an error where there is no such
@@ -197,8 +228,7 @@ impl Group {
     /// Reaps the dead leader.
     pub(crate) fn reap(&mut self) {
         if !self.reaped {
-            let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
-            let _ = rustix::io::retry_on_intr(|| rustix::process::waitid(WaitId::Pid(self.leader), options));
+            let _ = self.wait(ANY_CHILD);
             self.reaped = true;
         }
     }

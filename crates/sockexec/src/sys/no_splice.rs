@@ -58,6 +58,7 @@ impl Splicer {
         _pipe: BorrowedFd<'_>,
         _available: usize,
         _socket: BorrowedFd<'_>,
+        _most: usize,
         _frame: impl Fn(usize) -> Option<Frame>,
     ) -> Spliced {
         Spliced::Unable

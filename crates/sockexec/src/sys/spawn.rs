@@ -197,6 +197,16 @@ impl Spawner {
         Self { launcher, reserve, crowd }
     }
 
+    /// How many descriptors are kept for when there are many connections, if there may be so many.
+    pub(crate) fn reserved_descriptors(max_connections: usize) -> u64 {
+        if max_connections >= CROWD { reserve::DESCRIPTORS } else { 0 }
+    }
+
+    /// Whether starting a program now means to wait for its exec.
+    pub(crate) fn waits_for_exec(&self) -> bool {
+        self.launcher.as_ref().is_none_or(Launcher::is_full)
+    }
+
     /// Becomes readable when it is time to [collect](Spawner::collect).
     pub(crate) fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         self.reserve.as_ref().map(Reserve::descriptor)
@@ -232,11 +242,14 @@ impl Spawner {
         }
         let exec = if order.watched { Some(io::pipe()?) } else { None };
         let watch = exec.as_ref().map(|(_, end)| end.as_fd());
+        // Without `..`, so that a new option is seen to: here, and for the portable way in `spawn_command`.
+        let Options { directory, environment: _, timeout: _, stderr_to_stdout: _, pty: _, descriptors } =
+            &order.options;
         let extras = Extras {
-            directory: order.options.directory.clone(),
+            directory: directory.clone(),
             environment: environment(&order.options),
             terminal: ours.terminal.is_some(),
-            foreign: order.options.descriptors,
+            foreign: *descriptors,
             shared: None,
         };
         // What is a client's is not put where others take it along: who closes it last may have to wait. Nor do they copy the whole

@@ -26,11 +26,10 @@ use crate::queue;
 /// Below so many bytes copying is as cheap.
 pub(crate) const SPLICE_MIN: usize = 32 << 10;
 
-/// The payload of one frame, in bytes. `splice_to_socket` hands up to 16 pages to the socket at once, which become one
-/// `sk_buff`: twelve for the payload, one each for head and tail, and two to spare for pages that are not full.
-const PAYLOAD: usize = 48 << 10;
+/// Twelve pages of payload, in bytes: what one `sk_buff` carries for certain beside a head and a tail.
+const PAYLOAD: usize = Frame::MAX_SPLICED;
 
-/// What the socket's queue is charged for one frame at most: the payload, head and tail, and the kernel's own.
+/// What the socket's queue is charged for that at most: the payload, head and tail, and the kernel's own.
 const CHARGE: usize = PAYLOAD + (2 << 10);
 
 /// How many frames are put together at once.
@@ -140,23 +139,26 @@ impl Splicer {
         }
     }
 
-    /// Sends some of the `available` bytes of `pipe` to `socket`, in whole frames. `frame` tells what to put around a
-    /// payload of a length.
+    /// Sends some of the `available` bytes of `pipe` to `socket`, in whole frames of at most `most` bytes. `frame` tells what to put
+    /// around a payload of a length.
     pub(crate) fn send(
         &mut self,
         pipe: BorrowedFd<'_>,
         available: usize,
         socket: BorrowedFd<'_>,
+        most: usize,
         frame: impl Fn(usize) -> Option<Frame>,
     ) -> Spliced {
-        let count = match frames_that_fit(socket) {
+        // A large frame is one that the socket takes in several pieces.
+        let (count, len) = match frames_that_fit(socket) {
             Some(0) => return Spliced::WouldBlock,
-            Some(count) => count.min(FRAMES),
+            Some(count) if most <= PAYLOAD => (count.min(FRAMES), most),
+            Some(count) => (1, most.min(count * PAYLOAD)),
             None => return Spliced::Unable,
         };
         let Some(middle) = &mut self.middle else { return Spliced::Unable };
         middle.grow();
-        match middle.fill(pipe, available, count, frame) {
+        match middle.fill(pipe, available, (count, len), frame) {
             Ok(Filled::Frames(lengths)) if lengths.is_empty() => Spliced::Unable,
             Ok(Filled::Frames(lengths)) => {
                 let (outcome, error) = middle.pour(&lengths, socket);
@@ -234,7 +236,7 @@ impl Middle {
         }
     }
 
-    /// Puts up to `count` frames together from the `available` bytes of `pipe`.
+    /// Puts up to `count` frames of at most `most` bytes together from the `available` bytes of `pipe`.
     ///
     /// # Errors
     /// From splice, before anything was taken from `pipe`.
@@ -242,13 +244,13 @@ impl Middle {
         &mut self,
         pipe: BorrowedFd<'_>,
         mut available: usize,
-        count: usize,
+        (count, most): (usize, usize),
         frame: impl Fn(usize) -> Option<Frame>,
     ) -> Result<Filled, Errno> {
         let mut lengths = Vec::with_capacity(count);
         let mut whole = 0;
         while lengths.len() < count && available >= SPLICE_MIN {
-            let len = available.min(PAYLOAD);
+            let len = available.min(most);
             let Some(framing) = frame(len) else { break };
             let head = framing.head();
             if !self.put(head) {

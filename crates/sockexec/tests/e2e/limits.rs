@@ -70,7 +70,7 @@ fn descriptors_are_reserved_for_a_crowd() {
         daemon.process().descriptors()
     };
     let few = descriptors("-m 10", "1024");
-    assert_eq!(descriptors("-m 100", "616"), few);
+    assert_eq!(descriptors("-m 100", "620"), few);
     let many = descriptors("-m 100", "1024");
     assert!(few + 64 <= many && many < few + 80, "{few}, {many}");
 }
@@ -96,12 +96,12 @@ fn few_descriptors() {
 /// With the fewest descriptors that it takes one client at a time is served; with one less it says what to do.
 #[test]
 fn the_fewest_descriptors() {
-    let mut daemon = Launch::default().options("-m 100").quiet().prelude("ulimit -n 22").start();
-    daemon.wait_for_log("allows 1 active connections");
+    let mut daemon = Launch::default().options("-m 100").quiet().prelude("ulimit -n 26").start();
+    daemon.wait_for_log("allows 1 programs at once");
     daemon.assert_serves();
-    let stopped = Launch::default().quiet().prelude("ulimit -n 21").run();
+    let stopped = Launch::default().quiet().prelude("ulimit -n 25").run();
     assert_eq!(stopped.status.code(), Some(111), "{stopped:?}");
-    let expected = "21 descriptors are not enough to run a program; raise the limit (ulimit -n)";
+    let expected = "25 descriptors are not enough to run a program; raise the limit (ulimit -n)";
     assert!(stopped.stderr.contains(expected), "{stopped:?}");
 }
 
@@ -217,15 +217,17 @@ fn a_flood_of_clients_over_a_short_backlog() {
     });
 }
 
-/// `-q` is the length of the queue in front of the slots: who comes after that waits in connect(2), or
+/// `-q` is the length of the queue in front of those that are accepted and have no slot: who comes after that waits in connect(2), or
 /// is told EAGAIN if it does not want to.
 #[test]
 fn the_queue_has_the_length_that_was_asked_for() {
     for queue in [1, 5, 50] {
-        let daemon = Daemon::start(&format!("-m 1 -t 0 -q {queue}"));
+        let daemon = Daemon::start(&format!("-m 1 -t 0 --max-waiting 3 -q {queue}"));
         let mut life = daemon.fifo("life");
         let _busy = daemon.exec(&steps(&format!("hold {} wait", life.path())));
         life.holder();
+        let _waiting = [(); 3].map(|()| daemon.exec(&steps("exit 0")));
+        daemon.wait_for_log("connection 4: accepted");
         let address = SocketAddrUnix::new(daemon.socket()).unwrap();
         let mut clients = Vec::new();
         let error = loop {

@@ -30,6 +30,7 @@ mod pattern;
 mod programs;
 mod protocol;
 mod shutdown;
+mod slots;
 mod soak;
 mod socket;
 mod streams;

@@ -191,6 +191,10 @@ impl Reply {
                     return Err(format!("on its standard error: {}", input.escape_ascii()).into());
                 }
                 Event::Unknown(_)
+                | Event::Introduction(_)
+                | Event::Queued(_)
+                | Event::Taken(_)
+                | Event::InputClosed
                 | Event::Started(_)
                 | Event::EndOfOutput(_)
                 | Event::Failure(_)

@@ -316,6 +316,10 @@ impl Client {
                     }
                     Event::Exit(found) => exit = Some(found),
                     Event::Unknown(_)
+                    | Event::Introduction(_)
+                    | Event::Queued(_)
+                    | Event::Taken(_)
+                    | Event::InputClosed
                     | Event::Started(_)
                     | Event::EndOfOutput(_)
                     | Event::Failure(_)

@@ -62,7 +62,7 @@ impl Connection {
             };
             list.push((socket.as_raw_fd(), format!("client, waits for {wait}")));
         }
-        for descriptor in &self.descriptors {
+        for descriptor in self.descriptors.iter().flat_map(|all| all.iter()) {
             list.push((descriptor.as_fd().as_raw_fd(), "of the client, waits for the request".to_owned()));
         }
         if let Some(file) = self.outbox.file() {

@@ -3,11 +3,15 @@
 use std::os::fd::AsFd as _;
 
 use mio::Interest;
+use rustix::io::Errno;
+use sockexec_proto::Version;
 
+use super::ahead::Ahead;
 use super::{CHUNKS_A_ROUND, Connection, Context};
+use crate::daemon::child::Child;
 use crate::daemon::scratch::Scratch;
 use crate::daemon::token::{Source, token};
-use crate::engine::{Step, at_most};
+use crate::engine::{Step, Time, at_most};
 use crate::sys::splice::{Received, SPLICE_MIN};
 use crate::sys::transfer::{self, Moved};
 
@@ -28,6 +32,8 @@ const USUAL_FRAMING: u8 = 16;
 pub(super) struct Input {
     /// Bytes that nothing could be done with yet: at most a chunk.
     waiting: Vec<u8>,
+    /// Version 2: what is known of a program that does not take its input as fast as it comes, and what is held for it.
+    ahead: Option<Box<Ahead>>,
     /// Much is there, in big chunks: they may be worth splicing.
     big: bool,
     /// Some of the chunk was spliced; so is the rest of it.
@@ -42,17 +48,39 @@ pub(super) struct Input {
 
 impl Input {
     pub(super) const fn new() -> Self {
-        Self { waiting: Vec::new(), big: false, spliced: false, framing: 0, usual_framing: USUAL_FRAMING }
+        Self { waiting: Vec::new(), ahead: None, big: false, spliced: false, framing: 0, usual_framing: USUAL_FRAMING }
     }
 
     /// Nothing waits.
     pub(super) fn is_empty(&self) -> bool {
-        self.waiting.is_empty()
+        self.waiting.is_empty() && !self.is_ahead()
     }
 
-    /// Drops what waits.
+    /// Drops what waits. What is held for the program stays: it was taken.
     pub(super) fn clear(&mut self) {
         self.waiting = Vec::new();
+    }
+
+    /// Drops what is held for the program.
+    pub(super) fn drop_ahead(&mut self) {
+        self.ahead = None;
+    }
+
+    /// Whether input is held for the program, before which nothing else may come.
+    fn is_ahead(&self) -> bool {
+        self.ahead.as_ref().is_some_and(|ahead| !ahead.is_empty())
+    }
+
+    /// Whether input that the program does not take now may be held.
+    fn may_hold(&self) -> bool {
+        self.ahead.as_ref().is_some_and(|ahead| ahead.is_slow())
+    }
+
+    /// Judges the program's pace if it is time to.
+    pub(super) fn tick(&mut self, now: Time) {
+        if let Some(ahead) = &mut self.ahead {
+            ahead.judge(now);
+        }
     }
 
     /// So many bytes were no payload.
@@ -86,7 +114,8 @@ enum NextInput {
 impl Connection {
     pub(super) fn pump_request(&mut self, cx: &Context<'_>, scratch: &mut Scratch) {
         for _ in 0..CHUNKS_A_ROUND {
-            if !self.input.is_empty() {
+            self.release(cx);
+            if !self.input.waiting.is_empty() {
                 let mut waiting = std::mem::take(&mut self.input.waiting);
                 let left = self.consume(cx, &waiting);
                 if left > 0 && self.socket.is_some() {
@@ -96,6 +125,10 @@ impl Connection {
                 }
             }
             if self.socket.is_none() || !self.readable || !self.session.wants_request() {
+                return;
+            }
+            if self.input.is_ahead() && !self.input.may_hold() {
+                // It takes fast what is held; then the rest can be spliced.
                 return;
             }
             let buffer = match self.next_input(cx) {
@@ -127,7 +160,13 @@ impl Connection {
                         self.input.waiting = bytes.get(n - left..).unwrap_or_default().to_vec();
                     }
                 }
-                Ok(Moved::WouldBlock) => self.readable = false,
+                Ok(Moved::WouldBlock) => {
+                    self.readable = false;
+                    if !self.input.is_ahead() {
+                        // All that has come was taken.
+                        self.input.ahead = None;
+                    }
+                }
                 Ok(Moved::End) => {
                     self.readable = false;
                     log::debug!("connection {}: client has ended its sending", self.number);
@@ -146,7 +185,7 @@ impl Connection {
 
     /// Splices input to the program if much of it is known to come, and tells what is to be read otherwise.
     fn next_input(&mut self, cx: &Context<'_>) -> NextInput {
-        if !self.input.big || !cx.splicer.borrow().is_enabled() {
+        if !self.input.big || self.input.is_ahead() || !cx.splicer.borrow().is_enabled() {
             return NextInput::Anything;
         }
         let pipe = self.child.as_mut().and_then(|child| child.stdin.as_mut());
@@ -162,7 +201,8 @@ impl Connection {
             return NextInput::UpTo(len + usize::from(self.input.usual_framing));
         }
         if !pipe.ready {
-            return NextInput::Waiting;
+            self.watch_pace(cx.now);
+            return if self.input.may_hold() { NextInput::Anything } else { NextInput::Waiting };
         }
         let splicer = cx.splicer.borrow();
         match splicer.receive(socket.as_fd(), pipe.as_fd(), len) {
@@ -173,6 +213,7 @@ impl Connection {
                 self.input.big = n >= MIN_INPUT_SPLICE;
                 self.input.spliced = true;
                 self.session.moved(n as u64);
+                self.note_taken(n as u64, cx.now);
                 if let Some(child) = &mut self.child {
                     child.calm();
                 }
@@ -210,9 +251,17 @@ impl Connection {
                 Step::Drop(len) => at_most(bytes.len(), len),
                 Step::Stdin(len) => {
                     self.input.note_payload(len);
-                    match self.write_stdin(cx, at_most(bytes.len(), len), bytes) {
+                    let payload = bytes.get(..at_most(bytes.len(), len)).unwrap_or_default();
+                    let written = if self.input.is_ahead() { None } else { self.write_stdin(cx, payload) };
+                    match written {
                         Some(written) => written,
-                        None => return bytes.len(),
+                        None => match self.hold(payload) {
+                            0 => return bytes.len(),
+                            held => {
+                                bytes = bytes.get(held..).unwrap_or_default();
+                                continue;
+                            }
+                        },
                     }
                 }
             };
@@ -226,25 +275,72 @@ impl Connection {
         }
     }
 
-    /// Writes up to `len` of `bytes` to the program's input. None: it takes no more for now.
-    fn write_stdin(&mut self, cx: &Context<'_>, len: usize, bytes: &[u8]) -> Option<usize> {
-        let bytes = bytes.get(..len).unwrap_or_default();
+    /// Holds as much of `payload`, which the program does not take now, as it may: how much.
+    fn hold(&mut self, payload: &[u8]) -> usize {
+        let room = if self.input.may_hold() { self.session.room_ahead() } else { 0 };
+        let held = at_most(payload.len(), room);
+        if held > 0
+            && let Some(ahead) = &mut self.input.ahead
+        {
+            ahead.hold(payload.get(..held).unwrap_or_default());
+            self.activity += 1;
+            self.session.held(held as u64);
+        }
+        held
+    }
+
+    /// Writes to the program what is held for it, as far as it takes it.
+    fn release(&mut self, cx: &Context<'_>) {
+        while let Some(ahead) = self.input.ahead.as_mut().filter(|ahead| !ahead.is_empty()) {
+            let outcome = write_to(self.child.as_mut(), ahead.front());
+            if let Ok(Some(Moved::Bytes(n))) = outcome {
+                ahead.release(n);
+            }
+            match self.wrote(cx, outcome) {
+                Some(n @ 1..) => {
+                    self.activity += 1;
+                    self.session.released(n as u64);
+                    self.perform(cx);
+                }
+                Some(_) | None => return,
+            }
+        }
+    }
+
+    /// The program has taken so much of its input.
+    fn note_taken(&mut self, n: u64, now: Time) {
+        if let Some(ahead) = &mut self.input.ahead {
+            ahead.took(n, now);
+        }
+    }
+
+    /// When the pace of a program that does not take its input is to be judged.
+    pub(super) fn next_input_timer(&self) -> Option<Time> {
+        let is_full = self.child.as_ref().and_then(|child| child.stdin.as_ref()).is_some_and(|pipe| !pipe.ready);
+        self.input.ahead.as_ref().filter(|_| is_full).and_then(|ahead| ahead.due())
+    }
+
+    /// Writes some of `bytes` to the program's input. None: it takes no more for now.
+    fn write_stdin(&mut self, cx: &Context<'_>, bytes: &[u8]) -> Option<usize> {
         if bytes.is_empty() {
             return None;
         }
-        let moved = match self.child.as_mut().and_then(|child| child.stdin.as_mut()) {
-            Some(pipe) if pipe.ready => pipe.write(bytes),
-            Some(_) => return None,
-            None => Ok(Moved::End),
-        };
-        match moved {
-            Ok(Moved::Bytes(n)) => {
-                if let Some(child) = &mut self.child {
-                    child.note_input(bytes.get(..n).unwrap_or_default());
-                }
+        let outcome = write_to(self.child.as_mut(), bytes);
+        self.wrote(cx, outcome)
+    }
+
+    /// Draws the consequences of [`write_to`]: how many bytes are done with. None: the program takes no more for now.
+    fn wrote(&mut self, cx: &Context<'_>, outcome: Result<Option<Moved>, Errno>) -> Option<usize> {
+        match outcome {
+            Ok(Some(Moved::Bytes(n))) => {
+                self.note_taken(n as u64, cx.now);
                 Some(n)
             }
-            Ok(Moved::WouldBlock) => {
+            Ok(None) => {
+                self.watch_pace(cx.now);
+                None
+            }
+            Ok(Some(Moved::WouldBlock)) => {
                 self.wait_for_stdin(cx);
                 None
             }
@@ -252,7 +348,7 @@ impl Connection {
                 self.give_up(cx, "write to the program", &error.into());
                 Some(0)
             }
-            Ok(Moved::End) => {
+            Ok(Some(Moved::End)) => {
                 log::debug!("connection {}: the program reads no more input", self.number);
                 self.session.stdin_refused();
                 self.perform(cx);
@@ -261,7 +357,15 @@ impl Connection {
         }
     }
 
+    /// The program does not take its input now: from here on its pace is watched.
+    fn watch_pace(&mut self, now: Time) {
+        if self.input.ahead.is_none() && self.session.version() == Version::Two {
+            self.input.ahead = Some(Box::new(Ahead::new(self.session.window(), now)));
+        }
+    }
+
     fn wait_for_stdin(&mut self, cx: &Context<'_>) {
+        self.watch_pace(cx.now);
         let token = token(self.slot, Source::Stdin);
         if let Some(pipe) = self.child.as_mut().and_then(|child| child.stdin.as_mut())
             && let Err(error) = pipe.wait(cx.registry, token, Interest::WRITABLE)
@@ -269,6 +373,20 @@ impl Connection {
             self.give_up(cx, "wait for the program to read", &error);
         }
     }
+}
+
+/// Writes some of `bytes` to the program's input. `None`: it is known to take no more for now.
+fn write_to(child: Option<&mut Child>, bytes: &[u8]) -> Result<Option<Moved>, Errno> {
+    let Some(child) = child else { return Ok(Some(Moved::End)) };
+    let moved = match &child.stdin {
+        Some(pipe) if pipe.ready => pipe.write(bytes)?,
+        Some(_) => return Ok(None),
+        None => return Ok(Some(Moved::End)),
+    };
+    if let Moved::Bytes(n) = moved {
+        child.note_input(bytes.get(..n).unwrap_or_default());
+    }
+    Ok(Some(moved))
 }
 
 #[cfg(test)]

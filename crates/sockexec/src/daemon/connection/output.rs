@@ -21,9 +21,30 @@ const DIRECT: usize = 16 << 10;
 impl Connection {
     pub(super) fn flush(&mut self, cx: &Context<'_>) {
         let mut budget = CHUNKS_A_ROUND * CHUNK;
+        self.put_report();
+        self.send(cx, &mut budget);
+        // One that became due while another waited to be sent.
+        while self.put_report() {
+            self.send(cx, &mut budget);
+        }
+    }
+
+    /// Queues a report of how much input was taken, if one is due and no other waits to be sent.
+    fn put_report(&mut self) -> bool {
+        if self.reported_at > self.sent || self.socket.is_none() {
+            return false;
+        }
+        let Some(report) = self.session.report() else { return false };
+        self.outbox.push(&report);
+        self.reported_at = self.sent + self.outbox.len();
+        true
+    }
+
+    /// Sends what waits, about `budget` bytes at most.
+    fn send(&mut self, cx: &Context<'_>, budget: &mut usize) {
         let (Some(socket), true) = (&self.socket, self.writable) else { return };
         let before = self.outbox.len();
-        let outcome = self.outbox.flush(socket, &mut budget);
+        let outcome = self.outbox.flush(socket, budget);
         let sent = before - self.outbox.len();
         self.sent += sent;
         self.activity += sent;
@@ -117,6 +138,14 @@ impl Connection {
         }
     }
 
+    /// Where the client does not read, output may be left where it is: then the program's end is to be learned all the same.
+    pub(super) fn note_stall(&mut self) {
+        let has_output = self.child.as_mut().is_some_and(|child| child.outputs().next().is_some());
+        if !self.writable && has_output && self.session.output_stalls() {
+            self.activity += 1;
+        }
+    }
+
     /// Splices a big stream to the client. False: the client must read first. None: the bytes are to be copied.
     fn splice_output(&mut self, cx: &Context<'_>, stream: Stream) -> Option<bool> {
         let mut splicer = cx.splicer.borrow_mut();
@@ -140,7 +169,8 @@ impl Connection {
             splicer.grow_send_buffer(socket.as_fd());
         }
         let frame = |len| self.session.output(stream, len);
-        match splicer.send(pipe.as_fd(), available, socket.as_fd(), frame) {
+        let most = self.session.most_output();
+        match splicer.send(pipe.as_fd(), available, socket.as_fd(), most, frame) {
             Spliced::Sent(sent) => {
                 self.activity += 1;
                 self.sent += sent as u64;

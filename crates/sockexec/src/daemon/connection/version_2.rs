@@ -15,9 +15,10 @@ impl Connection {
     pub(super) fn take_descriptors(&mut self, cx: &Context<'_>, descriptors: Vec<Foreign>) {
         log::debug!("connection {}: {} descriptors came", self.number, descriptors.len());
         self.session.descriptors(descriptors.len());
-        self.descriptors.extend(descriptors);
-        if self.descriptors.len() > DESCRIPTORS {
-            self.descriptors = Vec::new();
+        let all = self.descriptors.get_or_insert_default();
+        all.extend(descriptors);
+        if all.len() > DESCRIPTORS {
+            self.descriptors = None;
         }
         self.perform(cx);
     }

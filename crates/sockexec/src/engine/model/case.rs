@@ -25,7 +25,9 @@ pub struct Plan {
 #[derive(Debug, Clone, PartialEq, Eq, Arbitrary)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct Setup {
-    /// From the accepted connection to TERM.
+    /// From the accepted connection to the complete request, if it is not longer than the next one.
+    pub request_timeout: Option<u16>,
+    /// From when the request has its slot to TERM.
     pub timeout: Option<u16>,
     /// From TERM to KILL; 0 is taken as 1.
     pub kill_timeout: u8,
@@ -45,10 +47,14 @@ pub struct Setup {
     pub unknowable: bool,
     /// How much fits where.
     pub sizes: Sizes,
-    /// Whether the program was executed is known when [`Move::Execute`] says so, or at its death; and not at once.
+    /// The program is executed when [`Move::Execute`] says so, and not at once. If it dies before that it never was.
     pub execs_later: bool,
     /// How many descriptors come with the first bytes of the request.
     pub descriptors: u8,
+    /// There is no slot until [`Move::GiveSlot`].
+    pub busy: bool,
+    /// Input that the program does not take is held for it.
+    pub reads_ahead: bool,
 }
 
 /// A part of a request.
@@ -64,6 +70,8 @@ pub enum Piece {
     Exec2(Vec<Choice>, Vec<Vec<u8>>),
     /// Version 2: a request for the status.
     Status,
+    /// Version 2: nothing but its first netstring.
+    Ping,
     /// Version 2: standard input of so many bytes; 0 ends it.
     Stdin(u8),
     /// Version 2: a signal by its number.
@@ -111,6 +119,8 @@ pub struct Sizes {
     pub strict: u8,
     /// What may wait for a client that still sends.
     pub spool: u8,
+    /// The window for standard input.
+    pub window: u8,
 }
 
 /// One of the program's streams of output.
@@ -164,8 +174,10 @@ pub enum Move {
     WaitForTimer,
     /// The daemon is told to stop; the second time, at once.
     ShutDown,
-    /// It is known what came of the exec.
+    /// The program is executed.
     Execute,
+    /// There is a slot for the request.
+    GiveSlot,
 }
 
 /// A [`Setup`] made ready.
@@ -183,7 +195,9 @@ pub struct Case {
     pub(super) strict: u64,
     pub(super) spool: u64,
     pub(super) execs_later: bool,
-    pub(super) descriptors: usize,
+    pub(super) descriptors: u32,
+    pub(super) busy: bool,
+    pub(super) reads_ahead: bool,
 }
 
 /// It is the same for all worlds of one search, and so does not tell them apart.
@@ -208,6 +222,7 @@ impl Case {
                     request::encode_exec(argv, &mut bytes);
                 }
                 Piece::Status => request::encode_status(&mut bytes),
+                Piece::Ping => request::encode_ping(&mut bytes),
                 Piece::Stdin(len) => {
                     let payload = vec![bytes.len().to_le_bytes()[0]; (*len).into()];
                     netstring::encode(request::STDIN.as_bytes(), &mut bytes);
@@ -226,10 +241,12 @@ impl Case {
         let sizes = setup.sizes;
         Self {
             limits: Limits {
+                request_timeout: setup.request_timeout.into_iter().chain(setup.timeout).min().map(|n| millis(n.into())),
                 timeout: setup.timeout.map(|n| millis(n.into())),
                 kill_timeout: millis(setup.kill_timeout.max(1).into()),
                 linger: setup.linger.map(|n| millis(n.into())),
                 termsig: if setup.names { TermSig::Name } else { TermSig::Number },
+                window: sizes.window.max(1).into(),
             },
             request: bytes,
             start: setup.start,
@@ -242,6 +259,8 @@ impl Case {
             spool: sizes.spool.max(sizes.strict).max(1).into(),
             execs_later: setup.execs_later,
             descriptors: setup.descriptors.into(),
+            busy: setup.busy,
+            reads_ahead: setup.reads_ahead,
         }
     }
 }
@@ -295,6 +314,8 @@ pub(super) struct Understood {
     /// Nothing that may still come has a meaning.
     pub(super) over: bool,
     pub(super) asks_for_status: bool,
+    /// It wants to know whether the daemon serves.
+    pub(super) is_ping: bool,
     pub(super) signals: Vec<Said>,
     pub(super) sizes: Vec<WindowSize>,
     pub(super) error: Option<BadRequest>,
@@ -302,7 +323,7 @@ pub(super) struct Understood {
 
 impl Understood {
     /// What `bytes` say, all at once, with so many `descriptors`; `ended`: and the client sends no more.
-    pub(super) fn of(bytes: &[u8], descriptors: usize, ended: bool) -> Self {
+    pub(super) fn of(bytes: &[u8], descriptors: u32, ended: bool) -> Self {
         let mut decoder = RequestDecoder::new();
         let mut understood = Self {
             argv: None,
@@ -311,6 +332,7 @@ impl Understood {
             end: None,
             over: false,
             asks_for_status: false,
+            is_ping: false,
             signals: Vec::new(),
             sizes: Vec::new(),
             error: None,
@@ -319,7 +341,7 @@ impl Understood {
         understood
     }
 
-    fn read(&mut self, decoder: &mut RequestDecoder, bytes: &[u8], descriptors: usize, ended: bool) {
+    fn read(&mut self, decoder: &mut RequestDecoder, bytes: &[u8], descriptors: u32, ended: bool) {
         let mut at = 0;
         loop {
             let event = match decoder.next(bytes.get(at..).unwrap_or_default()) {
@@ -361,6 +383,7 @@ impl Understood {
                     decoder.advance(payload.len() as u64);
                     at += payload.len();
                 }
+                Event::Protocol => {}
                 Event::EndOfStdin => {
                     self.end = Some(at);
                     if decoder.version() == Version::One {
@@ -375,6 +398,7 @@ impl Understood {
             }
         }
         if ended {
+            self.is_ping = decoder.is_ping();
             match decoder.end_of_file() {
                 Ok(()) => {
                     self.end = self.end.or(Some(at));
@@ -385,7 +409,7 @@ impl Understood {
         }
     }
 
-    fn check_descriptors(&mut self, decoder: &RequestDecoder, wanted: bool, count: usize) {
+    fn check_descriptors(&mut self, decoder: &RequestDecoder, wanted: bool, count: u32) {
         let kind = match (wanted, count) {
             (true, 3) | (false, 0) => return,
             (true, count) => BadRequestKind::Descriptors(count),

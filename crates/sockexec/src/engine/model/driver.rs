@@ -15,6 +15,9 @@ pub(super) const USAGE: Usage =
     Usage { user_time: Duration::from_millis(1), system_time: Duration::from_millis(2), max_rss_kib: 3 };
 pub(super) const STATUS: &[u8] = b"{}";
 
+/// How many requests wait, this one included.
+pub(super) const QUEUED: u64 = 7;
+
 /// More rounds than the pieces of the largest case take. A daemon that needs more of them spins.
 const MANY: usize = 100_000;
 
@@ -63,6 +66,10 @@ impl World<'_> {
                 self.session.shut_down_now(self.now);
             }
         }
+        if self.program.leader == Leader::WithSlot {
+            self.perform()?;
+            self.take_slot();
+        }
         if self.program.leader == Leader::Answered {
             self.perform()?;
             self.answer();
@@ -79,8 +86,9 @@ impl World<'_> {
             self.pump_output(Stream::Stdout)?;
             self.pump_output(Stream::Stderr)?;
             self.check_exit();
+            self.check_output();
             self.perform()?;
-            self.flush();
+            self.flush()?;
             self.perform()?;
             if self.session.is_over() {
                 self.record.over = true;
@@ -110,13 +118,22 @@ impl World<'_> {
             self.record.steps += 1;
             self.check_action(&action)?;
             match action {
+                Action::WantSlot if self.case.busy => {
+                    self.program.leader = Leader::WithoutSlot;
+                    self.session.has_to_wait(QUEUED);
+                }
+                Action::WantSlot => self.take_slot(),
                 Action::Spawn(_) => {
                     self.program.leader = Leader::Starting;
                     if self.case.start != Start::Later {
                         self.answer();
                     }
                 }
-                Action::CloseStdin => self.program.stdin.ours = false,
+                Action::CloseStdin => {
+                    let stdin = &mut self.program.stdin;
+                    stdin.ours = false;
+                    self.record.dropped += std::mem::take(&mut stdin.ahead).len();
+                }
                 Action::Kill => self.program.kill(),
                 Action::Probe => {
                     if self.case.unknowable {
@@ -138,16 +155,30 @@ impl World<'_> {
                 Action::Send(bytes) => self.client.queued += bytes.len() as u64,
                 Action::Finish => self.record.finishing = true,
                 Action::CloseClient => {
+                    if self.program.leader == Leader::WithoutSlot {
+                        self.program.leader = Leader::Absent;
+                    }
                     self.client.queued = 0;
                     self.record.finishing = false;
                 }
                 Action::EndTerminalInput => self.program.stdin.ended = true,
                 // The event loop does it between two turns of the connection.
                 Action::TellStatus => self.session.status(STATUS),
-                Action::Signal(_) | Action::Resize(_) | Action::Terminate | Action::Reap | Action::Report(_) => {}
+                Action::Signal(_)
+                | Action::Resize(_)
+                | Action::Terminate
+                | Action::Reap
+                | Action::Report(_)
+                | Action::Pinged => {}
             }
         }
         Ok(())
+    }
+
+    fn take_slot(&mut self) {
+        self.program.leader = Leader::Absent;
+        self.record.slot_at = Some(self.now);
+        self.session.slot(self.now);
     }
 
     /// Tells the session what came of starting the program.
@@ -169,6 +200,7 @@ impl World<'_> {
 
     fn pump_request(&mut self) -> Result<(), Violation> {
         loop {
+            self.release()?;
             if self.client.used < self.client.read {
                 self.consume()?;
                 if self.client.used < self.client.read && !self.record.closed {
@@ -181,7 +213,7 @@ impl World<'_> {
             let client = &mut self.client;
             if client.read < client.sent {
                 if client.read == 0 && self.case.descriptors > 0 {
-                    self.session.descriptors(self.case.descriptors);
+                    self.session.descriptors(self.case.descriptors as usize);
                 }
                 client.read = client.sent.min(client.read + self.case.chunk);
             } else if client.half_closed {
@@ -209,13 +241,24 @@ impl World<'_> {
                 Step::NeedMore => 0,
                 Step::Drop(len) => {
                     self.check_drop(len)?;
-                    at_most(rest.len(), len)
+                    let n = at_most(rest.len(), len);
+                    if !self.record.is_refused() {
+                        self.record.dropped += n;
+                    }
+                    n
                 }
                 Step::Stdin(len) => {
                     let payload = rest.get(..at_most(rest.len(), len)).unwrap_or_default();
-                    match self.write_stdin(payload)? {
+                    let written = if self.program.stdin.ahead.is_empty() { self.write_stdin(payload)? } else { None };
+                    match written {
                         Some(written) => written,
-                        None => return Ok(()),
+                        None => match self.hold(payload)? {
+                            0 => return Ok(()),
+                            held => {
+                                self.client.used += held;
+                                continue;
+                            }
+                        },
                     }
                 }
             };
@@ -226,6 +269,37 @@ impl World<'_> {
                 return Ok(());
             }
         }
+    }
+
+    /// Holds what the program does not take, as far as it may be held.
+    fn hold(&mut self, payload: &[u8]) -> Result<usize, Violation> {
+        let room = self.session.room_ahead();
+        let ahead = self.program.stdin.ahead.len() as u64;
+        ensure!(room == 0 || ahead + room == self.case.limits.window, "{room} beside {ahead} bytes that are held");
+        let n = if self.case.reads_ahead { at_most(payload.len(), room) } else { 0 };
+        if n > 0 {
+            self.program.stdin.ahead.extend_from_slice(payload.get(..n).unwrap_or_default());
+            self.record.steps += 1;
+            self.session.held(n as u64);
+        }
+        Ok(n)
+    }
+
+    /// Writes what is held.
+    fn release(&mut self) -> Result<(), Violation> {
+        while !self.program.stdin.ahead.is_empty() {
+            let bytes = self.program.stdin.ahead.clone();
+            let Some(n) = self.write_stdin(&bytes)? else { return Ok(()) };
+            // Nothing of it is left where the input was closed.
+            let ahead = &mut self.program.stdin.ahead;
+            ahead.drain(..n.min(ahead.len()));
+            if n > 0 {
+                self.record.steps += 1;
+                self.session.released(n as u64);
+                self.perform()?;
+            }
+        }
+        Ok(())
     }
 
     /// Writes to the program's input. None: it takes no more for now.
@@ -278,6 +352,9 @@ impl World<'_> {
             };
             let most = self.case.chunk;
             let output = self.program.output_mut(stream);
+            if !room && output.ours {
+                self.session.output_stalls();
+            }
             if !room || !output.ours {
                 return Ok(());
             }
@@ -313,8 +390,9 @@ impl World<'_> {
     }
 
     fn check_exit(&mut self) {
-        let failed = self.session.wants_executed() && self.program.executed && self.case.start == Start::FailsLate;
-        if !failed && !self.session.wants_exit() {
+        // What tells of the exec tells of a death before it as well.
+        let is_dead = matches!(self.program.leader, Leader::Dead(_));
+        if !(self.session.wants_exit() || self.session.wants_executed() && is_dead) {
             return;
         }
         if let Leader::Dead(status) = self.program.leader {
@@ -322,6 +400,9 @@ impl World<'_> {
             if self.case.start == Start::FailsLate {
                 self.record.start_failed = true;
                 self.session.start_failed(&start_error());
+            } else if self.session.wants_executed() && !self.program.executed {
+                self.record.start_failed = true;
+                self.session.start_failed(&unexecuted());
             } else {
                 self.record.executed = true;
                 self.session.executed(PID);
@@ -332,13 +413,28 @@ impl World<'_> {
         }
     }
 
-    fn flush(&mut self) {
-        if self.record.closed {
-            return;
+    /// Tells the session if nobody can write any more.
+    fn check_output(&mut self) {
+        if self.session.wants_output_complete() && !self.is_output_held() {
+            self.record.steps += 1;
+            self.session.output_is_complete();
         }
+    }
+
+    /// Whether somebody has the other end of a stream of output that is ours.
+    pub(super) fn is_output_held(&self) -> bool {
+        [&self.program.stdout, &self.program.stderr].into_iter().any(|output| output.ours && output.is_held())
+    }
+
+    fn flush(&mut self) -> Result<(), Violation> {
+        if self.record.closed {
+            return Ok(());
+        }
+        self.put_report()?;
         let client = &mut self.client;
         let n = client.queued.min(client.room);
         client.queued -= n;
+        client.report = client.report.saturating_sub(n);
         if client.room != u64::MAX {
             client.room -= n;
         }
@@ -349,7 +445,26 @@ impl World<'_> {
             self.record.steps += 1;
             self.session.sent(self.now);
         }
+        Ok(())
     }
+
+    /// Queues a report of the input that was taken, if no other is queued.
+    fn put_report(&mut self) -> Result<(), Violation> {
+        if self.client.report == 0
+            && let Some(report) = self.session.report()
+        {
+            self.record.steps += 1;
+            self.check_report(&report)?;
+            self.client.queued += report.len() as u64;
+            self.client.report = self.client.queued;
+        }
+        Ok(())
+    }
+}
+
+/// Of a program that died before it was executed.
+pub(super) fn unexecuted() -> StartError {
+    StartError { kind: StartErrorKind::Failed, about: None, reason: "died before".into() }
 }
 
 pub(super) fn start_error() -> StartError {

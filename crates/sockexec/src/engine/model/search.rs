@@ -110,6 +110,7 @@ const FRAME: u64 = 13;
 
 fn setup() -> Setup {
     Setup {
+        request_timeout: None,
         timeout: Some(20),
         kill_timeout: 5,
         linger: None,
@@ -119,9 +120,11 @@ fn setup() -> Setup {
         job: false,
         outsider: false,
         unknowable: false,
-        sizes: Sizes { pipe: 1, chunk: 32, strict: 1, spool: 14 },
+        sizes: Sizes { pipe: 1, chunk: 32, strict: 1, spool: 14, window: 2 },
         execs_later: false,
         descriptors: 0,
+        busy: false,
+        reads_ahead: false,
     }
 }
 
@@ -265,6 +268,8 @@ fn all_requests_of_version_2() {
     ];
     let exec = |choices: &[Choice]| Piece::Exec2(choices.to_vec(), vec![b"a".to_vec()]);
     for (what, request, descriptors) in [
+        ("ping", vec![Piece::Ping], 0),
+        ("ping with descriptors", vec![Piece::Ping], 1),
         ("status", vec![Piece::Status], 0),
         ("status, and more", vec![Piece::Status, Piece::Raw(b"more".into())], 0),
         ("status with descriptors", vec![Piece::Status], 1),
@@ -282,5 +287,58 @@ fn all_requests_of_version_2() {
     ] {
         let setup = Setup { request, descriptors, ..setup() };
         explore(what, &setup, &alphabet);
+    }
+}
+
+/// A request that waits for its slot, in both versions, and what can happen meanwhile and after.
+#[test]
+#[cfg_attr(miri, ignore = "minutes; all_flows and random_sessions make do")]
+fn all_waits() {
+    let alphabet = [
+        Move::Send(14),
+        Move::HalfClose,
+        Move::Leave,
+        Move::TakeAll,
+        Move::GiveSlot,
+        Move::Write(To::Stdout, 1),
+        Move::CloseOutput(To::Stdout),
+        Move::Exit(Ended::Code(3)),
+        Move::WaitForTimer,
+        Move::ShutDown,
+    ];
+    let one = vec![Piece::Exec(vec![b"a".into()]), Piece::Chunk(1), Piece::Chunk(0)];
+    let two = vec![Piece::Exec2(vec![Choice::Merged, Choice::Timeout(1)], vec![b"a".into()]), Piece::Stdin(0)];
+    for (version, request) in [(1, one), (2, two)] {
+        for start in [Start::AtOnce, Start::FailsLate] {
+            let setup = Setup { request_timeout: Some(7), request: request.clone(), start, busy: true, ..setup() };
+            explore(&format!("version {version}, {start:?}"), &setup, &alphabet);
+        }
+    }
+}
+
+/// Input for a program that reads a byte at a time or not at all, a signal and a size behind it, and a client that reads its reports or
+/// does not: with the input held, and with the client held up.
+#[test]
+#[cfg_attr(miri, ignore = "minutes; all_flows and random_sessions make do")]
+fn all_windows() {
+    let alphabet = [
+        Move::Send(13),
+        Move::HalfClose,
+        Move::Leave,
+        Move::ShutDown,
+        Move::TakeAll,
+        Move::Read(1),
+        Move::CloseInput,
+        Move::Exit(Ended::Code(0)),
+    ];
+    for (what, choice, behind) in
+        [("a pipe", Choice::Merged, Piece::Signal(2)), ("a terminal", Choice::Terminal, Piece::Winsize(9))]
+    {
+        for reads_ahead in [false, true] {
+            let exec = Piece::Exec2(vec![choice], vec![b"a".to_vec()]);
+            let request = vec![exec, Piece::Stdin(3), behind.clone(), Piece::Stdin(1), Piece::Stdin(0)];
+            let setup = Setup { timeout: None, request, reads_ahead, ..setup() };
+            explore(&format!("{what}, reads ahead {reads_ahead}"), &setup, &alphabet);
+        }
     }
 }

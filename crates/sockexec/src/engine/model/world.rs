@@ -37,13 +37,17 @@ pub(super) struct Client {
     pub(super) gone: bool,
     /// How many more bytes the client takes.
     pub(super) room: u64,
-    /// What waits to be sent to it.
+    /// What waits to be sent to it, and how much of that is up to the end of the last report of input that was taken.
     pub(super) queued: u64,
+    pub(super) report: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Leader {
     Absent,
+    /// It waits for a slot, or has one now, of which the daemon is told at its next turn.
+    WithoutSlot,
+    WithSlot,
     /// It was asked for, and nobody knows yet.
     Starting,
     /// The same, and the daemon is told at its next turn.
@@ -56,7 +60,7 @@ pub(super) enum Leader {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Program {
     pub(super) leader: Leader,
-    /// It is known what came of its exec.
+    /// It was executed, or it is known why it cannot be.
     pub(super) executed: bool,
     /// Somebody else is in its group.
     pub(super) others: bool,
@@ -73,6 +77,8 @@ pub(super) struct Input {
     /// Bytes that are in the pipe, and that ever were.
     pub(super) held: usize,
     pub(super) delivered: usize,
+    /// What the daemon holds for it.
+    pub(super) ahead: Vec<u8>,
     /// It is a terminal's, and its end was told.
     pub(super) ended: bool,
 }
@@ -138,7 +144,6 @@ impl Program {
 
     pub(super) fn exit(&mut self, status: ExitStatus) {
         self.leader = Leader::Dead(status);
-        self.executed = true;
         self.stdout.leader = false;
         self.stderr.leader = false;
         self.stdin.theirs = false;
@@ -230,6 +235,7 @@ impl<'c> World<'c> {
             Move::WaitForTimer => self.session.next_timer().is_some_and(|timer| timer > self.now),
             Move::ShutDown => self.orders < 2,
             Move::Execute => program.leader == Leader::Running && !program.executed,
+            Move::GiveSlot => program.leader == Leader::WithoutSlot,
         }
     }
 
@@ -260,6 +266,7 @@ impl<'c> World<'c> {
             Move::WaitForTimer => self.now = self.session.next_timer().unwrap_or(self.now),
             Move::ShutDown => self.orders += 1,
             Move::Execute => program.executed = true,
+            Move::GiveSlot => program.leader = Leader::WithSlot,
         }
     }
 
@@ -299,11 +306,16 @@ impl<'c> World<'c> {
         self.apply(Move::TakeAll);
         self.client.half_closed = true;
         self.turn()?;
+        if self.program.leader == Leader::WithoutSlot {
+            self.program.leader = Leader::WithSlot;
+            self.turn()?;
+        }
         if self.program.leader == Leader::Starting {
             self.program.leader = Leader::Answered;
             self.turn()?;
         }
         if self.program.leader == Leader::Running {
+            self.program.executed = true;
             self.program.exit(ExitStatus::Code(0));
         }
         self.program.kill();

@@ -6,8 +6,14 @@ use crate::engine::{StartErrorKind, TermSig};
 
 const NOW: Time = Time::ZERO;
 
-const LIMITS: Limits =
-    Limits { timeout: None, kill_timeout: Duration::from_secs(10), linger: None, termsig: TermSig::Number };
+const LIMITS: Limits = Limits {
+    request_timeout: None,
+    timeout: None,
+    kill_timeout: Duration::from_secs(10),
+    linger: None,
+    termsig: TermSig::Number,
+    window: 1 << 20,
+};
 
 /// The session as it is once all that it asks for is done, and what that was.
 fn done(mut session: Session) -> (Session, Vec<Action>) {
@@ -36,6 +42,8 @@ fn running() -> Session {
         let request = b"1:1,1:a,";
         assert_eq!(session.step(NOW, request), (request.len(), Step::NeedMore));
     });
+    assert!(matches!(actions[..], [Action::WantSlot]), "{actions:?}");
+    let (session, actions) = told(&session, |session| session.slot(NOW));
     assert!(matches!(actions[..], [Action::Spawn(_)]), "{actions:?}");
     told(&session, |session| session.started(NOW)).0
 }

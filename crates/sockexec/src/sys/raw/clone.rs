@@ -20,8 +20,8 @@
 //! | descriptors of ours live in the child until exec | all are close-on-exec, and the child makes sure of it; the daemon ends connections by shutdown(2) and deregisters before it closes |
 //! | seccomp, old kernels, emulators | `clone3` fails with ENOSYS, EPERM or EINVAL, and the caller takes the portable way |
 //!
-//! rseq(2) areas and robust futex lists are not inherited by such a child. Its exit status is a child's like any other
-//! (`SIGCHLD`).
+//! rseq(2) areas and robust futex lists are not inherited by such a child. Until its exec waitid(2) finds it only with
+//! `__WALL`, as it sends no signal at its death; after that its exit status is a child's like any other.
 
 #![expect(
     clippy::cast_sign_loss,
@@ -278,7 +278,8 @@ fn clone(launch: &mut Launch) -> io::Result<Pid> {
         pidfd: 0,
         child_tid: (&raw const launch.outcome.alive) as u64,
         parent_tid: 0,
-        exit_signal: libc::SIGCHLD as u64,
+        // Exec makes it CHLD, which tells a child that died before its exec from one that was executed (`Group::was_executed`).
+        exit_signal: 0,
         stack: (&raw mut *launch.stack) as u64,
         stack_size: STACK as u64,
         tls: 0,

@@ -20,7 +20,11 @@ use std::process::Command;
 #[cfg(target_os = "linux")]
 use std::ptr;
 
+#[cfg(target_os = "linux")]
 use sockexec_proto::Usage;
+
+#[cfg(target_os = "linux")]
+use crate::engine::ExitStatus;
 
 #[cfg(target_os = "linux")]
 use super::lookup::{self, Refused};
@@ -313,36 +317,41 @@ pub(super) fn begin_session(command: &mut Command) {
     }
 }
 
-/// What the dead child `pid`, which is not reaped and stays so, has cost with the children that it waited for.
+/// How the child `pid` ended, and what it cost with the children that it waited for, if it is dead. It is not reaped.
 ///
-/// `None` where that cannot be learned without reaping it. waitid(2), "C library/kernel differences": the system call fills a
-/// `rusage`, which neither the library's function nor rustix has.
+/// waitid(2), "C library/kernel differences": the system call fills a `rusage`, which neither the library's function nor rustix has.
+///
+/// # Errors
+/// Those of waitid(2): ECHILD above all, if somebody else has reaped it.
 #[cfg(target_os = "linux")]
-pub(super) fn usage_of(pid: libc::pid_t) -> Option<Usage> {
-    let options = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
-    // SAFETY: a null siginfo is allowed; the kernel fills `usage`, a plain structure for which all zeroes is a valid value.
-    let usage = unsafe {
+pub(super) fn status_of(pid: libc::pid_t) -> io::Result<Option<(ExitStatus, Usage)>> {
+    let options = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT | libc::__WALL;
+    // SAFETY: the kernel fills both structures, for which all zeroes are a valid value, and `si_pid` and `si_status` are what it fills
+    // for waitid; 0 as the pid means that no child was found.
+    let (pid, code, status, usage) = unsafe {
+        let mut info: libc::siginfo_t = mem::zeroed();
         let mut usage: libc::rusage = mem::zeroed();
-        let none = std::ptr::null_mut::<libc::siginfo_t>();
-        let done = libc::syscall(libc::SYS_waitid, libc::P_PID, pid, none, options, &raw mut usage);
-        (done == 0).then_some(usage)?
+        if libc::syscall(libc::SYS_waitid, libc::P_PID, pid, &raw mut info, options, &raw mut usage) != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        (info.si_pid(), info.si_code, info.si_status(), usage)
     };
     let time = |time: libc::timeval| {
         use std::time::Duration;
         let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
         Duration::from_secs(seconds) + Duration::from_micros(u64::try_from(time.tv_usec).unwrap_or(0))
     };
-    Some(Usage {
+    let usage = Usage {
         user_time: time(usage.ru_utime),
         system_time: time(usage.ru_stime),
         max_rss_kib: u64::try_from(usage.ru_maxrss).unwrap_or(0),
-    })
-}
-
-/// Elsewhere a child has to be reaped for it.
-#[cfg(not(target_os = "linux"))]
-pub(super) fn usage_of(_pid: libc::pid_t) -> Option<Usage> {
-    None
+    };
+    let status = match code {
+        // WEXITSTATUS: the kernel keeps eight bits.
+        libc::CLD_EXITED => ExitStatus::Code(u8::try_from(status & 0xff).unwrap_or(u8::MAX)),
+        _ => ExitStatus::Signal(status),
+    };
+    Ok((pid != 0).then_some((status, usage)))
 }
 
 /// Sends the signal of this number to a process (`pid` above 0) or to the group of the number `-pid`.

@@ -13,7 +13,7 @@ use crate::pattern::Pattern;
 pub(crate) const OPTIONS: &str = "-m 3 -t 4 -k 0.3";
 
 /// Longer than any connection can last by [`OPTIONS`], and wide enough for a loaded machine.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What came to the client concerned.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -382,7 +382,7 @@ fn has_answer(client: &UnixStream) -> bool {
     rustix::event::poll(&mut [PollFd::new(client, PollFlags::IN)], Some(&now)).is_ok_and(|n| n > 0)
 }
 
-fn make_fifo(path: &Path) {
+pub(super) fn make_fifo(path: &Path) {
     let mode = rustix::fs::Mode::from_raw_mode(0o600);
     rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::Fifo, mode, 0).expect("a FIFO");
 }

@@ -4,15 +4,18 @@ use std::fs::File;
 use std::io::{IoSlice, Read as _, Write as _};
 use std::mem::MaybeUninit;
 use std::net::Shutdown;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::time::Duration;
 
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 use rustix::process::Signal;
 
 use super::run;
-use super::scenario::{Life, Outcome, Scenario, connect_with, end_of, pairs, pattern, prepare, read_reply};
+use super::scenario::{
+    Life, Outcome, PATIENCE, Scenario, connect_with, end_of, make_fifo, pairs, pattern, prepare, read_reply, within,
+};
 use super::strace::{self, Fault, Strace, Whom};
 use crate::common::{Daemon, Launch, Process, eventually, request, steps};
 use crate::version_2::netstring;
@@ -65,7 +68,46 @@ const PASSED: Scenario = Scenario {
     play: passed,
 };
 
-pub(super) const ALL: [Scenario; 4] = [OPTIONS, TERMINAL, HANG_UP, PASSED];
+const HELD: Scenario = Scenario {
+    name: "held",
+    story: "version 2: 4,000,000 bytes for a program that reads them late, as much held for it as may be, and reports of what it took",
+    options: "",
+    calls: &[
+        "recvfrom",
+        "write",
+        "splice",
+        "poll",
+        "ioctl",
+        "fcntl",
+        "epoll_ctl",
+        "epoll_wait",
+        "sendto",
+        "mmap",
+        "mremap",
+    ],
+    never: &[],
+    play: held,
+};
+
+const CLOSED: Scenario = Scenario {
+    name: "closed-input",
+    story: "version 2: a program that closes its input, which it is told when there is some",
+    options: "",
+    calls: &["recvfrom", "write", "epoll_ctl", "close", "sendto"],
+    never: &[],
+    play: closed_input,
+};
+
+const QUEUED: Scenario = Scenario {
+    name: "queued",
+    story: "version 2: a request that waits for its slot, and the ping of another client meanwhile",
+    options: "",
+    calls: &["accept4", "recvmsg", "epoll_ctl", "clone3", "pipe2", "waitid", "sendto", "shutdown", "close"],
+    never: &[],
+    play: queued,
+};
+
+pub(super) const ALL: [Scenario; 7] = [OPTIONS, TERMINAL, HANG_UP, PASSED, HELD, CLOSED, QUEUED];
 
 #[test]
 fn version_2() {
@@ -85,6 +127,21 @@ fn version_2_hang_up() {
 #[test]
 fn version_2_passed() {
     run(&PASSED, None, Whom::Daemon);
+}
+
+#[test]
+fn version_2_held() {
+    run(&HELD, None, Whom::Daemon);
+}
+
+#[test]
+fn version_2_closed_input() {
+    run(&CLOSED, None, Whom::Daemon);
+}
+
+#[test]
+fn version_2_queued() {
+    run(&QUEUED, None, Whom::Daemon);
 }
 
 /// What fails in the child, between clone and exec.
@@ -127,6 +184,7 @@ fn an_exec_that_cannot_be_waited_for() {
     let program = Process(*daemon.started(position).first().expect("a program"));
     eventually("a program that has stopped", || program.is_stopped());
     daemon.assert_idle("a program has stopped before its exec");
+    client.wait_for("status,");
     assert_eq!(rustix::io::ioctl_fionread(client.socket()), Ok(0), "told before it was executed");
     rustix::process::kill_process(program.0, Signal::CONT).unwrap();
     client.wait_for("ready");
@@ -134,7 +192,7 @@ fn an_exec_that_cannot_be_waited_for() {
     client.send(b"5:stdin,4:word,5:stdin,0:,");
     let raw = client.rest();
     let pairs = pairs(&raw).expect("pairs");
-    assert_eq!(pairs.first().map(|pair| pair.0), Some(b"started".as_slice()));
+    assert_eq!(pairs.get(1).map(|pair| pair.0), Some(b"started".as_slice()));
     assert!(pairs.contains(&(b"stdout", b"word")));
     assert_eq!(pairs.last(), Some(&(b"exitcode".as_slice(), b"4".as_slice())));
 }
@@ -175,18 +233,130 @@ fn hang_up(daemon: &Daemon, directory: &Path) -> Outcome {
     end_of([leader, child])
 }
 
-/// Takes `started` off a reply; false: it does not begin with that, but with the end or with `error`, which are left.
+/// Takes the introduction and `started` off a reply; false: there is no `started`, but the end or `error`, which are left.
 fn read_started(socket: &mut UnixStream) -> bool {
+    // The first digits tell: `8:protocol,`, `7:started,` or `5:error,`.
+    read_pair(socket, b'8') && read_pair(socket, b'7')
+}
+
+/// Takes a pair off a reply that begins with this digit; false: it does not, and it is left.
+fn read_pair(socket: &mut UnixStream, digit: u8) -> bool {
     let mut first = [0; 1];
-    // The first digit tells: `7:started,` or `5:error,`.
-    if !matches!(rustix::net::recv(&*socket, &mut first, RecvFlags::PEEK), Ok((1, _))) || first != *b"7" {
+    if !matches!(rustix::net::recv(&*socket, &mut first, RecvFlags::PEEK), Ok((1, _))) || first != [digit] {
         return false;
     }
-    let (mut byte, mut commas) = ([0; 1], 0);
-    while commas < 2 && socket.read_exact(&mut byte).is_ok() {
-        commas += usize::from(byte == *b",");
+    read_netstring(socket).and_then(|_| read_netstring(socket)).is_some()
+}
+
+fn read_netstring(socket: &mut UnixStream) -> Option<Vec<u8>> {
+    let (mut byte, mut len) = ([0; 1], 0);
+    loop {
+        socket.read_exact(&mut byte).ok()?;
+        match byte {
+            [b':'] => break,
+            [digit] => len = len * 10 + usize::from(digit - b'0'),
+        }
     }
-    commas == 2
+    let mut payload = vec![0; len + 1];
+    socket.read_exact(&mut payload).ok()?;
+    Some(payload)
+}
+
+fn held(daemon: &Daemon, directory: &Path) -> Outcome {
+    let gate = directory.join("gate");
+    make_fifo(&gate);
+    let bytes = begin(&[], &format!("gate {} verify exit 5", gate.display()));
+    let Some(mut socket) = connect_with(daemon, &bytes) else { return Outcome::Closed };
+    let input = pattern(4_000_000);
+    if !read_started(&mut socket) {
+        return judge(socket, b"", b"", "5");
+    }
+    let pair = |piece: &[u8]| [b"5:stdin,", netstring(piece).as_slice()].concat();
+    let frames: Vec<u8> = input.chunks(60_000).flat_map(pair).collect();
+    let (mut rest, mut gate) = (frames.as_slice(), Some(gate));
+    while !rest.is_empty() {
+        // Until nobody takes any more, as the program does not read.
+        let patience = if gate.is_some() { Duration::from_millis(150) } else { PATIENCE };
+        socket.set_write_timeout(Some(patience)).expect("a time-out");
+        match (socket.write(rest), gate.take()) {
+            (Ok(n), waits) => {
+                rest = rest.get(n..).unwrap_or_default();
+                gate = waits;
+            }
+            (Err(_), Some(gate)) => drop(open_gate(&gate)),
+            (Err(_), None) => break,
+        }
+    }
+    // Where all was taken, or the daemon has given up.
+    drop(gate.and_then(|gate| open_gate(&gate)));
+    let _ = socket.write_all(b"5:stdin,0:,");
+    judge(socket, format!("ok {}\n", input.len()).as_bytes(), b"", "5")
+}
+
+/// Waits for the program that is to wait at this FIFO, and goes on when what is returned is dropped; `None`: it never came.
+fn open_gate(gate: &Path) -> Option<OwnedFd> {
+    let mut writer = None;
+    within(Duration::from_secs(3), || {
+        // Fails while nobody has it open to read.
+        let flags = rustix::fs::OFlags::WRONLY | rustix::fs::OFlags::NONBLOCK;
+        writer = rustix::fs::open(gate, flags, rustix::fs::Mode::empty()).ok();
+        writer.is_some()
+    });
+    writer
+}
+
+fn closed_input(daemon: &Daemon, directory: &Path) -> Outcome {
+    let gate = directory.join("gate");
+    make_fifo(&gate);
+    let bytes = begin(&[], &format!("close 0 gate {} out words exit 5", gate.display()));
+    let Some(mut socket) = connect_with(daemon, &bytes) else { return Outcome::Closed };
+    if !read_started(&mut socket) {
+        return judge(socket, b"words", b"", "5");
+    }
+    let Some(waits) = open_gate(&gate) else { return judge(socket, b"words", b"", "5") };
+    let _ = socket.write_all(b"5:stdin,4:word,");
+    // The daemon says so while the program waits, or something else has ended it.
+    let first = read_netstring(&mut socket);
+    drop(waits);
+    if first.as_deref() == Some(b"input-closed,") {
+        let _ = read_netstring(&mut socket);
+        let _ = socket.write_all(b"5:stdin,4:more,5:stdin,0:,");
+        return judge(socket, b"words", b"", "5");
+    }
+    let raw = first.map(|tag| [format!("{}:", tag.len() - 1).as_bytes(), tag.as_slice()].concat()).unwrap_or_default();
+    match judge_from(raw, socket, b"words", b"", "5") {
+        Outcome::Served => Outcome::Wrong("nobody said that the input is closed".into()),
+        outcome => outcome,
+    }
+}
+
+fn queued(daemon: &Daemon, directory: &Path) -> Outcome {
+    // As many as there are slots (`OPTIONS`), the first of them with a sign of life.
+    let mut life = Life::new(directory, "life");
+    let argv = [format!("hold {} cat", life.path()), "cat".to_owned(), "cat".to_owned()];
+    let mut running: Vec<UnixStream> =
+        argv.iter().filter_map(|steps| connect_with(daemon, &begin(&[], steps))).collect();
+    if let Some(first) = running.first_mut() {
+        let _ = read_started(first) && life.wait_for_start(first);
+    }
+    let Some(mut last) = connect_with(daemon, &begin(&[], "out words exit 4")) else { return Outcome::Closed };
+    let Some(ping) = connect_with(daemon, &netstring("protocol=2")) else { return Outcome::Closed };
+    let _ = ping.shutdown(Shutdown::Write);
+    match read_reply(ping) {
+        // One that is cut is no answer, and all others are the introduction alone.
+        Ok(raw) if raw.is_empty() || raw.starts_with(b"8:protocol,") && pairs(&raw).is_ok_and(|all| all.len() == 1) => {
+        }
+        Ok(raw) => return Outcome::Wrong(format!("a ping: {}", raw.escape_ascii())),
+        Err(outcome) => return outcome,
+    }
+    let _ = last.write_all(b"5:stdin,0:,");
+    for socket in &mut running {
+        let _ = socket.write_all(b"5:stdin,0:,");
+    }
+    running.into_iter().map(|socket| judge(socket, b"", b"", "0")).fold(judge(last, b"words", b"", "4"), |all, one| {
+        // What went wrong for one of them, if anything did.
+        if all == Outcome::Served || matches!(one, Outcome::Wrong(_)) { one } else { all }
+    })
 }
 
 fn passed(daemon: &Daemon, directory: &Path) -> Outcome {
@@ -212,10 +382,15 @@ fn passed(daemon: &Daemon, directory: &Path) -> Outcome {
 
 /// Reads the reply, and says what it is worth.
 fn judge(socket: UnixStream, stdout: &[u8], stderr: &[u8], code: &str) -> Outcome {
-    let raw = match read_reply(socket) {
-        Ok(raw) => raw,
+    judge_from(Vec::new(), socket, stdout, stderr, code)
+}
+
+/// The same, of a reply that was read so far already.
+fn judge_from(mut raw: Vec<u8>, socket: UnixStream, stdout: &[u8], stderr: &[u8], code: &str) -> Outcome {
+    match read_reply(socket) {
+        Ok(rest) => raw.extend(rest),
         Err(outcome) => return outcome,
-    };
+    }
     let pairs = match pairs(&raw) {
         Ok(pairs) => pairs,
         Err(fault) => return Outcome::Wrong(fault),
@@ -226,8 +401,9 @@ fn judge(socket: UnixStream, stdout: &[u8], stderr: &[u8], code: &str) -> Outcom
         match (tag, &exit) {
             (b"stdout", None) => out.extend_from_slice(payload),
             (b"stderr", None) => err.extend_from_slice(payload),
+            (b"error", None) if failure.is_some() => return Outcome::Wrong(format!("a second error: {text}")),
             (b"error", None) => failure = Some(text),
-            (b"started" | b"usage", None) => {}
+            (b"protocol" | b"queued" | b"started" | b"taken" | b"usage", None) => {}
             (b"exitcode" | b"termsig", None) => exit = Some((tag, text)),
             _ => return Outcome::Wrong(format!("{} in the wrong place", tag.escape_ascii())),
         }

@@ -213,12 +213,28 @@ fn a_signal_to_a_program_that_has_ended() {
         std::fs::read_to_string(format!("/proc/{}/stat", holder.group.as_raw_pid()))
             .is_ok_and(|stat| stat.contains(") Z "))
     });
+    for signal in ["TERM", "KILL", "15"] {
+        caller.tell("signal", signal);
+    }
     caller.stdin("input ");
     caller.wait_for("input ");
-    assert!(fifo.is_held());
+    assert!(fifo.is_held(), "a signal for the program reached whoever is left in its group");
     caller.end_stdin();
     let reply = caller.reply();
     assert_eq!((reply.stdout_text(), reply.code()), ("input last", 7));
+    // The same where the daemon knows of the end, as it waits for it.
+    let daemon = Daemon::start("--linger 50");
+    let mut fifo = daemon.fifo("fifo");
+    let argv = steps(&format!("spawn [ hold {} cat out last ] exit 7", fifo.path()));
+    let mut caller = Caller::start(&daemon, NONE, &argv);
+    fifo.holder();
+    daemon.wait_for_log("ended: exit code 7");
+    caller.tell("signal", "TERM");
+    caller.stdin("input ");
+    caller.wait_for("input ");
+    assert!(fifo.is_held(), "a signal for the program reached whoever is left in its group");
+    caller.end_stdin();
+    assert_eq!(caller.reply().code(), 7);
     // And after the whole reply, while the client has not gone.
     let mut caller = Caller::start(&daemon, NONE, &steps("exit 8"));
     caller.wait_for("8:exitcode,1:8,");
@@ -390,7 +406,7 @@ fn half_close_within_a_pair() {
         let reply = caller.reply();
         assert!(reply.errors[0].starts_with("bad-request request ends early at byte "), "{reply:?}");
     }
-    for bytes in ["10:prot", "10:protocol=2,", "10:protocol=2,5:cwd=/,", "10:protocol=2,1:2,4:true,"] {
+    for bytes in ["10:prot", "10:protocol=2,5", "10:protocol=2,5:cwd=/,", "10:protocol=2,1:2,4:true,"] {
         let mut client = daemon.connect();
         client.send(bytes.as_bytes());
         client.half_close();

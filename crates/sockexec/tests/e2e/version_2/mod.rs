@@ -3,11 +3,14 @@
 mod beside;
 mod descriptors;
 mod input;
+mod introduction;
 mod lingering;
 mod options;
 mod replies;
+mod starts;
 mod status;
 mod terminals;
+mod window;
 
 use std::fmt;
 use std::os::unix::net::UnixStream;
@@ -101,6 +104,13 @@ const NONE: &[&str] = &[];
 /// A whole reply of version 2.
 #[derive(Default)]
 struct Reply2 {
+    /// What the daemon said of itself.
+    introduction: String,
+    /// How many requests waited.
+    queued: Option<u64>,
+    /// The reports of how much input was taken.
+    taken: Vec<u64>,
+    input_closed: bool,
     /// The process number of the program.
     started: Option<u32>,
     stdout: Vec<u8>,
@@ -130,8 +140,12 @@ impl Reply2 {
     /// Takes a reply apart and judges its form: what may follow what.
     #[track_caller]
     fn parse(raw: &[u8]) -> Self {
-        let mut reply = Self { pairs: pairs(raw), ..Self::default() };
-        assert!(!reply.pairs.is_empty(), "a bare close");
+        let mut all = pairs(raw);
+        assert!(!all.is_empty(), "a bare close");
+        let (tag, introduction) = all.remove(0);
+        assert_eq!(tag, "protocol", "the introduction comes first: {}", raw.escape_ascii());
+        let introduction = String::from_utf8(introduction).expect("text");
+        let mut reply = Self { introduction, pairs: all, ..Self::default() };
         for (tag, payload) in reply.pairs.clone() {
             let text = || String::from_utf8(payload.clone()).expect("text");
             assert!(reply.exit.is_none() && reply.status.is_none(), "{tag} after the end: {reply:?}");
@@ -152,7 +166,24 @@ impl Reply2 {
                         reply.stderr.extend(payload);
                     }
                 }
-                "error" => reply.errors.push(text()),
+                "queued" => {
+                    assert!(reply.queued.is_none() && reply.started.is_none(), "{reply:?}");
+                    reply.queued = Some(text().parse().expect("a number"));
+                }
+                "taken" => {
+                    let taken = text().parse().expect("a number");
+                    assert!(reply.started.is_some() && !reply.input_closed, "{reply:?}");
+                    assert!(reply.taken.last().is_none_or(|&last| last < taken), "{reply:?}");
+                    reply.taken.push(taken);
+                }
+                "input-closed" => {
+                    assert!(reply.started.is_some() && !reply.input_closed && payload.is_empty(), "{reply:?}");
+                    reply.input_closed = true;
+                }
+                "error" => {
+                    assert!(reply.errors.is_empty(), "two errors: {reply:?}");
+                    reply.errors.push(text());
+                }
                 "usage" => reply.usage = Some(text()),
                 "status" => reply.status = Some(text()),
                 "exitcode" | "termsig" => reply.exit = Some((tag, text())),
@@ -193,7 +224,7 @@ impl Reply2 {
         }
     }
 
-    /// The one `error`, where that is all there is.
+    /// The one `error`, where that is all there is beside the introduction.
     #[track_caller]
     fn refusal(&self) -> &str {
         assert_eq!(self.pairs.len(), 1, "{self:?}");

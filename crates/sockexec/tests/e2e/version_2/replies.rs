@@ -101,7 +101,7 @@ fn names_that_are_no_text() {
     let daemon = Daemon::start("");
     let mut caller = Caller::start(&daemon, NONE, &[b"\xff\xfe".as_slice()]);
     let raw = caller.0.rest();
-    assert_eq!(raw, netstring_pair(b"not-found \xff\xfe: No such file or directory"));
+    assert!(raw.ends_with(&netstring_pair(b"not-found \xff\xfe: No such file or directory")), "{}", raw.escape_ascii());
     let long = "n".repeat(100_000);
     let reply = run(&daemon, NONE, &[long.as_str()], "");
     let error = reply.refusal();
@@ -162,7 +162,7 @@ fn a_request_that_is_too_late() {
     let daemon = Daemon::start("-t 0.4");
     let mut caller = Caller(daemon.connect());
     caller.0.send(&[request_2::<_, &str>(&["cwd=/"], &[]), b"1:3,2:ls,".to_vec()].concat());
-    assert_eq!(caller.reply().refusal(), "timeout the deadline has come before the request was complete");
+    assert_eq!(caller.reply().refusal(), "timeout the request was not complete in time");
     // Before the first netstring nobody knows whom it should be told.
     let mut silent = daemon.connect();
     assert_eq!(silent.rest(), b"");
@@ -178,7 +178,7 @@ fn the_rest_of_a_request_that_is_too_late() {
     caller.0.send(begin);
     caller.wait_for("5:error,");
     caller.0.send(rest);
-    assert_eq!(caller.reply().refusal(), "timeout the deadline has come before the request was complete");
+    assert_eq!(caller.reply().refusal(), "timeout the request was not complete in time");
     daemon.wait_for_log("over after");
     assert!(!daemon.log_text().contains("started pid"), "a program was started for a request that was refused");
 }

@@ -1,0 +1,282 @@
+//! Who has a slot, who waits for one, and whose time runs meanwhile.
+
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::common::{Client, Daemon, Launch, eventually, pairs, steps};
+use crate::version_2::netstring;
+
+/// The bytes of a request of either version up to its last argument.
+fn request(version: u8, argv: &[String]) -> Vec<u8> {
+    let begin = if version == 2 { netstring("protocol=2") } else { Vec::new() };
+    [begin, crate::common::request(argv)].concat()
+}
+
+#[track_caller]
+fn start(daemon: &Daemon, version: u8, words: &str) -> Client {
+    let mut client = daemon.connect();
+    client.send(&request(version, &steps(words)));
+    client
+}
+
+#[track_caller]
+fn exit_of(client: &mut Client) -> (String, Vec<u8>) {
+    let raw = client.rest();
+    pairs(&raw).pop().unwrap_or_else(|| panic!("a bare close"))
+}
+
+#[track_caller]
+fn status(daemon: &Daemon) -> Value {
+    let mut client = daemon.connect();
+    client.send(&[netstring("protocol=2"), netstring("status")].concat());
+    let (tag, json) = exit_of(&mut client);
+    assert_eq!(tag, "status");
+    serde_json::from_slice(&json).expect("JSON")
+}
+
+fn waiting(daemon: &Daemon) -> u64 {
+    status(daemon)["totals"]["waiting"].as_u64().expect("a number")
+}
+
+/// Ten programs of a second each, one at a time and two seconds for each: none is late, as the time runs from the slot. Status and ping
+/// are answered meanwhile.
+#[test]
+fn nobody_is_late_who_had_to_wait() {
+    for version in [1, 2] {
+        let daemon = Daemon::start("-m 1 -t 2 --request-timeout 1");
+        let clients: Vec<Client> = (0..10)
+            .map(|_| {
+                let mut client = daemon.connect();
+                client.send(&request(version, &["/bin/sleep".to_owned(), "1".to_owned()]));
+                client
+            })
+            .collect();
+        eventually("nine that wait", || waiting(&daemon) == 9);
+        let mut ping = daemon.connect();
+        ping.send(&netstring("protocol=2"));
+        ping.half_close();
+        assert_eq!(exit_of(&mut ping).0, "protocol");
+        assert_eq!(status(&daemon)["totals"]["running"], 1);
+        for mut client in clients {
+            assert_eq!(exit_of(&mut client), ("exitcode".to_owned(), b"0".to_vec()), "version {version}");
+        }
+        assert_eq!(status(&daemon)["totals"]["timed_out"], 0);
+    }
+}
+
+/// Told once, and in version 2 only.
+#[test]
+fn who_has_to_wait_is_told() {
+    let daemon = Daemon::start("-m 1 -t 0");
+    let mut running = start(&daemon, 1, "out ready cat");
+    running.wait_for("ready");
+    let mut waiting: Vec<Client> = Vec::new();
+    for n in 1..=3 {
+        let mut client = start(&daemon, 2, &format!("out {n}"));
+        client.wait_for(&format!("6:queued,1:{n},"));
+        waiting.push(client);
+    }
+    let old = start(&daemon, 1, "out old");
+    eventually("four that wait", || self::waiting(&daemon) == 4);
+    // The operator sees what waits.
+    let told = status(&daemon);
+    let all = told["connections"].as_array().expect("connections");
+    let listed: Vec<&Value> = all.iter().filter(|it| it["state"] == "a free slot").map(|it| &it["argv"]).collect();
+    running.end_stdin();
+    assert_eq!(running.reply().code(), 0);
+    for mut client in waiting {
+        let raw = client.rest();
+        let told: Vec<_> = pairs(&raw).into_iter().filter(|(tag, _)| tag == "queued").collect();
+        assert_eq!(told.len(), 1, "{}", raw.escape_ascii());
+    }
+    assert_eq!(old.reply().pairs.len(), 2);
+    assert!(listed.contains(&&serde_json::json!(steps("out 2"))), "{listed:?}");
+    assert_eq!(self::waiting(&daemon), 0);
+}
+
+/// The order is that in which the requests were complete.
+#[test]
+fn the_first_to_wait_is_the_first_to_be_served() {
+    let daemon = Daemon::start("-m 1 -t 0");
+    let mut running = start(&daemon, 1, "out ready cat");
+    running.wait_for("ready");
+    // It connects first, and says everything last.
+    let mut late = daemon.connect();
+    late.send(b"1:2,");
+    let log = daemon.directory().join("log");
+    let append = |n: u32| vec!["/bin/sh".to_owned(), "-c".to_owned(), format!("echo {n} >>{}", log.display())];
+    let mut clients = Vec::new();
+    for n in 0..20_u32 {
+        let mut client = daemon.connect();
+        client.send(&request(if n % 2 == 0 { 1 } else { 2 }, &append(n)));
+        eventually("one more that waits", || waiting(&daemon) == u64::from(n) + 1);
+        clients.push(client);
+    }
+    late.send(&request(1, &append(20))[b"1:3,".len()..]);
+    drop(late);
+    // Some give up.
+    for n in [3, 4, 11] {
+        clients[n] = daemon.connect();
+    }
+    eventually("those that gave up are forgotten", || waiting(&daemon) == 17);
+    running.end_stdin();
+    assert_eq!(running.reply().code(), 0);
+    for (n, mut client) in clients.into_iter().enumerate() {
+        if ![3, 4, 11].contains(&n) {
+            assert_eq!(exit_of(&mut client).1, b"0");
+        }
+    }
+    let served = std::fs::read_to_string(&log).expect("a log");
+    let expected: Vec<String> = (0..20).filter(|n| ![3, 4, 11].contains(n)).map(|n: i32| n.to_string()).collect();
+    assert_eq!(served.lines().collect::<Vec<_>>(), expected);
+}
+
+/// A client that does not read its reply kept the slot, without a deadline for ever.
+#[test]
+fn a_client_that_does_not_read_keeps_no_slot() {
+    for version in [1, 2] {
+        let mut daemon = Launch::default().options("-m 1 -t 0 --spool 0").start();
+        // More than the socket takes (180,000 bytes), so that some of it is still in the pipe, and less than both.
+        let lazy = start(&daemon, version, "write-out 200000 err last exit 6");
+        lazy.half_close();
+        daemon.assert_serves();
+        let totals = &status(&daemon)["totals"];
+        assert_eq!((&totals["running"], &totals["finished"]), (&0.into(), &2.into()), "version {version}: {totals}");
+        // It has its reply whenever it likes.
+        let mut lazy = lazy;
+        let said = pairs(&lazy.rest());
+        let output: usize = said.iter().filter(|(tag, _)| tag == "stdout").map(|(_, payload)| payload.len()).sum();
+        assert_eq!((output, said.last().unwrap().1.as_slice()), (200_000, b"6".as_slice()));
+    }
+}
+
+/// While somebody can still write the group is not done, and the slot is taken; a client that does not read changes nothing in that.
+#[test]
+fn a_descendant_that_holds_the_output_keeps_the_slot() {
+    for version in [1, 2] {
+        let daemon = Daemon::start("-m 1 -t 0 --spool 0");
+        let mut life = daemon.fifo("life");
+        let words = format!("spawn [ hold {} wait ] write-out 200000 exit 6", life.path());
+        let mut lazy = start(&daemon, version, &words);
+        lazy.half_close();
+        let holder = life.holder();
+        // A zombie: whether the daemon has looked or not, as that depends on how much the socket takes.
+        eventually("the end of the leader", || {
+            std::fs::read_to_string(format!("/proc/{}/stat", holder.group.as_raw_pid()))
+                .is_ok_and(|stat| stat.contains(") Z "))
+        });
+        let next = start(&daemon, 1, "out next");
+        eventually("one that waits", || waiting(&daemon) == 1);
+        daemon.assert_idle("a descendant holds the output, and the client does not read");
+        assert_eq!(waiting(&daemon), 1);
+        holder.kill();
+        assert_eq!(next.reply().stdout_text(), "next");
+        assert_eq!(exit_of(&mut lazy).1, b"6", "version {version}");
+    }
+}
+
+/// Connections without a slot are bounded, and beyond that nobody is accepted.
+#[test]
+fn so_many_may_be_without_a_slot() {
+    let mut daemon = Daemon::start("-m 1 -t 0 --request-timeout 0 --max-waiting 2");
+    let mut running = start(&daemon, 1, "out ready cat");
+    running.wait_for("ready");
+    let silent = [daemon.connect(), daemon.connect()];
+    daemon.wait_for_log("connection 3: accepted");
+    let mut ping = daemon.connect();
+    ping.send(&netstring("protocol=2"));
+    ping.half_close();
+    daemon.assert_idle("as many without a slot as may be");
+    assert_eq!(rustix::io::ioctl_fionread(ping.socket()), Ok(0));
+    assert!(!daemon.log_text().contains("connection 4: accepted"));
+    drop(silent);
+    assert_eq!(exit_of(&mut ping).0, "protocol");
+    running.end_stdin();
+    assert_eq!(running.reply().code(), 0);
+    daemon.assert_serves();
+}
+
+/// `--request-timeout` is for the request, and never longer than `-t`, which is for the program.
+#[test]
+fn a_request_has_a_time_of_its_own() {
+    for (options, longer) in [
+        ("--request-timeout 0.3", true),
+        ("-t 0.3", false),
+        ("-t 0.3 --request-timeout 0", false),
+        ("-t 0 --request-timeout 0.3", true),
+    ] {
+        let daemon = Daemon::start(options);
+        let mut silent = daemon.connect();
+        assert_eq!(silent.rest(), b"", "{options}");
+        let mut slow = daemon.connect();
+        slow.send(&[netstring("protocol=2"), netstring("cwd=/")].concat());
+        assert_eq!(exit_of(&mut slow), ("error".to_owned(), b"timeout the request was not complete in time".to_vec()));
+        // A program has more, if it may.
+        let mut client = daemon.connect();
+        client.send(&request(2, &["/bin/sleep".to_owned(), "0.6".to_owned()]));
+        let expected = if longer { "exitcode" } else { "termsig" };
+        assert_eq!(exit_of(&mut client).0, expected, "{options}");
+    }
+}
+
+/// The end of the daemon: in version 2 those that wait are told; nobody is started any more.
+#[test]
+fn the_end_of_the_daemon_for_those_that_wait() {
+    let mut daemon = Daemon::start("-m 1 -t 0 -k 0.2");
+    let mut running = start(&daemon, 1, "out ready cat");
+    running.wait_for("ready");
+    let (mut one, mut two) = (start(&daemon, 1, "out never"), start(&daemon, 2, "out never"));
+    two.wait_for("queued");
+    eventually("two that wait", || waiting(&daemon) == 2);
+    daemon.signal(Signal::TERM);
+    assert_eq!(one.rest(), b"");
+    assert_eq!(exit_of(&mut two), ("error".to_owned(), b"shutdown the daemon is shutting down".to_vec()));
+    assert_eq!(daemon.wait().status.code(), Some(0));
+    assert_eq!(daemon.log_text().matches("started pid").count(), 1);
+}
+
+/// Clients that come, wait and go in all ways, beside others that are served: no slot is lost.
+#[test]
+fn no_slot_is_lost() {
+    let mut daemon = Daemon::start("-m 2 -t 5 -k 0.1 --request-timeout 0.2");
+    std::thread::scope(|scope| {
+        for thread in 0..4_u32 {
+            let daemon = &daemon;
+            scope.spawn(move || {
+                for n in 0..60_u32 {
+                    let version = if (n + thread).is_multiple_of(2) { 1 } else { 2 };
+                    match (n * 7 + thread) % 6 {
+                        0 => drop(start(daemon, version, "wait")),
+                        1 => {
+                            let mut client = daemon.connect();
+                            client.send(&request(version, &["no-such-program".to_owned()]));
+                            exit_of(&mut client);
+                        }
+                        2 => {
+                            let mut client = daemon.connect();
+                            let _ = client.try_send(b"junk");
+                        }
+                        3 => {
+                            let mut client = start(daemon, version, "write-out 100000 exit 1");
+                            client.half_close();
+                            exit_of(&mut client);
+                        }
+                        4 => drop(daemon.connect()),
+                        _ => assert_eq!(exit_of(&mut start(daemon, version, "exit 2")).1, b"2"),
+                    }
+                }
+            });
+        }
+    });
+    // As many as there are slots run at once, and one more waits.
+    let lives = ["one", "two"].map(|name| daemon.fifo(name));
+    let running: Vec<Client> =
+        lives.iter().map(|life| start(&daemon, 1, &format!("hold {} wait", life.path()))).collect();
+    for mut life in lives {
+        life.holder();
+    }
+    eventually("quiet", || status(&daemon)["totals"]["running"] == 2 && waiting(&daemon) == 0);
+    drop(running);
+    daemon.assert_serves();
+    eventually("nothing is left", || daemon.process().children() == (0, 0));
+}

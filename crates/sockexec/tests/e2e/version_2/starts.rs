@@ -1,0 +1,144 @@
+//! `started` and `error` tell the truth, whatever comes between a clone and its exec.
+
+use rustix::process::Signal;
+
+use super::{Caller, NONE, Reply2, netstring, request_2, run};
+use crate::common::{Daemon, Launch, Process, steps};
+use crate::faults::strace::{self, Fault, Strace, Whom};
+
+/// The deadline comes at any moment of the start: there is one error, and `started` only before it and only where it is true.
+#[test]
+fn a_deadline_between_clone_and_exec() {
+    let mut daemon = Daemon::start("-k 0.2");
+    let mut seen = [0; 3];
+    for n in 0..300_u32 {
+        let timeout = format!("timeout=0.{:06}", 1 + n * 7);
+        let reply = run(&daemon, &[&timeout], &["/no/such/program"], "");
+        assert_eq!((reply.started, &reply.exit, reply.errors.len()), (None, &None, 1), "{timeout}: {reply:?}");
+        let error = &reply.errors[0];
+        assert!(error.starts_with("timeout ") || error.starts_with("not-found "), "{reply:?}");
+        let reply = run(&daemon, &[&timeout], &["/bin/sleep", "100"], "");
+        assert_eq!(reply.errors.len(), 1, "{timeout}: {reply:?}");
+        let tags: Vec<&str> = reply.pairs.iter().map(|(tag, _)| tag.as_str()).collect();
+        if reply.started.is_some() {
+            assert!(tags.starts_with(&["started", "error"]) && reply.signal() == 15, "{timeout}: {reply:?}");
+            seen[0] += 1;
+        } else {
+            assert_eq!(tags, ["error"], "{timeout}: {reply:?}");
+            seen[1] += 1;
+        }
+        seen[2] += 1;
+    }
+    println!("{seen:?}");
+    assert_eq!(seen[2], 300);
+    daemon.assert_serves();
+}
+
+/// A client whose program is stopped before its exec.
+struct Stopped {
+    daemon: Daemon,
+    caller: Caller,
+    program: Process,
+    /// Kept: a process that it lets go of between the signal and the stop may run on.
+    strace: Strace,
+}
+
+/// `None`: no call can be made to fail here.
+fn stopped_before_exec(options: &str, request: &[u8]) -> Option<Stopped> {
+    if !strace::is_usable() {
+        return None;
+    }
+    // The portable way waits for the exec itself.
+    let daemon = Launch::default().options(options).env("SOCKEXEC_SPAWN", "fast").start();
+    let mut client = daemon.connect();
+    // By then the daemon listens to this one, and has nothing else to do.
+    run(&daemon, NONE, &steps("exit 0"), "");
+    daemon.wait_for_log("over after");
+    let position = daemon.log_position();
+    let fault = Fault { call: "close_range", error: "signal=STOP", when: "1".into() };
+    let strace = Strace::inject(daemon.process(), Whom::Children, &fault);
+    client.send(request);
+    strace.wait_for_stops(1);
+    daemon.wait_for_log_after(position, "started pid");
+    let program = Process(*daemon.started(position).first().expect("a program"));
+    Some(Stopped { daemon, caller: Caller(client), program, strace })
+}
+
+fn kill(program: Process, signal: Signal) {
+    rustix::process::kill_process(program.0, signal).expect("it is there");
+}
+
+/// KILL before the exec: there was no program.
+#[test]
+fn killed_before_its_exec() {
+    let request = request_2(NONE, &["/bin/true"]);
+    let Some(Stopped { mut daemon, mut caller, program, strace }) = stopped_before_exec("-t 0", &request) else {
+        return;
+    };
+    caller.wait_for("8:protocol,");
+    kill(program, Signal::KILL);
+    let reply = caller.reply();
+    assert_eq!(reply.refusal(), "spawn-failed /bin/true: signal 9 came before it was executed");
+    // It would stop the next one as well.
+    drop(strace);
+    daemon.assert_serves();
+    assert_eq!(daemon.terminate().status.code(), Some(0));
+}
+
+/// The same in version 1, where the signal is told as it always was.
+#[test]
+fn killed_before_its_exec_in_version_1() {
+    let request = crate::common::request(&["/bin/true"]);
+    let Some(Stopped { daemon: _daemon, mut caller, program, strace }) = stopped_before_exec("-t 0", &request) else {
+        return;
+    };
+    kill(program, Signal::KILL);
+    assert_eq!(caller.0.rest(), b"7:termsig,1:9,");
+    drop(strace);
+}
+
+/// The deadline while the exec hangs: nothing is said before it is known what came of it.
+#[test]
+fn a_deadline_while_the_exec_hangs() {
+    // CONT comes with TERM, which ends it: it never was a program.
+    let request = request_2(&["timeout=0.2"], &["/bin/true"]);
+    let Some(stopped) = stopped_before_exec("-t 0 -k 30", &request) else { return };
+    let reply = stopped.caller.reply();
+    assert_eq!(reply.refusal(), "timeout the deadline has come; the program is ended");
+    // And the end of the daemon.
+    let request = request_2(NONE, &["/bin/true"]);
+    let Some(Stopped { mut daemon, caller, strace, .. }) = stopped_before_exec("-t 0 -k 30", &request) else { return };
+    daemon.signal(Signal::TERM);
+    assert_eq!(caller.reply().refusal(), "shutdown the daemon is shutting down; the program is ended");
+    assert_eq!(daemon.wait().status.code(), Some(0));
+    drop(strace);
+}
+
+/// What the client sends behind its request stays unread until then, and is in order after it.
+#[test]
+fn nothing_is_read_before_the_exec() {
+    let behind = [netstring("stdin"), netstring("a"), netstring("signal"), netstring("USR1")].concat();
+    let request = [request_2(NONE, &steps("cat")), behind].concat();
+    let Some(Stopped { daemon, mut caller, program, strace }) = stopped_before_exec("-t 0", &request) else { return };
+    caller.wait_for("8:protocol,");
+    daemon.assert_idle("a program has stopped before its exec");
+    kill(program, Signal::CONT);
+    let reply: Reply2 = caller.reply();
+    assert_eq!(reply.signal(), Signal::USR1.as_raw(), "{reply:?}");
+    drop(strace);
+}
+
+/// What stands behind the first cause of an end is not told as a second one.
+#[test]
+fn one_error_is_all() {
+    let daemon = Daemon::start("-k 30");
+    let argv = ["/bin/sh", "-c", "trap 'read x; echo $x; exit 5' TERM; echo ready; while :; do sleep 0.01; done"];
+    let mut caller = Caller::start(&daemon, &["timeout=0.3"], &argv);
+    caller.wait_for("5:error,");
+    // A bad request while the program is being ended for another reason.
+    caller.tell("wat", "");
+    let reply = caller.reply();
+    assert_eq!(reply.errors, ["timeout the deadline has come; the program is ended"]);
+    assert_eq!(reply.code(), 5, "{reply:?}");
+    assert!(daemon.log_text().contains("bad request: unknown tag"), "{}", daemon.log_text());
+}
