@@ -50,6 +50,9 @@ trait Decoder: Sized {
     fn fault_at(fault: &Self::Fault) -> u64;
 }
 
+/// What asks whether the daemon serves, once the input has ended behind it.
+const PING: &[u8] = b"10:protocol=2,";
+
 impl Decoder for RequestDecoder {
     type Event = request::Event;
     type Kind = ();
@@ -66,6 +69,7 @@ impl Decoder for RequestDecoder {
             request::Event::NeedMore => Next::NeedMore,
             request::Event::EndOfStdin if self.ended() => Next::Over,
             request::Event::Exec(_)
+            | request::Event::Protocol
             | request::Event::Start(_)
             | request::Event::Status
             | request::Event::EndOfStdin
@@ -84,7 +88,14 @@ impl Decoder for RequestDecoder {
     }
 
     fn may_end(&mut self) -> bool {
-        self.end_of_file().is_ok()
+        let is_ping = self.is_ping();
+        if is_ping {
+            assert_eq!(self.offset(), PING.len() as u64, "a ping is nothing but this");
+        }
+        let may_end = self.end_of_file().is_ok();
+        assert_eq!(may_end, self.ended(), "nothing follows the end");
+        assert!(may_end || !is_ping, "a ping is whole");
+        may_end
     }
 
     fn fault_at(fault: &Self::Fault) -> u64 {
@@ -120,7 +131,11 @@ impl<const VERSION: u8> Decoder for Reply<VERSION> {
             reply::Event::Status(len) => Next::Payload(Payload::Status, len),
             reply::Event::NeedMore => Next::NeedMore,
             reply::Event::Exit(_) => Next::Other(event),
-            reply::Event::Started(_)
+            reply::Event::Introduction(_)
+            | reply::Event::Queued(_)
+            | reply::Event::Taken(_)
+            | reply::Event::InputClosed
+            | reply::Event::Started(_)
             | reply::Event::EndOfOutput(_)
             | reply::Event::Failure(_)
             | reply::Event::Usage(_) => {
