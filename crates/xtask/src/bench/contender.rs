@@ -3,6 +3,8 @@
 use std::env;
 use std::path::PathBuf;
 
+use sockexec_proto::Version;
+
 /// One of those that are measured, in the order of the table's columns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Contender {
@@ -16,8 +18,14 @@ pub(crate) enum Contender {
     Pipe1M,
     /// Our daemon.
     Fast,
+    /// Our daemon, asked in version 2 of the protocol.
+    Fast2,
     /// Our daemon with `SOCKEXEC_SPAWN=portable`.
     Portable,
+    /// Another build of our daemon.
+    Other,
+    /// That build, asked in version 2.
+    Other2,
     /// sockexec 3.1.1.
     Original,
     /// `socat UNIX-LISTEN:…,fork EXEC:…`
@@ -29,6 +37,23 @@ pub(crate) enum Contender {
 }
 
 impl Contender {
+    /// All of them.
+    pub(crate) const ALL: [Self; 13] = [
+        Self::Bare,
+        Self::Bare2,
+        Self::Pipe64K,
+        Self::Pipe1M,
+        Self::Fast,
+        Self::Fast2,
+        Self::Portable,
+        Self::Other,
+        Self::Other2,
+        Self::Original,
+        Self::Socat,
+        Self::S6,
+        Self::Ssh,
+    ];
+
     /// The head of its column.
     pub(crate) const fn name(self) -> &'static str {
         match self {
@@ -37,7 +62,10 @@ impl Contender {
             Self::Pipe64K => "pipe 64K",
             Self::Pipe1M => "pipe 1M",
             Self::Fast => "fast",
+            Self::Fast2 => "fast v2",
             Self::Portable => "portable",
+            Self::Other => "other",
+            Self::Other2 => "other v2",
             Self::Original => "3.1.1",
             Self::Socat => "socat",
             Self::S6 => "s6-ipcserver",
@@ -47,7 +75,15 @@ impl Contender {
 
     /// Whether it takes requests, on a UNIX socket.
     pub(crate) const fn speaks_netstrings(self) -> bool {
-        matches!(self, Self::Fast | Self::Portable | Self::Original)
+        matches!(self, Self::Fast | Self::Fast2 | Self::Portable | Self::Other | Self::Other2 | Self::Original)
+    }
+
+    /// In which version of the protocol it is asked.
+    pub(crate) const fn version(self) -> Version {
+        match self {
+            Self::Fast2 | Self::Other2 => Version::Two,
+            _ => Version::One,
+        }
     }
 
     /// Whether it runs one and the same program for whoever connects.
@@ -72,11 +108,17 @@ impl Contender {
             Self::Socat => &["socat"],
             Self::S6 => &["s6-ipcserver"],
             Self::Ssh => &["sshd", "ssh", "ssh-keygen"],
-            Self::Bare | Self::Bare2 | Self::Pipe64K | Self::Pipe1M | Self::Fast | Self::Portable | Self::Original => {
-                &[]
-            }
+            _ => &[],
         }
     }
+}
+
+/// The contender of this name.
+pub(crate) fn named(name: &str) -> Result<Contender, String> {
+    Contender::ALL
+        .into_iter()
+        .find(|contender| contender.name() == name)
+        .ok_or_else(|| format!("there are {}", Contender::ALL.map(Contender::name).join(", ")))
 }
 
 /// Where `command` is: on the PATH, or where commands for administrators are, which a user's PATH may not name.

@@ -57,12 +57,14 @@ impl Experiment {
 
     /// Who can take part.
     pub(crate) const fn contenders(self) -> &'static [Contender] {
-        use Contender::{Bare, Bare2, Fast, Original, Pipe1M, Pipe64K, Portable, S6, Socat, Ssh};
+        use Contender::{Bare, Bare2, Fast, Fast2, Original, Other, Other2, Pipe1M, Pipe64K, Portable, S6, Socat, Ssh};
         match self {
-            Self::Rate(..) => &[Bare, Bare2, Fast, Portable, Original, Socat, S6, Ssh],
+            Self::Rate(..) => &[Bare, Bare2, Fast, Fast2, Portable, Other, Other2, Original, Socat, S6, Ssh],
             // Both ways to start programs move bytes alike.
-            Self::Stdout | Self::Stdin | Self::Chatty => &[Pipe64K, Pipe1M, Fast, Original, Socat, S6, Ssh],
-            Self::Memory | Self::Beside => &[Fast, Portable, Original],
+            Self::Stdout | Self::Stdin | Self::Chatty => {
+                &[Pipe64K, Pipe1M, Fast, Fast2, Other, Other2, Original, Socat, S6, Ssh]
+            }
+            Self::Memory | Self::Beside => &[Fast, Portable, Other, Original],
         }
     }
 }

@@ -29,7 +29,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use rustix::process::{Resource, getrlimit, setrlimit};
 
-use run::{Bench, Effort};
+use contender::Contender;
+use run::{Bench, Binaries, Effort};
 
 use crate::soak;
 
@@ -85,6 +86,14 @@ struct Options {
     #[arg(long, value_name = "PATH")]
     original: Option<PathBuf>,
 
+    /// Measure another build of the daemon too, and compare: the path of its binary.
+    #[arg(long, value_name = "PATH")]
+    other: Option<PathBuf>,
+
+    /// Measure these alone: names of contenders, with commas between them [default: all].
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', value_parser = contender::named)]
+    only: Vec<Contender>,
+
     /// Where bench.json and bench.svg are written [default: target/bench].
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -123,6 +132,9 @@ Contenders:
   pipe 64K, pipe 1M   the same stream through a bare pipe of that size
   fast, portable      the daemon as it is, and with SOCKEXEC_SPAWN=portable. What else the environment says of it holds for
                       both: SOCKEXEC_SPAWN=crowd, SOCKEXEC_TRANSFER=copy
+  fast v2             the daemon, asked in version 2 of the protocol, with -m 100. Standard input goes in frames of 128 KiB
+                      (at most half the window, rounded down to a power of two), and counts the window
+  other, other v2     with --other: the same of another build. One that does not introduce itself has no window
   3.1.1               with --original
   socat, s6-ipcserver where installed; they run one program without a request, tell no exit status, and pass a socket
                       pair (socat copies, with a buffer of 64 KiB) or the socket itself instead of three pipes
@@ -136,6 +148,7 @@ Tables go to standard output, progress to standard error.
 Examples:
   cargo xtask bench --quick
   cargo xtask bench --rounds 11 small stdout
+  cargo xtask bench --other PATH --only 'fast v2,other v2' small-1 stdin
   cargo xtask bench --target x86_64-unknown-linux-musl memory
   cargo xtask bench --target x86_64-unknown-linux-musl --original PATH --document docs/performance.md";
 
@@ -164,10 +177,12 @@ pub(crate) fn main() -> ExitCode {
 
 fn bench(options: Options) -> Result<()> {
     let experiments = experiment::select(&options.rows)?;
-    let original = options.original.map(|path| path.canonicalize().map_err(context(path.display()))).transpose()?;
+    let whole =
+        |path: Option<PathBuf>| path.map(|path| path.canonicalize().map_err(context(path.display()))).transpose();
+    let (other, original) = (whole(options.other)?, whole(options.original)?);
     let out = options.out.unwrap_or_else(|| daemon::workspace().join("target/bench"));
     fs::create_dir_all(&out).map_err(context(out.display()))?;
-    let binary = daemon::build(options.target.as_deref())?;
+    let daemon = daemon::build(options.target.as_deref())?;
     raise_limit_of_descriptors()?;
 
     let directory = tempfile::Builder::new().prefix("sockexec-bench.").tempdir()?;
@@ -181,7 +196,8 @@ fn bench(options: Options) -> Result<()> {
             busy * 100.0
         );
     }
-    let results = Bench::new(effort, programs, binary, original).run(&experiments)?;
+    let results =
+        Bench::new(effort, programs, Binaries { daemon, other, original }, &options.only).run(&experiments)?;
 
     let static_build = options.target.is_some_and(|target| target.contains("musl"));
     let goals = goals::goals(&results, static_build);
@@ -232,6 +248,10 @@ mod tests {
         let Chore::Bench(options) = parsed.command else { panic!("not the benchmark") };
         assert!(options.quick);
         assert_eq!((options.rounds, options.rows), (Some(2), vec!["small".to_owned(), "stdin".to_owned()]));
+        let parsed = Arguments::try_parse_from(["xtask", "bench", "--only", "fast v2,bare"]).unwrap();
+        let Chore::Bench(options) = parsed.command else { panic!("not the benchmark") };
+        assert_eq!(options.only, [Contender::Fast2, Contender::Bare]);
+        assert!(Arguments::try_parse_from(["xtask", "bench", "--only", "fastest"]).is_err());
         assert!(Arguments::try_parse_from(["xtask", "bench", "--rounds", "0"]).is_err());
         assert!(Arguments::try_parse_from(["xtask", "produce", "10", "0"]).is_err());
     }
@@ -239,7 +259,7 @@ mod tests {
     #[test]
     fn streams_are_whole_chunks() {
         for quick in [false, true] {
-            assert_eq!(effort(quick, Some(1)).bytes % (64 * 1024), 0);
+            assert_eq!(effort(quick, Some(1)).bytes % stream::FRAME, 0);
         }
     }
 }

@@ -33,10 +33,28 @@ pub(crate) fn tables(results: &Results) -> String {
         }
         text.push('\n');
     }
+    text.push_str(&of_other(results));
     for absent in results.absent() {
         let _ = writeln!(text, "left out: {absent}\n");
     }
     text
+}
+
+/// How the daemon compares with another build of it, if there is one.
+fn of_other(results: &Results) -> String {
+    let pairs = [(Contender::Fast, Contender::Other), (Contender::Fast2, Contender::Other2)];
+    let head = pairs.map(|(ours, other)| format!("{} of {}", ours.name(), other.name()));
+    let mut table = vec![once("beside the other build".to_owned(), head.into_iter())];
+    for kind in Kind::ALL {
+        for row in results.rows(kind) {
+            let ratios = pairs.map(|(ours, other)| results.ratio(kind, row, ours, other));
+            if ratios.iter().any(Option::is_some) {
+                let cells = ratios.map(|ratio| ratio.map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.3}")));
+                table.push(once(format!("{row}, {}", kind.title()), cells.into_iter()));
+            }
+        }
+    }
+    if table.len() == 1 { String::new() } else { aligned(&table) + "\n" }
 }
 
 /// The table of goals.
@@ -193,6 +211,20 @@ mod tests {
 ";
         assert_eq!(tables(&results()), expected);
         assert_eq!(tables(&Results::default()), "");
+    }
+
+    #[test]
+    fn another_build_is_compared_with() {
+        let mut results = results();
+        assert_eq!(of_other(&results), "");
+        results.record(Kind::Rate, "small-16", Contender::Other, 1000.0);
+        let expected = "\
+| beside the other build      | fast of other | fast v2 of other v2 |
+| --------------------------- | ------------: | ------------------: |
+| small-16, programs a second |         1.670 |                   - |
+
+";
+        assert_eq!(of_other(&results), expected);
     }
 
     #[test]

@@ -41,10 +41,21 @@ pub(crate) struct Effort {
     pub(crate) rounds: usize,
     /// How long programs are run for one figure.
     pub(crate) slice: Duration,
-    /// The length of a big stream: a multiple of 64 KiB.
+    /// The length of a big stream: a multiple of 128 KiB.
     pub(crate) bytes: u64,
     /// After this no new experiment is begun, once each has been done.
     pub(crate) limit: Duration,
+}
+
+/// The daemons.
+#[derive(Debug)]
+pub(crate) struct Binaries {
+    /// The one under test.
+    pub(crate) daemon: PathBuf,
+    /// Another build of it.
+    pub(crate) other: Option<PathBuf>,
+    /// sockexec 3.1.1.
+    pub(crate) original: Option<PathBuf>,
 }
 
 /// The benchmark, running.
@@ -52,6 +63,7 @@ pub(crate) struct Bench {
     effort: Effort,
     programs: Programs,
     daemon: PathBuf,
+    other: Option<PathBuf>,
     original: Option<PathBuf>,
     missing: Vec<Contender>,
     /// Those that have been started, with the program that they run if they run only one.
@@ -61,10 +73,17 @@ pub(crate) struct Bench {
 }
 
 impl Bench {
-    /// Of the given binaries; what else is missing is said.
-    pub(crate) fn new(effort: Effort, programs: Programs, daemon: PathBuf, original: Option<PathBuf>) -> Self {
-        let (missing, servers, results) = (Vec::new(), Vec::new(), Results::default());
-        let mut bench = Self { effort, programs, daemon, original, missing, servers, ssh: None, results };
+    /// Of the given binaries, and of nobody but `only`, if that names any; what else is missing is said.
+    pub(crate) fn new(effort: Effort, programs: Programs, binaries: Binaries, only: &[Contender]) -> Self {
+        let Binaries { daemon, other, original } = binaries;
+        let (servers, results) = (Vec::new(), Results::default());
+        let mut missing = Contender::ALL.to_vec();
+        missing.retain(|contender| !only.is_empty() && !only.contains(contender));
+        if other.is_none() {
+            // Nothing is said: hardly anybody has one.
+            missing.extend([Contender::Other, Contender::Other2]);
+        }
+        let mut bench = Self { effort, programs, daemon, other, original, missing, servers, ssh: None, results };
         if bench.original.is_none() {
             bench.leave_out(Contender::Original, "its binary is given by --original PATH");
         }
@@ -77,6 +96,9 @@ impl Bench {
     }
 
     fn leave_out(&mut self, contender: Contender, reason: &str) {
+        if self.missing.contains(&contender) {
+            return;
+        }
         say!("bench: left out: {}: {reason}\n", contender.name());
         self.results.leave_out(contender, reason);
         self.missing.push(contender);
@@ -273,7 +295,8 @@ impl Bench {
 
     fn binary(&self, contender: Contender) -> Option<&Path> {
         match contender {
-            Contender::Fast | Contender::Portable => Some(&self.daemon),
+            Contender::Fast | Contender::Fast2 | Contender::Portable => Some(&self.daemon),
+            Contender::Other | Contender::Other2 => self.other.as_deref(),
             Contender::Original => self.original.as_deref(),
             _ => None,
         }

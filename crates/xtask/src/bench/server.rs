@@ -7,15 +7,20 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
-use sockexec_proto::request::{END_OF_STDIN, encode_exec};
+use sockexec_proto::request::{END_OF_STDIN, END_OF_TAGGED_STDIN, encode_exec, encode_request};
+use sockexec_proto::{Options, Version};
 use tempfile::TempDir;
 
 use super::contender::Contender;
-use super::load::Load;
+use super::load::{Expected, Load};
 use super::{Result, context};
 
 /// Connections that a server must take: the largest experiment has 1000 programs running.
 const CONNECTIONS: &str = "1100";
+
+/// Programs at a time of a server that is asked in version 2: the default. The window for standard input is so much
+/// smaller the more there may be, and fewer than 100 are run in version 2.
+const VERSION_2: &str = "100";
 
 /// How long a server may take until it serves, and until it has ended.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -63,8 +68,12 @@ impl Server {
     /// Runs `argv` again and again, `at_a_time` at a time.
     pub(crate) fn load(&self, argv: &[String], at_a_time: usize, time: Duration) -> Result<super::load::Outcome> {
         let netstrings = self.contender.speaks_netstrings();
-        let request = if netstrings { request(argv) } else { Vec::new() };
-        let reply: &[u8] = if netstrings { b"8:exitcode,1:0," } else { b"" };
+        let version = self.contender.version();
+        let request = if netstrings { request(version, argv) } else { Vec::new() };
+        let reply = match version {
+            Version::Two => Expected::Quiet,
+            Version::One => Expected::Exactly(if netstrings { b"8:exitcode,1:0," } else { b"" }),
+        };
         let load = Load { socket: &self.socket(), request: &request, reply, at_a_time, time };
         load.run().map_err(|error| self.blame(&error.to_string()).into())
     }
@@ -137,20 +146,43 @@ fn is_listed(list: &str, socket: &str) -> bool {
     })
 }
 
-/// A whole request without input.
-pub(crate) fn request(argv: &[String]) -> Vec<u8> {
+/// The part of a request that starts the program.
+pub(crate) fn start(version: Version, argv: &[String]) -> Vec<u8> {
     let mut request = Vec::new();
-    encode_exec(argv, &mut request);
-    request.extend_from_slice(END_OF_STDIN);
+    match version {
+        Version::One => encode_exec(argv, &mut request),
+        Version::Two => encode_request(&Options::default(), argv, &mut request),
+    }
+    request
+}
+
+/// What ends the program's standard input.
+pub(crate) const fn end_of_stdin(version: Version) -> &'static [u8] {
+    match version {
+        Version::One => END_OF_STDIN,
+        Version::Two => END_OF_TAGGED_STDIN,
+    }
+}
+
+/// A whole request without input.
+pub(crate) fn request(version: Version, argv: &[String]) -> Vec<u8> {
+    let mut request = start(version, argv);
+    request.extend_from_slice(end_of_stdin(version));
     request
 }
 
 fn command(contender: Contender, daemon: Option<&Path>, argv: &[String], socket: &Path) -> Result<Command> {
     Ok(match contender {
-        Contender::Fast | Contender::Portable | Contender::Original => {
+        Contender::Fast
+        | Contender::Fast2
+        | Contender::Portable
+        | Contender::Other
+        | Contender::Other2
+        | Contender::Original => {
             let binary = daemon.ok_or_else(|| format!("{}: no binary", contender.name()))?;
             let mut command = Command::new(binary);
-            command.args(["-m", CONNECTIONS, "-q", CONNECTIONS, "-t", "86400", "-k", "5"]).arg(socket);
+            let slots = if contender.version() == Version::Two { VERSION_2 } else { CONNECTIONS };
+            command.args(["-m", slots, "-q", CONNECTIONS, "-t", "86400", "-k", "5"]).arg(socket);
             // Otherwise as the environment has it: how else to compare the ways there are.
             if contender == Contender::Portable {
                 command.env("SOCKEXEC_SPAWN", "portable");

@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 use rustix::fd::OwnedFd;
 use rustix::pipe::fcntl_setpipe_size;
 use sockexec_proto::reply::Event;
-use sockexec_proto::request::{END_OF_STDIN, chunk_header, encode_exec};
-use sockexec_proto::{Exit, ReplyDecoder, Stream};
+use sockexec_proto::request::{chunk_header, stdin_header};
+use sockexec_proto::{Exit, ReplyDecoder, Stream, Version};
 
-use super::server::{Server, request};
+use super::server::{Server, end_of_stdin, request, start};
 use super::{Result, context};
 
 /// What is read at a time, from a pipe and from a socket alike.
@@ -21,6 +21,9 @@ const READ: usize = 256 * 1024;
 
 /// What is written at a time, to a pipe and in a netstring alike.
 const WRITE: usize = 64 * 1024;
+
+/// The most that is sent in a pair of version 2: as much as our client sends.
+pub(crate) const FRAME: u64 = 128 * 1024;
 
 /// How much of the beginning of the output is kept: enough for a number.
 const HEAD: usize = 64;
@@ -32,6 +35,10 @@ struct Reply {
     /// Whether output after the exit status is an error.
     exit_is_last: bool,
     exit: Option<Exit>,
+    /// Version 2: how many bytes of standard input may be unreported, once that is known.
+    window: Option<u64>,
+    /// Version 2: how many bytes of standard input are reported.
+    taken: u64,
     output: u64,
     /// The beginning of the output.
     head: Vec<u8>,
@@ -41,8 +48,8 @@ struct Reply {
 pub(crate) fn out_of_server(server: &Server, argv: &[String], bytes: u64) -> Result<Duration> {
     let started = Instant::now();
     let mut stream = UnixStream::connect(server.socket()).map_err(context("connect"))?;
-    stream.write_all(&request(argv))?;
-    let reply = read_reply(&mut stream, server.contender().exit_is_last())?;
+    stream.write_all(&request(server.contender().version(), argv))?;
+    let reply = Reply::of(server).read_to_end(&mut stream)?;
     let elapsed = started.elapsed();
     expect_bytes(reply.output, bytes)?;
     Ok(elapsed)
@@ -50,23 +57,54 @@ pub(crate) fn out_of_server(server: &Server, argv: &[String], bytes: u64) -> Res
 
 /// Has a server run `argv`, which counts the `bytes` bytes that it is sent; how long it took.
 pub(crate) fn into_server(server: &Server, argv: &[String], bytes: u64) -> Result<Duration> {
-    let mut request = Vec::new();
-    encode_exec(argv, &mut request);
-    let mut chunk = chunk_header(WRITE as u64).as_bytes().to_vec();
-    chunk.resize(chunk.len() + WRITE, b'x');
-    chunk.push(b',');
+    let version = server.contender().version();
+    let request = start(version, argv);
+    let mut reply = Reply::of(server);
 
     let started = Instant::now();
     let mut stream = UnixStream::connect(server.socket()).map_err(context("connect"))?;
     stream.write_all(&request)?;
-    for _ in 0..bytes / WRITE as u64 {
-        stream.write_all(&chunk)?;
+    match version {
+        Version::One => {
+            let chunk = chunk(chunk_header(WRITE as u64).as_bytes(), WRITE);
+            for _ in 0..bytes / WRITE as u64 {
+                stream.write_all(&chunk)?;
+            }
+        }
+        Version::Two => into_window(&mut stream, &mut reply, bytes)?,
     }
-    stream.write_all(END_OF_STDIN)?;
-    let reply = read_reply(&mut stream, server.contender().exit_is_last())?;
+    stream.write_all(end_of_stdin(version))?;
+    let reply = reply.read_to_end(&mut stream)?;
     let elapsed = started.elapsed();
     expect_bytes(counted(&reply.head)?, bytes)?;
     Ok(elapsed)
+}
+
+/// Sends standard input as a client of version 2 that counts: it waits for a report only when it has no room left.
+fn into_window(stream: &mut UnixStream, reply: &mut Reply, bytes: u64) -> Result<()> {
+    let window = loop {
+        match reply.window {
+            Some(window) => break window,
+            None => reply.read_more(stream)?,
+        }
+    };
+    // A power of two, of which a stream is a multiple, and half of the window at most.
+    let frame = FRAME.min(1 << (window / 2).ilog2());
+    let chunk = chunk(stdin_header(frame).as_bytes(), usize::try_from(frame)?);
+    for sent in (0..bytes).step_by(usize::try_from(frame)?) {
+        while sent.saturating_sub(reply.taken) > window - frame {
+            reply.read_more(stream)?;
+        }
+        stream.write_all(&chunk)?;
+    }
+    Ok(())
+}
+
+fn chunk(header: &[u8], len: usize) -> Vec<u8> {
+    let mut chunk = header.to_vec();
+    chunk.resize(chunk.len() + len, b'x');
+    chunk.push(b',');
+    chunk
 }
 
 /// The same with a server whose one program writes `bytes` bytes: as they are, without a status.
@@ -155,25 +193,57 @@ fn finish(mut child: Child) -> Result<()> {
     }
 }
 
-/// Reads to the end of the connection. Anything but output and exit code 0 is an error.
-fn read_reply(stream: &mut impl Read, exit_is_last: bool) -> Result<Reply> {
-    let mut buffer = vec![0; READ];
-    let mut reply = Reply { decoder: ReplyDecoder::new(), exit_is_last, exit: None, output: 0, head: Vec::new() };
-    loop {
-        match stream.read(&mut buffer)? {
-            0 => break,
-            n => reply.decode(buffer.get(..n).unwrap_or_default())?,
-        }
-    }
-    match &reply.exit {
-        Some(Exit::Code(0)) if reply.decoder.at_boundary() => Ok(reply),
-        Some(Exit::Code(0)) => Err(format!("the reply ended within a pair, at byte {}", reply.decoder.offset()).into()),
-        Some(exit) => Err(format!("the program ended with {exit}").into()),
-        None => Err(format!("the reply ended at byte {}, without an exit status", reply.decoder.offset()).into()),
-    }
+/// Whether this is a whole reply in version 2 to a program that writes nothing.
+pub(crate) fn expect_quiet(bytes: &[u8]) -> Result<()> {
+    let mut reply = Reply::new(Version::Two, true);
+    reply.decode(bytes)?;
+    reply.ended()?;
+    expect_bytes(reply.output, 0)
 }
 
 impl Reply {
+    const fn new(version: Version, exit_is_last: bool) -> Self {
+        let decoder = ReplyDecoder::of(version);
+        Self { decoder, exit_is_last, exit: None, window: None, taken: 0, output: 0, head: Vec::new() }
+    }
+
+    fn of(server: &Server) -> Self {
+        Self::new(server.contender().version(), server.contender().exit_is_last())
+    }
+
+    /// Reads what there is of it, and waits for it; the connection must not end yet.
+    fn read_more(&mut self, stream: &mut impl Read) -> Result<()> {
+        let mut buffer = [0; 4096];
+        match stream.read(&mut buffer)? {
+            0 => self.ended().and(Err("the reply ended before standard input did".into())),
+            n => self.decode(buffer.get(..n).unwrap_or_default()),
+        }
+    }
+
+    /// Reads to the end of the connection. Anything but output and exit code 0 is an error.
+    fn read_to_end(mut self, stream: &mut impl Read) -> Result<Self> {
+        let mut buffer = vec![0; READ];
+        loop {
+            match stream.read(&mut buffer)? {
+                0 => break,
+                n => self.decode(buffer.get(..n).unwrap_or_default())?,
+            }
+        }
+        self.ended()?;
+        Ok(self)
+    }
+
+    /// Whether it may end here.
+    fn ended(&self) -> Result<()> {
+        let at = self.decoder.offset();
+        match &self.exit {
+            Some(Exit::Code(0)) if self.decoder.at_boundary() => Ok(()),
+            Some(Exit::Code(0)) => Err(format!("the reply ended within a pair, at byte {at}").into()),
+            Some(exit) => Err(format!("the program ended with {exit}").into()),
+            None => Err(format!("the reply ended at byte {at}, without an exit status").into()),
+        }
+    }
+
     fn decode(&mut self, mut input: &[u8]) -> Result<()> {
         loop {
             let (used, event) = self.decoder.next(input)?;
@@ -190,16 +260,14 @@ impl Reply {
                 Event::Output(Stream::Stderr, _) => {
                     return Err(format!("on its standard error: {}", input.escape_ascii()).into());
                 }
-                Event::Unknown(_)
-                | Event::Introduction(_)
-                | Event::Queued(_)
-                | Event::Taken(_)
-                | Event::InputClosed
-                | Event::Started(_)
-                | Event::EndOfOutput(_)
-                | Event::Failure(_)
-                | Event::Usage(_)
-                | Event::Status(_) => {
+                Event::Introduction(introduction) => self.window = Some(introduction.window),
+                // A build that did not introduce itself has no window.
+                Event::Started(_) => self.window = self.window.or(Some(u64::MAX)),
+                Event::Taken(bytes) => self.taken = bytes,
+                Event::EndOfOutput(_) | Event::Usage(_) => {}
+                Event::Failure(failure) => return Err(failure.to_string().into()),
+                Event::InputClosed => return Err("the program has closed its standard input".into()),
+                Event::Unknown(_) | Event::Queued(_) | Event::Status(_) => {
                     return Err(format!("an unknown tag before byte {}", self.decoder.offset()).into());
                 }
             }
@@ -235,7 +303,7 @@ mod tests {
     #[test]
     fn output_is_counted_across_pairs() {
         let mut bytes: &[u8] = b"6:stdout,3:ab\n,6:stdout,2:cd,8:exitcode,1:0,";
-        let reply = read_reply(&mut bytes, true).unwrap();
+        let reply = Reply::new(Version::One, true).read_to_end(&mut bytes).unwrap();
         assert_eq!((reply.output, reply.head.as_slice()), (5, b"ab\ncd".as_slice()));
     }
 
@@ -250,14 +318,56 @@ mod tests {
             (b"6:stderr,5:oops\n,", r"on its standard error: oops\n,"),
             (b"5:usage,1:x,8:exitcode,1:0,", "an unknown tag before byte 10"),
         ] {
-            assert_eq!(read_reply(&mut bytes, true).unwrap_err().to_string(), message);
+            let error = Reply::new(Version::One, true).read_to_end(&mut bytes).unwrap_err();
+            assert_eq!(error.to_string(), message);
         }
     }
 
     #[test]
     fn output_may_follow_the_exit_status_where_that_is_known() {
         let mut bytes: &[u8] = b"8:exitcode,1:0,6:stdout,1:a,";
-        assert_eq!(read_reply(&mut bytes, false).unwrap().output, 1);
+        assert_eq!(Reply::new(Version::One, false).read_to_end(&mut bytes).unwrap().output, 1);
+    }
+
+    #[test]
+    fn a_quiet_reply_of_version_2_is_known() {
+        let whole = b"8:protocol,14:2 window=65536,7:started,4:4711,6:stdout,0:,6:stderr,0:,\
+            5:usage,26:utime=0.1 stime=0 maxrss=4,8:exitcode,1:0,";
+        expect_quiet(whole).unwrap();
+        for (bytes, message) in [
+            (b"7:started,1:1,6:stdout,1:a,8:exitcode,1:0,".as_slice(), "1 bytes came through, not 0"),
+            (b"7:started,1:1,6:stdout,0:,", "the reply ended at byte 26, without an exit status"),
+            (b"5:error,6:busy x,", "busy: x"),
+            (b"6:queued,1:1,8:exitcode,1:0,", "an unknown tag before byte 13"),
+        ] {
+            assert_eq!(expect_quiet(bytes).unwrap_err().to_string(), message);
+        }
+    }
+
+    /// A client that counts has never more than the window on its way; `reports` is what the daemon sends.
+    fn sent_into(reports: &[u8], bytes: u64) -> (Result<()>, u64) {
+        let (mut client, mut daemon) = UnixStream::pair().unwrap();
+        daemon.write_all(reports).unwrap();
+        daemon.shutdown(Shutdown::Write).unwrap();
+        let reader = std::thread::spawn(move || count(daemon).unwrap());
+        let sent = into_window(&mut client, &mut Reply::new(Version::Two, true), bytes);
+        drop(client);
+        (sent, reader.join().unwrap())
+    }
+
+    #[test]
+    fn no_more_is_sent_than_the_window_has_room_for() {
+        let pair = |len: u64| 8 + len.to_string().len() as u64 + 1 + len + 1;
+        let (sent, bytes) = sent_into(b"8:protocol,15:2 window=671088,", 1 << 20);
+        assert_eq!(sent.unwrap_err().to_string(), "the reply ended at byte 30, without an exit status");
+        assert_eq!(bytes, 5 * pair(FRAME));
+        let (sent, bytes) = sent_into(b"8:protocol,14:2 window=65536,5:taken,5:32768,", 1 << 20);
+        assert!(sent.is_err());
+        assert_eq!(bytes, 3 * pair(32768));
+        // One that does not introduce itself has no window.
+        let (sent, bytes) = sent_into(b"7:started,1:1,", 1 << 20);
+        sent.unwrap();
+        assert_eq!(bytes, 8 * pair(FRAME));
     }
 
     #[test]
