@@ -124,8 +124,7 @@ impl Child {
     /// Sends a signal to the program's process group (in a terminal, a session of its own). After the program's end it is
     /// nothing. A signal that does not exist ends the program: the daemon refuses it and the connection with it.
     ///
-    /// It is on its way when this returns, behind what was sent of standard input: a program that does not read, and has
-    /// more of it waiting than the connection holds, does not get it. [`Child::kill`] always works.
+    /// It arrives although the program does not read its standard input: no more of that is sent than the daemon has room for.
     ///
     /// # Errors
     /// [`Error::InvalidOption`]: the connection is one of version 1 of the protocol, which has no signals. [`Error::Io`] if
@@ -257,6 +256,9 @@ pub(super) struct Pipes {
 }
 
 /// The writing end of a program's standard input. Dropped, it ends it.
+///
+/// Once the program has ended, or in version 2 of the protocol has closed its standard input, a write fails with
+/// [`BrokenPipe`](io::ErrorKind::BrokenPipe), as for any pipe.
 #[derive(Debug)]
 pub struct ChildStdin(PipeWriter);
 

@@ -9,7 +9,8 @@
 //! | [`io::Error`] | [`Error`] | typed; `?` turns it into an `io::Error` |
 //!
 //! It speaks version 1 of the protocol, as every daemon does, 3.1.1 included, until something is asked for that needs
-//! [version 2](Version::Two), which [`Command::version`] lists. A daemon that does not know it is found out in two seconds: [`Error::Unsupported`].
+//! [version 2](Version::Two), which [`Command::version`] lists. A daemon without version 2 is detected within two seconds:
+//! [`Error::Unsupported`]. One that is busy is waited for, for as long as it takes or [`Command::timeout`] allows.
 #![forbid(unsafe_code)]
 
 mod child;

@@ -182,7 +182,7 @@ impl Pump {
         loop {
             let timeout = self.time_left()?;
             match rustix::event::poll(&mut fds, timeout.as_ref()) {
-                Ok(0) if self.awaits_answer() => return Ok(Ready::default()),
+                Ok(0) if self.incoming.awaits_introduction() => return Ok(Ready::default()),
                 // Of the time-out: how much is left is looked up above.
                 Ok(0) | Err(Errno::INTR) => {}
                 Ok(_) => break,
@@ -208,16 +208,20 @@ impl Pump {
     }
 
     fn has_to_send(&self) -> bool {
-        !self.outgoing.is_empty() || matches!(self.source, Source::Memory(_)) && self.incoming.is_answered()
+        !self.outgoing.is_empty() || matches!(self.source, Source::Memory(_)) && self.room() > 0
     }
 
     fn wanted_source(&self) -> Option<&Descriptor> {
         match &self.source {
-            Source::Descriptor(descriptor) if self.outgoing.is_empty() && self.incoming.is_answered() => {
-                Some(descriptor)
-            }
+            Source::Descriptor(descriptor) if self.room() > 0 => Some(descriptor),
             Source::Descriptor(_) | Source::Nothing | Source::Memory(_) => None,
         }
+    }
+
+    /// How many bytes of standard input may be read now. None in version 2 before the program was started: what nobody can take
+    /// is left to whoever comes next.
+    fn room(&self) -> usize {
+        if self.outgoing.is_empty() { self.incoming.window().room(self.outgoing.input()) } else { 0 }
     }
 
     fn blocked_sink(&self) -> Option<&Descriptor> {
@@ -228,7 +232,7 @@ impl Pump {
     }
 
     fn time_left(&self) -> Result<Option<Timespec>, Error> {
-        let look = self.awaits_answer().then_some(LOOK);
+        let look = self.incoming.awaits_introduction().then_some(LOOK);
         let left = self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
         if left.is_some_and(|left| left.is_zero()) {
             return Err(Error::TimedOut);
@@ -237,12 +241,8 @@ impl Pump {
         Ok(left.into_iter().chain(look).min().and_then(|time| Timespec::try_from(time).ok()))
     }
 
-    fn awaits_answer(&self) -> bool {
-        self.incoming.is_silent() && !self.incoming.is_answered()
-    }
-
     fn mind_silence(&mut self) -> Result<(), Error> {
-        if !self.awaits_answer() {
+        if !self.incoming.awaits_introduction() {
             return Ok(());
         }
         if !self.outgoing.is_empty() {
@@ -268,13 +268,13 @@ impl Pump {
 
     /// Reads a piece of standard input if the one before it was sent.
     fn fill(&mut self, ready: bool) -> Result<(), Error> {
-        // In version 2 not before the program was started: what nobody can take is left to whoever comes next.
-        if !self.outgoing.is_empty() || !self.incoming.is_answered() {
+        let room = self.room();
+        if room == 0 {
             return Ok(());
         }
         let read = match &mut self.source {
-            Source::Memory(bytes) => bytes.read(self.outgoing.space()),
-            Source::Descriptor(descriptor) if ready => descriptor.read(self.outgoing.space(), ready),
+            Source::Memory(bytes) => bytes.read(self.outgoing.space(room)),
+            Source::Descriptor(descriptor) if ready => descriptor.read(self.outgoing.space(room), ready),
             Source::Descriptor(_) | Source::Nothing => return Ok(()),
         };
         match read {
@@ -359,6 +359,10 @@ impl Pump {
                 }
                 Err(error) => return Err(Error::Output(stream, error)),
             }
+        }
+        if self.incoming.window().is_closed() {
+            // Whoever feeds it learns it, as from a pipe whose reader is gone.
+            self.source = Source::Nothing;
         }
         Ok(())
     }

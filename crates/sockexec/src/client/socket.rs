@@ -12,8 +12,8 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketType};
 
 use super::Error;
 
-/// How long a daemon that has read a request of version 2 may be silent. One that speaks it answers when the program was
-/// executed; 3.1.1, which does not, says nothing.
+/// How long a daemon that has read a request of version 2 may be silent. One that speaks it introduces itself at once,
+/// before it looks for the program; 3.1.1, which does not, says nothing.
 const SILENCE: Duration = Duration::from_millis(1500);
 
 /// How often to look whether the daemon has read the request.
@@ -74,10 +74,10 @@ fn set_nonblocking(socket: &UnixStream) -> Result<(), Error> {
 pub(super) struct Silence(Option<Instant>);
 
 impl Silence {
-    /// Gives up a daemon that has read the request and does not answer. One that has not read it is only busy. To be called
-    /// every [`LOOK`] until something comes.
+    /// Gives up a daemon that has read the request and does not introduce itself. One that has not read it is only busy. To be
+    /// called every [`LOOK`] until the introduction has come.
     pub(super) fn mind(&mut self, socket: impl AsFd) -> Result<(), Error> {
-        if !was_read(socket) {
+        if was_read(socket) != Some(true) {
             self.0 = None;
             return Ok(());
         }
@@ -86,15 +86,15 @@ impl Silence {
     }
 }
 
-/// Whether the daemon has read everything that was sent; also false where the system does not tell (other than Linux).
-fn was_read(socket: impl AsFd) -> bool {
+/// Whether the daemon has read everything that was sent. `None` where the system does not tell (other than Linux).
+fn was_read(socket: impl AsFd) -> Option<bool> {
     #[cfg(target_os = "linux")]
     {
-        matches!(crate::queue::send_queue(socket.as_fd()), Ok(0))
+        crate::queue::send_queue(socket.as_fd()).ok().map(|unread| unread == 0)
     }
     #[cfg(not(target_os = "linux"))]
     {
         let _ = socket;
-        false
+        None
     }
 }

@@ -25,12 +25,13 @@ use std::ffi::OsStr;
 use std::future::{Future, pending, poll_fn};
 use std::io::{self, Cursor};
 use std::path::Path;
-use std::pin::pin;
+use std::pin::{Pin, pin};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use ::tokio::fs::File;
-use ::tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use ::tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use ::tokio::net::UnixStream;
 use ::tokio::net::unix::{ReadHalf, WriteHalf, pipe};
 use ::tokio::task::{JoinHandle, spawn_blocking};
@@ -38,7 +39,7 @@ use sockexec_proto::Stream;
 
 use super::socket::{self, LOOK, Silence};
 use super::stdio::{Channel, Kind, Stdio};
-use super::wire::{Ended, Incoming, Outgoing};
+use super::wire::{Ended, Incoming, Outgoing, Window};
 use super::{Error, ExitStatus, Input, Output, Run, Version, WindowSize};
 
 /// A program to be run by a daemon; [`sockexec::Command`](crate::Command) with asynchronous ways to run it.
@@ -306,8 +307,11 @@ impl Pump {
         // Not `into_split`: its writing half would half-close, which 3.1.1 takes for a disconnect.
         let (reader, writer) = self.socket.split();
         let outgoing = self.outgoing.take();
-        let mut send = pin!(send(writer, outgoing, self.source.take()));
-        let mut receive = pin!(receive(reader, self.version, &mut self.stdout, &mut self.stderr));
+        let incoming = Incoming::new(self.version);
+        let window = Mutex::new(incoming.window());
+        let mut send = pin!(send(writer, outgoing, self.source.take(), &window));
+        let mut receive = pin!(receive(reader, incoming, &mut self.stdout, &mut self.stderr, &window));
+        // What is received is seen by the sending half at once, as it is always polled after the other.
         poll_fn(|context| match receive.as_mut().poll(context) {
             Poll::Ready(end) => Poll::Ready(end),
             Poll::Pending => send.as_mut().poll(context).map(Err),
@@ -317,7 +321,12 @@ impl Pump {
 }
 
 /// Ends only by an error: what makes an end of the run is the end of the reply.
-async fn send(mut socket: WriteHalf<'_>, outgoing: Option<Outgoing>, mut source: Option<Reader>) -> Error {
+async fn send(
+    mut socket: WriteHalf<'_>,
+    outgoing: Option<Outgoing>,
+    mut source: Option<Reader>,
+    window: &Mutex<Window>,
+) -> Error {
     let Some(mut outgoing) = outgoing else { return pending().await };
     if source.is_none() {
         outgoing.put_end();
@@ -332,44 +341,67 @@ async fn send(mut socket: WriteHalf<'_>, outgoing: Option<Outgoing>, mut source:
             Err(error) => return Error::Io("cannot send to the daemon", error),
         }
         let Some(reader) = &mut source else { return pending().await };
-        match reader.read(outgoing.space()).await {
-            Ok(n) => {
+        match fill(reader, &mut outgoing, window).await {
+            Ok(Some(n)) => {
                 outgoing.put(n);
                 if n == 0 {
                     source = None;
                 }
             }
+            Ok(None) => source = None,
             Err(error) => return Error::Stdin(error),
         }
     }
 }
 
+/// Reads a piece of standard input once there is room for it. `None`: the program has closed it.
+async fn fill(reader: &mut Reader, outgoing: &mut Outgoing, window: &Mutex<Window>) -> io::Result<Option<usize>> {
+    poll_fn(|context| {
+        let window = *lock(window);
+        if window.is_closed() {
+            return Poll::Ready(Ok(None));
+        }
+        let room = window.room(outgoing.input());
+        if room == 0 {
+            return Poll::Pending;
+        }
+        let mut buffer = ReadBuf::new(outgoing.space(room));
+        Pin::new(&mut *reader).poll_read(context, &mut buffer).map_ok(|()| Some(buffer.filled().len()))
+    })
+    .await
+}
+
+/// Nothing panics that holds it.
+fn lock(window: &Mutex<Window>) -> MutexGuard<'_, Window> {
+    window.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 async fn receive(
     mut socket: ReadHalf<'_>,
-    version: Version,
+    mut incoming: Incoming,
     stdout: &mut Sink,
     stderr: &mut Sink,
+    window: &Mutex<Window>,
 ) -> Result<Ended, Error> {
-    let mut incoming = Incoming::new(version);
-    if version == Version::Two {
-        first_word(&socket).await?;
-    }
+    let mut silence = Silence::default();
     let failure = loop {
-        match socket.read(incoming.space()).await {
+        match read(&mut socket, &mut incoming, &mut silence).await? {
             Ok(0) => break None,
             Ok(n) => incoming.put(n),
             // See the blocking pump.
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => break Some(error),
             Err(error) => return Err(Error::Io("cannot read from the daemon", error)),
         }
-        while let Some((stream, bytes)) = incoming.next()? {
+        loop {
+            let next = incoming.next()?.map(|(stream, bytes)| (stream, bytes.len()));
+            *lock(window) = incoming.window();
+            let Some((stream, len)) = next else { break };
             let sink = match stream {
                 Stream::Stdout => &mut *stdout,
                 Stream::Stderr => &mut *stderr,
             };
-            sink.write(bytes).await.map_err(|error| Error::Output(stream, error))?;
-            let n = bytes.len();
-            incoming.consume(n);
+            sink.write(incoming.piece(len)).await.map_err(|error| Error::Output(stream, error))?;
+            incoming.consume(len);
         }
     };
     stdout.flush().await.map_err(|error| Error::Output(Stream::Stdout, error))?;
@@ -377,15 +409,20 @@ async fn receive(
     incoming.finish(failure)
 }
 
-/// Waits for the reply to begin, or gives up a daemon that has read the request and does not answer: it does not know version 2.
-async fn first_word(socket: &ReadHalf<'_>) -> Result<(), Error> {
-    let mut silence = Silence::default();
-    loop {
-        if let Ok(ready) = ::tokio::time::timeout(LOOK, socket.readable()).await {
-            return ready.map_err(|error| Error::Io("cannot read from the daemon", error));
+/// Reads a piece of the reply, or gives up a daemon that has read the request and does not introduce itself: it does not know
+/// version 2.
+async fn read(
+    socket: &mut ReadHalf<'_>,
+    incoming: &mut Incoming,
+    silence: &mut Silence,
+) -> Result<io::Result<usize>, Error> {
+    while incoming.awaits_introduction() {
+        if let Ok(read) = ::tokio::time::timeout(LOOK, socket.read(incoming.space())).await {
+            return Ok(read);
         }
         silence.mind(socket.as_ref())?;
     }
+    Ok(socket.read(incoming.space()).await)
 }
 
 /// A program that was started with [`Command::spawn`], as [`sockexec::Child`](crate::Child).

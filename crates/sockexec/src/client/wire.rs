@@ -5,16 +5,27 @@ use std::ffi::OsString;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 
-use sockexec_proto::reply::{self, Event};
-use sockexec_proto::{BadReply, Exit, Failure, Options, ReplyDecoder, Stream, Usage, Version, netstring, request};
+use sockexec_proto::reply::{self, Event, Introduction};
+use sockexec_proto::{Exit, Failure, Options, ReplyDecoder, Stream, Usage, Version, netstring, request};
 
 use super::{Error, ExitStatus};
 
-/// Bytes that are read at once, of standard input and of the reply: what a pipe holds on Linux.
-pub(super) const PIECE: usize = 64 << 10;
+/// Bytes of the reply that are read at once: what a pipe holds on Linux.
+const PIECE: usize = 64 << 10;
+
+/// The most bytes of standard input that are sent at once.
+const fn largest_piece(version: Version) -> usize {
+    match version {
+        Version::One => 64 << 10,
+        Version::Two => 128 << 10,
+    }
+}
 
 /// Room before a piece for the head of its netstring, or of its pair.
 const HEAD: usize = reply::MAX_HEADER;
+
+/// How every reply of version 2 begins: with the introduction.
+const OPENING: &[u8] = b"8:protocol,";
 
 /// What is to be sent: the request, then one chunk of standard input after the other.
 #[derive(Debug)]
@@ -23,6 +34,8 @@ pub(super) struct Outgoing {
     start: usize,
     end: usize,
     version: Version,
+    /// Bytes of standard input so far.
+    input: u64,
 }
 
 impl Outgoing {
@@ -35,7 +48,7 @@ impl Outgoing {
             Version::Two => request::encode_request(options, &argv, &mut buffer),
         }
         let end = buffer.len();
-        Self { buffer, start: 0, end, version }
+        Self { buffer, start: 0, end, version, input: 0 }
     }
 
     /// What is to be sent next.
@@ -53,15 +66,22 @@ impl Outgoing {
         self.start = (self.start + n).min(self.end);
     }
 
-    /// Where the next bytes of standard input are to be put; only when everything was sent. Then call
-    /// [`Outgoing::put`].
-    pub(super) fn space(&mut self) -> &mut [u8] {
-        if self.buffer.len() != HEAD + PIECE + 1 {
-            // The request itself may have been larger.
-            self.buffer = vec![0; HEAD + PIECE + 1];
+    /// How many bytes of standard input were [put](Outgoing::put) so far.
+    pub(super) const fn input(&self) -> u64 {
+        self.input
+    }
+
+    /// Where the next bytes of standard input are to be put, at most `room`; only when everything was sent.
+    /// Then call [`Outgoing::put`].
+    pub(super) fn space(&mut self, room: usize) -> &mut [u8] {
+        let len = HEAD + largest_piece(self.version) + 1;
+        if self.buffer.len() != len {
+            // The request itself may have been larger. The system provides zeroed pages only as they are used.
+            self.buffer = vec![0; len];
         }
         (self.start, self.end) = (0, 0);
-        self.buffer.get_mut(HEAD..HEAD + PIECE).unwrap_or_default()
+        let end = (HEAD + room).min(len - 1);
+        self.buffer.get_mut(HEAD..end).unwrap_or_default()
     }
 
     /// So many bytes were put into [`Outgoing::space`]; none: standard input is at its end.
@@ -69,6 +89,7 @@ impl Outgoing {
         if n == 0 {
             return self.put_end();
         }
+        self.input += n as u64;
         let (chunk, pair);
         let header = match self.version {
             Version::One => {
@@ -119,6 +140,46 @@ pub(super) struct Ended {
     pub(super) usage: Option<Usage>,
 }
 
+/// What the daemon has said about standard input.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Window {
+    version: Version,
+    /// There is a program that can take it; in version 1 the daemon does not say.
+    started: bool,
+    /// The program has closed it.
+    closed: bool,
+    /// How many bytes may be unreported.
+    size: u64,
+    /// How many bytes were reported.
+    taken: u64,
+}
+
+impl Window {
+    const fn new(version: Version) -> Self {
+        let started = matches!(version, Version::One);
+        Self { version, started, closed: false, size: reply::MIN_WINDOW, taken: 0 }
+    }
+
+    /// How many bytes the next piece may have after `sent` bytes. 0: none may be read or sent now.
+    pub(super) fn room(&self, sent: u64) -> usize {
+        let largest = largest_piece(self.version);
+        match self.version {
+            Version::One => largest,
+            Version::Two if !self.started || self.closed => 0,
+            Version::Two => {
+                let unreported = sent.saturating_sub(self.taken);
+                let room = self.size.saturating_sub(unreported).min(self.size / 2);
+                usize::try_from(room).unwrap_or(largest).min(largest)
+            }
+        }
+    }
+
+    /// Whether the program has closed its standard input: what is still sent is dropped.
+    pub(super) const fn is_closed(&self) -> bool {
+        self.closed
+    }
+}
+
 /// What has come of the reply.
 #[derive(Debug)]
 pub(super) struct Incoming {
@@ -127,13 +188,16 @@ pub(super) struct Incoming {
     end: usize,
     decoder: ReplyDecoder,
     version: Version,
+    /// How much of [`OPENING`] has come.
+    opening: usize,
+    /// The reply began otherwise: the daemon does not know version 2.
+    old: bool,
+    introduction: Option<Introduction>,
+    window: Window,
     pid: Option<u32>,
-    /// The first one tells the cause.
     failure: Option<Failure>,
     usage: Option<Usage>,
     exit: Option<Exit>,
-    /// What only a daemon says that does not know version 2.
-    old: bool,
 }
 
 impl Incoming {
@@ -144,11 +208,14 @@ impl Incoming {
             end: 0,
             decoder: ReplyDecoder::of(version),
             version,
+            opening: 0,
+            old: false,
+            introduction: None,
+            window: Window::new(version),
             pid: None,
             failure: None,
             usage: None,
             exit: None,
-            old: false,
         }
     }
 
@@ -162,10 +229,16 @@ impl Incoming {
     /// So many bytes were put into [`Incoming::space`].
     pub(super) fn put(&mut self, n: usize) {
         self.end = n.min(self.buffer.len());
+        if self.version == Version::Two {
+            let expected = OPENING.get(self.opening..).unwrap_or_default();
+            let came = self.buffer.get(..self.end.min(expected.len())).unwrap_or_default();
+            self.old |= !expected.starts_with(came);
+            self.opening += came.len();
+        }
     }
 
     /// The next piece of output that has arrived. It stays until it is [consumed](Incoming::consume).
-    pub(super) fn next(&mut self) -> Result<Option<(Stream, &[u8])>, BadReply> {
+    pub(super) fn next(&mut self) -> Result<Option<(Stream, &[u8])>, Error> {
         loop {
             let input = self.buffer.get(self.start..self.end).unwrap_or_default();
             let (used, event) = self.decoder.next(input)?;
@@ -173,34 +246,43 @@ impl Incoming {
             let arrived = self.end - self.start;
             match event {
                 Event::NeedMore => return Ok(None),
+                _ if self.old => return Err(Error::Unsupported),
+                Event::Introduction(introduction) => {
+                    if introduction.version < 2 {
+                        return Err(Error::Unsupported);
+                    }
+                    self.window.size = introduction.window;
+                    self.introduction = Some(introduction);
+                }
                 // 3.1.1 may send a second one; the first tells what waitpid(2) told.
                 Event::Exit(exit) => {
-                    self.old |= !self.is_answered();
                     self.exit.get_or_insert(exit);
                 }
-                Event::Output(..) | Event::Unknown(_) if arrived == 0 => return Ok(None),
-                // Before it has said that the program was started: an answer of version 1, that the request is none.
-                Event::Output(_, len) if !self.is_answered() => {
-                    self.old = true;
-                    self.consume(netstring::at_most(arrived, len));
-                }
+                Event::Output(..) | Event::Unknown(_) | Event::Status(_) if arrived == 0 => return Ok(None),
                 Event::Output(stream, len) => {
                     let piece = self.start..self.start + netstring::at_most(arrived, len);
                     return Ok(self.buffer.get(piece).map(|bytes| (stream, bytes)));
                 }
                 Event::Unknown(len) | Event::Status(len) => self.consume(netstring::at_most(arrived, len)),
-                Event::Started(pid) => self.pid = Some(pid),
+                Event::Started(pid) => {
+                    self.pid = Some(pid);
+                    self.window.started = true;
+                }
+                Event::Taken(bytes) => self.window.taken = self.window.taken.max(bytes),
+                Event::InputClosed => self.window.closed = true,
                 Event::Failure(failure) => {
                     self.failure.get_or_insert(failure);
                 }
                 Event::Usage(usage) => self.usage = Some(usage),
-                Event::Introduction(_)
-                | Event::Queued(_)
-                | Event::Taken(_)
-                | Event::InputClosed
-                | Event::EndOfOutput(_) => {}
+                Event::Queued(_) | Event::EndOfOutput(_) => {}
             }
         }
+    }
+
+    /// The piece of this length that [`Incoming::next`] has found, once more.
+    #[cfg(feature = "tokio")]
+    pub(super) fn piece(&self, len: usize) -> &[u8] {
+        self.buffer.get(self.start..self.start + len).unwrap_or_default()
     }
 
     /// So many bytes of the piece were taken.
@@ -209,14 +291,14 @@ impl Incoming {
         self.decoder.advance(n as u64);
     }
 
-    /// Whether the daemon has said what it makes of the request; in version 1 it does not.
-    pub(super) const fn is_answered(&self) -> bool {
-        matches!(self.version, Version::One) || self.pid.is_some() || self.failure.is_some()
+    /// Whether it is not known yet that the daemon speaks version 2; in version 1 that does not matter.
+    pub(super) const fn awaits_introduction(&self) -> bool {
+        matches!(self.version, Version::Two) && self.introduction.is_none()
     }
 
-    /// Whether nothing has come yet.
-    pub(super) const fn is_silent(&self) -> bool {
-        self.decoder.offset() == 0
+    /// What the daemon has said about standard input.
+    pub(super) const fn window(&self) -> Window {
+        self.window
     }
 
     /// The number of the program's process, once it was told.
@@ -237,5 +319,79 @@ impl Incoming {
             (None, Some(status)) => Ok(Ended { status, usage: self.usage }),
             (None, None) => Err(Error::Lost { received: self.decoder.offset(), within_pair, source: failure }),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn put(incoming: &mut Incoming, bytes: &[u8]) {
+        incoming.space()[..bytes.len()].copy_from_slice(bytes);
+        incoming.put(bytes.len());
+    }
+
+    /// What a reply comes to that arrives in two pieces, and its output.
+    fn run(reply: &[u8], cut: usize) -> (Result<Ended, Error>, Vec<u8>) {
+        let (mut incoming, mut output) = (Incoming::new(Version::Two), Vec::new());
+        for piece in [&reply[..cut], &reply[cut..]] {
+            put(&mut incoming, piece);
+            loop {
+                match incoming.next() {
+                    Ok(Some((_, bytes))) => {
+                        output.extend_from_slice(bytes);
+                        let n = bytes.len();
+                        incoming.consume(n);
+                    }
+                    Ok(None) => break,
+                    Err(error) => return (Err(error), output),
+                }
+            }
+        }
+        (incoming.finish(None), output)
+    }
+
+    /// Also with a status that nobody has asked for: a decoder that was told of none of its bytes went round for ever.
+    #[test]
+    fn cut_anywhere() {
+        let reply = b"8:protocol,19:2 window=70000 x=y,,6:status,2:{},7:started,1:7,6:stdout,2:hi,8:exitcode,1:3,";
+        for cut in 0..reply.len() {
+            let (ended, output) = run(reply, cut);
+            assert_eq!((ended.unwrap().status.code(), output.as_slice()), (Some(3), &b"hi"[..]), "{cut}");
+        }
+        for reply in [&b"7:started,1:7,8:exitcode,1:3,"[..], b"9:protocols,1:2,8:exitcode,1:3,", b"1:x,0:,"] {
+            for cut in 0..reply.len() {
+                let (ended, _) = run(reply, cut);
+                assert!(matches!(ended, Err(Error::Unsupported)), "{cut}: {ended:?}");
+            }
+        }
+        for cut in 0..6 {
+            let (ended, _) = run(b"HTTP/1", cut);
+            assert!(matches!(ended, Err(Error::Protocol(_))), "{cut}: {ended:?}");
+        }
+    }
+
+    #[test]
+    fn room_in_the_window() {
+        let mut incoming = Incoming::new(Version::Two);
+        let mut room = |bytes: &[u8], sent| {
+            put(&mut incoming, bytes);
+            assert!(incoming.next().unwrap().is_none());
+            incoming.window().room(sent)
+        };
+        assert_eq!(room(b"8:protocol,15:2 window=100001,", 0), 0);
+        assert_eq!(room(b"7:started,1:7,", 0), 50_000);
+        assert_eq!(room(b"", 50_000), 50_000);
+        assert_eq!(room(b"", 100_000), 1);
+        assert_eq!(room(b"", 100_001), 0);
+        assert_eq!(room(b"5:taken,5:60000,", 100_001), 50_000);
+        assert_eq!(room(b"", 150_000), 10_001);
+        // No sense in these: fewer than before, more than was sent.
+        assert_eq!(room(b"5:taken,5:50000,", 150_000), 10_001);
+        assert_eq!(room(b"5:taken,20:18446744073709551615,", 150_000), 50_000);
+        assert_eq!(room(b"12:input-closed,0:,", 150_000), 0);
+        assert_eq!(Window::new(Version::One).room(u64::MAX), 65_536);
+        let size = |size| Window { started: true, size, ..Window::new(Version::Two) }.room(0);
+        assert_eq!((size(1 << 20), size(u64::MAX)), (131_072, 131_072));
     }
 }

@@ -1,15 +1,14 @@
 //! The command's options of version 2.
 
 use std::io::{Read as _, Write as _};
-use std::os::unix::net::UnixListener;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Child, Command, Stdio};
-use std::thread;
 
 use rustix::process::{Pid, Signal};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
 
+use super::fake::Fake;
 use super::{assert_lost, bare, run, text, wait};
 use crate::common::{Daemon, eventually, steps};
 
@@ -167,25 +166,19 @@ fn ignored_signals_stay_ignored() {
 
 #[test]
 fn a_daemon_that_says_nothing() {
-    let directory = tempfile::tempdir().expect("a directory");
-    let socket = directory.path().join("sock");
-    let listener = UnixListener::bind(&socket).expect("a socket");
-    let daemon = thread::spawn(move || {
-        for client in listener.incoming().take(2) {
-            let _ = std::io::copy(&mut client.expect("a client"), &mut std::io::sink());
-        }
-    });
-    for options in [&["--usage"][..], &["--status"]] {
+    for (options, words) in [(&["-n", "--usage"][..], "version 2"), (&["--status"], "in time")] {
+        let fake = Fake::new(|mut peer| {
+            peer.until(b"10:protocol=2,");
+            peer.read_to_the_end();
+        });
         let mut command = Command::new(env!("CARGO_BIN_EXE_sockexec-client"));
-        command.args(options).arg(&socket).stdin(Stdio::null());
+        command.args(options).arg(fake.socket());
         if options != ["--status"] {
             command.arg("true");
         }
-        let output = run(command);
-        let word = if options == ["--status"] { "in time" } else { "version 2" };
-        assert_lost(&output, &socket, word);
+        assert_lost(&run(command), &fake.socket(), words);
+        fake.join();
     }
-    daemon.join().expect("no panic");
 }
 
 #[test]

@@ -13,7 +13,7 @@ fn command(daemon: &Daemon, words: &str) -> Command {
     super::library::command(daemon, words).into()
 }
 
-fn runtime() -> Runtime {
+pub(super) fn runtime() -> Runtime {
     Builder::new_current_thread().enable_io().enable_time().build().expect("a runtime")
 }
 

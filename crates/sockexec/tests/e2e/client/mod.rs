@@ -3,13 +3,16 @@
 mod command;
 mod command_2;
 mod ends;
+mod fake;
 #[cfg(feature = "tokio")]
 mod futures;
+mod introduction;
 mod library;
 mod recorded;
 mod spawned;
 mod streams;
 mod version_2;
+mod window;
 
 use std::ffi::OsStr;
 use std::path::Path;

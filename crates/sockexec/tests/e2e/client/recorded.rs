@@ -1,65 +1,43 @@
 //! Replies as sockexec 3.1.1 sent them, byte for byte, and others that no daemon should send; told by a
 //! daemon of paper.
 
-use std::io::{Read, Write};
-use std::os::unix::net::UnixListener;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
-use std::thread::{self, JoinHandle};
 
 use sockexec::Error;
-use tempfile::TempDir;
 
+use super::fake::Fake;
 use super::{assert_lost, text};
 
-/// Listens, and gives one client one reply once all of its request has come.
-struct Paper {
-    directory: TempDir,
-    thread: JoinHandle<()>,
-}
-
-impl Paper {
-    fn new(reply: &[u8]) -> Self {
-        let directory = tempfile::tempdir().expect("a directory");
-        let listener = UnixListener::bind(directory.path().join("sock")).expect("a socket");
-        let reply = reply.to_vec();
-        let thread = thread::spawn(move || {
-            let (mut client, _) = listener.accept().expect("a client");
-            let mut request = Vec::new();
-            // All requests here end with the end of an empty standard input.
-            while !request.ends_with(b",0:,") {
-                let mut byte = [0];
-                client.read_exact(&mut byte).expect("a request");
-                request.push(byte[0]);
-            }
-            client.write_all(&reply).expect("the client reads");
-        });
-        Self { directory, thread }
-    }
-
-    fn socket(&self) -> PathBuf {
-        self.directory.path().join("sock")
-    }
+/// Gives one client one reply once all of its request has come.
+fn paper(reply: &[u8]) -> Fake {
+    let reply = reply.to_vec();
+    Fake::new(move |mut peer| {
+        // All requests here end with the end of an empty standard input.
+        peer.until(b",0:,");
+        peer.say(&reply);
+    })
 }
 
 /// What the command makes of a reply.
 #[track_caller]
 fn command(reply: &[u8]) -> (Output, PathBuf) {
-    let paper = Paper::new(reply);
+    let paper = paper(reply);
     let mut command = Command::new(env!("CARGO_BIN_EXE_sockexec-client"));
     command.arg(paper.socket()).args(["program", "argument"]).stdin(Stdio::null());
     let output = command.output().expect("the client starts");
-    paper.thread.join().expect("no panic");
-    (output, paper.directory.path().join("sock"))
+    let socket = paper.socket();
+    paper.join();
+    (output, socket)
 }
 
 /// What the library makes of a reply.
 #[track_caller]
 fn library(reply: &[u8]) -> Result<sockexec::Output, Error> {
-    let paper = Paper::new(reply);
+    let paper = paper(reply);
     let result = sockexec::Command::new(paper.socket(), "program").arg("argument").output();
-    paper.thread.join().expect("no panic");
+    paper.join();
     result
 }
 
