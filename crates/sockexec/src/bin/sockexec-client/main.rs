@@ -20,14 +20,17 @@ use std::time::{Duration, Instant};
 use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use clap::{ArgAction, Parser};
 use rustix::process::{Resource, Rlimit, Signal};
-use sockexec::{Command, Error, ErrorKind, ExitStatus, Stdio, Usage, Version};
+use sockexec::{Command, Error, ErrorCode, ExitStatus, Failure, Stdio, Usage, Version};
 use terminal::RawMode;
 
 /// Wrong arguments.
 const EXIT_USAGE: u8 = 100;
 
-/// There is no status: no connection, or it was lost.
+/// There is no status: no connection, or it was lost; or the request was refused.
 const EXIT_SYSTEM: u8 = 111;
+
+/// The program was cut and nevertheless exited with 0, as timeout(1) has it.
+const EXIT_CUT: u8 = 124;
 
 /// Where the socket is if `-` is given for it.
 const SOCKET_VARIABLE: &str = "SOCKEXEC_SOCKET";
@@ -129,10 +132,14 @@ const AFTER_HELP: &str = "\
 Environment:
   SOCKEXEC_SOCKET  path of the socket, used where SOCKET is -
 
-Exit status: that of the program; where a signal ended it, this dies of the same signal. 100 wrong
-arguments. 111 no daemon can be reached, it does not know what an option needs, or it went away
-before it told the status. 127 (not found), 126 (not executable) and 125 may come from the daemon,
-with a line on standard error.
+Exit status: that of the program. If a signal ended the program, the same signal ends this command.
+  100  wrong arguments
+  111  no daemon, no answer, a refused request, or the connection was lost
+  124  the program exited with 0 after a deadline, a shutdown or another limit had ended it; or its
+       status is unknown after a deadline
+  125  the daemon could not start the program, or ended it and its status is unknown
+  126  the program cannot be executed, or may not
+  127  the program or the directory does not exist
 
 Signals: INT, TERM, HUP and QUIT end this and, by closing the connection, the program: its process
 group gets TERM, and some seconds later KILL. With an option of (*) they, USR1 and USR2 are
@@ -359,15 +366,9 @@ fn fail(socket: &Path, error: &Error) -> ExitCode {
             return ExitCode::from(EXIT_USAGE);
         }
         Error::Connect(..) => complain(&error.to_string()),
-        // What the daemon says of a program that it could not start, with the codes that it has in version 1.
         Error::Failed { failure, status, .. } => {
             complain(&failure.to_string());
-            return match (status, error.kind()) {
-                (Some(status), _) => end_like(*status),
-                (None, ErrorKind::NotFound) => ExitCode::from(127),
-                (None, ErrorKind::NotExecutable) => ExitCode::from(126),
-                (None, _) => ExitCode::from(125),
-            };
+            return end_after(failure, *status);
         }
         Error::Lost { .. } => {
             complain(&format!("{}: {error}; does the daemon still run, and what does its log say?", socket.display()));
@@ -375,6 +376,28 @@ fn fail(socket: &Path, error: &Error) -> ExitCode {
         _ => complain(&format!("{}: {error}", socket.display())),
     }
     ExitCode::from(EXIT_SYSTEM)
+}
+
+/// Ends this process after an `error` of the daemon's, as the table in `docs/protocol.md` has it.
+fn end_after(failure: &Failure, status: Option<ExitStatus>) -> ExitCode {
+    let code = match &failure.code {
+        ErrorCode::NotFound => 127,
+        ErrorCode::NotExecutable | ErrorCode::Denied | ErrorCode::Forbidden => 126,
+        ErrorCode::Busy | ErrorCode::SpawnFailed | ErrorCode::Internal => 125,
+        ErrorCode::BadRequest => EXIT_SYSTEM,
+        ErrorCode::Timeout
+        | ErrorCode::Shutdown
+        | ErrorCode::OutOfMemory
+        | ErrorCode::OutputLimit
+        | ErrorCode::IdleTimeout
+        | ErrorCode::Other(_) => match status {
+            Some(status) if !status.success() => return end_like(status),
+            Some(_) => EXIT_CUT,
+            None if failure.code == ErrorCode::Timeout => EXIT_CUT,
+            None => 125,
+        },
+    };
+    ExitCode::from(code)
 }
 
 /// Standard error may be gone; there is nobody else to tell.

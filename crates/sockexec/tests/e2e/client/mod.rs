@@ -10,6 +10,7 @@ mod introduction;
 mod library;
 mod recorded;
 mod spawned;
+mod statuses;
 mod streams;
 mod version_2;
 mod window;
