@@ -790,3 +790,16 @@ fn the_client_in_python_stops_its_input() {
     tell(&mut socket, "exitcode", "0");
     assert_eq!(running.end(), (0, String::new()));
 }
+
+/// What is not documented by an example: that each option is told of as new, and that the fuzzers know it.
+#[test]
+fn every_option_is_in_the_changelog_and_the_dictionary() {
+    let file = |path: &str| fs::read_to_string(format!("{}/../../{path}", env!("CARGO_MANIFEST_DIR"))).expect("a file");
+    let (changes, dictionary) = (file("CHANGELOG.md"), file("fuzz/decode.dict"));
+    for option in request::OPTIONS {
+        let name = option.name;
+        assert!(changes.contains(&format!("`{name}`")), "CHANGELOG.md does not have the option `{name}`");
+        let word = format!(":{name}{}", if option.takes_value { "=" } else { "," });
+        assert!(dictionary.contains(&word), "fuzz/decode.dict has no netstring of the option {name}");
+    }
+}

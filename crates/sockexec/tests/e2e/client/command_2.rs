@@ -9,6 +9,7 @@ use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
 
 use super::fake::Fake;
+use super::forgotten::flags;
 use super::{assert_lost, bare, run, text, wait};
 use crate::common::{Daemon, eventually, steps};
 
@@ -81,18 +82,41 @@ fn wrong_options() {
         ("-e =x", "name"),
         ("--unset A=B", "name"),
         ("--timeout 0", "seconds"),
-        ("--timeout soon", "number"),
+        ("--timeout soon", "positive number"),
         ("--timeout=-1", "seconds"),
         ("--tty --pass-fds", "--pass-fds"),
         ("--pass-fds --merge-stderr", "--merge-stderr"),
         ("--json", "--status"),
-        ("--status -n", "--status"),
         ("-C=", "DIRECTORY"),
     ];
     for (options, word) in cases {
         let (stdout, message, code) = output(&daemon, options, "exit 0");
         assert_eq!((stdout.as_str(), code), ("", Some(100)), "{options}: {message}");
         assert!(message.contains(word), "{options}: no {word:?} in {message}");
+    }
+}
+
+/// A question stands alone: every other option is refused, and both are named.
+#[test]
+fn options_beside_a_question() {
+    let daemon = Daemon::start("");
+    let refuse = |arguments: &[&str], words: [&str; 2]| {
+        let mut command = bare(&daemon);
+        command.args(arguments).arg(daemon.socket());
+        let output = run(command);
+        assert_eq!((output.status.code(), text(&output.stdout)), (Some(100), ""), "{arguments:?}");
+        for word in words {
+            assert!(text(&output.stderr).contains(word), "no {word:?} in {}", text(&output.stderr));
+        }
+    };
+    for (question, beside) in [("--status", "--json")] {
+        let allowed = [question, beside, "--version", "--help"];
+        for (flag, takes_value) in flags().into_iter().filter(|(flag, _)| !allowed.contains(&flag.as_str())) {
+            let value = if takes_value { "=1" } else { "" };
+            refuse(&[&format!("{flag}{value}"), question], [question, &flag]);
+        }
+        let output = run(with(&daemon, question, "exit 0"));
+        assert_eq!(output.status.code(), Some(100), "{question} with a program");
     }
 }
 

@@ -4,6 +4,7 @@ mod command;
 mod command_2;
 mod ends;
 mod fake;
+mod forgotten;
 #[cfg(feature = "tokio")]
 mod futures;
 mod introduction;

@@ -1,0 +1,297 @@
+//! The command line, and what it asks of the library.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::builder::{OsStringValueParser, TypedValueParser as _};
+use clap::error::ErrorKind;
+use clap::parser::ValueSource;
+use clap::{ArgAction, ArgMatches, CommandFactory as _, FromArgMatches as _, Parser};
+use sockexec::{Command, Stdio, Version};
+
+use crate::terminal;
+
+/// Run a program through the daemon that listens on a UNIX socket.
+///
+/// Standard input, output and error are passed through, all at the same time.
+#[derive(Debug, Parser)]
+#[command(
+    name = "sockexec-client",
+    version,
+    // For `sockexec-client version: X`, as the daemon prints it.
+    display_name = "sockexec-client version:",
+    override_usage = "sockexec-client [OPTIONS] SOCKET PROGRAM [ARG...]\n       sockexec-client --status [--json] SOCKET",
+    disable_version_flag = true,
+    disable_help_flag = true,
+    args_override_self = true,
+    after_help = AFTER_HELP,
+)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an option of its own")]
+pub(crate) struct Arguments {
+    /// Path of the daemon's socket; `-`: what `SOCKEXEC_SOCKET` says.
+    // As an OsString: clap would refuse an empty path with a message that does not tell why.
+    #[arg(value_name = "SOCKET")]
+    pub(crate) socket: OsString,
+
+    /// The program and its arguments; whatever comes after PROGRAM is for it.
+    #[arg(
+        value_name = "PROGRAM",
+        required_unless_present_any = QUESTIONS.map(|question| question.id),
+        trailing_var_arg = true,
+        allow_hyphen_values = true
+    )]
+    command: Vec<OsString>,
+
+    /// Read nothing: the program's standard input is empty.
+    #[arg(short = 'n', long)]
+    null_stdin: bool,
+
+    /// Run the program in this directory; a relative one begins at the daemon's (*).
+    #[arg(short = 'C', long, value_name = "DIRECTORY")]
+    chdir: Option<PathBuf>,
+
+    /// Set a variable of the program's environment; NAME alone copies the client's value (*).
+    #[arg(short = 'e', long, value_name = "NAME[=VALUE]", value_parser = OsStringValueParser::new().try_map(variable))]
+    env: Vec<Variable>,
+
+    /// Remove a variable from the program's environment (*).
+    #[arg(long, value_name = "NAME", value_parser = OsStringValueParser::new().try_map(name))]
+    unset: Vec<OsString>,
+
+    /// Begin with an empty environment, before --unset and --env (*).
+    #[arg(long)]
+    clear_env: bool,
+
+    /// End the program (TERM, then KILL) after this time; fractions are allowed (*).
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    timeout: Option<Duration>,
+
+    /// Give the program a terminal; your keystrokes and window size are forwarded (*).
+    #[arg(short = 't', long, conflicts_with_all = ["pass_fds", "merge_stderr"])]
+    pub(crate) tty: bool,
+
+    /// Pass standard input, output and error themselves to the program, a file as a file (*).
+    #[arg(long, conflicts_with = "merge_stderr")]
+    pass_fds: bool,
+
+    /// Send standard error where standard output goes, in order (*).
+    #[arg(long)]
+    merge_stderr: bool,
+
+    /// Print the time and memory that the program took on standard error, as time(1) does (*).
+    #[arg(long)]
+    pub(crate) usage: bool,
+
+    /// Print what the daemon does; no program is run (*).
+    #[arg(long)]
+    pub(crate) status: bool,
+
+    /// With --status: as JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// Print the version and exit.
+    #[arg(short = 'v', long, action = ArgAction::Version)]
+    version: Option<bool>,
+
+    /// Print this and exit.
+    #[arg(short = 'h', long, action = ArgAction::HelpShort)]
+    help: Option<bool>,
+}
+
+const AFTER_HELP: &str = "\
+(*) needs version 2 of the protocol: sockexec 4 or later. Without these any daemon will do.
+
+Environment:
+  SOCKEXEC_SOCKET  path of the socket, used where SOCKET is -
+
+Exit status: that of the program. If a signal ended the program, the same signal ends this command.
+  100  wrong arguments
+  111  no daemon, no answer, a refused request, or the connection was lost
+  124  the program exited with 0 after a deadline, a shutdown or another limit had ended it; or its
+       status is unknown after a deadline
+  125  the daemon could not start the program, or ended it and its status is unknown
+  126  the program cannot be executed, or may not
+  127  the program or the directory does not exist
+
+Signals: INT, TERM, HUP and QUIT end this command and, by closing the connection, the program: its
+process group gets TERM, and KILL some seconds later. With an option of (*) these signals, USR1 and
+USR2 are forwarded to the group once the program has started, and this ends when the program does.
+
+Examples:
+  sockexec-client /tmp/exec.sock uname -a
+  tar -c docs | sockexec-client /tmp/exec.sock sha256sum
+  SOCKEXEC_SOCKET=/tmp/exec.sock sockexec-client -n - sh -c 'date; exit 3'";
+
+/// An option that asks the daemon something instead of running a program.
+struct Question {
+    id: &'static str,
+    /// What may be given beside it. Everything else is about a program.
+    beside: &'static [&'static str],
+}
+
+const QUESTIONS: [Question; 1] = [Question { id: "status", beside: &["socket", "json"] }];
+
+/// What `--env` says of a variable.
+#[derive(Debug, Clone)]
+enum Variable {
+    Set(OsString, OsString),
+    /// As it is here, or not at all.
+    Ours(OsString),
+}
+
+fn variable(text: OsString) -> Result<Variable, &'static str> {
+    let bytes = text.as_bytes();
+    match bytes.iter().position(|&byte| byte == b'=') {
+        Some(0) => Err("there is no name before the equals sign"),
+        Some(equals) => {
+            let (name, value) = (bytes.get(..equals), bytes.get(equals + 1..));
+            let own = |part: Option<&[u8]>| OsString::from_vec(part.unwrap_or_default().to_vec());
+            Ok(Variable::Set(own(name), own(value)))
+        }
+        None if bytes.is_empty() => Err("there is no name"),
+        None => Ok(Variable::Ours(text)),
+    }
+}
+
+fn name(text: OsString) -> Result<OsString, &'static str> {
+    if text.is_empty() || text.as_bytes().contains(&b'=') { Err("this is no name of a variable") } else { Ok(text) }
+}
+
+fn seconds(text: &str) -> Result<Duration, &'static str> {
+    let seconds = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    seconds.filter(|time| !time.is_zero()).ok_or("must be a positive number of seconds")
+}
+
+/// Refuses what means nothing beside a question, and what is only for one.
+fn check_questions(command: &mut clap::Command, matches: &ArgMatches) -> Result<(), clap::Error> {
+    let is_given = |id: &str| matches.value_source(id) == Some(ValueSource::CommandLine);
+    let Some(question) = QUESTIONS.iter().find(|question| is_given(question.id)) else {
+        if is_given("json") {
+            let message = "--json is for --status; write it as: sockexec-client --status --json SOCKET";
+            return Err(command.error(ErrorKind::MissingRequiredArgument, message));
+        }
+        return Ok(());
+    };
+    let is_stray = |id: &str| is_given(id) && id != question.id && !question.beside.contains(&id);
+    let stray = command.get_arguments().find(|argument| is_stray(argument.get_id().as_str())).map(ToString::to_string);
+    match stray {
+        Some(stray) => {
+            let message = format!("the argument '--{}' cannot be used with '{stray}'", question.id);
+            Err(command.error(ErrorKind::ArgumentConflict, message))
+        }
+        None => Ok(()),
+    }
+}
+
+impl Arguments {
+    /// Reads the command line.
+    ///
+    /// # Errors
+    /// What is wrong with it; also the help and the version, which are to be printed.
+    pub(crate) fn read() -> Result<Self, clap::Error> {
+        let mut command = Self::command();
+        let matches = command.try_get_matches_from_mut(std::env::args_os())?;
+        check_questions(&mut command, &matches)?;
+        Self::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+    }
+
+    /// Whether something is asked for that version 1 of the protocol has not.
+    pub(crate) const fn needs_version_2(&self) -> bool {
+        // Without `..`: the compiler asks of every new one.
+        let Self {
+            socket: _,
+            command: _,
+            null_stdin: _,
+            chdir,
+            env,
+            unset,
+            clear_env,
+            timeout,
+            tty,
+            pass_fds,
+            merge_stderr,
+            usage,
+            status,
+            json: _,
+            version: _,
+            help: _,
+        } = self;
+        chdir.is_some()
+            || !env.is_empty()
+            || !unset.is_empty()
+            || *clear_env
+            || timeout.is_some()
+            || *tty
+            || *pass_fds
+            || *merge_stderr
+            || *usage
+            || *status
+    }
+
+    /// The program to be run.
+    pub(crate) fn into_command(self, path: &Path) -> Command {
+        let needs_version_2 = self.needs_version_2();
+        // Without `..`, as above.
+        let Self {
+            socket: _,
+            command: words,
+            null_stdin,
+            chdir,
+            env,
+            unset,
+            clear_env,
+            timeout,
+            tty,
+            pass_fds,
+            merge_stderr,
+            usage: _,
+            status: _,
+            json: _,
+            version: _,
+            help: _,
+        } = self;
+        let mut words = words.into_iter();
+        let mut command = Command::new(path, words.next().unwrap_or_default());
+        command.args(words);
+        if null_stdin {
+            command.stdin(Stdio::null());
+        }
+        if needs_version_2 {
+            command.version(Version::Two);
+        }
+        if let Some(directory) = chdir {
+            command.current_dir(directory);
+        }
+        if clear_env {
+            command.env_clear();
+        }
+        for name in unset {
+            command.env_remove(name);
+        }
+        for variable in env {
+            match variable {
+                Variable::Set(name, value) => command.env(name, value),
+                Variable::Ours(name) => match std::env::var_os(&name) {
+                    Some(value) => command.env(name, value),
+                    None => command.env_remove(name),
+                },
+            };
+        }
+        if let Some(timeout) = timeout {
+            command.deadline(timeout);
+        }
+        if merge_stderr {
+            command.stderr_to_stdout();
+        }
+        if pass_fds {
+            command.pass_stdio();
+        }
+        if tty {
+            command.terminal(terminal::size());
+        }
+        command
+    }
+}
