@@ -11,7 +11,7 @@ use clap::parser::ValueSource;
 use clap::{ArgAction, ArgMatches, CommandFactory as _, FromArgMatches as _, Parser};
 use sockexec::{Command, Stdio, Version};
 
-use crate::terminal;
+use crate::{stdin, terminal};
 
 /// Run a program through the daemon that listens on a UNIX socket.
 ///
@@ -258,6 +258,8 @@ impl Arguments {
         command.args(words);
         if null_stdin {
             command.stdin(Stdio::null());
+        } else if needs_version_2 && let Some(stdin) = stdin::take() {
+            command.stdin(stdin);
         }
         if needs_version_2 {
             command.version(Version::Two);

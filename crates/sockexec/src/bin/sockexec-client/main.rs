@@ -9,6 +9,7 @@
 mod arguments;
 mod signals;
 mod status;
+mod stdin;
 mod terminal;
 
 use std::ffi::OsString;
@@ -60,7 +61,7 @@ fn main() -> ExitCode {
         };
     }
     let (tty, usage) = (arguments.tty, arguments.usage);
-    let run = run(&mut arguments.into_command(&socket), tty);
+    let run = run(arguments.into_command(&socket), tty);
     if let (true, Some(cost)) = (usage, run.usage) {
         print_usage(run.time, cost);
     }
@@ -78,7 +79,7 @@ struct Run {
 }
 
 /// Runs a program in version 2: signals go to it, and so do keys if it has a terminal.
-fn run(command: &mut Command, tty: bool) -> Run {
+fn run(mut command: Command, tty: bool) -> Run {
     let begin = Instant::now();
     let failed = |error| Run { end: Err(error), usage: None, time: begin.elapsed() };
     // Before the program, so that none of them finds it without us.
@@ -90,6 +91,8 @@ fn run(command: &mut Command, tty: bool) -> Run {
         Ok(child) => child,
         Err(error) => return failed(error),
     };
+    // And with it standard input, which the child has now: see `stdin`.
+    drop(command);
     signals.forward(child.handle());
     if tty {
         // It may have changed since the request was made; only now are changes followed.

@@ -319,3 +319,19 @@ fn a_writer_for_tokio_learns_it_too() {
         child.kill();
     });
 }
+
+/// `yes | sockexec-client --usage SOCKET PROGRAM`: `yes` dies of PIPE while the program runs on.
+#[test]
+fn whoever_feeds_the_command_learns_it() {
+    let daemon = Daemon::start("-t 0");
+    for option in ["--usage", "--pass-fds"] {
+        let mut life = daemon.fifo(&format!("life{option}"));
+        let program = steps(&format!("close 0 hold {} wait", life.path()));
+        let mut pipeline = pipeline(&daemon, option, &program);
+        assert_eq!(wait(&mut pipeline.feeder).signal(), Some(Signal::PIPE.as_raw()));
+        life.holder();
+        assert!(life.is_held());
+        rustix::process::kill_process(Pid::from_child(&pipeline.client), Signal::TERM).expect("it lives");
+        assert_eq!(wait(&mut pipeline.client).signal(), Some(Signal::TERM.as_raw()));
+    }
+}
