@@ -44,6 +44,12 @@ pub enum Error {
     },
     /// The daemon does not speak version 2 of the protocol, which an option of the [`Command`](super::Command) needs.
     Unsupported,
+    /// The daemon did not answer a question in time ([`ping`](super::ping), [`daemon_status`](super::daemon_status)).
+    NoAnswer {
+        /// Whether the daemon has read the question. If so, it probably does not speak version 2 of the protocol. If not,
+        /// it is stopped, or busy with more connections than it may have. `None`: the system does not tell (other than Linux).
+        read: Option<bool>,
+    },
     /// The time that [`Command::timeout`](super::Command::timeout) allows is over. The connection was closed,
     /// so the daemon ends the program.
     TimedOut,
@@ -92,6 +98,8 @@ pub enum ErrorKind {
     Connect,
     /// The daemon does not speak version 2 of the protocol.
     Unsupported,
+    /// The daemon did not answer a question in time.
+    NoAnswer,
     /// The daemon's reply breaks the protocol.
     Protocol,
     /// The connection ended before the program's status.
@@ -126,6 +134,7 @@ impl Error {
             },
             Self::Connect(..) => ErrorKind::Connect,
             Self::Unsupported => ErrorKind::Unsupported,
+            Self::NoAnswer { .. } => ErrorKind::NoAnswer,
             Self::Protocol(_) => ErrorKind::Protocol,
             Self::Lost { .. } => ErrorKind::Lost,
             Self::TimedOut => ErrorKind::Timeout,
@@ -142,6 +151,16 @@ impl fmt::Display for Error {
             Self::Failed { failure, .. } => failure.fmt(f),
             Self::Unsupported => {
                 f.write_str("the daemon does not speak version 2 of the protocol; is it sockexec 4 or later?")
+            }
+            Self::NoAnswer { read } => {
+                f.write_str("the daemon did not answer in time; ")?;
+                f.write_str(match read {
+                    Some(true) => {
+                        "it has read the request; does it speak version 2 of the protocol (sockexec 4 or later)?"
+                    }
+                    Some(false) => "it has not read the request; is it stopped, or are too many connections waiting?",
+                    None => "is it stopped, or busy, or older than sockexec 4?",
+                })
             }
             Self::InvalidArgument(0) => f.write_str("the program's name holds a NUL byte"),
             Self::InvalidArgument(number) => write!(f, "argument {number} holds a NUL byte"),
@@ -194,6 +213,7 @@ impl std::error::Error for Error {
             | Self::InvalidOption(_)
             | Self::Failed { .. }
             | Self::Unsupported
+            | Self::NoAnswer { .. }
             | Self::Lost { source: None, .. }
             | Self::TimedOut
             | Self::Killed => None,
@@ -212,7 +232,7 @@ impl From<Error> for io::Error {
             (_, ErrorKind::NotFound) => io::ErrorKind::NotFound,
             // As execve(2) has it: EACCES.
             (_, ErrorKind::NotExecutable | ErrorKind::Denied | ErrorKind::Forbidden) => io::ErrorKind::PermissionDenied,
-            (_, ErrorKind::Timeout | ErrorKind::IdleTimeout) => io::ErrorKind::TimedOut,
+            (_, ErrorKind::Timeout | ErrorKind::IdleTimeout | ErrorKind::NoAnswer) => io::ErrorKind::TimedOut,
             (_, ErrorKind::Busy) => io::ErrorKind::ResourceBusy,
             (_, ErrorKind::OutOfMemory) => io::ErrorKind::OutOfMemory,
             (_, ErrorKind::Unsupported) => io::ErrorKind::Unsupported,
@@ -248,6 +268,7 @@ impl Error {
                 Self::Failed { failure: failure.clone(), status: *status, usage: *usage }
             }
             Self::Unsupported => Self::Unsupported,
+            Self::NoAnswer { read } => Self::NoAnswer { read: *read },
             Self::Connect(path, error) => Self::Connect(path.clone(), again(error)),
             Self::Protocol(fault) => Self::Protocol(fault.clone()),
             Self::Lost { received, within_pair, source } => {

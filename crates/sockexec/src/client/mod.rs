@@ -44,7 +44,7 @@ use wire::{Incoming, Outgoing};
 
 pub use child::{Child, ChildHandle, ChildStderr, ChildStdin, ChildStdout};
 pub use error::{Error, ErrorKind};
-pub use query::daemon_status;
+pub use query::{daemon_status, ping};
 pub use sockexec_proto::{BadReply, ErrorCode, Failure, Stream, Usage, Version, WindowSize};
 pub use status::ExitStatus;
 pub use stdio::Stdio;

@@ -1,57 +1,102 @@
-//! What a daemon tells of itself.
+//! Questions to a daemon: whether it serves, and what it does.
 
-use std::io::{Read as _, Write as _};
+use std::io::{self, Read as _, Write as _};
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use sockexec_proto::reply::Event;
 use sockexec_proto::{ReplyDecoder, Version, netstring, request};
 
+use super::wire::OPENING;
 use super::{Error, socket};
 
 /// The longest that a reply may be, in bytes: some thousand connections. More is no status.
 const MAX_STATUS: usize = 64 << 20;
 
+/// Asks the daemon that listens on `path` whether it serves; needs version 2 of the protocol. The daemon needs no
+/// slot for it. Waits no longer than `timeout`.
+///
+/// # Errors
+/// [`Error::Connect`]: no daemon listens there. [`Error::NoAnswer`]: it does not answer in time, and whether it has read the
+/// request. [`Error::Unsupported`], [`Error::Protocol`] and [`Error::Lost`]: it answers something else, or closes the
+/// connection; so does a daemon without version 2. [`Error::Failed`]: it refuses. [`Error::Io`].
+pub fn ping(path: impl AsRef<Path>, timeout: Duration) -> Result<(), Error> {
+    let mut question = Vec::new();
+    request::encode_ping(&mut question);
+    let reply = ask(path.as_ref(), timeout, &question)?;
+    read(&reply).map(drop)
+}
+
 /// Asks the daemon that listens on `path` about itself: its JSON, as `docs/protocol.md` describes it (`status`). Waits no longer than `timeout`,
 /// for a daemon that is busy, or that does not know version 2 of the protocol.
 ///
 /// # Errors
-/// [`Error::TimedOut`], also of a daemon without version 2 that says nothing, as 3.1.1 does; [`Error::Unsupported`] of one that says so;
-/// [`Error::Connect`], [`Error::Protocol`], [`Error::Lost`], [`Error::Io`].
+/// As [`ping`].
 pub fn daemon_status(path: impl AsRef<Path>, timeout: Duration) -> Result<String, Error> {
-    let failed = |error: std::io::Error| match error.kind() {
-        std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut => Error::TimedOut,
-        _ => Error::Io("cannot ask the daemon", error),
-    };
-    let deadline = Instant::now().checked_add(timeout);
-    let mut socket = socket::connect(path.as_ref(), deadline)?;
-    socket.set_nonblocking(false).map_err(failed)?;
     let mut question = Vec::new();
     request::encode_status(&mut question);
-    socket.write_all(&question).map_err(failed)?;
+    let reply = ask(path.as_ref(), timeout, &question)?;
+    let status = read(&reply)?;
+    if status.is_empty() {
+        return Err(Error::Lost { received: reply.len() as u64, within_pair: false, source: None });
+    }
+    Ok(String::from_utf8_lossy(&status).into_owned())
+}
+
+/// Sends the question and ends the sending; the whole reply.
+fn ask(path: &Path, timeout: Duration, question: &[u8]) -> Result<Vec<u8>, Error> {
+    let deadline = Instant::now().checked_add(timeout);
+    let socket = socket::connect(path, deadline).map_err(|error| match error {
+        // There is no room for it in the backlog.
+        Error::TimedOut => Error::NoAnswer { read: Some(false) },
+        error => error,
+    })?;
     let mut reply = Vec::new();
+    match exchange(&socket, deadline, question, &mut reply) {
+        // Linux tells so, after all that was sent, if the daemon has left some of the question unread.
+        Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe) => Ok(reply),
+        Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
+            let read = if reply.is_empty() { socket::was_read(&socket) } else { Some(true) };
+            Err(Error::NoAnswer { read })
+        }
+        Err(error) => Err(Error::Io("cannot ask the daemon", error)),
+        Ok(()) => Ok(reply),
+    }
+}
+
+fn exchange(
+    mut socket: &UnixStream,
+    deadline: Option<Instant>,
+    question: &[u8],
+    reply: &mut Vec<u8>,
+) -> io::Result<()> {
+    socket.set_nonblocking(false)?;
+    // Far smaller than what a new connection holds, so this does not wait.
+    socket.write_all(question)?;
+    socket.shutdown(Shutdown::Write)?;
     let mut buffer = vec![0; 64 << 10];
     loop {
         let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
         if left.is_some_and(|left| left.is_zero()) {
-            return Err(Error::TimedOut);
+            return Err(io::ErrorKind::TimedOut.into());
         }
-        socket.set_read_timeout(left).map_err(failed)?;
+        socket.set_read_timeout(left)?;
         match socket.read(&mut buffer) {
-            Ok(0) => break,
+            Ok(0) => return Ok(()),
             Ok(n) => reply.extend_from_slice(buffer.get(..n).unwrap_or_default()),
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => break,
-            Err(error) => return Err(failed(error)),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
         }
         if reply.len() > MAX_STATUS {
-            return Err(Error::Io("the daemon's status has no end", std::io::ErrorKind::InvalidData.into()));
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "the reply has no end"));
         }
     }
-    read(&reply)
 }
 
-fn read(reply: &[u8]) -> Result<String, Error> {
+/// The status in a whole reply; empty if there is none.
+fn read(reply: &[u8]) -> Result<Vec<u8>, Error> {
     let mut decoder = ReplyDecoder::of(Version::Two);
     let mut used = 0;
     let mut status = Vec::new();
@@ -60,39 +105,40 @@ fn read(reply: &[u8]) -> Result<String, Error> {
         used += n;
         let rest = reply.get(used..).unwrap_or_default();
         match event {
-            Event::Status(len) => {
+            Event::NeedMore => break,
+            Event::Introduction(introduction) if introduction.version < 2 => return Err(Error::Unsupported),
+            Event::Failure(failure) if reply.starts_with(OPENING) => {
+                return Err(Error::Failed { failure, status: None, usage: None });
+            }
+            Event::Status(len) | Event::Unknown(len) | Event::Output(_, len) => {
                 let piece = rest.get(..netstring::at_most(rest.len(), len)).unwrap_or_default();
-                status.extend_from_slice(piece);
-                decoder.advance(piece.len() as u64);
-                used += piece.len();
                 if piece.is_empty() {
                     break;
                 }
-            }
-            Event::Failure(failure) => return Err(Error::Failed { failure, status: None, usage: None }),
-            // Of version 1, that the request is none.
-            Event::Output(..) | Event::Exit(_) => return Err(Error::Unsupported),
-            Event::Unknown(len) => {
-                let n = netstring::at_most(rest.len(), len);
-                decoder.advance(n as u64);
-                used += n;
-                if n == 0 {
-                    break;
+                if matches!(event, Event::Status(_)) {
+                    status.extend_from_slice(piece);
                 }
+                decoder.advance(piece.len() as u64);
+                used += piece.len();
             }
-            Event::NeedMore => break,
             Event::Introduction(_)
             | Event::Queued(_)
             | Event::Taken(_)
             | Event::InputClosed
             | Event::Started(_)
             | Event::EndOfOutput(_)
+            | Event::Failure(_)
+            | Event::Exit(_)
             | Event::Usage(_) => {}
         }
     }
+    // A daemon that does not know version 2 says that this is no request.
+    if !reply.is_empty() && !reply.starts_with(OPENING) {
+        return Err(Error::Unsupported);
+    }
     let within_pair = !decoder.at_boundary();
-    if status.is_empty() || within_pair {
+    if reply.is_empty() || within_pair {
         return Err(Error::Lost { received: reply.len() as u64, within_pair, source: None });
     }
-    Ok(String::from_utf8_lossy(&status).into_owned())
+    Ok(status)
 }

@@ -87,7 +87,7 @@ impl Silence {
 }
 
 /// Whether the daemon has read everything that was sent. `None` where the system does not tell (other than Linux).
-fn was_read(socket: impl AsFd) -> Option<bool> {
+pub(super) fn was_read(socket: impl AsFd) -> Option<bool> {
     #[cfg(target_os = "linux")]
     {
         crate::queue::send_queue(socket.as_fd()).ok().map(|unread| unread == 0)

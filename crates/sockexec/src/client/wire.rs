@@ -25,7 +25,7 @@ const fn largest_piece(version: Version) -> usize {
 const HEAD: usize = reply::MAX_HEADER;
 
 /// How every reply of version 2 begins: with the introduction.
-const OPENING: &[u8] = b"8:protocol,";
+pub(super) const OPENING: &[u8] = b"8:protocol,";
 
 /// What is to be sent: the request, then one chunk of standard input after the other.
 #[derive(Debug)]

@@ -22,7 +22,8 @@ use crate::{stdin, terminal};
     version,
     // For `sockexec-client version: X`, as the daemon prints it.
     display_name = "sockexec-client version:",
-    override_usage = "sockexec-client [OPTIONS] SOCKET PROGRAM [ARG...]\n       sockexec-client --status [--json] SOCKET",
+    override_usage = "sockexec-client [OPTIONS] SOCKET PROGRAM [ARG...]\n       sockexec-client --status [--json] SOCKET\n       \
+                      sockexec-client --ping SOCKET",
     disable_version_flag = true,
     disable_help_flag = true,
     args_override_self = true,
@@ -92,6 +93,10 @@ pub(crate) struct Arguments {
     #[arg(long)]
     pub(crate) json: bool,
 
+    /// Exit with 0 if the daemon answers, within a second with 111 if it does not (*).
+    #[arg(long)]
+    pub(crate) ping: bool,
+
     /// Print the version and exit.
     #[arg(short = 'v', long, action = ArgAction::Version)]
     version: Option<bool>,
@@ -132,7 +137,8 @@ struct Question {
     beside: &'static [&'static str],
 }
 
-const QUESTIONS: [Question; 1] = [Question { id: "status", beside: &["socket", "json"] }];
+const QUESTIONS: [Question; 2] =
+    [Question { id: "status", beside: &["socket", "json"] }, Question { id: "ping", beside: &["socket"] }];
 
 /// What `--env` says of a variable.
 #[derive(Debug, Clone)]
@@ -216,6 +222,7 @@ impl Arguments {
             usage,
             status,
             json: _,
+            ping,
             version: _,
             help: _,
         } = self;
@@ -229,6 +236,7 @@ impl Arguments {
             || *merge_stderr
             || *usage
             || *status
+            || *ping
     }
 
     /// The program to be run.
@@ -250,6 +258,7 @@ impl Arguments {
             usage: _,
             status: _,
             json: _,
+            ping: _,
             version: _,
             help: _,
         } = self;

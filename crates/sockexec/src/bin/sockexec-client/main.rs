@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use arguments::Arguments;
 use rustix::process::{Resource, Rlimit, Signal};
-use sockexec::{Command, Error, ErrorCode, ExitStatus, Failure, Usage};
+use sockexec::{Command, Error, ErrorCode, ExitStatus, Failure, Usage, client};
 use terminal::RawMode;
 
 /// Wrong arguments.
@@ -34,6 +34,9 @@ const EXIT_CUT: u8 = 124;
 
 /// Where the socket is if `-` is given for it.
 const SOCKET_VARIABLE: &str = "SOCKEXEC_SOCKET";
+
+/// How long `--ping` waits for the daemon: with all else less than a second.
+const PING_PATIENCE: Duration = Duration::from_millis(900);
 
 fn main() -> ExitCode {
     let arguments = match Arguments::read() {
@@ -49,10 +52,10 @@ fn main() -> ExitCode {
         return ExitCode::from(EXIT_USAGE);
     };
     if arguments.status {
-        return match status::text(&socket, arguments.json) {
-            Ok(text) => exit_after_printing(&text),
-            Err(error) => fail(&socket, &error),
-        };
+        return answer(&socket, status::text(&socket, arguments.json));
+    }
+    if arguments.ping {
+        return answer(&socket, client::ping(&socket, PING_PATIENCE).map(|()| String::new()));
     }
     if !arguments.needs_version_2() {
         return match arguments.into_command(&socket).status() {
@@ -148,6 +151,19 @@ fn die_of(signal: i32) -> ExitCode {
     let _ = signal_hook::low_level::raise(signal);
     // Nothing dies of this one here. What a shell would show:
     ExitCode::from(u8::try_from(signal.saturating_add(128)).unwrap_or(u8::MAX))
+}
+
+/// What the daemon said of itself, or did not.
+fn answer(socket: &Path, answer: Result<String, Error>) -> ExitCode {
+    match answer {
+        Ok(text) => exit_after_printing(&text),
+        // There is no program that its code could be about.
+        Err(error @ Error::Failed { .. }) => {
+            complain(&format!("{}: {error}", socket.display()));
+            ExitCode::from(EXIT_SYSTEM)
+        }
+        Err(error) => fail(socket, &error),
+    }
 }
 
 fn fail(socket: &Path, error: &Error) -> ExitCode {

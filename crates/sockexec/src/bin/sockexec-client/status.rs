@@ -7,8 +7,8 @@ use std::time::Duration;
 use serde_json::Value;
 use sockexec::{Error, client};
 
-/// For a daemon that is busy, and for one that does not know the question and says nothing: no longer than a person waits.
-const PATIENCE: Duration = Duration::from_millis(1900);
+/// How long to wait for a daemon that is busy, or that does not know the question and says nothing.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The daemon's status, as it came or as a table.
 ///

@@ -109,7 +109,7 @@ fn options_beside_a_question() {
             assert!(text(&output.stderr).contains(word), "no {word:?} in {}", text(&output.stderr));
         }
     };
-    for (question, beside) in [("--status", "--json")] {
+    for (question, beside) in [("--status", "--json"), ("--ping", "none")] {
         let allowed = [question, beside, "--version", "--help"];
         for (flag, takes_value) in flags().into_iter().filter(|(flag, _)| !allowed.contains(&flag.as_str())) {
             let value = if takes_value { "=1" } else { "" };
@@ -190,7 +190,7 @@ fn ignored_signals_stay_ignored() {
 
 #[test]
 fn a_daemon_that_says_nothing() {
-    for (options, words) in [(&["-n", "--usage"][..], "version 2"), (&["--status"], "in time")] {
+    for (options, words) in [(&["-n", "--usage"][..], "version 2"), (&["--status"], "it has read the request")] {
         let fake = Fake::new(|mut peer| {
             peer.until(b"10:protocol=2,");
             peer.read_to_the_end();

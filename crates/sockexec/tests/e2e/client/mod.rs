@@ -9,6 +9,7 @@ mod forgotten;
 mod futures;
 mod introduction;
 mod library;
+mod ping;
 mod recorded;
 mod spawned;
 mod statuses;

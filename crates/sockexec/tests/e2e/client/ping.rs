@@ -1,0 +1,132 @@
+//! Questions to a daemon: `--ping` and `--status`.
+
+use std::os::unix::net::UnixStream;
+use std::process::Command;
+use std::time::Duration;
+
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketType};
+use rustix::process::Signal;
+use sockexec::client::{daemon_status, ping};
+use sockexec::{Error, ErrorKind};
+
+use super::fake::{Fake, INTRODUCTION, Peer};
+use super::{assert_lost, bare, run, text};
+use crate::common::{Daemon, PATIENCE};
+
+/// Enough of a daemon that will never answer.
+const MOMENT: Duration = Duration::from_millis(300);
+
+fn asking(question: &str, socket: &std::path::Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sockexec-client"));
+    command.arg(question).arg(socket);
+    command
+}
+
+/// Quietly, also beside a program that has the only slot.
+#[test]
+fn a_daemon_that_serves() {
+    let daemon = Daemon::start("-t 0 -m 1");
+    let mut running = daemon.exec(&crate::common::steps("out ready wait"));
+    running.wait_for("ready");
+    let mut command = bare(&daemon);
+    command.arg("--ping").arg(daemon.socket());
+    let output = run(command);
+    assert_eq!((output.status.code(), text(&output.stdout), text(&output.stderr)), (Some(0), "", ""));
+    ping(daemon.socket(), PATIENCE).expect("it serves");
+    let status: serde_json::Value =
+        serde_json::from_str(&daemon_status(daemon.socket(), PATIENCE).expect("a status")).expect("JSON");
+    assert_eq!(status["totals"]["pings"], 2);
+}
+
+#[test]
+fn no_daemon() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let socket = directory.path().join("sock");
+    assert_lost(&run(asking("--ping", &socket)), &socket, "cannot connect");
+    assert_eq!(ping(&socket, PATIENCE).expect_err("no daemon").kind(), ErrorKind::Connect);
+}
+
+/// Stopped: the kernel takes the connection and the request, and nobody reads it.
+#[test]
+fn a_daemon_that_is_stopped() {
+    let daemon = Daemon::start("");
+    daemon.signal(Signal::STOP);
+    crate::common::eventually("a daemon that is stopped", || daemon.process().is_stopped());
+    for question in ["--ping", "--status"] {
+        let output = run(asking(question, daemon.socket()));
+        assert_lost(&output, daemon.socket(), "did not answer in time; it has not read the request");
+    }
+    let error = ping(daemon.socket(), MOMENT).expect_err("no answer");
+    assert!(matches!(error, Error::NoAnswer { read: Some(false) }), "{error:?}");
+    daemon.signal(Signal::CONT);
+    ping(daemon.socket(), PATIENCE).expect("it serves again");
+}
+
+#[test]
+fn a_backlog_that_is_full() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("sock");
+    let listener = rustix::net::socket(AddressFamily::UNIX, SocketType::STREAM, None).expect("a socket");
+    rustix::net::bind(&listener, &SocketAddrUnix::new(&path).expect("an address")).expect("a socket");
+    rustix::net::listen(&listener, 0).expect("a socket");
+    let _first = UnixStream::connect(&path).expect("room for one");
+    assert_lost(&run(asking("--ping", &path)), &path, "has not read the request");
+    let error = daemon_status(&path, MOMENT).expect_err("no answer");
+    assert!(matches!(error, Error::NoAnswer { read: Some(false) }), "{error:?}");
+}
+
+/// Read, and answered with nothing, with too little, or with something else.
+#[test]
+fn a_daemon_that_does_not_answer_the_question() {
+    // As 3.1.1 does, or stuck in the middle.
+    for answer in [&b""[..], INTRODUCTION] {
+        let fake = Fake::new(move |mut peer| {
+            peer.say(answer);
+            peer.read_to_the_end();
+        });
+        let output = run(asking("--ping", &fake.socket()));
+        assert_lost(&output, &fake.socket(), "did not answer in time; it has read the request");
+        fake.join();
+    }
+    let says = |reply: &'static [u8]| {
+        move |mut peer: Peer| {
+            peer.drain();
+            peer.say(reply);
+        }
+    };
+    let cases: &[(&'static [u8], &str, ErrorKind)] = &[
+        (b"", "without an answer", ErrorKind::Lost),
+        (b"6:stderr,12:sockexec: no,8:exitcode,3:125,", "does not speak version 2", ErrorKind::Unsupported),
+        (b"8:protocol,14:1 window=65536,", "does not speak version 2", ErrorKind::Unsupported),
+        (b"4:news,0:,", "does not speak version 2", ErrorKind::Unsupported),
+        (b"8:protocol,14:2 win", "in the middle of its reply", ErrorKind::Lost),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "breaks the protocol", ErrorKind::Protocol),
+        (b"8:protocol,1:2,5:error,17:busy too many ask,", "too many ask", ErrorKind::Busy),
+    ];
+    for (reply, words, kind) in cases {
+        let fake = Fake::new(says(reply));
+        assert_lost(&run(asking("--ping", &fake.socket())), &fake.socket(), words);
+        let fake = Fake::new(says(reply));
+        assert_lost(&run(asking("--status", &fake.socket())), &fake.socket(), words);
+        let fake = Fake::new(says(reply));
+        assert_eq!(ping(fake.socket(), PATIENCE).expect_err("no answer").kind(), *kind);
+    }
+}
+
+/// What later versions may add is skipped: it ended the reading.
+#[test]
+fn pairs_that_nobody_knows() {
+    let reply: &[u8] = b"8:protocol,8:2 mood=x,4:news,3:abc,4:news,0:,6:status,12:{\"news\": \"\"},4:news,1:x,";
+    let fake = Fake::new(move |mut peer| {
+        peer.drain();
+        peer.say(reply);
+    });
+    assert_eq!(daemon_status(fake.socket(), PATIENCE).expect("a status"), "{\"news\": \"\"}");
+    fake.join();
+    let fake = Fake::new(move |mut peer| {
+        peer.drain();
+        peer.say(b"8:protocol,1:2,4:news,3:abc,4:news,0:,");
+    });
+    ping(fake.socket(), PATIENCE).expect("it serves");
+    fake.join();
+}
