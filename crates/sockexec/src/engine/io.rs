@@ -125,7 +125,7 @@ pub(crate) enum Backpressure {
 /// What stands around a payload of output on the wire.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Frame {
-    pub(super) header: reply::Header,
+    pub(crate) header: reply::Header,
 }
 
 impl Frame {

@@ -17,7 +17,7 @@ use std::rc::Rc;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::net::sockopt::{set_socket_send_buffer_size, socket_send_buffer_size};
-use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
+use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with, splice};
 
 use super::transfer;
 use crate::engine::Frame;
@@ -46,6 +46,9 @@ const PIPE_SIZE: usize = 1 << 20;
 /// What the daemon's own pipe grows to, in bytes: a page for each part of [`FRAMES`] frames, heads and tails too, and as
 /// many again for pages that are not full.
 const MIDDLE_SIZE: usize = 1 << 20;
+
+/// A page, in bytes, or less than one.
+const PAGE: usize = 4 << 10;
 
 /// How many pipes may be grown at once. Linux allows a user without `CAP_SYS_RESOURCE` as much
 /// (`/proc/sys/fs/pipe-user-pages-soft`, 64 MiB); root would find no limit.
@@ -150,14 +153,14 @@ impl Splicer {
         frame: impl Fn(usize) -> Option<Frame>,
     ) -> Spliced {
         // A large frame is one that the socket takes in several pieces.
+        let Some(middle) = &mut self.middle else { return Spliced::Unable };
+        let largest = middle.grow();
         let (count, len) = match frames_that_fit(socket) {
             Some(0) => return Spliced::WouldBlock,
             Some(count) if most <= PAYLOAD => (count.min(FRAMES), most),
-            Some(count) => (1, most.min(count * PAYLOAD)),
+            Some(count) => (1, most.min(count * PAYLOAD).min(largest)),
             None => return Spliced::Unable,
         };
-        let Some(middle) = &mut self.middle else { return Spliced::Unable };
-        middle.grow();
         match middle.fill(pipe, available, (count, len), frame) {
             Ok(Filled::Frames(lengths)) if lengths.is_empty() => Spliced::Unable,
             Ok(Filled::Frames(lengths)) => {
@@ -210,8 +213,15 @@ impl Splicer {
 struct Middle {
     from: OwnedFd,
     to: OwnedFd,
-    /// It has the size that it needs for more than one frame, or will not get it. Most daemons never see a big stream.
-    grown: bool,
+    /// The most payload that goes through it in one frame, in bytes, once it has the size that it needs for more than one frame or was
+    /// refused it. Most daemons never see a big stream.
+    largest: Option<usize>,
+}
+
+/// How much payload goes through a pipe of this size in one frame, in bytes: a page is for the head, one for the tail, and one more if the
+/// payload does not begin with its page.
+fn largest_payload(size: usize) -> usize {
+    size.saturating_sub(3 * PAGE).max(PAYLOAD)
 }
 
 /// What is in the middle now.
@@ -225,15 +235,16 @@ enum Filled {
 impl Middle {
     fn new() -> Result<Self, Errno> {
         let (from, to) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
-        Ok(Self { from, to, grown: false })
+        Ok(Self { from, to, largest: None })
     }
 
-    fn grow(&mut self) {
-        if !self.grown {
-            // Refused, it takes fewer frames at once.
-            let _ = fcntl_setpipe_size(&self.to, MIDDLE_SIZE);
-            self.grown = true;
-        }
+    /// The most payload that goes through it in one frame, in bytes.
+    fn grow(&mut self) -> usize {
+        *self.largest.get_or_insert_with(|| {
+            // Refused, it takes fewer frames at once, and smaller ones.
+            let size = fcntl_setpipe_size(&self.to, MIDDLE_SIZE).or_else(|_| fcntl_getpipe_size(&self.to));
+            largest_payload(size.unwrap_or_default())
+        })
     }
 
     /// Puts up to `count` frames of at most `most` bytes together from the `available` bytes of `pipe`.
@@ -367,4 +378,35 @@ fn readiness(socket: BorrowedFd<'_>, pipe: BorrowedFd<'_>) -> Option<(bool, bool
     retry_on_intr(|| poll(&mut both, Some(&now))).ok()?;
     let [socket, pipe] = both.map(|end| !end.revents().is_empty());
     Some((socket, pipe))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+    use std::os::unix::net::UnixStream;
+
+    use sockexec_proto::reply::{self, Stream};
+
+    use super::*;
+
+    /// A middle that may not grow takes smaller frames, and none of them is copied.
+    #[test]
+    fn a_middle_that_may_not_grow() {
+        let (output, program) = pipe_with(PipeFlags::NONBLOCK).expect("a pipe");
+        fcntl_setpipe_size(&program, PIPE_SIZE).expect("a pipe of the usual largest size");
+        let mut middle = Middle::new().expect("a pipe");
+        middle.largest = Some(largest_payload(fcntl_getpipe_size(&middle.to).expect("a size")));
+        let mut splicer = Splicer { enabled: true, middle: Some(middle), grown: Rc::default() };
+        let (mut client, socket) = UnixStream::pair().expect("a pair of sockets");
+        let len = 400_000;
+        assert!(matches!(transfer::write(&program, &vec![7; len]), Ok(transfer::Moved::Bytes(n)) if n == len));
+        let frame = |len| Some(Frame { header: reply::Header::new(Stream::Stdout, len as u64) });
+        let outcome = splicer.send(output.as_fd(), len, socket.as_fd(), 1 << 20, frame);
+        let Spliced::Sent(sent) = outcome else { panic!("{outcome:?}") };
+        assert!(sent > PAYLOAD, "{sent}");
+        drop(socket);
+        let mut received = Vec::new();
+        client.read_to_end(&mut received).expect("what was sent");
+        assert_eq!(received.len(), sent);
+    }
 }
