@@ -87,6 +87,8 @@ pub(crate) struct Connection {
     waits: bool,
     /// The leader may have exited: nothing has said otherwise since.
     exit_ready: bool,
+    /// The time for the request is over: what has come is read once more before that is said.
+    request_due: bool,
     /// When to look again, where no descriptor tells of the exit.
     exit_retry: Option<Time>,
     /// How often it was looked for.
@@ -130,6 +132,7 @@ impl Connection {
             has_slot: false,
             waits: false,
             exit_ready: true,
+            request_due: false,
             exit_retry: None,
             exit_retries: 0,
             arguments: Arguments::default(),
@@ -220,6 +223,12 @@ impl Connection {
             child.tick(now);
         }
         self.input.tick(now);
+        if !self.request_due && self.session.request_is_due(now) {
+            // The rest may have come while this thread did something else: the readiness of the socket is not known yet, or the connection is
+            // new.
+            (self.request_due, self.readable) = (true, true);
+            return false;
+        }
         let before = self.session.timed_out();
         self.session.tick(now);
         self.session.timed_out() && !before

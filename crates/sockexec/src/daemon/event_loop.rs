@@ -418,7 +418,7 @@ impl EventLoop {
     fn print_descriptors(&self, now: Time) {
         let mut text = String::new();
         if let Some(listening) = &self.listening {
-            let wait = if self.has_room() { "clients" } else { "a free connection" };
+            let wait = if self.has_room() { "clients" } else { "a place under --max-waiting" };
             let _ = writeln!(
                 text,
                 "sockexec: descriptor {}: listening on {}, waits for {wait}",

@@ -60,9 +60,9 @@ const DESCRIPTORS_PER_CONNECTION: u64 = 6;
 /// handle, the far ends of a program's pipes while it starts, and some that it may have inherited.
 const OWN_DESCRIPTORS: u64 = 16;
 
-/// Descriptors that a connection without a slot may need: its socket and three of the client's, or a spool's file and two pipes that are
-/// still read.
-const DESCRIPTORS_PER_WAITING: u64 = 4;
+/// Descriptors that a connection without a slot may need: its program may have ended, and none of its output been read yet. That is the
+/// socket, three pipes, or a terminal's three ends and the terminal, and the exit of a process.
+const DESCRIPTORS_PER_WAITING: u64 = 6;
 
 /// How much input is held for all programs together, in bytes, as long as that leaves each [`reply::MIN_WINDOW`].
 const WINDOWS: u64 = 64 << 20;

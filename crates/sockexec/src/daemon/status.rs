@@ -146,7 +146,7 @@ pub(crate) struct ConnectionReport {
     pub(crate) peer: Option<PeerReport>,
     pub(crate) pid: Option<i32>,
     pub(crate) argv: Vec<String>,
-    pub(crate) arguments: usize,
+    pub(crate) arguments: u32,
     #[serde(serialize_with = "seconds")]
     pub(crate) age: Duration,
     pub(crate) bytes_in: u64,

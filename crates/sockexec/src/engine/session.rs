@@ -317,6 +317,13 @@ impl Session {
         self.timed_out
     }
 
+    /// Whether the request has not come in time, of which nothing was said yet.
+    pub(crate) fn request_is_due(&self, now: Time) -> bool {
+        self.program == Program::Absent
+            && self.reply == Reply::Streaming
+            && self.deadline.is_some_and(|time| time <= now)
+    }
+
     /// Whether its program has a slot.
     pub(crate) fn holds_slot(&self) -> bool {
         match self.program {
@@ -499,10 +506,13 @@ impl Session {
         if !self.refused {
             let is_ping = self.request.is_ping();
             match self.request.end_of_file() {
-                Ok(()) if is_ping => {
-                    self.act(Action::Pinged);
-                    self.finish(Vec::new());
-                }
+                Ok(()) if is_ping => match self.check_descriptors(false) {
+                    Ok(()) => {
+                        self.act(Action::Pinged);
+                        self.finish(Vec::new());
+                    }
+                    Err(error) => self.refuse(now, &error),
+                },
                 Ok(()) => self.end_stdin(),
                 // The reply is complete or on its way: an early end changes nothing.
                 Err(_) if self.reply != Reply::Streaming => {}

@@ -196,6 +196,29 @@ fn so_many_may_be_without_a_slot() {
     daemon.assert_serves();
 }
 
+/// A request that has come in time is served, also where the daemon was kept from reading it until later.
+#[test]
+fn a_request_that_came_in_time() {
+    let daemon = Daemon::start("-t 0 --request-timeout 1");
+    let mut clients = [daemon.connect(), daemon.connect()];
+    // Both are accepted: the status came after them.
+    status(&daemon);
+    daemon.signal(Signal::STOP);
+    eventually("a stopped daemon", || daemon.process().is_stopped());
+    for (client, version) in clients.iter_mut().zip([1, 2]) {
+        client.send(&request(version, &steps("exit 3")));
+    }
+    // Longer than the time for the request, however much longer.
+    std::thread::sleep(std::time::Duration::from_millis(1500));
+    daemon.signal(Signal::CONT);
+    for mut client in clients {
+        client.end_stdin();
+        let (tag, code) = exit_of(&mut client);
+        assert!(["exitcode", "exit"].contains(&tag.as_str()), "{tag}: {}", String::from_utf8_lossy(&code));
+        assert!(String::from_utf8_lossy(&code).starts_with('3'), "{}", String::from_utf8_lossy(&code));
+    }
+}
+
 /// `--request-timeout` is for the request, and never longer than `-t`, which is for the program.
 #[test]
 fn a_request_has_a_time_of_its_own() {

@@ -79,6 +79,10 @@ impl Ahead {
     /// So many bytes of that were taken.
     pub(super) fn release(&mut self, n: usize) {
         self.bytes.drain(..n.min(self.bytes.len()));
+        if self.bytes.is_empty() {
+            // Perhaps nothing more comes for hours.
+            self.bytes = VecDeque::new();
+        }
     }
 }
 

@@ -100,7 +100,7 @@ pub(super) struct Arguments {
     /// Each ends with NUL, which none has in it.
     bytes: Box<[u8]>,
     /// How many the request has.
-    count: usize,
+    count: u32,
     /// The last one that is shown is longer.
     cut: bool,
 }
@@ -115,7 +115,7 @@ impl Arguments {
         if cut {
             bytes.push(0);
         }
-        Self { bytes: bytes.into(), count: argv.len(), cut }
+        Self { bytes: bytes.into(), count: u32::try_from(argv.len()).unwrap_or(u32::MAX), cut }
     }
 
     fn shown(&self) -> impl Iterator<Item = &[u8]> {

@@ -398,8 +398,14 @@ impl Understood {
             }
         }
         if ended {
-            self.is_ping = decoder.is_ping();
+            let is_ping = decoder.is_ping();
             match decoder.end_of_file() {
+                Ok(()) if is_ping => {
+                    self.check_descriptors(decoder, false, descriptors);
+                    self.is_ping = self.error.is_none();
+                    self.end = self.end.or(Some(at));
+                    self.over = true;
+                }
                 Ok(()) => {
                     self.end = self.end.or(Some(at));
                     self.over = true;
