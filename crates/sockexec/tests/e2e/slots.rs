@@ -212,7 +212,7 @@ fn a_request_that_came_in_time() {
     std::thread::sleep(std::time::Duration::from_millis(1500));
     daemon.signal(Signal::CONT);
     for mut client in clients {
-        client.end_stdin();
+        client.half_close();
         let (tag, code) = exit_of(&mut client);
         assert!(["exitcode", "exit"].contains(&tag.as_str()), "{tag}: {}", String::from_utf8_lossy(&code));
         assert!(String::from_utf8_lossy(&code).starts_with('3'), "{}", String::from_utf8_lossy(&code));

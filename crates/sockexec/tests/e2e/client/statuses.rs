@@ -78,19 +78,34 @@ fn every_row_of_the_table() {
 /// Those that a real daemon can be brought to.
 #[test]
 fn some_rows_of_a_real_daemon() {
-    let daemon = Daemon::start("-t 0 -k 30");
-    let cases: &[(&[&str], &[&str], i32)] = &[
-        (&["--usage"], &["no-such-program"], 127),
-        (&["-C", "/nowhere"], &["true"], 127),
-        (&["--usage"], &["/etc/passwd"], 126),
-        (&["--timeout", "0.1"], &["sh", "-c", "trap 'exit 0' TERM; while :; do sleep 0.01; done"], 124),
-        (&["--timeout", "0.1"], &["sh", "-c", "trap 'exit 5' TERM; while :; do sleep 0.01; done"], 5),
-        (&["--timeout", "0.1"], &["sleep", "100"], -15),
+    let daemon = Daemon::start("");
+    let cases: &[(&[&str], &str, i32)] = &[
+        (&["--usage"], "no-such-program", 127),
+        (&["-C", "/nowhere"], "true", 127),
+        (&["--usage"], "/etc/passwd", 126),
     ];
     for (options, program, expected) in cases {
         let mut command = super::bare(&daemon);
-        command.args(*options).arg(daemon.socket()).args(*program);
+        command.args(*options).arg(daemon.socket()).arg(program);
         let output = run(command);
         assert_eq!(ended(&output), *expected, "{options:?} {program:?}: {}", text(&output.stderr));
+    }
+}
+
+/// The daemon is told to stop: its programs are cut, and end as they like.
+#[test]
+fn a_shutdown() {
+    for (code, expected) in [(0, 124), (5, 5)] {
+        let mut daemon = Daemon::start("-t 0 -k 60");
+        let gate = daemon.gate("gate");
+        let script = format!("trap 'exit {code}' TERM; read x <{}; while :; do sleep 0.01; done", gate.path());
+        let mut command = super::bare(&daemon);
+        command.arg("--usage").arg(daemon.socket()).args(["sh", "-c", &script]);
+        let client = command.spawn().expect("the client starts");
+        gate.open();
+        daemon.terminate();
+        let output = client.wait_with_output().expect("wait");
+        assert_eq!(ended(&output), expected, "{}", text(&output.stderr));
+        assert!(text(&output.stderr).contains("shutdown"), "{}", text(&output.stderr));
     }
 }

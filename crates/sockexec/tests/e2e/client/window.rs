@@ -11,6 +11,7 @@ use std::thread;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal};
+use sockexec::client::daemon_status;
 use sockexec::{Command, Version};
 
 use super::fake::{EXIT, Fake, Peer, STARTED};
@@ -213,7 +214,13 @@ fn pipeline(daemon: &Daemon, option: &str, program: &[String]) -> Pipeline {
 /// Once input is stuck, a signal to the command reaches its program and ends both.
 #[track_caller]
 fn assert_ended_by(mut pipeline: Pipeline, daemon: &Daemon, signal: Signal) {
-    daemon.wait_for_log("started pid ");
+    // The smallest window at least: the client knows that there is a program, and reads.
+    eventually("input", || {
+        let status = daemon_status(daemon.socket(), PATIENCE).expect("a status");
+        let status: serde_json::Value = serde_json::from_str(&status).expect("JSON");
+        let connections = status["connections"].as_array().expect("an array");
+        connections.iter().any(|connection| connection["bytes_in"].as_u64() > Some(65_000))
+    });
     Process::of(&pipeline.feeder).wait_until_blocked();
     rustix::process::kill_process(Pid::from_child(&pipeline.client), signal).expect("it lives");
     assert_eq!(wait(&mut pipeline.client).signal(), Some(signal.as_raw()));

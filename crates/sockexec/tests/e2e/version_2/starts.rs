@@ -133,7 +133,9 @@ fn nothing_is_read_before_the_exec() {
 fn one_error_is_all() {
     let daemon = Daemon::start("-k 30");
     let argv = ["/bin/sh", "-c", "trap 'read x; echo $x; exit 5' TERM; echo ready; while :; do sleep 0.01; done"];
-    let mut caller = Caller::start(&daemon, &["timeout=0.3"], &argv);
+    // Long enough for the shell to have set its trap, on a machine that has much else to do.
+    let mut caller = Caller::start(&daemon, &["timeout=5"], &argv);
+    caller.wait_for("ready");
     caller.wait_for("5:error,");
     // A bad request while the program is being ended for another reason.
     caller.tell("wat", "");
