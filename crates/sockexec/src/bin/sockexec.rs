@@ -38,12 +38,12 @@ struct Arguments {
     max_queue: u32,
 
     /// Programs that may run at once; further requests wait for a slot. Lowered, with a warning, to what the limit of
-    /// descriptors allows (20 + 6 a program).
+    /// descriptors allows (22 + 6 a program).
     #[arg(short = 'm', long, value_name = "N", default_value_t = 100, value_parser = at_least_one)]
     max_connections: u32,
 
     /// Connections without a slot: their request is not complete or waits, or their reply is still being read. Lowered
-    /// to what the limit of descriptors leaves (4 each). Beyond that clients wait in the queue.
+    /// to what the limit of descriptors leaves (6 each). Beyond that clients wait in the queue.
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = at_least_one)]
     max_waiting: u32,
 
