@@ -153,12 +153,7 @@ impl Group {
         #[cfg(target_os = "linux")]
         {
             let leader = self.leader();
-            let ended = loop {
-                match raw::status_of(leader) {
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                    ended => break ended,
-                }
-            };
+            let ended = rustix::io::retry_on_intr(|| raw::status_of(leader));
             self.reaped |= ended.is_err();
             Ok(ended?.map(|(status, usage)| (status, Some(usage))))
         }

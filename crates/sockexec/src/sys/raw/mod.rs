@@ -21,6 +21,8 @@ use std::process::Command;
 use std::ptr;
 
 #[cfg(target_os = "linux")]
+use rustix::io::Errno;
+#[cfg(target_os = "linux")]
 use sockexec_proto::Usage;
 
 #[cfg(target_os = "linux")]
@@ -324,7 +326,7 @@ pub(super) fn begin_session(command: &mut Command) {
 /// # Errors
 /// Those of waitid(2): ECHILD above all, if somebody else has reaped it.
 #[cfg(target_os = "linux")]
-pub(super) fn status_of(pid: libc::pid_t) -> io::Result<Option<(ExitStatus, Usage)>> {
+pub(super) fn status_of(pid: libc::pid_t) -> rustix::io::Result<Option<(ExitStatus, Usage)>> {
     let options = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT | libc::__WALL;
     // SAFETY: the kernel fills both structures, for which all zeroes are a valid value, and `si_pid` and `si_status` are what it fills
     // for waitid; 0 as the pid means that no child was found.
@@ -332,7 +334,7 @@ pub(super) fn status_of(pid: libc::pid_t) -> io::Result<Option<(ExitStatus, Usag
         let mut info: libc::siginfo_t = mem::zeroed();
         let mut usage: libc::rusage = mem::zeroed();
         if libc::syscall(libc::SYS_waitid, libc::P_PID, pid, &raw mut info, options, &raw mut usage) != 0 {
-            return Err(io::Error::last_os_error());
+            return Err(Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::IO));
         }
         (info.si_pid(), info.si_code, info.si_status(), usage)
     };
