@@ -407,7 +407,7 @@ fn options_exclude_each_other_both_ways() {
     assert_eq!(pairs, 4);
 }
 
-/// More time than the grammar has room for is none.
+/// A time too long for the grammar is not sent.
 #[test]
 fn a_time_that_does_not_fit_is_not_sent() {
     let longest = Duration::new(999_999_999_999_999_999, 999_999_999);

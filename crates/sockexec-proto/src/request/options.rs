@@ -206,7 +206,7 @@ pub const OPTIONS: &[OptionSpec] = &[
             Some(())
         },
         write: |options, out| {
-            // One that the grammar has no room for (30 billion years) is none.
+            // One too long for the grammar (30 billion years) is not sent.
             if let Some(timeout) = options.timeout.filter(|timeout| timeout.as_secs() <= number::MAX_SECONDS) {
                 option(&[b"timeout=", number::format_seconds(timeout, 9).as_bytes()], out);
             }

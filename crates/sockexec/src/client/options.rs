@@ -76,7 +76,7 @@ impl Command {
     /// How long the daemon lets the program run, if its own limit is not shorter. The time that the request waits for its turn does
     /// not count. Then TERM goes to the program's process group, and KILL some seconds later. What the program still writes arrives;
     /// the result is [`Error::Failed`](super::Error::Failed) with [`ErrorKind::Timeout`](super::ErrorKind::Timeout) and the status.
-    /// One of 10^18 seconds or more is none.
+    /// One of 10^18 seconds or more is no limit.
     pub fn deadline(&mut self, deadline: Duration) -> &mut Self {
         if deadline.is_zero() {
             self.refuse("a deadline of no time at all");

@@ -219,7 +219,7 @@ impl Pump {
     }
 
     /// How many bytes of standard input may be read now. None in version 2 before the program was started: what nobody can take
-    /// is left to whoever comes next.
+    /// is left to the next reader.
     fn room(&self) -> usize {
         if self.outgoing.is_empty() { self.incoming.window().room(self.outgoing.input()) } else { 0 }
     }
@@ -361,7 +361,7 @@ impl Pump {
             }
         }
         if self.incoming.window().is_closed() {
-            // Whoever feeds it learns it, as from a pipe whose reader is gone.
+            // The writer learns it, as from a pipe whose reader is gone.
             self.source = Source::Nothing;
         }
         Ok(())

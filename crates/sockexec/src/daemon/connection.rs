@@ -335,7 +335,7 @@ impl Connection {
                     log::debug!("connection {}: signal {number} to the group of pid {leader}", self.number);
                     child.group.send(*number);
                 } else {
-                    // It has ended, which was not looked for: whoever is left in its group is not meant.
+                    // It has ended unnoticed: the signal is not for the processes left in its group.
                     log::debug!("connection {}: signal {number} came after the end of pid {leader}", self.number);
                     self.exit_ready = true;
                 }

@@ -17,7 +17,7 @@ impl Slots {
         Self { max, taken: Cell::new(0), waiting: RefCell::default() }
     }
 
-    /// Takes a slot, unless there is none or others wait for one.
+    /// Takes a slot, unless all are taken or others wait for one.
     pub(crate) fn take(&self) -> bool {
         let takes = self.waiting.borrow().is_empty() && self.is_one_free();
         if takes {
@@ -33,7 +33,7 @@ impl Slots {
         waiting.len() as u64
     }
 
-    /// Gives a slot that is free to whoever has waited longest; `None`: there is none, or nobody waits.
+    /// Gives a free slot to the connection that has waited longest; `None`: no slot is free, or nobody waits.
     pub(crate) fn give(&self) -> Option<usize> {
         let next = if self.is_one_free() { self.waiting.borrow_mut().pop_front() } else { None };
         if next.is_some() {

@@ -658,7 +658,7 @@ impl Session {
         !std::mem::replace(&mut self.stalled, true)
     }
 
-    /// Nobody has the other ends of the streams of output any more, but some of it is still in them: whoever is left in the group is a
+    /// Nobody has the other ends of the streams of output any more, but some of it is still in them: what is left in the group is a
     /// background job, as if the output had been read to its end.
     pub(crate) fn output_is_complete(&mut self) {
         self.output_complete = true;
@@ -964,7 +964,7 @@ impl Session {
 
     fn signal(&mut self, signal: &Signal) -> Result<(), BadRequest> {
         let number = answer::signal_number(signal).ok_or_else(|| self.request.unknown_signal(signal))?;
-        // One that comes after its end is for nobody, whoever else may be in the group.
+        // One that comes after its end is for nobody, not even for others in the group.
         if self.program == Program::Running {
             self.act(Action::Signal(number));
         }

@@ -152,12 +152,12 @@ impl Splicer {
         most: usize,
         frame: impl Fn(usize) -> Option<Frame>,
     ) -> Spliced {
-        // A large frame is one that the socket takes in several pieces.
         let Some(middle) = &mut self.middle else { return Spliced::Unable };
         let largest = middle.grow();
         let (count, len) = match frames_that_fit(socket) {
             Some(0) => return Spliced::WouldBlock,
             Some(count) if most <= PAYLOAD => (count.min(FRAMES), most),
+            // A large frame is one that the socket takes in several pieces.
             Some(count) => (1, most.min(count * PAYLOAD).min(largest)),
             None => return Spliced::Unable,
         };

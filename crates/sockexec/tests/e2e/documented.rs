@@ -440,7 +440,7 @@ impl Running {
         (status.code().expect("no signal ends it"), self.errors())
     }
 
-    /// Whether a descriptor was made non-blocking, for whoever else has it too.
+    /// Whether a descriptor was made non-blocking, for all others that have it too.
     fn is_non_blocking(&self, descriptor: u8) -> bool {
         let info = fs::read_to_string(format!("/proc/{}/fdinfo/{descriptor}", self.0.id())).expect("a descriptor");
         let flags = info.lines().find_map(|line| line.strip_prefix("flags:")).expect("flags").trim();
@@ -711,7 +711,7 @@ fn the_client_in_python_sends_signals_among_its_input() {
     assert!(!daemon.log_text().contains("bad request"));
 }
 
-/// Whoever reads its output is slow, and signals come while it writes. What write(2) left over was lost once.
+/// The reader of its output is slow, and signals come while it writes. What write(2) left over was lost once.
 #[test]
 fn the_client_in_python_writes_all_of_the_output() {
     let Some(client) = PythonClient::new() else { return };
@@ -762,7 +762,7 @@ fn the_client_in_python_ends_with_the_reader_of_its_output() {
     daemon.wait_for_log("over after");
 }
 
-/// Whoever feeds it for ever learns that the program has closed its input.
+/// A process that feeds it for ever learns that the program has closed its input.
 #[test]
 fn the_client_in_python_stops_its_input() {
     let Some(client) = PythonClient::new() else { return };

@@ -171,7 +171,7 @@ fn seconds(text: &str) -> Result<Duration, &'static str> {
     seconds.filter(|time| !time.is_zero()).ok_or("must be a positive number of seconds")
 }
 
-/// Refuses what means nothing beside a question, and what is only for one.
+/// Refuses options that have no effect beside a question, and those that are only for one.
 fn check_questions(command: &mut clap::Command, matches: &ArgMatches) -> Result<(), clap::Error> {
     let is_given = |id: &str| matches.value_source(id) == Some(ValueSource::CommandLine);
     let Some(question) = QUESTIONS.iter().find(|question| is_given(question.id)) else {

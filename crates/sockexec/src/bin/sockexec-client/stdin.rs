@@ -6,7 +6,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 
 use rustix::stdio::dup2_stdin;
 
-/// Takes it away from descriptor 0, so that the library closes the last of it when the program has closed its own: whoever feeds it
+/// Takes it away from descriptor 0, so that the library closes the last of it when the program has closed its own: the process that feeds it
 /// gets SIGPIPE then, as from the program itself. `None`: it stays where it is, as it is a terminal, whose modes are set there, or for
 /// want of a descriptor.
 pub(crate) fn take() -> Option<OwnedFd> {

@@ -146,7 +146,7 @@ fn an_exec_that_is_slow() {
     assert!(calls.contains_key("execve"), "{calls:?}");
 }
 
-/// A deadline that no clock counts is none.
+/// A deadline that no clock can reach is no deadline.
 #[test]
 fn the_longest_deadline() {
     let daemon = Daemon::start("");

@@ -250,7 +250,7 @@ fn the_command_can_be_interrupted_while_its_program_reads_slowly() {
     }
 }
 
-/// A frame that was begun is completed, and then there are no more; whoever writes learns it; signals go on.
+/// A frame that was begun is completed, and then there are no more; the writer learns it; signals go on.
 #[test]
 fn no_input_for_a_program_that_has_closed_its_own() {
     let fake = Fake::new(move |mut peer| {
@@ -275,7 +275,7 @@ fn no_input_for_a_program_that_has_closed_its_own() {
     fake.join();
 }
 
-/// Gigabytes went into nothing, and whoever fed them never learned it.
+/// Gigabytes went into nothing, and the process that fed them never learned it.
 #[test]
 fn a_writer_learns_that_the_program_has_closed_its_input() {
     let daemon = Daemon::start("-t 0");
@@ -329,7 +329,7 @@ fn a_writer_for_tokio_learns_it_too() {
 
 /// `yes | sockexec-client --usage SOCKET PROGRAM`: `yes` dies of PIPE while the program runs on.
 #[test]
-fn whoever_feeds_the_command_learns_it() {
+fn the_feeder_of_the_command_learns_it() {
     let daemon = Daemon::start("-t 0");
     for option in ["--usage", "--pass-fds"] {
         let mut life = daemon.fifo(&format!("life{option}"));

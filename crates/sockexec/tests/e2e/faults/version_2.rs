@@ -164,7 +164,7 @@ fn an_exec_that_cannot_be_waited_for() {
     // The portable way waits for the exec itself.
     let mut daemon = Launch::default().options("-t 0").env("SOCKEXEC_SPAWN", "fast").start();
     let mut client = daemon.connect();
-    // Whoever comes later is served later: by then the daemon listens to this one, and has nothing else to do.
+    // Connections that come later are served later: by then the daemon listens to this one, and has nothing else to do.
     let position = daemon.log_position();
     daemon.assert_serves();
     daemon.wait_for_log_after(position, "over after");

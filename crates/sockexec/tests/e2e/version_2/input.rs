@@ -40,7 +40,7 @@ fn half_close_right_behind_a_big_pair() {
             let gate = daemon.gate(&format!("gate{len}"));
             let mut caller = Caller::start(&daemon, NONE, &reads_the_tail_late(&gate));
             let tail = send_and_half_close(&mut caller.0, "5:stdin,", len, 0);
-            // Whoever comes later is served later: by then the daemon has done with the tail what can be done.
+            // Connections that come later are served later: by then the daemon has done with the tail what can be done.
             daemon.assert_serves();
             gate.open();
             let reply = caller.reply();
@@ -218,7 +218,7 @@ fn a_signal_to_a_program_that_has_ended() {
     }
     caller.stdin("input ");
     caller.wait_for("input ");
-    assert!(fifo.is_held(), "a signal for the program reached whoever is left in its group");
+    assert!(fifo.is_held(), "a signal for the program reached what is left in its group");
     caller.end_stdin();
     let reply = caller.reply();
     assert_eq!((reply.stdout_text(), reply.code()), ("input last", 7));
@@ -232,7 +232,7 @@ fn a_signal_to_a_program_that_has_ended() {
     caller.tell("signal", "TERM");
     caller.stdin("input ");
     caller.wait_for("input ");
-    assert!(fifo.is_held(), "a signal for the program reached whoever is left in its group");
+    assert!(fifo.is_held(), "a signal for the program reached what is left in its group");
     caller.end_stdin();
     assert_eq!(caller.reply().code(), 7);
     // And after the whole reply, while the client has not gone.

@@ -34,7 +34,7 @@ fn it_comes_first_and_at_once() {
     for byte in b"10:protocol=2" {
         client.send(&[*byte]);
     }
-    // Whoever comes later is served later: these bytes were read by then.
+    // Connections that come later are served later: these bytes were read by then.
     run(&daemon, NONE, &steps("exit 0"), "");
     assert_eq!(rustix::io::ioctl_fionread(client.socket()), Ok(0));
     client.send(b",");
@@ -95,7 +95,7 @@ fn a_ping() {
     }
     client.half_close();
     assert_eq!(pairs(&client.rest()).len(), 1);
-    // One with something behind it is none.
+    // One with something behind it is no ping.
     let mut client = daemon.connect();
     client.send(&request_2(&["clearenv"], &[] as &[&str]));
     client.half_close();
