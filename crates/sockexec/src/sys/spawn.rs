@@ -276,6 +276,11 @@ impl Spawner {
         if let Some(launcher) = &mut self.launcher {
             launcher.collect();
         }
+        self.let_go_of_streams();
+    }
+
+    /// Closes the copies of programs' own ends that were kept until the child had them.
+    pub(crate) fn let_go_of_streams(&mut self) {
         if let Some(reserve) = &mut self.reserve {
             reserve.collect();
         }

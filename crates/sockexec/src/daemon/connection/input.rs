@@ -153,6 +153,9 @@ impl Connection {
                     self.activity += 1;
                     self.received += n as u64;
                     self.input.big = false;
+                    // An answer to what the program has said: it has its ends, and if it has closed its input that shows now, and
+                    // may never again.
+                    cx.spawner.borrow_mut().let_go_of_streams();
                     let bytes = scratch.chunk().get(..n).unwrap_or_default();
                     let left = self.consume(cx, bytes);
                     self.input.big &= n == wanted || n >= SPLICE_MIN;

@@ -4,7 +4,7 @@
 use super::scenario::{ECHO, Scenario, footprint, prepare};
 use super::strace::{self, Fault, Strace, Whom};
 use super::{CHILD, run};
-use crate::common::{Client, Daemon, Launch, Process, Reply, eventually, steps};
+use crate::common::{Client, Daemon, Launch, Process, Reply, eventually, fixture, steps};
 
 pub(super) const CROWD: Scenario = Scenario {
     name: "crowd",
@@ -106,4 +106,26 @@ fn many_that_stop_half_way() {
     }
     daemon.assert_serves();
     eventually("the descriptors and children of before", || footprint(daemon.process()) == before);
+}
+
+/// The answer to what the program said may come within the turn of the loop that started it. By then the daemon has no copy of
+/// the program's input any more, or what nobody reads would be written all the same.
+#[test]
+fn an_answer_that_comes_at_once() {
+    if !strace::is_usable() {
+        return;
+    }
+    let daemon = launch();
+    // The program has spoken before the daemon goes on, and the client has answered before it reads again.
+    let delay = |call| Fault { call, error: "delay_exit=200000", when: "1+".into() };
+    let strace = Strace::inject_all(daemon.process(), Whom::Daemon, &[delay("clone3"), delay("sendto")]);
+    let mut client = daemon.connect();
+    client.send(b"10:protocol=2,1:6,");
+    for word in [fixture(), "close", "0", "out", "closed", "wait"] {
+        client.send(format!("{}:{word},", word.len()).as_bytes());
+    }
+    client.wait_for("closed");
+    client.send(b"5:stdin,5:words,");
+    client.wait_for("12:input-closed,0:,");
+    strace.detach();
 }
