@@ -13,7 +13,7 @@ use sockexec_proto::Stream;
 use super::chatter::Chatter;
 use crate::engine::{StartError, StartErrorKind, Time};
 use crate::sys::group::Group;
-use crate::sys::spawn::{Failure, Order, Spawner, Start};
+use crate::sys::spawn::{self, Failure, Order, Spawner, Start};
 use crate::sys::splice::{Grown, Splicer};
 use crate::sys::terminal;
 use crate::sys::transfer::{self, Moved};
@@ -162,7 +162,7 @@ pub(crate) struct Child {
     pub(crate) stdin: Option<Pipe>,
     pub(crate) stdout: Option<Pipe>,
     pub(crate) stderr: Option<Pipe>,
-    /// Ends once it is known whether the program was executed.
+    /// Ends once it is known whether the program was executed. A process that was forked says through it why it was not.
     pub(crate) exec: Option<Box<Pipe>>,
     /// What tells the terminal that its input is at its end, and how often it is still to be written: twice at most.
     end_of_input: (u8, u8),
@@ -199,19 +199,34 @@ impl Child {
         })
     }
 
-    /// Why the program was not started after all. To be asked when the leader is dead.
+    /// Why the program was not started after all. To be asked when the leader is dead, and once.
     pub(crate) fn start_error(&self, program: &[u8]) -> Option<StartError> {
-        self.start.error().map(|error| start_error(self.directory.as_deref().map(CString::as_c_str), program, &error))
+        let failure = match (&self.start, &self.exec) {
+            (Start::Shared(outcome), _) => outcome.error(),
+            (Start::Forked, Some(exec)) if !self.group.was_executed() => spawn::reported(exec.as_fd()),
+            (Start::Forked, _) => None,
+        };
+        failure.map(|failure| start_error(self.directory.as_deref().map(CString::as_c_str), program, &failure))
     }
 
     /// Whether it is known that the program was executed.
     pub(crate) fn is_executed(&self) -> bool {
-        self.start.is_known() && self.start.error().is_none() && self.group.was_executed()
+        match &self.start {
+            Start::Shared(outcome) => outcome.has_left() && outcome.error().is_none() && self.group.was_executed(),
+            Start::Forked => self.group.was_executed(),
+        }
     }
 
     /// Whether it is known that the program was not and will not be executed: its leader is dead, or about to die.
     pub(crate) fn has_failed(&self) -> bool {
-        self.start.is_known() && (self.start.error().is_some() || !self.group.was_executed())
+        match (&self.start, &self.exec) {
+            (Start::Shared(outcome), _) => {
+                outcome.has_left() && (outcome.error().is_some() || !self.group.was_executed())
+            }
+            // In this order: what has let go of it by its exec was executed by then.
+            (Start::Forked, Some(exec)) => transfer::is_readable(exec.as_fd()) && !self.group.was_executed(),
+            (Start::Forked, None) => false,
+        }
     }
 
     /// These bytes were written to the program's input.
@@ -284,6 +299,10 @@ impl Child {
     /// Where no descriptor tells of that, or none is to be had.
     pub(crate) fn watch_exit(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
         if !self.watched {
+            if matches!(self.start, Start::Forked) && self.group.was_executed() {
+                // It has nothing more to say, and the descriptor of the exit takes its place.
+                self.close_exec(registry);
+            }
             let descriptor = self.group.exit_descriptor()?.as_raw_fd();
             registry.register(&mut SourceFd(&descriptor), token, Interest::READABLE)?;
             self.watched = true;
@@ -291,10 +310,17 @@ impl Child {
         Ok(())
     }
 
+    /// What becomes of the program before its exec is known.
+    pub(crate) fn close_exec(&mut self, registry: &Registry) {
+        if let Some(pipe) = self.exec.take() {
+            pipe.close(registry);
+        }
+    }
+
     /// Closes everything and lets go of the leader.
     pub(crate) fn close(mut self, registry: &Registry) {
-        let exec = self.exec.take().map(|pipe| *pipe);
-        let pipes = [self.stdin.take(), self.stdout.take(), self.stderr.take(), exec];
+        self.close_exec(registry);
+        let pipes = [self.stdin.take(), self.stdout.take(), self.stderr.take()];
         for pipe in pipes.into_iter().flatten() {
             pipe.close(registry);
         }
@@ -316,6 +342,7 @@ pub(crate) fn is_readiness(event: &Event) -> bool {
 fn start_error(directory: Option<&CStr>, program: &[u8], failure: &Failure) -> StartError {
     let (kind, about, reason) = match failure {
         Failure::Own(error) => (StartErrorKind::Failed, None, strerror(error)),
+        Failure::Terminal(error) => (StartErrorKind::Failed, Some(b"terminal (/dev/ptmx)".to_vec()), strerror(error)),
         Failure::Directory(error) => {
             (directory_error_kind(error), directory.map(|directory| directory.to_bytes().to_vec()), strerror(error))
         }

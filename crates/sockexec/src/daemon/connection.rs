@@ -347,9 +347,15 @@ impl Connection {
                     log::warn!("connection {}: cannot resize the terminal: {error}", self.number);
                 }
             }
-            Action::Terminate => {
+            Action::Terminate if child.group.was_executed() => {
                 log::debug!("connection {}: TERM to the group of pid {leader}", self.number);
                 child.group.terminate();
+            }
+            // It may be in an exec that hangs, where TERM does nothing, and has done nothing that it could put in order.
+            Action::Terminate => {
+                log::debug!("connection {}: KILL to the group of pid {leader}, which was not executed", self.number);
+                child.group.kill();
+                cx.totals.killed();
             }
             Action::Kill => {
                 log::debug!("connection {}: KILL to the group of pid {leader}", self.number);
@@ -411,7 +417,7 @@ impl Connection {
             None
         };
         let watched = self.session.version() == Version::Two;
-        if watched && cx.spawner.borrow().waits_for_exec() {
+        if watched && Spawner::WAITS {
             // The client is not to take a slow exec for a daemon that does not know its version.
             self.flush(cx);
         }

@@ -378,6 +378,7 @@ impl EventLoop {
         let report = Report {
             version: env!("CARGO_PKG_VERSION"),
             uptime: now.saturating_sub(Time::ZERO),
+            spawn: self.spawner.borrow().call().name(),
             limits: LimitsReport {
                 max_connections,
                 max_waiting,

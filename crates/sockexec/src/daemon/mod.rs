@@ -15,8 +15,9 @@
 //! ```
 //!
 //! What an application has to know: programs inherit its environment as it is when [`Daemon::run`] is called, its
-//! directory and umask, and, where they are started the portable way, the signals that it ignores or blocks; nobody else may reap the daemon's children (no
-//! `waitpid(-1)`); SIGPIPE must be ignored, as Rust's runtime has it; while [`Builder::bind`] runs, the
+//! directory and umask, and, on systems other than Linux, the signals that it ignores or blocks; nobody else may reap the daemon's
+//! children (no `waitpid(-1)`); where they have to be forked, as those with a terminal always are, the memory of the whole
+//! application is copied, page tables first; SIGPIPE must be ignored, as Rust's runtime has it; while [`Builder::bind`] runs, the
 //! umask of the process is changed for a moment; and it leaves a handler for SIGXFSZ that does nothing, so that a
 //! spool that meets `RLIMIT_FSIZE` does not end the process.
 #![forbid(unsafe_code)]

@@ -105,6 +105,7 @@ pub(crate) struct Report {
     pub(crate) version: &'static str,
     #[serde(serialize_with = "seconds")]
     pub(crate) uptime: Duration,
+    pub(crate) spawn: &'static str,
     pub(crate) limits: LimitsReport,
     pub(crate) totals: TotalsReport,
     pub(crate) connections: Vec<ConnectionReport>,

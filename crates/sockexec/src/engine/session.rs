@@ -250,7 +250,8 @@ impl Session {
     }
 
     /// Whether what the client has sent behind its request is left for now. In version 2 a signal must not reach a child before its exec:
-    /// until then it has copies of the daemon's descriptors, and stopped there it would keep the streams of other clients' programs open.
+    /// it begins with copies of the daemon's descriptors, and stopped before it has closed them it would keep the streams of other clients'
+    /// programs open.
     fn leaves_input(&self) -> bool {
         matches!(self.program, Program::Waiting | Program::Starting) || self.wants_executed()
     }

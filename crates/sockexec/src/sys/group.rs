@@ -161,13 +161,13 @@ impl Group {
         Ok(self.status()?.map(|status| (status, None)))
     }
 
-    /// Whether the leader was executed. To be asked when it has left our memory, and before it is reaped.
+    /// Whether the leader was executed, be it alive or dead.
     ///
-    /// A child that shares our memory is made to send no signal at its death, and exec makes that CHLD (`de_thread` in the kernel) before
-    /// it leaves the memory; and waitid(2) finds without `__WALL` only those that send CHLD. (A child of fork does from the beginning:
-    /// std tells of its exec.)
+    /// It is made to send no signal at its death, and exec makes that CHLD when it cannot fail any more (`de_thread` in the kernel), and before
+    /// it leaves our memory; and waitid(2) finds without `__WALL` only those that send CHLD. (Elsewhere only those are known that
+    /// were executed.)
     pub(crate) fn was_executed(&self) -> bool {
-        !matches!(self.wait(WaitIdOptions::NOWAIT), Err(Errno::CHILD))
+        self.reaped || !matches!(self.wait(WaitIdOptions::NOWAIT), Err(Errno::CHILD))
     }
 
     fn wait(&self, options: WaitIdOptions) -> Result<Option<WaitIdStatus>, Errno> {

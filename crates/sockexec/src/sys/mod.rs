@@ -15,11 +15,12 @@ pub(crate) mod group;
 #[cfg(target_os = "linux")]
 mod lookup;
 pub(crate) mod process;
+mod program;
 #[expect(unsafe_code, reason = "system calls that no safe library wraps; each block argues its soundness")]
 mod raw;
-#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#[cfg(target_os = "linux")]
 pub(crate) mod reserve;
-#[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
+#[cfg(not(target_os = "linux"))]
 #[path = "no_reserve.rs"]
 pub(crate) mod reserve;
 pub(crate) mod session;

@@ -6,7 +6,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::raw::clone::{Outcome, SharedTable};
+use super::raw::launch::{Outcome, SharedTable};
 
 pub(crate) const DESCRIPTORS: u64 = 0;
 
@@ -16,6 +16,10 @@ pub(crate) struct Row(Infallible);
 
 impl Row {
     pub(crate) fn streams(&self) -> [BorrowedFd<'_>; 3] {
+        match self.0 {}
+    }
+
+    pub(crate) fn watch(&self) -> BorrowedFd<'_> {
         match self.0 {}
     }
 }

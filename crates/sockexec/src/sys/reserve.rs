@@ -17,7 +17,7 @@ use std::time::Duration;
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::{DupFlags, dup3, fcntl_dupfd_cloexec, retry_on_intr};
 
-use super::raw::clone::{Outcome, SharedTable};
+use super::raw::launch::{Outcome, SharedTable};
 
 /// How many children may share the table at once. With fewer than the launcher has under way some would copy it whole.
 const ROWS: usize = 16;
@@ -40,6 +40,12 @@ impl Row {
     pub(crate) fn streams(&self) -> [BorrowedFd<'_>; 3] {
         let [stdin, stdout, stderr, _] = &self.0;
         [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()]
+    }
+
+    /// What is told of its exec.
+    pub(crate) fn watch(&self) -> BorrowedFd<'_> {
+        let [.., watch] = &self.0;
+        watch.as_fd()
     }
 
     fn put(&mut self, descriptors: [BorrowedFd<'_>; ROW]) -> io::Result<()> {

@@ -9,7 +9,7 @@ use std::thread;
 use crate::common::{Daemon, Launch, Process, eventually, request, steps};
 
 /// The ways to start a program; all are to behave the same.
-const WAYS: [&str; 3] = ["fast", "crowd", "portable"];
+const WAYS: [&str; 4] = ["clone3", "crowd", "clone", "fork"];
 
 /// Children outlived a daemon that was killed (3.1.1 let them outlive its TERM as well). When it is killed nobody is left to send TERM, and later KILL: the kernel kills each
 /// program, whatever it ignores.

@@ -59,12 +59,12 @@ fn clients_that_leave_the_backlog() {
 }
 
 /// Descriptors are reserved where there may be many connections, and where the limit leaves some: never at the expense of `-m`.
-#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
 #[test]
 fn descriptors_are_reserved_for_a_crowd() {
     let descriptors = |options: &str, limit: &str| {
         // The other ways, which the tests may be run with, reserve none, or always.
-        let launch = Launch::default().options(options).env("SOCKEXEC_SPAWN", "fast");
+        let launch = Launch::default().options(options).env("SOCKEXEC_SPAWN", "clone3");
         let daemon = launch.prelude(&format!("ulimit -n {limit}")).start();
         assert!(!daemon.log_text().contains("descriptors (ulimit"), "{}", daemon.log_text());
         daemon.process().descriptors()

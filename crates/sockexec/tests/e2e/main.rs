@@ -24,6 +24,7 @@ mod faults;
 mod hostile;
 mod interop;
 mod killed;
+mod launch;
 mod limits;
 #[path = "../fixture/pattern.rs"]
 mod pattern;

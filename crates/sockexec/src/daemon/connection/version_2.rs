@@ -41,9 +41,7 @@ impl Connection {
         }
         let Some(child) = &mut self.child else { return };
         if child.is_executed() {
-            if let Some(pipe) = child.exec.take().map(|pipe| *pipe) {
-                pipe.close(cx.registry);
-            }
+            child.close_exec(cx.registry);
             self.activity += 1;
             self.session.executed(child.group.leader().unsigned_abs());
             self.perform(cx);

@@ -1,24 +1,27 @@
 //! System calls that neither std nor rustix wraps. The only unsafe code of the project.
 
-#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-pub(super) mod clone;
-#[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
-#[path = "no_clone.rs"]
-pub(super) mod clone;
-
 #[cfg(target_os = "linux")]
-use std::ffi::{CStr, CString, c_char, c_int};
+#[cfg_attr(target_arch = "x86_64", path = "arch/x86_64.rs")]
+#[cfg_attr(target_arch = "aarch64", path = "arch/aarch64.rs")]
+#[cfg_attr(not(any(target_arch = "x86_64", target_arch = "aarch64")), path = "arch/other.rs")]
+mod arch;
+#[cfg(target_os = "linux")]
+mod child;
+#[cfg(target_os = "linux")]
+pub(super) mod launch;
+#[cfg(not(target_os = "linux"))]
+#[path = "no_launch.rs"]
+pub(super) mod launch;
+
 use std::io;
 use std::mem;
 #[cfg(target_os = "linux")]
-use std::mem::MaybeUninit;
-#[cfg(target_os = "linux")]
 use std::os::fd::AsRawFd;
 use std::os::fd::BorrowedFd;
+#[cfg(not(target_os = "linux"))]
 use std::os::unix::process::CommandExt as _;
+#[cfg(not(target_os = "linux"))]
 use std::process::Command;
-#[cfg(target_os = "linux")]
-use std::ptr;
 
 #[cfg(target_os = "linux")]
 use rustix::io::Errno;
@@ -27,11 +30,6 @@ use sockexec_proto::Usage;
 
 #[cfg(target_os = "linux")]
 use crate::engine::ExitStatus;
-
-#[cfg(target_os = "linux")]
-use super::lookup::{self, Refused};
-#[cfg(target_os = "linux")]
-use super::spawn::{Failure, Program};
 
 /// The last of Linux's real-time signals; other systems have fewer and refuse the rest with EINVAL.
 const MAX_SIGNAL: libc::c_int = 64;
@@ -174,139 +172,9 @@ pub(super) fn peer_credentials(socket: BorrowedFd<'_>) -> io::Result<(libc::pid_
     if done == 0 { Ok((credentials.pid, credentials.uid, credentials.gid)) } else { Err(io::Error::last_os_error()) }
 }
 
-/// What is added to an errno of exec on its way from a child, beyond every errno, to tell it from those of the steps
-/// before.
-#[cfg(target_os = "linux")]
-const FROM_EXEC: i32 = 1 << 16;
-
-/// The same for one of entering the directory, beyond those.
-#[cfg(target_os = "linux")]
-const IN_DIRECTORY: i32 = 1 << 17;
-
-/// The same for one of exec if a file was there to be executed, beyond those.
-#[cfg(target_os = "linux")]
-const FOUND: i32 = 1 << 18;
-
-/// Why there was no exec, on its way from a child.
-#[cfg(target_os = "linux")]
-fn code_of(Refused { error, found }: Refused) -> i32 {
-    if found { FOUND + error } else { FROM_EXEC + error }
-}
-
-/// What such a number tells.
-#[cfg(target_os = "linux")]
-fn failure_of(code: i32) -> Failure {
-    let error = io::Error::from_raw_os_error;
-    match code {
-        FOUND.. => Failure::Exec { error: error(code - FOUND), found: true },
-        IN_DIRECTORY.. => Failure::Directory(error(code - IN_DIRECTORY)),
-        FROM_EXEC.. => Failure::Exec { error: error(code - FROM_EXEC), found: false },
-        _ => Failure::Own(error(code)),
-    }
-}
-
-/// C strings, and the array of pointers to them that the kernel wants.
-#[cfg(target_os = "linux")]
-struct Strings {
-    pointers: Vec<*const c_char>,
-    _strings: Vec<CString>,
-}
-
-// SAFETY: the pointers are to what the same value owns on the heap and nobody changes.
-#[cfg(target_os = "linux")]
-unsafe impl Send for Strings {}
-// SAFETY: as above.
-#[cfg(target_os = "linux")]
-unsafe impl Sync for Strings {}
-
-#[cfg(target_os = "linux")]
-impl From<Vec<CString>> for Strings {
-    fn from(strings: Vec<CString>) -> Self {
-        let pointers = strings.iter().map(|string| string.as_ptr()).chain([ptr::null()]).collect();
-        Self { pointers, _strings: strings }
-    }
-}
-
-/// What a child of fork is to do before it becomes the program, and the program.
-#[cfg(target_os = "linux")]
-#[derive(Debug)]
-pub(super) struct Plan {
-    pub(super) program: Program,
-    /// `None`: this process's.
-    pub(super) environment: Option<Vec<CString>>,
-    pub(super) directory: Option<CString>,
-    /// Begin a session, whose controlling terminal is descriptor 0.
-    pub(super) terminal: bool,
-}
-
-/// Has the child of `command` ask to be killed when the thread that spawns it ends (`PR_SET_PDEATHSIG`), and carry out `plan`.
-///
-/// To ask needs a moment between fork and exec, and std gives that only at the price of fork(2) in place of
-/// `posix_spawn(3)`. The exec is done here as well, because the `execvp(3)` that std would go on to runs a file
-/// without a magic number through a shell; and the rest, because std sets the environment after this, and does not tell
-/// that it could not enter the directory from anything else. What [`Command::spawn`] then fails with is for [`failure_in_child`].
-#[cfg(target_os = "linux")]
-pub(super) fn exec_in_child(command: &mut Command, plan: Plan) {
-    let parent = std::process::id().cast_signed();
-    let Plan { program: Program { argv, path }, environment, directory, terminal } = plan;
-    let name = argv.first().cloned().unwrap_or_default();
-    let argv = Strings::from(argv);
-    let environment = environment.map(Strings::from);
-    let exec = move || {
-        // Whole: what is moved into the closure is to be what may be sent, not the pointers in it.
-        let (argv, environment) = (&argv, environment.as_ref());
-        // SAFETY: async-signal-safe calls alone; the arrays end with null pointers. If the parent was gone before prctl
-        // nobody will tell of it any more. `environ` is this process's own, and nobody changes it.
-        let refused = unsafe {
-            if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) != 0 {
-                return Err(io::Error::last_os_error());
-            }
-            if libc::getppid() != parent {
-                return Err(io::Error::from_raw_os_error(libc::ESRCH));
-            }
-            if terminal && (libc::setsid() < 0 || libc::ioctl(0, libc::TIOCSCTTY, 0) != 0) {
-                return Err(io::Error::last_os_error());
-            }
-            if let Some(directory) = &directory
-                && libc::chdir(directory.as_ptr()) != 0
-            {
-                return Err(io::Error::from_raw_os_error(IN_DIRECTORY + last_error()));
-            }
-            let exec = |file: &CStr| {
-                let (file, argv) = (file.as_ptr(), argv.pointers.as_ptr());
-                match environment {
-                    Some(environment) => libc::execve(file, argv, environment.pointers.as_ptr()),
-                    None => libc::execv(file, argv),
-                };
-                last_error()
-            };
-            let exists = |file: &CStr| {
-                let mut stat = MaybeUninit::uninit();
-                libc::stat(file.as_ptr(), stat.as_mut_ptr()) == 0
-            };
-            lookup::execute(&name, path.as_deref(), exec, exists)
-        };
-        Err(io::Error::from_raw_os_error(code_of(refused)))
-    };
-    // SAFETY: the closure allocates nothing, takes no lock and makes async-signal-safe calls only.
-    unsafe { command.pre_exec(exec) };
-}
-
-/// errno.
-#[cfg(target_os = "linux")]
-fn last_error() -> c_int {
-    io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO)
-}
-
-/// What [`Command::spawn`] says of a command with [`exec_in_child`].
-#[cfg(target_os = "linux")]
-pub(super) fn failure_in_child(error: io::Error) -> Failure {
-    error.raw_os_error().map_or(Failure::Own(error), failure_of)
-}
-
 /// Has `command` begin a session, whose controlling terminal will be its descriptor 0. Such a command is started by fork.
 #[cfg(not(target_os = "linux"))]
-pub(super) fn begin_session(command: &mut Command) {
+fn begin_session(command: &mut Command) {
     // SAFETY: the closure runs in the child of a fork, after its descriptors are in place, and makes two system calls
     // that are safe there (signal-safety(7)); it allocates nothing, and takes no lock.
     unsafe {

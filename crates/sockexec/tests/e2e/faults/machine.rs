@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use crate::common::{Client, Daemon, Launch, eventually, fixture, steps};
 
 /// The ways to start a program; all are to behave the same.
-const WAYS: [&str; 3] = ["fast", "crowd", "portable"];
+const WAYS: [&str; 4] = ["clone3", "crowd", "clone", "fork"];
 
 // A daemon that is stopped.
 

@@ -176,38 +176,27 @@ fn holder() {
     run(&HOLDER, None, Whom::Daemon);
 }
 
-/// The portable way to start a program makes other calls.
+/// The other calls that make a child.
 #[test]
-fn portable() {
-    const PORTABLE: Scenario = Scenario {
-        name: "portable",
-        story: "as `echo`, with SOCKEXEC_SPAWN=portable",
-        options: "",
-        calls: &[
-            "clone3",
-            "clone",
-            "fork",
-            "vfork",
-            "pipe2",
-            "socketpair",
-            "recvmsg",
-            "sendto",
-            "fcntl",
-            "wait4",
-            "waitid",
-            "mmap",
-            "munmap",
-            "rt_sigprocmask",
-            "poll",
-            "mprotect",
-        ],
-        // std waits over a socket pair of its own for the exec. Were that to fail it would wait for the program's end
-        // and panic; the kernel has no error for it. Nor does a close(2) fail in any kernel that leaves the other end of
-        // that pair open, for which std would wait as long as the program runs.
-        never: &["recvfrom", "close"],
-        play: ECHO.play,
+fn clone() {
+    const CLONE: Scenario = Scenario {
+        name: "clone",
+        story: "as `echo`, with SOCKEXEC_SPAWN=clone",
+        calls: &["clone", "rt_sigprocmask", "mmap", "mprotect"],
+        ..ECHO
     };
-    run(&PORTABLE, Some("portable"), Whom::Daemon);
+    run(&CLONE, Some("clone"), Whom::Daemon);
+}
+
+#[test]
+fn fork() {
+    const FORK: Scenario = Scenario {
+        name: "fork",
+        story: "as `echo`, with SOCKEXEC_SPAWN=fork",
+        calls: &["clone", "rt_sigprocmask", "pipe2", "read", "waitid"],
+        ..ECHO
+    };
+    run(&FORK, Some("fork"), Whom::Daemon);
 }
 
 /// What fails in the child, between clone and exec.
@@ -216,17 +205,17 @@ fn child() {
     run(&CHILD, None, Whom::Children);
 }
 
-/// The same in a child of the portable way.
+/// The same in a child that was forked, and that has no memory in which to say it.
 #[test]
-fn portable_child() {
-    run(&Scenario { name: "portable-child", ..CHILD }, Some("portable"), Whom::Children);
+fn fork_child() {
+    run(&Scenario { name: "fork-child", ..CHILD }, Some("fork"), Whom::Children);
 }
 
 const CHILD: Scenario = Scenario {
     name: "child",
     story: "as `echo`, the failing call is made by the child between clone and exec",
     options: "",
-    calls: &["setpgid", "rt_sigprocmask", "dup2", "close_range", "prctl", "execve"],
+    calls: &["setpgid", "rt_sigprocmask", "dup3", "close_range", "prctl", "execve"],
     never: &[],
     play: ECHO.play,
 };

@@ -147,7 +147,7 @@ fn version_2_queued() {
 /// What fails in the child, between clone and exec.
 #[test]
 fn version_2_child() {
-    for (name, spawn) in [("version-2-child", None), ("version-2-portable-child", Some("portable"))] {
+    for (name, spawn) in [("version-2-child", None), ("version-2-clone-child", Some("clone"))] {
         let calls = &["setsid", "setpgid", "ioctl", "chdir"];
         run(&Scenario { name, calls, play: terminal, ..TERMINAL }, spawn, Whom::Children);
     }
@@ -161,8 +161,7 @@ fn an_exec_that_cannot_be_waited_for() {
         return;
     }
     prepare();
-    // The portable way waits for the exec itself.
-    let mut daemon = Launch::default().options("-t 0").env("SOCKEXEC_SPAWN", "fast").start();
+    let mut daemon = Launch::default().options("-t 0").start();
     let mut client = daemon.connect();
     // Connections that come later are served later: by then the daemon listens to this one, and has nothing else to do.
     let position = daemon.log_position();

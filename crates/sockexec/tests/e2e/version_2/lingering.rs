@@ -66,7 +66,7 @@ fn threads(daemon: &Daemon) -> u64 {
 #[track_caller]
 fn assert_serves_meanwhile(daemon: &mut Daemon, descriptors: usize, passer: Passer) {
     eventually("a thread that waits in its stead", || threads(daemon) == 2);
-    // In this order: where the portable way starts a program it would have a copy before the thread has begun to close it.
+    // In this order: a program that is forked would have a copy before the thread has begun to close it.
     assert_clean(daemon, descriptors);
     daemon.assert_serves();
     assert_eq!(threads(daemon), 2, "it is over already, so that nothing was seen");
@@ -123,7 +123,7 @@ fn a_client_that_goes() {
 /// A program that has ended, or was not there, before the daemon lets go of its copies, in each of the ways to start one.
 #[test]
 fn a_program_that_ends_at_once() {
-    for spawn in ["", "portable", "crowd"] {
+    for spawn in ["", "crowd", "clone", "fork"] {
         let mut daemon = Launch::default().options("-m 40").env("SOCKEXEC_SPAWN", spawn).start();
         let descriptors = daemon.process().descriptors();
         for way in WAYS {

@@ -271,10 +271,10 @@ fn started_names_the_process() {
     eventually("all are gone", || daemon.process().children() == (0, 0));
 }
 
-/// Without clone3, or anything else of Linux's, the same answers.
+/// Without any call of Linux's own the answers are the same.
 #[test]
-fn the_portable_way() {
-    let daemon = Launch::default().env("SOCKEXEC_SPAWN", "portable").env("SOCKEXEC_TRANSFER", "copy").start();
+fn by_fork_and_by_copying() {
+    let daemon = Launch::default().env("SOCKEXEC_SPAWN", "fork").env("SOCKEXEC_TRANSFER", "copy").start();
     assert_eq!(
         run(&daemon, &["cwd=/nowhere"], &["true"], "").refusal(),
         "not-found /nowhere: No such file or directory"

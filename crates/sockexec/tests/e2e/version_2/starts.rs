@@ -21,7 +21,9 @@ fn a_deadline_between_clone_and_exec() {
         assert_eq!(reply.errors.len(), 1, "{timeout}: {reply:?}");
         let tags: Vec<&str> = reply.pairs.iter().map(|(tag, _)| tag.as_str()).collect();
         if reply.started.is_some() {
-            assert!(tags.starts_with(&["started", "error"]) && reply.signal() == 15, "{timeout}: {reply:?}");
+            assert!(tags.starts_with(&["started", "error"]), "{timeout}: {reply:?}");
+            // KILL is for what was not executed when it was asked for, and may find it executed.
+            assert!([9, 15].contains(&reply.signal()), "{timeout}: {reply:?}");
             seen[0] += 1;
         } else {
             assert_eq!(tags, ["error"], "{timeout}: {reply:?}");
@@ -48,8 +50,7 @@ fn stopped_before_exec(options: &str, request: &[u8]) -> Option<Stopped> {
     if !strace::is_usable() {
         return None;
     }
-    // The portable way waits for the exec itself.
-    let daemon = Launch::default().options(options).env("SOCKEXEC_SPAWN", "fast").start();
+    let daemon = Launch::default().options(options).start();
     let mut client = daemon.connect();
     // By then the daemon listens to this one, and has nothing else to do.
     run(&daemon, NONE, &steps("exit 0"), "");

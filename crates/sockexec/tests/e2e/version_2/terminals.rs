@@ -528,11 +528,14 @@ fn no_more_terminals() {
     }
     let mut daemon = Daemon::start("");
     let descriptors = daemon.process().descriptors();
-    let fault = Fault { call: "open,openat", error: "ENOSPC", when: "1+".into() };
-    let strace = Strace::inject(daemon.process(), Whom::Daemon, &fault);
-    let reply = run(&daemon, PTY, &["tty"], "");
-    strace.detach();
-    assert_eq!(reply.refusal(), "spawn-failed tty: Resource temporarily unavailable");
+    // Too many, and none at all: a container without /dev/ptmx.
+    for (error, words) in [("ENOSPC", "Resource temporarily unavailable"), ("ENOENT", "No such file or directory")] {
+        let fault = Fault { call: "open,openat", error, when: "1+".into() };
+        let strace = Strace::inject(daemon.process(), Whom::Daemon, &fault);
+        let reply = run(&daemon, PTY, &["tty"], "");
+        strace.detach();
+        assert_eq!(reply.refusal(), format!("spawn-failed terminal (/dev/ptmx): {words}"));
+    }
     assert_eq!(run(&daemon, PTY, &["tty"], "").code(), 0);
     daemon.assert_serves();
     assert_clean(&daemon, descriptors);

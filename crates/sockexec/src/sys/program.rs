@@ -1,0 +1,78 @@
+//! What is to be executed, and why it was not.
+
+use std::ffi::CString;
+use std::io;
+
+/// The longest name of a file, in bytes (limits.h, `NAME_MAX`).
+const NAME_MAX: usize = 255;
+
+/// The longest string that execve(2) takes, with its NUL, in bytes (`MAX_ARG_STRLEN` with pages of 4 KiB).
+const MAX_ARG_STRLEN: usize = 128 << 10;
+
+/// What is to be executed.
+#[derive(Debug)]
+pub(crate) struct Program {
+    /// Its name and its arguments: never empty.
+    pub(crate) argv: Vec<CString>,
+    /// The PATH in which it is looked for. `None`: its name says where it is.
+    pub(crate) path: Option<CString>,
+}
+
+impl Program {
+    /// The program that `argv` names, which is looked for in the PATH that it gets.
+    ///
+    /// # Errors
+    /// ENAMETOOLONG: there can be no such name. E2BIG: no program can be given such a PATH. Both are found before there is
+    /// a child, which would take as long to try it as the client likes.
+    pub(crate) fn new(argv: Vec<CString>, path: impl FnOnce() -> Vec<u8>) -> Result<Self, Failure> {
+        let name = argv.first().ok_or(io::ErrorKind::InvalidInput)?.as_bytes();
+        let refuse = |errno| Failure::Exec { error: io::Error::from_raw_os_error(errno), found: false };
+        if name.is_empty() || name.contains(&b'/') {
+            return Ok(Self { argv, path: None });
+        }
+        if name.len() > NAME_MAX {
+            return Err(refuse(libc::ENAMETOOLONG));
+        }
+        let path = path();
+        if "PATH=".len() + path.len() >= MAX_ARG_STRLEN {
+            return Err(refuse(libc::E2BIG));
+        }
+        let path = CString::new(path).map_err(|_| io::ErrorKind::InvalidInput)?;
+        Ok(Self { argv, path: Some(path) })
+    }
+}
+
+/// Why a program was not started.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The system refused the daemon what it needs for it: descriptors, a process, memory.
+    Own(io::Error),
+    /// It refused a terminal.
+    Terminal(io::Error),
+    /// `chdir(2)` refused the directory.
+    Directory(io::Error),
+    /// `execve(2)` refused the program, or everything that it might have been.
+    Exec {
+        error: io::Error,
+        /// A file of its name is there all the same.
+        found: bool,
+    },
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Own(error)
+    }
+}
+
+impl From<io::ErrorKind> for Failure {
+    fn from(kind: io::ErrorKind) -> Self {
+        io::Error::from(kind).into()
+    }
+}
+
+impl From<rustix::io::Errno> for Failure {
+    fn from(error: rustix::io::Errno) -> Self {
+        io::Error::from(error).into()
+    }
+}

@@ -1,0 +1,450 @@
+//! A child that becomes a program, made by a call of our own, while this process goes on: nothing here waits for the exec.
+//!
+//! Three calls make it, the first of them that works here:
+//!
+//! | call | where it does not work | what is shared |
+//! | --- | --- | --- |
+//! | clone3(2) with `CLONE_VM` and `CLONE_CLEAR_SIGHAND` | before Linux 5.5; under the default filter of Docker, containerd and systemd's `RestrictNamespaces=` | the memory |
+//! | clone(2) with `CLONE_VM` | on processors without a room in `arch/` | the memory |
+//! | clone(2) without flags, which is fork(2) | nowhere | nothing: the page tables are copied |
+//!
+//! fork(2) copies page tables, and `posix_spawn(3)` makes its caller wait for the child's exec (`CLONE_VFORK`): the first costs most of
+//! the rate, the second lets a client stop the loop with an exec that hangs. With shared memory nothing is copied, and the exec
+//! runs on another processor while the loop serves others.
+//!
+//! A program that has a terminal is always forked: until its exec a signal from the keyboard could end all that share the memory, with a
+//! core dump (before Linux 5.16 that ends the daemon).
+//!
+//! Where the memory is shared the rules of vfork(2) hold, and for longer. Each one, and why it is kept:
+//!
+//! | rule | why it holds |
+//! | --- | --- |
+//! | the child has a stack of its own | [`Stack`], held by [`Launch`] until the child has left our memory; below it a page that may not be touched |
+//! | it must not touch what belongs to a thread: `errno`, thread-local storage, locks, the allocator | [`child_main`] makes raw system calls only, reads what [`Launch`] has prepared, and writes two atomic integers. libc's wrappers would write the parent's `errno` |
+//! | memory it uses must stay | [`Launch`] owns it, and is let go only once the kernel has zeroed [`Outcome::alive`] (`CLONE_CHILD_CLEARTID`), which it does when the child leaves our memory by exec or death (`mm_release` in the kernel); if the [`Launcher`] is dropped before that, it is leaked |
+//! | no handler of ours may run in it: it would run on this memory | clone3: `CLONE_CLEAR_SIGHAND`. clone: all signals are blocked around it ([`Blocked`]), and the child sets them to their default before it unblocks them |
+//! | a KILL between clone and exec | the child is gone with its work half done, which has changed nothing of ours: a table that is shared it only leaves, and it writes to no memory but its stack and [`Outcome`] |
+//! | the end of this process while children are in flight | the memory lives on until the last of them has left it |
+//! | a table of descriptors that is shared | only with [`SharedTable`]: the child touches none before it has left the table, and ends if it cannot. The parent keeps the child's ends open until then ([`super::super::reserve`]) |
+//!
+//! And what holds for all of them:
+//!
+//! | rule | why it holds |
+//! | --- | --- |
+//! | ignored signals stay ignored through exec | the child sets them to their default |
+//! | the mask stays too | the child empties it |
+//! | descriptors of ours live in the child until exec | the child closes all but its own by `close_range(2)`, before anything that may take long: the directory, the search for the program, its exec. Without it (before Linux 5.9, or refused) they live until the exec, as all are close-on-exec |
+//! | the end of this process after the child's start | the child asks to be killed with its parent (`PR_SET_PDEATHSIG`), then looks whether that is still there |
+//! | signals to the group before `setpgid` in the child | the parent calls setpgid(2) as well before it signals ([`super::super::group::Group`]); not for a session of its own, whose setsid(2) would fail after that: until then its leader is signalled by its own number |
+//!
+//! rseq(2) areas and robust futex lists are not inherited by a child that shares memory. Until its exec waitid(2) finds each of them only with
+//! `__WALL`, as it sends no signal at its death; after that its exit status is a child's like any other.
+
+#![expect(
+    clippy::cast_sign_loss,
+    clippy::cast_possible_truncation,
+    reason = "descriptors, flags and the numbers of signals and calls are small and not negative; no call made here returns more than an int"
+)]
+
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::io;
+use std::mem;
+use std::os::fd::{AsRawFd as _, BorrowedFd};
+use std::ptr;
+use std::sync::Arc;
+
+use rustix::process::Pid;
+
+use super::arch;
+use super::child::{Orders, SIGSET_SIZE, call, child_main, failure_of};
+pub(crate) use super::child::{Outcome, SharedTable};
+use crate::sys::program::{Failure, Program};
+
+/// The size of a child's stack, in bytes. [`child_main`] needs the length of a path (4 KiB) and a few hundred; nothing else
+/// runs on it.
+const STACK: usize = 16 << 10;
+
+/// How many stacks are kept for the next children.
+const SPARE_STACKS: usize = 16;
+
+/// The call that makes children.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Call {
+    Clone3,
+    /// clone(2) with shared memory.
+    Clone,
+    Fork,
+}
+
+impl Call {
+    pub(crate) const ALL: [Self; 3] = [Self::Clone3, Self::Clone, Self::Fork];
+
+    /// As the status and the log have it.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Clone3 => "clone3",
+            Self::Clone => "clone",
+            Self::Fork => "fork",
+        }
+    }
+
+    /// Whether a child shares this process's memory until its exec.
+    pub(crate) fn shares_memory(self) -> bool {
+        self != Self::Fork
+    }
+
+    /// The best that may work here. What a filter refuses shows without a child: asked for nothing, clone3 says EINVAL.
+    pub(crate) fn best() -> Self {
+        if !arch::BRANCHES {
+            return Self::Fork;
+        }
+        // SAFETY: no address and a size of 0: the kernel looks at the size first, and refuses it.
+        let refused = unsafe { call(libc::SYS_clone3, [0; 4]) };
+        if refused == -libc::EINVAL { Self::Clone3 } else { Self::Clone }
+    }
+
+    /// What to try where this is not permitted.
+    const fn next(self) -> Option<Self> {
+        match self {
+            Self::Clone3 => Some(Self::Clone),
+            Self::Clone => Some(Self::Fork),
+            Self::Fork => None,
+        }
+    }
+}
+
+/// A program, and what its process is to be before it is executed.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) program: Program,
+    /// The whole environment, `NAME=VALUE` each. `None`: that of [`Launcher::new`].
+    pub(crate) environment: Option<Vec<CString>>,
+    /// The working directory. `None`: this process's.
+    pub(crate) directory: Option<CString>,
+    /// Descriptor 0 is to be the controlling terminal of a new session.
+    pub(crate) terminal: bool,
+    /// The descriptors are others' as well: their flags are left alone.
+    pub(crate) foreign: bool,
+}
+
+/// What a child is given of this process's descriptors.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Descriptors<'a> {
+    /// What becomes 0, 1 and 2. All three are above 2.
+    pub(crate) streams: [BorrowedFd<'a>; 3],
+    /// The end of a pipe for writing, which the child keeps until its exec: so that end is seen. Through it a child that was forked tells
+    /// why there was none.
+    pub(crate) watch: Option<BorrowedFd<'a>>,
+    /// The child shares this process's table of descriptors at first. `None`: it has a copy.
+    pub(crate) shared: Option<SharedTable>,
+}
+
+/// No child was made.
+#[derive(Debug)]
+pub(crate) struct NotMade {
+    pub(crate) failure: Failure,
+    /// `Some`: the call that was tried is not permitted here, and will not be tried again; the next one may work.
+    pub(crate) again: Option<Plan>,
+}
+
+/// What a child that was forked has written to its watch. To be asked when it is dead or has closed it, and once.
+pub(crate) fn reported(watch: BorrowedFd<'_>) -> Option<Failure> {
+    let mut code = [0; size_of::<c_int>()];
+    match rustix::io::retry_on_intr(|| rustix::io::read(watch, &mut code)) {
+        Ok(n) if n == code.len() => Some(failure_of(c_int::from_ne_bytes(code))),
+        Ok(_) | Err(_) => None,
+    }
+}
+
+/// How the outcome of a child is learned.
+#[derive(Debug)]
+pub(crate) enum Start {
+    /// Through shared memory.
+    Shared(Arc<Outcome>),
+    /// Through its watch, and of the kernel.
+    Forked,
+}
+
+/// Everything that one child uses before its exec.
+struct Launch {
+    outcome: Arc<Outcome>,
+    stack: Stack,
+    _orders: Box<Orders>,
+    _arrays: [Vec<*const c_char>; 2],
+    _plan: Plan,
+}
+
+/// The environment of all children, as execve(2) wants it.
+struct Environment {
+    pointers: Vec<*const c_char>,
+    strings: Vec<CString>,
+}
+
+/// Makes children, and keeps what they use while they use it.
+pub(crate) struct Launcher {
+    environment: Environment,
+    ignored: u64,
+    call: Call,
+    in_flight: Vec<Launch>,
+    spare: Vec<Stack>,
+}
+
+impl Launcher {
+    /// Whether [`Launcher::launch`] waits for the exec.
+    pub(crate) const WAITS: bool = false;
+
+    /// Children will be made by `first`, or what works in its place, and have this environment, `NAME=VALUE` each, and of the signals
+    /// in `ignored` (bit n - 1 for signal n) the defaults.
+    pub(crate) fn new(environment: Vec<CString>, ignored: u64, first: Call) -> Self {
+        let environment = Environment { pointers: null_terminated(&environment), strings: environment };
+        Self { environment, ignored, call: first, in_flight: Vec::new(), spare: Vec::new() }
+    }
+
+    /// The environment of children.
+    pub(crate) fn environment(&self) -> &[CString] {
+        &self.environment.strings
+    }
+
+    /// The call that is in use.
+    pub(crate) fn call(&self) -> Call {
+        self.call
+    }
+
+    /// Whether this process can leave a table of descriptors that it shares in the way of [`SharedTable`] (Linux 5.9). A filter may refuse
+    /// it: asked for an empty range, `close_range(2)` says EINVAL.
+    pub(crate) fn can_leave_table() -> bool {
+        // SAFETY: plain integers, and a range that ends before it begins, which is refused before anything is closed.
+        unsafe { call(libc::SYS_close_range, [1, 0, 0, 0]) == -libc::EINVAL }
+    }
+
+    /// Whether a child will be forked: then it needs a [watch](Descriptors::watch), and has no use of a [`SharedTable`].
+    pub(crate) fn forks(&self, plan: &Plan) -> bool {
+        plan.terminal || self.call == Call::Fork
+    }
+
+    /// Starts a program as the leader of a group of its own, with no descriptors but 0, 1 and 2.
+    ///
+    /// The descriptors must be open until this returns or, with a table that is shared, until the child
+    /// [has its own](Outcome::has_own_table); the child makes its streams block, unless they are foreign. Its pid is returned at once.
+    ///
+    /// # Errors
+    /// Those of clone(2), and of mmap(2) for a stack.
+    pub(crate) fn launch(&mut self, plan: Plan, descriptors: &Descriptors<'_>) -> Result<(Pid, Start), Box<NotMade>> {
+        let way = if plan.terminal { Call::Fork } else { self.call };
+        let refused = |error: io::Error| Box::new(NotMade { failure: Failure::Own(error), again: None });
+        let own = plan.environment.as_deref();
+        let arrays = [null_terminated(&plan.program.argv), own.map_or_else(Vec::new, null_terminated)];
+        let outcome = Arc::new(Outcome::new(descriptors.shared.is_some()));
+        let orders = Box::new(Orders {
+            stdio: descriptors.streams.map(|descriptor| descriptor.as_raw_fd()),
+            watch: descriptors.watch.map_or(-1, |watch| watch.as_raw_fd()),
+            parent: std::process::id().cast_signed(),
+            // Handlers too are set to their default, of which clone3 leaves none.
+            reset: if way == Call::Clone3 { self.ignored } else { u64::MAX },
+            path: pointer(plan.program.path.as_deref()),
+            argv: arrays[0].as_ptr(),
+            environment: if own.is_some() { arrays[1].as_ptr() } else { self.environment.pointers.as_ptr() },
+            directory: pointer(plan.directory.as_deref()),
+            terminal: plan.terminal,
+            foreign: plan.foreign,
+            shared: descriptors.shared,
+            outcome: if way == Call::Fork { ptr::null() } else { Arc::as_ptr(&outcome) },
+        });
+        let made = match way {
+            Call::Fork => fork(&orders).map(|pid| (pid, Start::Forked)),
+            Call::Clone3 | Call::Clone => {
+                let stack = self.spare.pop().map_or_else(Stack::new, Ok).map_err(refused)?;
+                let made = if way == Call::Clone3 {
+                    clone3(&orders, &outcome, &stack)
+                } else {
+                    clone(&orders, &outcome, &stack)
+                };
+                match made {
+                    Ok(pid) => {
+                        let start = Start::Shared(Arc::clone(&outcome));
+                        self.in_flight.push(Launch { outcome, stack, _orders: orders, _arrays: arrays, _plan: plan });
+                        return Ok((pid, start));
+                    }
+                    Err(error) => Err(error),
+                }
+            }
+        };
+        made.map_err(|error| {
+            // Others are temporary: no process or memory to be had for now.
+            let for_good =
+                matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM | libc::EACCES | libc::EINVAL));
+            let again = match way.next() {
+                Some(next) if for_good => {
+                    log::debug!("{} is not permitted here: {error}", way.name());
+                    self.call = next;
+                    Some(plan)
+                }
+                Some(_) | None => None,
+            };
+            Box::new(NotMade { failure: Failure::Own(error), again })
+        })
+    }
+
+    /// Lets go of what children used that have exec'd or died.
+    pub(crate) fn collect(&mut self) {
+        for launch in self.in_flight.extract_if(.., |launch| launch.outcome.has_left()) {
+            if self.spare.len() < SPARE_STACKS {
+                self.spare.push(launch.stack);
+            }
+        }
+    }
+}
+
+impl Drop for Launcher {
+    fn drop(&mut self) {
+        self.collect();
+        if !self.in_flight.is_empty() {
+            // Children are still at work on it.
+            mem::forget(mem::take(&mut self.in_flight));
+            mem::forget(mem::take(&mut self.environment.pointers));
+            mem::forget(mem::take(&mut self.environment.strings));
+        }
+    }
+}
+
+fn pointer(string: Option<&CStr>) -> *const c_char {
+    string.map_or(ptr::null(), CStr::as_ptr)
+}
+
+fn null_terminated(strings: &[CString]) -> Vec<*const c_char> {
+    // The strings are on the heap: their addresses stay when the Vec that holds them is moved.
+    strings.iter().map(|string| string.as_ptr()).chain([ptr::null()]).collect()
+}
+
+/// A stack for one child, above a page that may not be touched: beyond its end there is no memory of ours to be overwritten.
+struct Stack {
+    base: *mut c_void,
+    /// In bytes, that page included.
+    len: usize,
+}
+
+impl Stack {
+    /// # Errors
+    /// Those of mmap(2) and mprotect(2).
+    fn new() -> io::Result<Self> {
+        // SAFETY: sysconf only reads a number.
+        let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) }.max(4096) as usize;
+        let len = page + STACK.next_multiple_of(page);
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_STACK;
+        // SAFETY: new memory at an address of the kernel's choice, which nobody knows yet.
+        let base = unsafe { libc::mmap(ptr::null_mut(), len, protection, flags, -1, 0) };
+        if base == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let stack = Self { base, len };
+        // SAFETY: its first page, which it is the only one to know.
+        if unsafe { libc::mprotect(base, page, libc::PROT_NONE) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(stack)
+    }
+
+    /// Where it begins: it grows down. A multiple of a page, and so of 16, as both ABIs want it.
+    fn top(&self) -> usize {
+        self.base as usize + self.len
+    }
+}
+
+impl Drop for Stack {
+    fn drop(&mut self) {
+        // SAFETY: what `new` has mapped, and nobody uses any more: see `Launch`.
+        unsafe { libc::munmap(self.base, self.len) };
+    }
+}
+
+/// All signals are blocked for this thread until it is dropped, also those that libc keeps for itself.
+struct Blocked {
+    before: u64,
+}
+
+impl Blocked {
+    fn all() -> Self {
+        let (all, mut before) = (u64::MAX, 0_u64);
+        let how = libc::SIG_SETMASK as usize;
+        let arguments = [how, (&raw const all) as usize, (&raw mut before) as usize, SIGSET_SIZE];
+        // SAFETY: the kernel reads one set of this size, and writes the other.
+        unsafe { call(libc::SYS_rt_sigprocmask, arguments) };
+        Self { before }
+    }
+}
+
+impl Drop for Blocked {
+    fn drop(&mut self) {
+        let arguments = [libc::SIG_SETMASK as usize, (&raw const self.before) as usize, 0, SIGSET_SIZE];
+        // SAFETY: the kernel reads one set of this size.
+        unsafe { call(libc::SYS_rt_sigprocmask, arguments) };
+    }
+}
+
+/// The argument of `clone3(2)`, first version (64 bytes), in the layout of `linux/sched.h`.
+#[repr(C)]
+struct CloneArguments {
+    flags: u64,
+    pidfd: u64,
+    child_tid: u64,
+    parent_tid: u64,
+    exit_signal: u64,
+    stack: u64,
+    stack_size: u64,
+    tls: u64,
+}
+
+/// Linux 5.5; libc has it as an `int`, which it does not fit.
+const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
+
+/// The flags of a child that shares this memory. The exit signal, their lowest byte, is none: exec makes it CHLD, which tells a child that
+/// died before its exec from one that was executed (`Group::was_executed`).
+fn sharing(orders: &Orders) -> c_int {
+    let table = if orders.shared.is_some() { libc::CLONE_FILES } else { 0 };
+    libc::CLONE_VM | libc::CLONE_CHILD_CLEARTID | table
+}
+
+fn clone3(orders: &Orders, outcome: &Outcome, stack: &Stack) -> io::Result<Pid> {
+    let arguments = CloneArguments {
+        flags: CLONE_CLEAR_SIGHAND | sharing(orders) as u64,
+        pidfd: 0,
+        child_tid: (&raw const outcome.alive) as u64,
+        parent_tid: 0,
+        exit_signal: 0,
+        stack: stack.base as u64,
+        stack_size: stack.len as u64,
+        tls: 0,
+    };
+    let arguments = [(&raw const arguments) as usize, size_of::<CloneArguments>(), 0, 0, 0];
+    // SAFETY: a valid clone_args of the size that is given. All that the orders point to, and the stack, go into a `Launch`, which the
+    // launcher keeps until the kernel has zeroed `alive`.
+    pid(unsafe { arch::branch(libc::SYS_clone3 as isize, arguments, child_main, orders) })
+}
+
+fn clone(orders: &Orders, outcome: &Outcome, stack: &Stack) -> io::Result<Pid> {
+    let child_tid = (&raw const outcome.alive) as usize;
+    let arguments = arch::clone_arguments(sharing(orders) as usize, stack.top(), child_tid);
+    let _blocked = Blocked::all();
+    // SAFETY: as in `clone3`. No handler runs in the child: all signals are blocked until it has none.
+    pid(unsafe { arch::branch(libc::SYS_clone as isize, arguments, child_main, orders) })
+}
+
+fn fork(orders: &Orders) -> io::Result<Pid> {
+    let _blocked = Blocked::all();
+    // SAFETY: without flags, and without a stack, clone is fork, on all processors. What the child knows is a copy of this memory, on which
+    // it does nothing but `child_main`, which never returns, so that locks that other threads held do not matter to it.
+    unsafe {
+        match libc::syscall(libc::SYS_clone, 0, 0, 0, 0, 0) {
+            0 => child_main(orders),
+            -1 => Err(io::Error::last_os_error()),
+            number => pid(number as isize),
+        }
+    }
+}
+
+/// What the kernel returned: the pid of the child, or a negated errno.
+fn pid(result: isize) -> io::Result<Pid> {
+    let error = || io::Error::from_raw_os_error(c_int::try_from(-result).unwrap_or(libc::EIO));
+    c_int::try_from(result).ok().filter(|&pid| pid > 0).and_then(Pid::from_raw).ok_or_else(error)
+}

@@ -1,0 +1,211 @@
+//! Where no call of ours makes children: systems other than Linux. std's `Command` does, and waits for the exec.
+
+use std::convert::Infallible;
+use std::ffi::{CStr, CString, OsStr};
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+
+use rustix::process::Pid;
+
+use crate::sys::program::{Failure, Program};
+
+/// There is one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Call {
+    PosixSpawn,
+}
+
+impl Call {
+    pub(crate) const ALL: [Self; 1] = [Self::PosixSpawn];
+
+    /// As the status and the log have it.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::PosixSpawn => "posix_spawn",
+        }
+    }
+
+    /// Whether a child shares this process's memory until its exec: it does, and this process waits.
+    #[expect(clippy::unused_self, reason = "on Linux it depends")]
+    pub(crate) const fn shares_memory(self) -> bool {
+        true
+    }
+
+    /// The best that works here.
+    pub(crate) const fn best() -> Self {
+        Self::PosixSpawn
+    }
+}
+
+/// A program, and what its process is to be before it is executed.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) program: Program,
+    /// The whole environment, `NAME=VALUE` each. `None`: this process's.
+    pub(crate) environment: Option<Vec<CString>>,
+    /// The working directory. `None`: this process's.
+    pub(crate) directory: Option<CString>,
+    /// Descriptor 0 is to be the controlling terminal of a new session.
+    pub(crate) terminal: bool,
+    /// The descriptors are others' as well.
+    pub(crate) foreign: bool,
+}
+
+/// What a child is given of this process's descriptors.
+#[derive(Debug, Clone, Copy)]
+#[expect(dead_code, reason = "read on Linux alone")]
+pub(crate) struct Descriptors<'a> {
+    /// What becomes 0, 1 and 2.
+    pub(crate) streams: [BorrowedFd<'a>; 3],
+    /// Nobody needs it: the exec is over when the launch is.
+    pub(crate) watch: Option<BorrowedFd<'a>>,
+    /// There is none.
+    pub(crate) shared: Option<SharedTable>,
+}
+
+/// There is none.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SharedTable(Infallible);
+
+/// No child was made, or it could not be executed.
+#[derive(Debug)]
+pub(crate) struct NotMade {
+    pub(crate) failure: Failure,
+    /// No other call is tried.
+    pub(crate) again: Option<Plan>,
+}
+
+/// There is none.
+#[derive(Debug)]
+pub(crate) struct Outcome(Infallible);
+
+impl Outcome {
+    pub(crate) fn error(&self) -> Option<Failure> {
+        match self.0 {}
+    }
+
+    pub(crate) fn has_left(&self) -> bool {
+        match self.0 {}
+    }
+}
+
+/// Nobody has written to it.
+pub(crate) fn reported(_watch: BorrowedFd<'_>) -> Option<Failure> {
+    None
+}
+
+/// How the outcome of a child is learned.
+#[derive(Debug)]
+pub(crate) enum Start {
+    /// Nowhere here.
+    #[expect(dead_code, reason = "made on Linux alone")]
+    Shared(Arc<Outcome>),
+    /// Of the system: it was executed.
+    Forked,
+}
+
+/// Makes children.
+pub(crate) struct Launcher {
+    environment: Vec<CString>,
+}
+
+impl Launcher {
+    /// Whether [`Launcher::launch`] waits for the exec.
+    pub(crate) const WAITS: bool = true;
+
+    /// Children will have this environment, `NAME=VALUE` each. Signals that are ignored stay so.
+    pub(crate) fn new(environment: Vec<CString>, _ignored: u64, _first: Call) -> Self {
+        Self { environment }
+    }
+
+    /// The environment of children.
+    pub(crate) fn environment(&self) -> &[CString] {
+        &self.environment
+    }
+
+    /// The call that is in use.
+    #[expect(clippy::unused_self, reason = "on Linux it depends")]
+    pub(crate) fn call(&self) -> Call {
+        Call::PosixSpawn
+    }
+
+    /// There is none that is shared.
+    pub(crate) fn can_leave_table() -> bool {
+        false
+    }
+
+    /// Whether a child needs a watch: it does not.
+    #[expect(clippy::unused_self, reason = "on Linux it depends")]
+    pub(crate) fn forks(&self, _plan: &Plan) -> bool {
+        false
+    }
+
+    /// Starts a program as the leader of a group of its own.
+    ///
+    /// By `posix_spawnp(3)`: no copy of this process's memory, PATH looked up as `execvp(3)` does but without its fallback to
+    /// a shell. With a terminal or another PATH by fork(2) and exec. What failed is not told apart but for the directory: mostly it
+    /// is the exec.
+    ///
+    /// # Errors
+    /// Those of std's `Command`.
+    pub(crate) fn launch(&mut self, plan: Plan, descriptors: &Descriptors<'_>) -> Result<(Pid, Start), Box<NotMade>> {
+        let Plan { program, environment, directory, terminal, foreign: _ } = plan;
+        let refused = |failure: Failure| Box::new(NotMade { failure, again: None });
+        let own = |error: io::Error| refused(Failure::Own(error));
+        let mut words = program.argv.iter().map(|arg| os_str(arg));
+        let mut command =
+            Command::new(words.next().ok_or(io::ErrorKind::InvalidInput).map_err(|kind| own(kind.into()))?);
+        command.args(words);
+        if terminal {
+            super::begin_session(&mut command);
+        } else {
+            command.process_group(0);
+        }
+        // Copies, which are closed before those that they were made of: that close may take long.
+        let [stdin, stdout, stderr] = descriptors.streams.map(|end| end.try_clone_to_owned());
+        command.stdin(stdin.map_err(own)?).stdout(stdout.map_err(own)?).stderr(stderr.map_err(own)?);
+        if let Some(directory) = &directory {
+            command.current_dir(os_str(directory));
+        }
+        command.env_clear();
+        for assignment in environment.as_ref().unwrap_or(&self.environment) {
+            let bytes = assignment.as_bytes();
+            if let Some(at) = bytes.iter().position(|&byte| byte == b'=') {
+                let (name, value) = bytes.split_at(at);
+                command.env(OsStr::from_bytes(name), OsStr::from_bytes(value.get(1..).unwrap_or_default()));
+            }
+        }
+        let child = command.spawn().map_err(|error| {
+            // In a directory that can be entered a name can be looked up.
+            refused(match directory.as_deref().map(|directory| Path::new(os_str(directory)).join(".").metadata()) {
+                Some(Err(_)) => Failure::Directory(error),
+                Some(Ok(_)) | None => Failure::Exec { found: is_found(directory.as_deref(), &program), error },
+            })
+        })?;
+        let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+        Ok((pid.ok_or(io::ErrorKind::Other).map_err(|kind| own(kind.into()))?, Start::Forked))
+    }
+
+    /// Nothing is kept.
+    #[expect(clippy::unused_self, reason = "on Linux there is something")]
+    pub(crate) fn collect(&mut self) {}
+}
+
+fn os_str(string: &CStr) -> &OsStr {
+    OsStr::from_bytes(string.to_bytes())
+}
+
+/// Whether the program is to be found at all, where the errno leaves that open.
+fn is_found(directory: Option<&CStr>, program: &Program) -> bool {
+    let base = directory.map_or_else(PathBuf::new, |directory| os_str(directory).into());
+    let Some(name) = program.argv.first().filter(|name| !name.is_empty()) else { return false };
+    match &program.path {
+        Some(path) => std::env::split_paths(os_str(path)).any(|entry| base.join(entry).join(os_str(name)).exists()),
+        None => base.join(os_str(name)).exists(),
+    }
+}

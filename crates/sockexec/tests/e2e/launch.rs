@@ -1,0 +1,203 @@
+//! Programs are started without waiting for any of them, by whatever call makes their processes.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, ChildStdin, Command, Stdio};
+
+use serde_json::Value;
+
+use crate::common::{Client, Daemon, Launch, eventually, pairs, steps};
+use crate::faults::strace::{self, Fault, Strace, Whom};
+
+/// The calls, and what is done beside many connections.
+const WAYS: [&str; 5] = ["clone3", "clone", "fork", "crowd", "clone,crowd"];
+
+/// A program whose exec takes as long as its owner likes: another process holds a lease on its file (fcntl(2), `F_SETLEASE`), and the kernel
+/// waits until that lets go of it, for 45 seconds at most (`/proc/sys/fs/lease-break-time`).
+struct Leased {
+    path: PathBuf,
+    holder: Child,
+    /// Closed, it lets go.
+    _stdin: ChildStdin,
+}
+
+impl Leased {
+    /// `None`: there is no python3, or the file system has no leases.
+    fn new(daemon: &Daemon) -> Option<Self> {
+        const HOLD: &str = "import fcntl, signal, sys
+signal.signal(signal.SIGIO, signal.SIG_IGN)
+file = open(sys.argv[1])
+fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+print('held', flush=True)
+sys.stdin.read()";
+        let path = daemon.directory().join("leased");
+        std::fs::copy("/bin/true", &path).expect("a copy of /bin/true");
+        let mut command = Command::new("python3");
+        command.args(["-c", HOLD]).arg(&path).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let Ok(mut holder) = command.spawn() else {
+            println!("SKIPPED: no python3 to hold a lease with");
+            return None;
+        };
+        let mut line = String::new();
+        BufReader::new(holder.stdout.take().expect("a pipe")).read_line(&mut line).expect("a line");
+        if line.is_empty() {
+            println!("SKIPPED: no lease can be held here");
+            holder.wait().expect("wait");
+            return None;
+        }
+        let stdin = holder.stdin.take().expect("a pipe");
+        Some(Self { path, holder, _stdin: stdin })
+    }
+
+    fn argv(&self) -> [&str; 1] {
+        [self.path.to_str().expect("text")]
+    }
+}
+
+impl Drop for Leased {
+    fn drop(&mut self) {
+        let _ = self.holder.kill();
+        let _ = self.holder.wait();
+    }
+}
+
+fn start(way: &str, options: &str) -> Daemon {
+    Launch::default().options(options).env("SOCKEXEC_SPAWN", way).start()
+}
+
+fn has_said_nothing(client: &Client) -> bool {
+    rustix::io::ioctl_fionread(client.socket()) == Ok(0)
+}
+
+/// With 16 slow execs the 17th was waited for, and with it everybody (8 and 20 seconds were seen).
+#[test]
+fn slow_execs_stop_nobody() {
+    for way in WAYS {
+        let mut daemon = start(way, "-m 60 -t 0");
+        let Some(leased) = Leased::new(&daemon) else { return };
+        let mut before = daemon.exec(&steps("out ready cat out end"));
+        before.wait_for("ready");
+        let slow: Vec<Client> = (0..40).map(|_| daemon.exec(&leased.argv())).collect();
+        daemon.assert_serves();
+        // Nobody of them has a copy of its input any more, or it would not come to its end.
+        before.stdin(b"words");
+        before.end_stdin();
+        assert_eq!(before.reply().stdout_text(), "readywordsend", "{way}");
+        eventually("all under way", || daemon.process().children().0 == 40);
+        assert!(slow.iter().all(has_said_nothing), "{way}: no exec was slow");
+        daemon.assert_idle("execs take long");
+        drop(slow);
+        eventually("all gone", || daemon.process().children() == (0, 0));
+        daemon.assert_serves();
+    }
+}
+
+/// What was not executed has nothing to put in order: KILL at once frees its slot, where TERM and `-k` would have to pass.
+#[test]
+fn what_was_not_executed_is_killed_at_once() {
+    for way in WAYS {
+        let daemon = start(way, "-m 1 -t 0 -k 1000");
+        let Some(leased) = Leased::new(&daemon) else { return };
+        let slow = daemon.exec(&leased.argv());
+        daemon.wait_for_log("started pid");
+        drop(slow);
+        assert_eq!(daemon.run(&steps("out next"), b"").stdout_text(), "next", "{way}");
+        let log = daemon.log_text();
+        assert!(log.contains("which was not executed") && !log.contains("TERM to"), "{way}: {log}");
+        // In version 2 that there was no program is told: there is no `started`.
+        let mut slow = daemon.connect();
+        let argv = leased.argv()[0].as_bytes();
+        slow.send(b"10:protocol=2,11:timeout=0.2,1:1,");
+        slow.send(format!("{}:", argv.len()).as_bytes());
+        slow.send(argv);
+        slow.send(b",");
+        let reply = pairs(&slow.rest());
+        let tags: Vec<&str> = reply.iter().map(|(tag, _)| tag.as_str()).collect();
+        assert_eq!(tags, ["protocol", "error"], "{way}: {reply:?}");
+    }
+}
+
+/// The call that the status names.
+fn call(daemon: &Daemon) -> String {
+    let mut client = daemon.connect();
+    client.send(b"10:protocol=2,6:status,");
+    let said = pairs(&client.rest());
+    let (_, status) = said.last().expect("a status");
+    let status: Value = serde_json::from_slice(status).expect("JSON");
+    status["spawn"].as_str().expect("a name").to_owned()
+}
+
+/// Filters of system calls refuse clone3 with one of these, an old kernel with the last but one, or the flag with the last.
+#[test]
+fn where_clone3_is_refused() {
+    if !strace::is_usable() {
+        return;
+    }
+    for error in ["EPERM", "EACCES", "ENOSYS", "EINVAL"] {
+        let mut daemon = start("clone3", "");
+        let fault = Fault { call: "clone3", error, when: "1+".into() };
+        let strace = Strace::inject(daemon.process(), Whom::Daemon, &fault);
+        assert_eq!(call(&daemon), "clone3");
+        daemon.assert_serves();
+        daemon.assert_serves();
+        let (calls, _) = strace.detach();
+        assert_eq!((calls["clone3"], call(&daemon).as_str()), (1, "clone"), "{error}");
+        assert!(!daemon.log_text().contains("warning"), "{}", daemon.log_text());
+    }
+}
+
+/// Where only fork is left, the operator is told, once.
+#[test]
+fn where_all_but_fork_is_refused() {
+    if !strace::is_usable() {
+        return;
+    }
+    let mut daemon = start("clone3", "");
+    let faults = [("clone3", "EPERM", "1+"), ("clone", "EPERM", "1")].map(|(call, error, when)| Fault {
+        call,
+        error,
+        when: when.into(),
+    });
+    let strace = Strace::inject_all(daemon.process(), Whom::Daemon, &faults);
+    daemon.assert_serves();
+    daemon.assert_serves();
+    strace.detach();
+    daemon.assert_serves();
+    assert_eq!(call(&daemon), "fork");
+    assert_eq!(daemon.log_text().matches("programs are started by fork").count(), 1, "{}", daemon.log_text());
+}
+
+/// No process is to be had for a moment: that client is told, and the call is not given up.
+#[test]
+fn what_is_refused_for_a_moment() {
+    if !strace::is_usable() {
+        return;
+    }
+    for (way, name) in [("clone3", "clone3"), ("clone", "clone"), ("fork", "clone")] {
+        for error in ["EAGAIN", "ENOMEM", "EBUSY"] {
+            let mut daemon = start(way, "");
+            let fault = Fault { call: name, error, when: "1".into() };
+            let strace = Strace::inject(daemon.process(), Whom::Daemon, &fault);
+            assert_eq!(daemon.run(&steps("out words"), b"").code(), 125, "{way} {error}");
+            daemon.assert_serves();
+            strace.detach();
+            assert_eq!(call(&daemon), way, "{error}");
+        }
+    }
+}
+
+/// A signal from the keyboard ends all that share the memory with a core dump, so that a program with a terminal never shares it.
+#[test]
+fn a_program_with_a_terminal_is_forked() {
+    if !strace::is_usable() {
+        return;
+    }
+    let daemon = start("clone3", "");
+    let strace = Strace::count(daemon.process(), Whom::Daemon);
+    let mut client = daemon.connect();
+    client.send(b"10:protocol=2,9:pty=80x24,1:1,3:tty,");
+    client.wait_for("8:exitcode,1:0,");
+    let (calls, _) = strace.detach();
+    assert!(calls.contains_key("clone") && !calls.contains_key("clone3"), "{calls:?}");
+    assert_eq!(call(&daemon), "clone3");
+}
