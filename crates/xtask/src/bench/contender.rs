@@ -20,8 +20,10 @@ pub(crate) enum Contender {
     Fast,
     /// Our daemon, asked in version 2 of the protocol.
     Fast2,
-    /// Our daemon with `SOCKEXEC_SPAWN=portable`.
-    Portable,
+    /// Our daemon with `SOCKEXEC_SPAWN=clone`, as where clone3 is refused.
+    Clone,
+    /// Our daemon with `SOCKEXEC_SPAWN=fork`.
+    Fork,
     /// Another build of our daemon.
     Other,
     /// That build, asked in version 2.
@@ -38,14 +40,15 @@ pub(crate) enum Contender {
 
 impl Contender {
     /// All of them.
-    pub(crate) const ALL: [Self; 13] = [
+    pub(crate) const ALL: [Self; 14] = [
         Self::Bare,
         Self::Bare2,
         Self::Pipe64K,
         Self::Pipe1M,
         Self::Fast,
         Self::Fast2,
-        Self::Portable,
+        Self::Clone,
+        Self::Fork,
         Self::Other,
         Self::Other2,
         Self::Original,
@@ -63,7 +66,8 @@ impl Contender {
             Self::Pipe1M => "pipe 1M",
             Self::Fast => "fast",
             Self::Fast2 => "fast v2",
-            Self::Portable => "portable",
+            Self::Clone => "clone",
+            Self::Fork => "fork",
             Self::Other => "other",
             Self::Other2 => "other v2",
             Self::Original => "3.1.1",
@@ -75,7 +79,10 @@ impl Contender {
 
     /// Whether it takes requests, on a UNIX socket.
     pub(crate) const fn speaks_netstrings(self) -> bool {
-        matches!(self, Self::Fast | Self::Fast2 | Self::Portable | Self::Other | Self::Other2 | Self::Original)
+        matches!(
+            self,
+            Self::Fast | Self::Fast2 | Self::Clone | Self::Fork | Self::Other | Self::Other2 | Self::Original
+        )
     }
 
     /// In which version of the protocol it is asked.

@@ -57,14 +57,16 @@ impl Experiment {
 
     /// Who can take part.
     pub(crate) const fn contenders(self) -> &'static [Contender] {
-        use Contender::{Bare, Bare2, Fast, Fast2, Original, Other, Other2, Pipe1M, Pipe64K, Portable, S6, Socat, Ssh};
+        use Contender::{
+            Bare, Bare2, Clone, Fast, Fast2, Fork, Original, Other, Other2, Pipe1M, Pipe64K, S6, Socat, Ssh,
+        };
         match self {
-            Self::Rate(..) => &[Bare, Bare2, Fast, Fast2, Portable, Other, Other2, Original, Socat, S6, Ssh],
+            Self::Rate(..) => &[Bare, Bare2, Fast, Fast2, Clone, Fork, Other, Other2, Original, Socat, S6, Ssh],
             // Both ways to start programs move bytes alike.
             Self::Stdout | Self::Stdin | Self::Chatty => {
                 &[Pipe64K, Pipe1M, Fast, Fast2, Other, Other2, Original, Socat, S6, Ssh]
             }
-            Self::Memory | Self::Beside => &[Fast, Portable, Other, Original],
+            Self::Memory | Self::Beside => &[Fast, Clone, Fork, Other, Original],
         }
     }
 }

@@ -130,8 +130,8 @@ Rows:
 Contenders:
   bare, bare2         a loop of posix_spawn, three pipes and wait, without a server; two such loops side by side
   pipe 64K, pipe 1M   the same stream through a bare pipe of that size
-  fast, portable      the daemon as it is, and with SOCKEXEC_SPAWN=portable. What else the environment says of it holds for
-                      both: SOCKEXEC_SPAWN=crowd, SOCKEXEC_TRANSFER=copy
+  fast, clone, fork   the daemon as it is, and with SOCKEXEC_SPAWN=clone and =fork. What else the environment says of it holds
+                      for all: SOCKEXEC_TRANSFER=copy, and for the first SOCKEXEC_SPAWN=crowd
   fast v2             the daemon, asked in version 2 of the protocol, with -m 100. Standard input goes in frames of 128 KiB
                       (at most half the window, rounded down to a power of two), and counts the window
   other, other v2     with --other: the same of another build. One that does not introduce itself has no window

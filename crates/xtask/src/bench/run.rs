@@ -295,7 +295,7 @@ impl Bench {
 
     fn binary(&self, contender: Contender) -> Option<&Path> {
         match contender {
-            Contender::Fast | Contender::Fast2 | Contender::Portable => Some(&self.daemon),
+            Contender::Fast | Contender::Fast2 | Contender::Clone | Contender::Fork => Some(&self.daemon),
             Contender::Other | Contender::Other2 => self.other.as_deref(),
             Contender::Original => self.original.as_deref(),
             _ => None,

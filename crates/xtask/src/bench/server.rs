@@ -175,7 +175,8 @@ fn command(contender: Contender, daemon: Option<&Path>, argv: &[String], socket:
     Ok(match contender {
         Contender::Fast
         | Contender::Fast2
-        | Contender::Portable
+        | Contender::Clone
+        | Contender::Fork
         | Contender::Other
         | Contender::Other2
         | Contender::Original => {
@@ -184,8 +185,8 @@ fn command(contender: Contender, daemon: Option<&Path>, argv: &[String], socket:
             let slots = if contender.version() == Version::Two { VERSION_2 } else { CONNECTIONS };
             command.args(["-m", slots, "-q", CONNECTIONS, "-t", "86400", "-k", "5"]).arg(socket);
             // Otherwise as the environment has it: how else to compare the ways there are.
-            if contender == Contender::Portable {
-                command.env("SOCKEXEC_SPAWN", "portable");
+            if matches!(contender, Contender::Clone | Contender::Fork) {
+                command.env("SOCKEXEC_SPAWN", contender.name());
             }
             command
         }
