@@ -25,6 +25,7 @@ use super::status::{LimitsReport, Report, Totals};
 use super::token::{self, Target};
 use super::{Daemon, Handle, Settings};
 use crate::engine::{Limits, Time};
+use crate::sys::kernel::{self, Lack};
 use crate::sys::socket;
 use crate::sys::spawn::Spawner;
 use crate::sys::splice::Splicer;
@@ -82,6 +83,8 @@ pub(super) struct EventLoop {
     alarm: Alarm,
     scratch: Scratch,
     spawner: RefCell<Spawner>,
+    /// What is missing of the kernel.
+    lacks: Vec<Lack>,
     splicer: RefCell<Splicer>,
     /// What all outboxes together keep in memory, in bytes.
     spool_memory: Rc<Cell<u64>>,
@@ -97,6 +100,11 @@ impl EventLoop {
             poll.registry().register(signals, token::SIGNALS, Interest::READABLE)?;
         }
         let alarm = Alarm::new(poll.registry());
+        let lacks = kernel::lacks();
+        if !lacks.is_empty() {
+            let meanings: Vec<_> = lacks.iter().map(|lack| lack.meaning).collect();
+            log::warn!("the kernel lacks, or a filter refuses: {}", meanings.join("; "));
+        }
         let spawner = Spawner::new(settings.max_connections, settings.spare_descriptors);
         if let Some(descriptor) = spawner.descriptor() {
             poll.registry().register(&mut SourceFd(&descriptor.as_raw_fd()), token::SPAWNER, Interest::READABLE)?;
@@ -118,6 +126,7 @@ impl EventLoop {
             alarm,
             scratch: Scratch::new(),
             spawner: RefCell::new(spawner),
+            lacks,
             splicer: RefCell::new(Splicer::new()),
             spool_memory: Rc::default(),
             totals: Totals::default(),
@@ -379,6 +388,7 @@ impl EventLoop {
             version: env!("CARGO_PKG_VERSION"),
             uptime: now.saturating_sub(Time::ZERO),
             spawn: self.spawner.borrow().call().name(),
+            lacks: self.lacks.iter().map(|lack| lack.name).collect(),
             limits: LimitsReport {
                 max_connections,
                 max_waiting,

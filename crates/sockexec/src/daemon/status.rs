@@ -106,6 +106,7 @@ pub(crate) struct Report {
     #[serde(serialize_with = "seconds")]
     pub(crate) uptime: Duration,
     pub(crate) spawn: &'static str,
+    pub(crate) lacks: Vec<&'static str>,
     pub(crate) limits: LimitsReport,
     pub(crate) totals: TotalsReport,
     pub(crate) connections: Vec<ConnectionReport>,

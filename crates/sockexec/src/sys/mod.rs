@@ -12,6 +12,7 @@ pub(crate) mod alarm;
 pub(crate) mod alarm;
 pub(crate) mod foreign;
 pub(crate) mod group;
+pub(crate) mod kernel;
 #[cfg(target_os = "linux")]
 mod lookup;
 pub(crate) mod process;

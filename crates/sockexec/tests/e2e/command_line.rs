@@ -133,7 +133,7 @@ fn quiet_unless_asked() {
     let _ = client.try_send(b"nonsense");
     client.until_gone();
     let stopped = daemon.terminate();
-    assert_eq!((stopped.stdout.as_str(), stopped.stderr.as_str()), ("", ""));
+    assert_eq!((stopped.stdout.as_str(), stopped.complaints().as_str()), ("", ""));
 }
 
 /// The life of every connection: who it is, what it runs, how that ends.

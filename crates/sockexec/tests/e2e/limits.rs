@@ -113,7 +113,7 @@ fn the_warning_about_descriptors_is_no_debugging() {
     daemon.wait_for_log("64");
     let mut daemon = Launch::default().options("-m 5").quiet().prelude("ulimit -n 64").start();
     daemon.assert_serves();
-    assert_eq!(daemon.terminate().stderr, "");
+    assert_eq!(daemon.terminate().complaints(), "");
 }
 
 /// Spools want descriptors too, and may not take those that the slots were promised.

@@ -165,6 +165,14 @@ pub(crate) struct Stopped {
     _directory: Arc<TempDir>,
 }
 
+impl Stopped {
+    /// Standard error without what the daemon says of the kernel, which is not the same everywhere.
+    pub(crate) fn complaints(&self) -> String {
+        let of_the_kernel = |line: &&str| line.contains("the kernel lacks") || line.contains("started by fork");
+        self.stderr.split_inclusive('\n').filter(|line| !of_the_kernel(line)).collect()
+    }
+}
+
 /// Lines that the daemon has logged.
 #[derive(Default)]
 struct Log {

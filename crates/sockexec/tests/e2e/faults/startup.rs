@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::scenario::{Outcome, Scenario, within};
 use super::strace::{self, Fault};
 use super::{Effort, Row, Table};
-use crate::common::{Daemon, Launch, request};
+use crate::common::{Daemon, Launch, pairs, request};
 
 /// What each call of the start can fail with. Not `mmap` and `rt_sigaction`: before `main` they are the dynamic
 /// linker's and the runtime's, which end the process.
@@ -77,6 +77,43 @@ fn traced(arguments: &str) -> (Launch, std::path::PathBuf) {
     let log = launch.directory().join("strace");
     let prelude = format!("exec strace -D -s 0 -o {} {arguments} \"$0\" \"$@\"", log.display());
     (launch.prelude(&prelude), log)
+}
+
+/// What the kernel lacks is asked at the start, told in the log, once, and in the status.
+#[test]
+fn what_the_kernel_lacks() {
+    if !strace::is_usable() {
+        return;
+    }
+    let told = |arguments: &str| {
+        let (launch, _) = traced(arguments);
+        let mut daemon = launch.start();
+        daemon.assert_serves();
+        let mut client = daemon.connect();
+        client.send(b"10:protocol=2,6:status,");
+        let pairs = pairs(&client.rest());
+        let (_, status) = pairs.last().expect("a status");
+        let status: serde_json::Value = serde_json::from_slice(status).expect("JSON");
+        (status["lacks"].clone(), daemon.terminate().stderr)
+    };
+    let (here, _) = told("-e trace=none");
+    for (call, error, name) in [
+        ("close_range", "ENOSYS", "close_range"),
+        ("close_range", "EPERM", "close_range"),
+        ("pidfd_open", "ENOSYS", "pidfd"),
+        ("pidfd_send_signal", "EINVAL", "pidfd-group"),
+        ("pidfd_send_signal", "EPERM", "pidfd-group"),
+    ] {
+        let (lacks, log) = told(&format!("-e trace={call} -e inject={call}:error={error}:when=1+"));
+        let lacks = lacks.as_array().expect("a list");
+        assert!(lacks.iter().any(|lack| lack == name), "{call} {error}: {lacks:?}");
+        // What depends on it may be missing as well, but nothing comes back.
+        assert!(
+            here.as_array().expect("a list").iter().all(|lack| lacks.contains(lack) || name == "pidfd"),
+            "{lacks:?}"
+        );
+        assert_eq!(log.matches("the kernel lacks, or a filter refuses").count(), 1, "{log}");
+    }
 }
 
 fn discover() -> BTreeMap<String, usize> {
