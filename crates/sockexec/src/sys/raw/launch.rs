@@ -184,6 +184,8 @@ struct Environment {
 pub(crate) struct Launcher {
     environment: Environment,
     ignored: u64,
+    /// The pid of this process, whose children they are: asked for once, as it is a system call.
+    own_pid: c_int,
     call: Call,
     in_flight: Vec<Launch>,
     spare: Vec<Stack>,
@@ -197,7 +199,8 @@ impl Launcher {
     /// in `ignored` (bit n - 1 for signal n) the defaults.
     pub(crate) fn new(environment: Vec<CString>, ignored: u64, first: Call) -> Self {
         let environment = Environment { pointers: null_terminated(&environment), strings: environment };
-        Self { environment, ignored, call: first, in_flight: Vec::new(), spare: Vec::new() }
+        let own_pid = std::process::id().cast_signed();
+        Self { environment, ignored, own_pid, call: first, in_flight: Vec::new(), spare: Vec::new() }
     }
 
     /// The environment of children.
@@ -238,7 +241,7 @@ impl Launcher {
         let orders = Box::new(Orders {
             stdio: descriptors.streams.map(|descriptor| descriptor.as_raw_fd()),
             watch: descriptors.watch.map_or(-1, |watch| watch.as_raw_fd()),
-            parent: std::process::id().cast_signed(),
+            parent: self.own_pid,
             // Handlers too are set to their default, of which clone3 leaves none.
             reset: if way == Call::Clone3 { self.ignored } else { u64::MAX },
             path: pointer(plan.program.path.as_deref()),
