@@ -438,7 +438,7 @@ fn fork(orders: &Orders) -> io::Result<Pid> {
     // SAFETY: without flags, and without a stack, clone is fork, on all processors. What the child knows is a copy of this memory, on which
     // it does nothing but `child_main`, which never returns, so that locks that other threads held do not matter to it.
     unsafe {
-        match libc::syscall(libc::SYS_clone, 0, 0, 0, 0, 0) {
+        match libc::syscall(libc::SYS_clone, 0_usize, 0_usize, 0_usize, 0_usize, 0_usize) {
             0 => child_main(orders),
             -1 => Err(io::Error::last_os_error()),
             number => pid(number as isize),
