@@ -97,12 +97,14 @@ enum TermSigForm {
 
 const AFTER_HELP: &str = "\
 Signals:
-  TERM, INT  stop accepting, TERM to all programs, KILL after the kill time-out; exit when all have ended
-             (a second one: KILL at once)
-  USR1       print the connections on standard error
-  USR2       print the descriptors on standard error
+  TERM, INT, QUIT  stop accepting, TERM to all programs, KILL after the kill time-out; exit when all have ended
+                   (a second one: KILL at once)
+  HUP              the same if the daemon was started at a terminal that is gone; otherwise there is nothing to reload
+  USR1             print the connections on standard error
+  USR2             print the descriptors on standard error
+  What is ignored when the daemon starts (nohup) stays ignored; programs find all signals at their defaults.
 
-Exit status: 0 after TERM or INT, 100 wrong arguments, 111 system error.
+Exit status: 0 after one of the first, 100 wrong arguments, 111 system error.
 
 Example:
   sockexec -m 20 -t 30 /tmp/exec.sock

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use mio::net::UnixListener;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll};
-use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook_mio::v1_0::Signals;
 use slab::Slab;
 
@@ -26,6 +26,7 @@ use super::token::{self, Target};
 use super::{Daemon, Handle, Settings};
 use crate::engine::{Limits, Time};
 use crate::sys::kernel::{self, Lack};
+use crate::sys::process;
 use crate::sys::socket;
 use crate::sys::spawn::Spawner;
 use crate::sys::splice::Splicer;
@@ -39,6 +40,11 @@ const ACCEPTS_A_TURN: usize = 64;
 
 /// How soon to accept again after it failed for want of descriptors or memory, if nothing is freed before.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+
+/// How long after a HUP the terminal is looked at once more, and then in twice that time, up to the second. The end of a session sends HUP
+/// first, and takes the terminal away after that (`disassociate_ctty` in the kernel).
+const FIRST_LOOK: Duration = Duration::from_millis(50);
+const LAST_LOOK: Duration = Duration::from_millis(1600);
 
 /// What is kept of a connection beside itself.
 #[derive(Debug)]
@@ -69,6 +75,9 @@ pub(super) struct EventLoop {
     limits: Rc<Limits>,
     poll: Poll,
     signals: Option<Signals>,
+    had_terminal: bool,
+    /// When to look whether the terminal is gone, and in what time after that.
+    terminal_look: Option<(Time, Duration)>,
     handle: Handle,
     /// None: shutting down.
     listening: Option<Listening>,
@@ -93,7 +102,7 @@ pub(super) struct EventLoop {
 
 impl EventLoop {
     pub(super) fn new(daemon: Daemon) -> io::Result<Self> {
-        let Daemon { settings, poll, mut signals, handle, file, socket } = daemon;
+        let Daemon { settings, poll, mut signals, had_terminal, handle, file, socket } = daemon;
         let mut listener = UnixListener::from_std(socket.into());
         poll.registry().register(&mut listener, token::LISTENER, Interest::READABLE)?;
         if let Some(signals) = &mut signals {
@@ -114,6 +123,8 @@ impl EventLoop {
             limits: Rc::new(settings.limits),
             poll,
             signals,
+            had_terminal,
+            terminal_look: None,
             handle,
             listening: Some(Listening { socket: listener, file, ready: true, retry_at: None, complained: false }),
             slots: Slab::new(),
@@ -204,7 +215,9 @@ impl EventLoop {
         let look = self.spawner.borrow().next_look();
         let accept = self.listening.as_ref().filter(|_| self.has_room()).and_then(|listening| listening.retry_at);
         let timer = self.timers.first().map(|&(time, _)| time);
-        let Some(next) = accept.into_iter().chain(timer).min() else { return look };
+        let Some(next) = accept.into_iter().chain(timer).chain(self.terminal_look.map(|(at, _)| at)).min() else {
+            return look;
+        };
         // Never a moment too early: the loop would turn for nothing until it is due.
         let left = next.saturating_sub(self.now()).saturating_add(Duration::from_micros(1));
         self.alarm.ring(next, left);
@@ -236,6 +249,11 @@ impl EventLoop {
     }
 
     fn run_timers(&mut self, now: Time) {
+        if let Some((_, wait)) = self.terminal_look.take_if(|(at, _)| *at <= now)
+            && !self.hang_up(now)
+        {
+            self.look_at_terminal(now, wait);
+        }
         while let Some(&(time, slot)) = self.timers.first()
             && time <= now
         {
@@ -353,12 +371,39 @@ impl EventLoop {
         let pending: Vec<i32> = self.signals.as_mut().map(|signals| signals.pending().collect()).unwrap_or_default();
         for signal in pending {
             match signal {
-                SIGTERM | SIGINT => self.shut_down(now),
+                SIGTERM | SIGINT | SIGQUIT => self.shut_down(now),
+                SIGHUP => self.take_hang_up(now),
                 SIGUSR1 => self.print_connections(now),
                 SIGUSR2 => self.print_descriptors(now),
                 _ => {}
             }
         }
+    }
+
+    fn take_hang_up(&mut self, now: Time) {
+        if !self.hang_up(now) {
+            log::warn!("HUP: there is nothing to reload");
+            self.look_at_terminal(now, FIRST_LOOK);
+        }
+    }
+
+    /// Has the terminal looked at in this time, if there was one and that is soon enough to mean the same HUP.
+    fn look_at_terminal(&mut self, now: Time, wait: Duration) {
+        self.terminal_look = (self.had_terminal && wait <= LAST_LOOK).then_some((now + wait, wait * 2));
+    }
+
+    /// Ends as TERM does if the terminal is gone, or has already: that is the answer.
+    ///
+    /// Who has sent HUP does not tell: an interactive bash sends it to its jobs when its terminal goes, as kill(1) does to have a daemon
+    /// reload.
+    fn hang_up(&mut self, now: Time) -> bool {
+        let is_gone = self.had_terminal && process::has_lost_terminal();
+        // Once: the shell and the kernel may both send HUP, and a second TERM would be KILL.
+        if is_gone && self.listening.is_some() {
+            log::warn!("HUP, and the terminal is gone: shutting down");
+            self.shut_down(now);
+        }
+        is_gone
     }
 
     /// The first time: no more clients, and TERM to all groups. Again: KILL.

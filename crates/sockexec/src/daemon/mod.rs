@@ -42,7 +42,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use mio::{Poll, Waker};
-use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1, SIGUSR2, SIGXFSZ};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGXFSZ};
 use signal_hook_mio::v1_0::Signals;
 use sockexec_proto::reply;
 
@@ -64,6 +64,9 @@ const OWN_DESCRIPTORS: u64 = 16;
 /// Descriptors that a connection without a slot may need: its program may have ended, and none of its output been read yet. That is the
 /// socket, three pipes, or a terminal's three ends and the terminal, and the exit of a process.
 const DESCRIPTORS_PER_WAITING: u64 = 6;
+
+/// The signals that mean something to a daemon that [handles](Builder::handle_signals) them.
+const SIGNALS: [i32; 6] = [SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2];
 
 /// How much input is held for all programs together, in bytes, as long as that leaves each [`reply::MIN_WINDOW`].
 const WINDOWS: u64 = 64 << 20;
@@ -185,9 +188,9 @@ impl Builder {
         self
     }
 
-    /// Whether TERM and INT to this process shut the daemon down, and USR1 and USR2 make it describe
-    /// its connections and descriptors on standard error. The handlers stay when the daemon is gone.
-    /// Default: no.
+    /// Whether TERM, INT and QUIT to this process shut the daemon down, HUP does if the controlling terminal is gone, and USR1 and
+    /// USR2 make it describe its connections and descriptors on standard error. What this process ignores when
+    /// [`bind`](Self::bind) is called stays ignored. The handlers stay when the daemon is gone. Default: no.
     #[must_use]
     pub fn handle_signals(mut self, handle: bool) -> Self {
         self.signals = handle;
@@ -208,15 +211,21 @@ impl Builder {
         let setup = |what| move |error| BindError::Setup(what, error);
         let poll = Poll::new().map_err(setup("cannot set up the event loop"))?;
         let waker = Waker::new(poll.registry(), token::HANDLE).map_err(setup("cannot set up the event loop"))?;
+        // Before HUP is handled: until then it ends the process.
+        let had_terminal = self.signals && process::has_terminal();
         // Before the socket exists: whoever sees it may send a signal.
         let signals = if self.signals {
-            Some(Signals::new([SIGTERM, SIGINT, SIGUSR1, SIGUSR2]).map_err(setup("cannot handle signals"))?)
+            // What the starter ignores it does not want to be heard: nohup, a shell's job in the background.
+            let heard = SIGNALS.iter().filter(|&&signal| !process::ignores(signal));
+            Some(Signals::new(heard).map_err(setup("cannot handle signals"))?)
         } else {
             None
         };
         // Past RLIMIT_FSIZE a write to a spool's file raises XFSZ, whose default is to end the process. Not
         // ignored but handled, since exec resets handlers only, and programs are to have the default.
-        signal_hook::flag::register(SIGXFSZ, Arc::default()).map_err(setup("cannot handle signals"))?;
+        if !process::ignores(SIGXFSZ) {
+            signal_hook::flag::register(SIGXFSZ, Arc::default()).map_err(setup("cannot handle signals"))?;
+        }
         let (socket, file) = listener::listen(path.as_ref(), self.mode, self.backlog)?;
         let spare = limit.map_or(u64::MAX, |limit| limit.saturating_sub(descriptors_for(max_connections)));
         Ok(Daemon {
@@ -235,6 +244,7 @@ impl Builder {
                 spare_descriptors: spare,
             },
             poll,
+            had_terminal,
             signals,
             handle: Handle { shared: Arc::new(Shared { orders: AtomicU8::new(0), waker }) },
             file,
@@ -297,6 +307,8 @@ pub struct Daemon {
     settings: Settings,
     poll: Poll,
     signals: Option<Signals>,
+    /// This process had a controlling terminal, of which HUP may tell.
+    had_terminal: bool,
     handle: Handle,
     /// Before the socket, so that the name goes first: while the socket is open nobody takes it for stale,
     /// and its inode's number is not given to another file.

@@ -1,14 +1,41 @@
 //! The state of this process that its children inherit.
 
+use std::os::fd::OwnedFd;
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+
 use super::raw;
 
-/// Undoes what the daemon's starter may have left, so that programs do not inherit it: ignored and
-/// blocked signals, and descriptors other than 0, 1 and 2.
+/// Undoes what the daemon's starter may have left, so that programs do not inherit it: blocked signals, an ignored CHLD, and
+/// descriptors other than 0, 1 and 2. Other signals that are ignored stay so in this process, as `nohup` has it; programs find
+/// them at their defaults.
 ///
 /// For the start of a program that is a daemon and nothing else: it changes the whole process.
 pub fn forget_inheritance() {
     raw::restore_signals();
     raw::close_on_exec_from(3);
+}
+
+/// Whether this process ignores the signal of this number.
+pub(crate) fn ignores(signal: i32) -> bool {
+    raw::is_ignored(signal)
+}
+
+/// Whether this process has a controlling terminal.
+pub(crate) fn has_terminal() -> bool {
+    open_terminal().is_ok()
+}
+
+/// Whether the controlling terminal that this process had is gone. Nothing but ENXIO says so: there may be no descriptor left to
+/// look with.
+pub(crate) fn has_lost_terminal() -> bool {
+    open_terminal().is_err_and(|error| error == Errno::NXIO)
+}
+
+fn open_terminal() -> Result<OwnedFd, Errno> {
+    let flags = OFlags::RDONLY | OFlags::NOCTTY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    rustix::fs::open("/dev/tty", flags, Mode::empty())
 }
 
 /// Whether CHLD is ignored, so that no child's status can be learned.

@@ -21,6 +21,7 @@ mod common;
 mod documented;
 mod ends;
 mod faults;
+mod hang_ups;
 mod hostile;
 mod interop;
 mod killed;

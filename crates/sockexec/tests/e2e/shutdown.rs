@@ -7,8 +7,8 @@ use rustix::process::Signal;
 use crate::common::{Daemon, Launch, eventually, steps};
 
 #[test]
-fn term_and_int_end_an_idle_daemon() {
-    for signal in [Signal::TERM, Signal::INT] {
+fn term_int_and_quit_end_an_idle_daemon() {
+    for signal in [Signal::TERM, Signal::INT, Signal::QUIT] {
         let mut daemon = Daemon::start("");
         daemon.assert_serves();
         daemon.signal(signal);
@@ -21,7 +21,7 @@ fn term_and_int_end_an_idle_daemon() {
 /// The programs are ended, and their clients are told how.
 #[test]
 fn programs_are_ended_and_clients_told() {
-    for signal in [Signal::TERM, Signal::INT] {
+    for signal in [Signal::TERM, Signal::INT, Signal::QUIT] {
         let mut daemon = Daemon::start("-t 0 -k 100");
         let mut clients: Vec<_> = (0..10).map(|_| daemon.exec(&steps("out before wait"))).collect();
         for client in &mut clients {
@@ -124,7 +124,7 @@ fn nobody_is_accepted_any_more() {
 /// A second TERM or INT: no more patience.
 #[test]
 fn a_second_signal_kills_at_once() {
-    for (first, second) in [(Signal::TERM, Signal::TERM), (Signal::TERM, Signal::INT), (Signal::INT, Signal::INT)] {
+    for (first, second) in [(Signal::TERM, Signal::TERM), (Signal::TERM, Signal::INT), (Signal::QUIT, Signal::QUIT)] {
         let mut daemon = Daemon::start("-t 0 -k 1000");
         let mut client = daemon.exec(&steps("spawn [ wait ] ignore TERM ; out ready reap out asked wait"));
         client.wait_for("ready");

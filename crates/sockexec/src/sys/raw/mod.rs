@@ -34,25 +34,22 @@ use crate::engine::ExitStatus;
 /// The last of Linux's real-time signals; other systems have fewer and refuse the rest with EINVAL.
 const MAX_SIGNAL: libc::c_int = 64;
 
-/// Sets every ignored signal but PIPE to its default action and unblocks all.
+/// Unblocks all signals, and sets CHLD to its default if it is ignored: how a child ended could not be learned.
 ///
-/// Both survive `execve(2)`: a program must not find signals ignored or blocked because of how the
-/// daemon was started. PIPE is left to Rust's runtime, which ignores it here and restores it in
-/// children. Handlers are left alone too: `execve` resets them.
+/// What else the starter ignores stays ignored in this process (`nohup`), and is reset in its children. Where `posix_spawn` starts
+/// them that cannot be asked for, so there a handler that does nothing takes the place of the ignoring, which an exec resets by
+/// itself. PIPE is left to Rust's runtime, which ignores it here and restores it in children.
 pub(super) fn restore_signals() {
-    for signal in 1..=MAX_SIGNAL {
-        if signal == libc::SIGPIPE {
-            continue;
-        }
-        if is_ignored(signal) {
-            // SAFETY: as in `action_of`; the default action has no handler. A signal that cannot be changed is refused
-            // with EINVAL and stays as it is.
-            unsafe {
-                let mut default: libc::sigaction = mem::zeroed();
-                default.sa_sigaction = libc::SIG_DFL;
-                libc::sigaction(signal, &raw const default, std::ptr::null_mut());
-            }
-        }
+    if is_ignored(libc::SIGCHLD) {
+        set_action(libc::SIGCHLD, libc::SIG_DFL);
+    }
+    #[cfg(not(target_os = "linux"))]
+    for signal in (1..=MAX_SIGNAL).filter(|&signal| signal != libc::SIGPIPE && is_ignored(signal)) {
+        extern "C" fn nothing(_: libc::c_int) {}
+        // A write to a terminal from the background would be tried again for ever if TTOU were handled.
+        let stops = [libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU].contains(&signal);
+        let handler = nothing as extern "C" fn(libc::c_int);
+        set_action(signal, if stops { libc::SIG_DFL } else { handler as libc::sighandler_t });
     }
     // SAFETY: `set` is initialised by sigemptyset before it is read; the call changes this thread's
     // mask only.
@@ -60,6 +57,19 @@ pub(super) fn restore_signals() {
         let mut set: libc::sigset_t = mem::zeroed();
         libc::sigemptyset(&raw mut set);
         libc::pthread_sigmask(libc::SIG_SETMASK, &raw const set, std::ptr::null_mut());
+    }
+}
+
+/// Sets what is done about a signal: `SIG_DFL`, or the address of a function that takes its number and is safe at any
+/// moment. A number that is no signal, and one that cannot be changed, are refused and stay as they are.
+fn set_action(signal: libc::c_int, action: libc::sighandler_t) {
+    // SAFETY: `sigaction` is a plain C structure for which all zeroes is a valid value; the callers' actions are as said above. It is
+    // safe in the child of a fork, too (signal-safety(7)).
+    unsafe {
+        let mut new: libc::sigaction = mem::zeroed();
+        new.sa_sigaction = action;
+        new.sa_flags = libc::SA_RESTART;
+        libc::sigaction(signal, &raw const new, std::ptr::null_mut());
     }
 }
 
@@ -75,7 +85,8 @@ pub(super) fn ignored_signals() -> u64 {
     (1..=MAX_SIGNAL).filter(|&signal| is_ignored(signal)).fold(0, |set, signal| set | 1 << (signal - 1))
 }
 
-fn is_ignored(signal: libc::c_int) -> bool {
+/// Whether a signal is ignored.
+pub(super) fn is_ignored(signal: libc::c_int) -> bool {
     action_of(signal).is_some_and(|action| action.sa_sigaction == libc::SIG_IGN)
 }
 

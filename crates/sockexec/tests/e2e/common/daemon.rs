@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, Once, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -18,6 +18,21 @@ use super::{Client, Fifo, Gate, PATIENCE, Process, Reply, eventually, wait_for_e
 /// The program under test.
 pub(crate) fn binary() -> OsString {
     env::var_os("SOCKEXEC_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_sockexec").into())
+}
+
+/// What whoever runs the tests has had ignored (a shell's job in the background), a daemon would go on ignoring. A handler that does
+/// nothing is the same to the tests, and the default to what they start.
+fn undo_ignoring() {
+    static DONE: Once = Once::new();
+    DONE.call_once(|| {
+        let ignored = Process(rustix::process::getpid()).ignored_signals();
+        for signal in (1..=31).filter(|&signal| ignored & 1 << (signal - 1) != 0) {
+            // Refused for those that no program may catch.
+            if ![Signal::PIPE, Signal::CHILD].map(Signal::as_raw).contains(&signal) {
+                let _ = signal_hook::flag::register(signal, Arc::default());
+            }
+        }
+    });
 }
 
 /// How a daemon is started.
@@ -94,6 +109,7 @@ impl Launch {
     }
 
     fn command(&self) -> Command {
+        undo_ignoring();
         let mut command = match &self.prelude {
             None => Command::new(binary()),
             Some(prelude) => {

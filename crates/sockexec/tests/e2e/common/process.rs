@@ -32,6 +32,13 @@ impl Process {
         line.split_whitespace().nth(1).and_then(|n| n.parse().ok()).expect("a number")
     }
 
+    /// The signals that it ignores: bit n - 1 for signal n.
+    pub(crate) fn ignored_signals(self) -> u64 {
+        let status = self.file("status");
+        let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+        u64::from_str_radix(mask.expect("a mask").trim(), 16).expect("a mask")
+    }
+
     /// The most memory that it ever had at a time, in KiB.
     pub(crate) fn peak_kib(self) -> u64 {
         self.status_kib("VmHWM:")
