@@ -104,6 +104,8 @@ Signals:
   USR2             print the descriptors on standard error
   What is ignored when the daemon starts (nohup) stays ignored; programs find all signals at their defaults.
 
+As PID 1, in a container, it forks once: the parent reaps orphans, passes signals on and exits as the daemon does.
+
 Exit status: 0 after one of the first, 100 wrong arguments, 111 system error.
 
 Example:
@@ -120,6 +122,14 @@ fn main() -> ExitCode {
         Err(help) => return exit_after_printing(&help.to_string()),
     };
     log_to_stderr(arguments.debug);
+    match daemon::leave_init() {
+        Ok(None) => {}
+        Ok(Some(status)) => return ExitCode::from(status),
+        Err(error) => {
+            log::error!("cannot fork, as PID 1 has to: {error}");
+            return ExitCode::from(EXIT_SYSTEM);
+        }
+    }
     daemon::forget_inheritance();
     match run(&arguments) {
         Ok(()) => ExitCode::SUCCESS,

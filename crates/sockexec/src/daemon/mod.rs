@@ -50,7 +50,7 @@ use crate::engine::{Limits, TermSig};
 use crate::sys::process;
 use crate::sys::spawn::Spawner;
 
-pub use crate::sys::process::forget_inheritance;
+pub use crate::sys::process::{forget_inheritance, leave_init};
 pub use listener::{BindError, MAX_PATH};
 
 /// Descriptors that one connection may need at once: its socket, three pipes, a spool's file and a process's

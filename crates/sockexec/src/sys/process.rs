@@ -1,11 +1,35 @@
 //! The state of this process that its children inherit.
 
+use std::io;
 use std::os::fd::OwnedFd;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use super::raw;
+
+/// Leaves the part of PID 1 to a parent, if this process is the first of a PID namespace, as in a container: it forks once. `None`: go
+/// on, as the child or as a process that is not PID 1. Otherwise this is PID 1 when the child has ended: exit with this status, which is
+/// the child's, or 128 and the number of the signal that ended it.
+///
+/// The parent reaps every orphan of the namespace and passes signals on, which the kernel keeps from a PID 1 without a handler for them.
+/// To be called first thing by a program that is a daemon and nothing else, before it has another thread.
+///
+/// # Errors
+/// Those of fork(2); EINVAL if there are other threads.
+#[cfg(target_os = "linux")]
+pub fn leave_init() -> io::Result<Option<u8>> {
+    raw::init::fork()
+}
+
+/// Does nothing: elsewhere no container has a PID 1 of its own.
+///
+/// # Errors
+/// None.
+#[cfg(not(target_os = "linux"))]
+pub fn leave_init() -> io::Result<Option<u8>> {
+    Ok(None)
+}
 
 /// Undoes what the daemon's starter may have left, so that programs do not inherit it: blocked signals, an ignored CHLD, and
 /// descriptors other than 0, 1 and 2. Other signals that are ignored stay so in this process, as `nohup` has it; programs find

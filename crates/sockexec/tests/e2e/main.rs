@@ -29,6 +29,7 @@ mod launch;
 mod limits;
 #[path = "../fixture/pattern.rs"]
 mod pattern;
+mod pid_1;
 mod programs;
 mod protocol;
 mod shutdown;

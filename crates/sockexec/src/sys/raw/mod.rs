@@ -8,6 +8,8 @@ mod arch;
 #[cfg(target_os = "linux")]
 mod child;
 #[cfg(target_os = "linux")]
+pub(super) mod init;
+#[cfg(target_os = "linux")]
 pub(super) mod launch;
 #[cfg(not(target_os = "linux"))]
 #[path = "no_launch.rs"]

@@ -1,0 +1,160 @@
+//! The daemon as the first process of a PID namespace, as of a container: two processes, of which the parent reaps orphans and
+//! passes signals on.
+
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::process::Command;
+
+use rustix::process::{Pid, Signal};
+use rustix::pty::OpenptFlags;
+
+use crate::common::{Daemon, Launch, Process, eventually, steps};
+
+/// A launch as PID 1 of a namespace with a /proc of its own, which ends with unshare(1). `before`: what unshare runs under.
+fn as_pid_1(before: &str) -> Option<Launch> {
+    const UNSHARE: &str = "unshare --pid --fork --kill-child --mount-proc";
+    let probe = Command::new("sh").args(["-c", &format!("{UNSHARE} true")]).output();
+    if !probe.is_ok_and(|output| output.status.success()) {
+        eprintln!("SKIPPED: no PID namespace of one's own here (unshare --pid)");
+        return None;
+    }
+    Some(Launch::default().prelude(&format!("exec {before} {UNSHARE} \"$0\" \"$@\"")))
+}
+
+/// Its one child.
+#[track_caller]
+fn only_child(process: Process) -> Process {
+    let pid = process.0.as_raw_pid();
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).expect("a file of /proc");
+    let mut pids = children.split_whitespace().map(|pid| Pid::from_raw(pid.parse().expect("a number")));
+    let only = pids.next().flatten().expect("a child");
+    assert_eq!(pids.next(), None, "{children}");
+    Process(only)
+}
+
+/// PID 1 of the daemon's namespace, a child of unshare(1), and the daemon itself.
+fn both(daemon: &Daemon) -> (Process, Process) {
+    let init = only_child(daemon.process());
+    (init, only_child(init))
+}
+
+fn send(process: Process, signal: Signal) {
+    rustix::process::kill_process(process.0, signal).expect("it is there");
+}
+
+/// Ends it by PID 1, as unshare(1) does not pass signals on.
+#[track_caller]
+fn end(daemon: &mut Daemon) {
+    send(both(daemon).0, Signal::TERM);
+    assert_eq!(daemon.wait().status.code(), Some(0));
+}
+
+/// 50 of 50 orphans stayed as zombies, and a leader that is kept hid them from a look at all children.
+#[test]
+fn orphans_are_reaped_beside_a_leader_that_is_kept() {
+    let Some(launch) = as_pid_1("") else { return };
+    let mut daemon = launch.options("-t 0").start();
+    let (init, server) = both(&daemon);
+    let mut life = daemon.fifo("life");
+    // Its leader is dead, and kept, as its group may still be signalled.
+    let kept = daemon.exec(&steps(&format!("spawn [ hold {} wait ] close 1 close 2 exit 3", life.path())));
+    life.holder();
+    eventually("a zombie that is kept", || server.children() == (1, 1));
+    let script = "for i in $(seq 50); do (sleep 0.01 & :) ; done";
+    assert_eq!(daemon.run(&["sh", "-c", script], b"").code(), 0);
+    // The daemon, and the holder, whose parent is dead.
+    eventually("no orphan that was not reaped", || init.children() == (2, 0));
+    assert_eq!(server.children(), (1, 1));
+    daemon.assert_serves();
+    drop(kept);
+    life.wait_for_death();
+    eventually("nobody but the daemon", || init.children() == (1, 0));
+    end(&mut daemon);
+}
+
+/// A member of the group that dies as an orphan must not hold the slot until KILL is due.
+#[test]
+fn a_dead_orphan_holds_no_slot() {
+    let Some(launch) = as_pid_1("") else { return };
+    let mut daemon = launch.options("-t 0 -k 1000").start();
+    let mut life = daemon.fifo("life");
+    let client = daemon.exec(&steps(&format!("spawn [ hold {} wait ] exit 0", life.path())));
+    life.holder();
+    drop(client);
+    life.wait_for_death();
+    daemon.wait_for_log("connection 1: over");
+    end(&mut daemon);
+}
+
+/// The kernel keeps from PID 1 what it does not handle: the parent passes it on, once.
+#[test]
+fn signals_are_passed_on() {
+    for signal in [Signal::TERM, Signal::INT, Signal::QUIT] {
+        let Some(launch) = as_pid_1("") else { return };
+        let mut daemon = launch.options("-t 0 -k 1000").start();
+        let (init, _) = both(&daemon);
+        send(init, Signal::USR1);
+        daemon.wait_for_log("slots taken");
+        send(init, Signal::HUP);
+        daemon.wait_for_log("nothing to reload");
+        let gate = daemon.gate("gate");
+        let argv = format!("spawn [ wait ] ignore TERM ; out ready reap out asked gate {} exit 3", gate.path());
+        let mut client = daemon.exec(&steps(&argv));
+        client.wait_for("ready");
+        send(init, signal);
+        client.wait_for("asked");
+        assert!(!daemon.has_ended());
+        gate.open();
+        assert_eq!(client.reply().code(), 3);
+        assert_eq!(daemon.wait().status.code(), Some(0));
+        assert!(!daemon.socket().exists());
+    }
+}
+
+/// A key of a terminal is a signal to its foreground group: were the daemon in it as well, one INT would be two, and KILL.
+#[test]
+fn a_key_is_one_signal() {
+    let (ours, name) = terminal();
+    let Some(launch) = as_pid_1(&format!("<{name} setsid --ctty")) else { return };
+    let mut daemon = launch.options("-t 0 -k 1000").start();
+    let gate = daemon.gate("gate");
+    let argv = format!("spawn [ wait ] ignore TERM ; out ready reap out asked gate {} exit 3", gate.path());
+    let mut client = daemon.exec(&steps(&argv));
+    client.wait_for("ready");
+    rustix::io::write(&ours, b"\x03").unwrap();
+    client.wait_for("asked");
+    let position = daemon.log_position();
+    send(both(&daemon).0, Signal::USR1);
+    daemon.wait_for_log_after(position, "slots taken");
+    gate.open();
+    assert_eq!(client.reply().code(), 3);
+    let log = daemon.log_text();
+    assert!(log.contains("shutting down") && !log.contains("shutting down at once"), "{log}");
+    assert_eq!(daemon.wait().status.code(), Some(0));
+}
+
+/// Our end of a terminal, and the name of the other.
+fn terminal() -> (OwnedFd, String) {
+    let ours = rustix::pty::openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
+    rustix::pty::unlockpt(&ours).unwrap();
+    let name = rustix::pty::ptsname(&ours, Vec::new()).unwrap().into_string().unwrap();
+    (ours, name)
+}
+
+/// Its status is the daemon's, or 128 and the number of the signal that ended it; what is wrong before there is a daemon is told by PID 1 itself.
+#[test]
+fn the_status_is_the_daemons() {
+    let Some(launch) = as_pid_1("") else { return };
+    let mut daemon = launch.start();
+    send(both(&daemon).1, Signal::KILL);
+    assert_eq!(daemon.wait().status.code(), Some(128 + 9));
+    for (arguments, code, words) in [
+        (["-M", "0600", "/nowhere/sock"], 111, "the directory does not exist"),
+        (["-M", "nonsense", "sock"], 100, "octal"),
+        (["-M", "0600", "--version"], 0, ""),
+    ] {
+        let stopped = as_pid_1("").expect("as above").arguments(&arguments).run();
+        assert_eq!(stopped.status.code(), Some(code), "{stopped:?}");
+        assert!(stopped.stderr.contains(words), "{stopped:?}");
+    }
+}
