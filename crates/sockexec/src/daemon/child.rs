@@ -13,6 +13,7 @@ use sockexec_proto::Stream;
 use super::chatter::Chatter;
 use crate::engine::{StartError, StartErrorKind, Time};
 use crate::sys::group::Group;
+use crate::sys::process;
 use crate::sys::spawn::{self, Failure, Order, Spawner, Start};
 use crate::sys::splice::{Grown, Splicer};
 use crate::sys::terminal;
@@ -341,8 +342,8 @@ pub(crate) fn is_readiness(event: &Event) -> bool {
 
 fn start_error(directory: Option<&CStr>, program: &[u8], failure: &Failure) -> StartError {
     let (kind, about, reason) = match failure {
-        Failure::Own(error) => (StartErrorKind::Failed, None, strerror(error)),
-        Failure::Terminal(error) => (StartErrorKind::Failed, Some(b"terminal (/dev/ptmx)".to_vec()), strerror(error)),
+        Failure::Terminal(error) => (StartErrorKind::Failed, Some(b"terminal (/dev/ptmx)".to_vec()), own_error(error)),
+        Failure::Own(error) => (StartErrorKind::Failed, None, own_error(error)),
         Failure::Directory(error) => {
             (directory_error_kind(error), directory.map(|directory| directory.to_bytes().to_vec()), strerror(error))
         }
@@ -352,6 +353,22 @@ fn start_error(directory: Option<&CStr>, program: &[u8], failure: &Failure) -> S
         }
     };
     StartError { kind, about, reason }
+}
+
+/// What the system refused the daemon itself, and which limit that is.
+fn own_error(error: &io::Error) -> String {
+    let reason = strerror(error);
+    let limit = match error.raw_os_error() {
+        // Nothing else that the daemon does for a program says so: a terminal that is not to be had has words of its own.
+        Some(libc::EAGAIN) => process::no_more_processes(),
+        Some(libc::EMFILE) => match process::descriptor_limit() {
+            Some(limit) => format!("the daemon may have {limit} descriptors (ulimit -n)"),
+            None => return reason,
+        },
+        Some(libc::ENFILE) => "the system has no more (fs.file-max)".to_owned(),
+        None | Some(_) => return reason,
+    };
+    format!("{reason}: {limit}")
 }
 
 fn directory_error_kind(error: &io::Error) -> StartErrorKind {
@@ -373,7 +390,8 @@ fn program_error(program: &[u8], error: &io::Error, found: bool) -> (StartErrorK
             (StartErrorKind::NotFound, strerror(&io::Error::from_raw_os_error(libc::ENOENT)))
         }
         // What the program cannot be blamed for.
-        None | Some(libc::EAGAIN | libc::ENOMEM | libc::EMFILE | libc::ENFILE) => (StartErrorKind::Failed, reason),
+        Some(libc::EAGAIN) => (StartErrorKind::Failed, own_error(error)),
+        None | Some(libc::ENOMEM | libc::EMFILE | libc::ENFILE) => (StartErrorKind::Failed, reason),
         Some(_) => (StartErrorKind::NotExecutable, reason),
     }
 }

@@ -79,3 +79,31 @@ pub(crate) fn descriptor_limit() -> Option<u64> {
 pub(crate) fn descriptor_limit() -> Option<u64> {
     rustix::process::getrlimit(rustix::process::Resource::Nofile).current
 }
+
+/// What an EAGAIN of clone(2) or fork(2) says: whose limit of processes is reached.
+///
+/// The kernel does not tell which of the two: the user's (`RLIMIT_NPROC`, which does not bind root), or the control group's and
+/// the system's.
+#[cfg(target_os = "linux")]
+pub(crate) fn no_more_processes() -> String {
+    let user = rustix::process::getuid();
+    match raw::process_limit().filter(|_| !user.is_root()) {
+        Some(limit) => format!(
+            "the daemon's user (uid {}) may have {limit} processes (ulimit -u), or the daemon's control group has no room (pids.max)",
+            user.as_raw()
+        ),
+        None => {
+            "the daemon's control group has no room for another process (pids.max), or the system (kernel.threads-max)"
+                .to_owned()
+        }
+    }
+}
+
+/// What an EAGAIN of fork(2) says: whose limit of processes is reached.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn no_more_processes() -> String {
+    format!(
+        "the limit of processes of the daemon's user (uid {}; ulimit -u), or of the system",
+        rustix::process::getuid().as_raw()
+    )
+}

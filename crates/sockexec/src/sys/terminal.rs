@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::OFlags;
+use rustix::io::Errno;
 use rustix::process::Pid;
 use rustix::pty::OpenptFlags;
 use rustix::termios::{LocalModes, SpecialCodeIndex, Winsize};
@@ -13,13 +14,16 @@ use sockexec_proto::WindowSize;
 /// becomes the controlling terminal of this process.
 ///
 /// # Errors
-/// Those of `posix_openpt(3)`: EAGAIN above all, when there are as many as `/proc/sys/kernel/pty/max` allows (Linux's own word for
-/// that, ENOSPC, is not POSIX's).
+/// Those of `posix_openpt(3)`. Its EAGAIN (on Linux ENOSPC) is told in words, as it would be taken for a limit of processes: there
+/// are as many terminals as `/proc/sys/kernel/pty/max` allows.
 pub(crate) fn open(size: WindowSize) -> io::Result<(OwnedFd, OwnedFd)> {
     let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY;
     #[cfg(any(target_os = "linux", target_os = "freebsd"))]
     let flags = flags | OpenptFlags::CLOEXEC;
-    let ours = rustix::pty::openpt(flags)?;
+    let ours = rustix::pty::openpt(flags).map_err(|error| match error {
+        Errno::AGAIN => io::Error::other("no terminal is left (kernel.pty.max)"),
+        error => error.into(),
+    })?;
     // Again, for systems whose openpt has no such flag.
     rustix::io::fcntl_setfd(&ours, rustix::io::FdFlags::CLOEXEC)?;
     rustix::fs::fcntl_setfl(&ours, OFlags::RDWR | OFlags::NONBLOCK)?;

@@ -24,6 +24,8 @@ use std::os::fd::BorrowedFd;
 use std::os::unix::process::CommandExt as _;
 #[cfg(not(target_os = "linux"))]
 use std::process::Command;
+#[cfg(target_os = "linux")]
+use std::ptr;
 
 #[cfg(target_os = "linux")]
 use rustix::io::Errno;
@@ -244,4 +246,18 @@ pub(super) fn status_of(pid: libc::pid_t) -> rustix::io::Result<Option<(ExitStat
 pub(super) fn kill(pid: libc::pid_t, signal: libc::c_int) -> io::Result<()> {
     // SAFETY: plain integers; the call touches no memory of ours. The caller sees to it that 0 and -1 are not asked for.
     if unsafe { libc::kill(pid, signal) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// The soft `RLIMIT_NPROC`, which counts the processes of a user; `None`: infinite, or the call is refused.
+#[cfg(target_os = "linux")]
+pub(super) fn process_limit() -> Option<u64> {
+    // Not getrlimit(3), whose numbers have 32 bits on some systems.
+    let mut limit = [0_u64; 2];
+    // SAFETY: 0 is this process; a null pointer sets nothing; the kernel fills a `struct rlimit64`, which is two
+    // integers of 64 bits, the soft limit first, of which any values are valid.
+    let done = unsafe {
+        libc::syscall(libc::SYS_prlimit64, 0, libc::RLIMIT_NPROC, ptr::null::<[u64; 2]>(), limit.as_mut_ptr())
+    };
+    let [soft, _hard] = limit;
+    (done == 0 && soft != u64::MAX).then_some(soft)
 }

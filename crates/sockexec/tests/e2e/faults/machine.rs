@@ -203,7 +203,7 @@ fn as_stranger(before: &str) -> Option<Launch> {
     Some(launch.options("-t 0 -M 0666"))
 }
 
-/// `RLIMIT_NPROC`: 125 and the reason, and the next is served when there is room again.
+/// `RLIMIT_NPROC`: 125 and the reason, which names the limit and whose it is, and the next is served when there is room again.
 #[test]
 fn no_more_processes() {
     let Some(launch) = as_stranger("prlimit --nproc=5") else { return };
@@ -216,7 +216,11 @@ fn no_more_processes() {
     }
     for _ in 0..20 {
         let reply = daemon.run(&["true"], b"");
-        assert_eq!((reply.code(), reply.stderr_text()), (125, "sockexec: true: Resource temporarily unavailable\n"));
+        let words = format!(
+            "sockexec: true: Resource temporarily unavailable: the daemon's user (uid {STRANGER}) may have 5 processes \
+             (ulimit -u), or the daemon's control group has no room (pids.max)\n"
+        );
+        assert_eq!((reply.code(), reply.stderr_text()), (125, words.as_str()));
     }
     for mut client in held {
         client.stdin(b"\n");

@@ -529,7 +529,8 @@ fn no_more_terminals() {
     let mut daemon = Daemon::start("");
     let descriptors = daemon.process().descriptors();
     // Too many, and none at all: a container without /dev/ptmx.
-    for (error, words) in [("ENOSPC", "Resource temporarily unavailable"), ("ENOENT", "No such file or directory")] {
+    for (error, words) in [("ENOSPC", "no terminal is left (kernel.pty.max)"), ("ENOENT", "No such file or directory")]
+    {
         let fault = Fault { call: "open,openat", error, when: "1+".into() };
         let strace = Strace::inject(daemon.process(), Whom::Daemon, &fault);
         let reply = run(&daemon, PTY, &["tty"], "");
