@@ -19,6 +19,7 @@ use super::alarm::Alarm;
 use super::connection::{Connection, Context};
 use super::listener::SocketFile;
 use super::outbox::Outbox;
+use super::place::{Guard, News, Retiring};
 use super::scratch::Scratch;
 use super::slots::Slots;
 use super::status::{LimitsReport, Report, Totals};
@@ -79,8 +80,12 @@ pub(super) struct EventLoop {
     /// When to look whether the terminal is gone, and in what time after that.
     terminal_look: Option<(Time, Duration)>,
     handle: Handle,
-    /// None: shutting down.
+    /// None: shutting down, or another daemon has taken over.
     listening: Option<Listening>,
+    place: Guard,
+    /// The listening socket before, while somebody may still come to it.
+    retiring: Option<Retiring>,
+    shutting_down: bool,
     slots: Slab<Slot>,
     /// Connections that have something to do, in the order of their turns.
     turns: VecDeque<usize>,
@@ -108,6 +113,7 @@ impl EventLoop {
         if let Some(signals) = &mut signals {
             poll.registry().register(signals, token::SIGNALS, Interest::READABLE)?;
         }
+        let place = Guard::new(poll.registry(), &file, settings.watches);
         let alarm = Alarm::new(poll.registry());
         let lacks = kernel::lacks();
         if !lacks.is_empty() {
@@ -127,6 +133,9 @@ impl EventLoop {
             terminal_look: None,
             handle,
             listening: Some(Listening { socket: listener, file, ready: true, retry_at: None, complained: false }),
+            place,
+            retiring: None,
+            shutting_down: false,
             slots: Slab::new(),
             turns: VecDeque::new(),
             timers: BTreeSet::new(),
@@ -149,7 +158,7 @@ impl EventLoop {
             log::debug!("listening on {}", listening.file.path().display());
         }
         let mut events = Events::with_capacity(EVENTS);
-        while self.listening.is_some() || !self.slots.is_empty() {
+        while self.listening.is_some() || self.retiring.is_some() || !self.slots.is_empty() {
             let timeout = self.poll_timeout();
             match self.poll.poll(&mut events, timeout) {
                 Ok(()) => {}
@@ -185,6 +194,12 @@ impl EventLoop {
                         self.shut_down(now);
                     }
                 }
+                Some(Target::Place) => self.place.note(),
+                Some(Target::Retiring) => {
+                    if let Some(retiring) = &mut self.retiring {
+                        retiring.ready = true;
+                    }
+                }
                 // The turn is what it is for.
                 Some(Target::Alarm | Target::Spawner) | None => {}
             }
@@ -197,7 +212,9 @@ impl EventLoop {
             }
         }
         // After all events, so that a place is not given away while one of them may still mean its last holder.
+        self.look_at_place(now);
         self.accept(now);
+        self.accept_late(now);
         self.give_slots(now);
         self.spawner.borrow_mut().collect();
     }
@@ -209,19 +226,27 @@ impl EventLoop {
     fn poll_timeout(&mut self) -> Option<Duration> {
         // The listener is edge-triggered too: clients that were left for this turn are not told of again.
         let more = self.listening.as_ref().is_some_and(|listening| listening.ready && listening.retry_at.is_none());
+        let more = more || self.retiring.as_ref().is_some_and(|retiring| retiring.ready);
         if !self.turns.is_empty() || more && self.has_room() {
             return Some(Duration::ZERO);
         }
         let look = self.spawner.borrow().next_look();
         let accept = self.listening.as_ref().filter(|_| self.has_room()).and_then(|listening| listening.retry_at);
         let timer = self.timers.first().map(|&(time, _)| time);
-        let Some(next) = accept.into_iter().chain(timer).chain(self.terminal_look.map(|(at, _)| at)).min() else {
+        let Some(next) = accept.into_iter().chain(timer).chain(self.next_own_timer()).min() else {
             return look;
         };
         // Never a moment too early: the loop would turn for nothing until it is due.
         let left = next.saturating_sub(self.now()).saturating_add(Duration::from_micros(1));
         self.alarm.ring(next, left);
         look.into_iter().chain([left]).min()
+    }
+
+    /// When to do something that no connection has asked for.
+    fn next_own_timer(&self) -> Option<Time> {
+        let look = self.listening.as_ref().and_then(|_| self.place.next_look());
+        let close = self.retiring.as_ref().and_then(Retiring::close_at);
+        self.terminal_look.map(|(at, _)| at).into_iter().chain(look).chain(close).min()
     }
 
     /// Whether another connection without a slot may come.
@@ -350,6 +375,70 @@ impl EventLoop {
         }
     }
 
+    /// Sees to it that there is a socket where clients look for one.
+    fn look_at_place(&mut self, now: Time) {
+        let former = self.retiring.as_ref().map(|retiring| &retiring.file);
+        let Some(listening) = &self.listening else { return };
+        let (next, stays) = match self.place.look(self.poll.registry(), now, &listening.file, former) {
+            News::Nothing => return,
+            News::TakenOver => (None, false),
+            News::Made { socket, file, moved } => (Some((file, socket)), moved),
+            News::Back => (self.retiring.take().map(|former| (former.file, former.socket)), false),
+        };
+        self.close_retiring(now);
+        let registry = self.poll.registry();
+        let before = self.listening.take();
+        if let Some((file, mut socket)) = next {
+            // One that was registered already gets this token now.
+            let _ = registry.reregister(&mut socket, token::LISTENER, Interest::READABLE);
+            self.place.watch(&file);
+            self.listening = Some(Listening { socket, file, ready: true, retry_at: None, complained: false });
+        }
+        if let Some(Listening { mut socket, file, .. }) = before {
+            // Without events it is looked at when it is closed.
+            let _ = registry.reregister(&mut socket, token::RETIRING, Interest::READABLE);
+            self.retiring = Some(Retiring::new(file, socket, stays, now));
+        }
+    }
+
+    /// Accepts those that come to a socket without a name, and closes it when nobody does any more.
+    fn accept_late(&mut self, now: Time) {
+        self.accept_retiring(now, ACCEPTS_A_TURN);
+        if self.retiring.as_ref().is_some_and(|retiring| retiring.close_at().is_some_and(|at| at <= now)) {
+            self.close_retiring(now);
+        }
+    }
+
+    fn accept_retiring(&mut self, now: Time, most: usize) {
+        for _ in 0..most {
+            let has_room = self.has_room();
+            let Some(retiring) = self.retiring.as_mut().filter(|retiring| retiring.ready && has_room) else { return };
+            match retiring.socket.accept() {
+                Ok((socket, _)) => {
+                    retiring.accepted();
+                    self.admit(now, socket);
+                }
+                Err(error) => match error.kind() {
+                    io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted => {}
+                    // Nobody waits, or nobody can be let in: it is closed soon.
+                    _ => retiring.is_empty(now),
+                },
+            }
+        }
+    }
+
+    /// Closes the socket without a name. Those that wait in its backlog are served, as far as there is room.
+    fn close_retiring(&mut self, now: Time) {
+        if let Some(retiring) = &mut self.retiring {
+            retiring.ready = true;
+            retiring.shut_down();
+            self.accept_retiring(now, usize::MAX);
+        }
+        if let Some(mut retiring) = self.retiring.take() {
+            let _ = self.poll.registry().deregister(&mut retiring.socket);
+        }
+    }
+
     fn admit(&mut self, now: Time, socket: mio::net::UnixStream) {
         self.accepted += 1;
         let peer = socket::peer(&socket);
@@ -399,7 +488,7 @@ impl EventLoop {
     fn hang_up(&mut self, now: Time) -> bool {
         let is_gone = self.had_terminal && process::has_lost_terminal();
         // Once: the shell and the kernel may both send HUP, and a second TERM would be KILL.
-        if is_gone && self.listening.is_some() {
+        if is_gone && !self.shutting_down {
             log::warn!("HUP, and the terminal is gone: shutting down");
             self.shut_down(now);
         }
@@ -408,12 +497,11 @@ impl EventLoop {
 
     /// The first time: no more clients, and TERM to all groups. Again: KILL.
     fn shut_down(&mut self, now: Time) {
-        let at_once = self.listening.is_none();
-        if let Some(mut listening) = self.listening.take() {
-            log::debug!("shutting down");
-            let _ = self.poll.registry().deregister(&mut listening.socket);
-        } else {
-            log::debug!("shutting down at once");
+        let at_once = std::mem::replace(&mut self.shutting_down, true);
+        log::debug!("shutting down{}", if at_once { " at once" } else { "" });
+        let sockets = [self.listening.take().map(|it| it.socket), self.retiring.take().map(|it| it.socket)];
+        for mut socket in sockets.into_iter().flatten() {
+            let _ = self.poll.registry().deregister(&mut socket);
         }
         let slots: Vec<usize> = self.slots.iter().map(|(slot, _)| slot).collect();
         for slot in slots {
@@ -428,7 +516,7 @@ impl EventLoop {
     fn status(&self, now: Time) -> Vec<u8> {
         let connections: Vec<_> = self.slots.iter().map(|(_, place)| place.connection.report(now)).collect();
         let live = connections.iter().fold((0, 0), |(in_, out), one| (in_ + one.bytes_in, out + one.bytes_out));
-        let Settings { limits, spool, max_connections, max_waiting, spare_descriptors: _ } = self.settings;
+        let Settings { limits, spool, max_connections, max_waiting, spare_descriptors: _, watches: _ } = self.settings;
         let report = Report {
             version: env!("CARGO_PKG_VERSION"),
             uptime: now.saturating_sub(Time::ZERO),
@@ -480,6 +568,13 @@ impl EventLoop {
                 "sockexec: descriptor {}: listening on {}, waits for {wait}",
                 listening.socket.as_raw_fd(),
                 listening.file.path().display()
+            );
+        }
+        if let Some(retiring) = &self.retiring {
+            let _ = writeln!(
+                text,
+                "sockexec: descriptor {}: listening where it was before, waits for late clients",
+                retiring.socket.as_raw_fd()
             );
         }
         for (_, place) in &self.slots {

@@ -1,5 +1,6 @@
 //! The socket file: made, replaced when stale, removed when it is still ours.
 
+use std::env;
 use std::fs::{self, File, FileType, OpenOptions};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -10,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use libc::O_DIRECTORY;
 use rustix::fs::FlockOperation;
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 
 use crate::sys::socket;
 
@@ -104,11 +105,61 @@ impl std::error::Error for BindError {
 pub(crate) struct SocketFile {
     path: PathBuf,
     identity: Option<(u64, u64)>,
+    mode: u32,
+    backlog: u32,
+    /// Where a path that is not absolute begins.
+    base: Option<PathBuf>,
+}
+
+/// What is at the path of a [`SocketFile`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// It, or something of which nothing can be found out.
+    Kept,
+    /// Nothing.
+    Empty,
+    /// Another file, of this identity: device and inode.
+    Other((u64, u64)),
 }
 
 impl SocketFile {
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// What is at its path now.
+    pub(crate) fn place(&self) -> Place {
+        let place = match (self.identity, identity(&self.path)) {
+            (Some(made), Ok(found)) if found != made => Place::Other(found),
+            // NotADirectory: a file is where the directory was.
+            (Some(_), Err(error)) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                Place::Empty
+            }
+            (Some(_), Ok(_) | Err(_)) | (None, _) => Place::Kept,
+        };
+        // An application around the daemon may have changed its directory, and the path means another place.
+        let moved = place != Place::Kept && !self.path.is_absolute() && self.base != env::current_dir().ok();
+        if moved { Place::Kept } else { place }
+    }
+
+    /// Which file was made: device and inode. As long as its socket is open no other file has them.
+    pub(crate) fn identity(&self) -> Option<(u64, u64)> {
+        self.identity
+    }
+
+    /// Makes another socket in its place, if that is free or what is there is stale. It waits for nobody: `None` means that it is to be tried
+    /// again, as somebody else is at work in the directory. With `insists` it is not waited for any longer.
+    ///
+    /// # Errors
+    /// As [`listen`]; [`BindError::InUse`] above all, if another daemon has taken the place.
+    pub(crate) fn listen_again(&self, insists: bool) -> Result<Option<(OwnedFd, Self)>, BindError> {
+        let lock = Lock::try_on(&self.path);
+        if matches!(lock, Lock::Held) && !insists {
+            return Ok(None);
+        }
+        make(&self.path, self.mode, self.backlog, |path| {
+            Ok(Some(socket::probe(path)?).filter(|&listener| listener != socket::Listener::Held || insists))
+        })
     }
 
     /// Removes it, if the file at the path is still the one that was made here.
@@ -143,36 +194,59 @@ pub(crate) fn listen(path: &Path, mode: u32, backlog: u32) -> Result<(OwnedFd, S
     // Between its bind and its listen another daemon's socket looks stale, and between finding a stale
     // one and removing it a new one may take its place: one at a time.
     let _lock = lock_directory(path);
+    match make(path, mode, backlog, |path| probe(path).map(Some))? {
+        Some(socket) => Ok(socket),
+        // It is for the probe to give up, and this one does not.
+        None => Err(BindError::InUse(path.to_owned())),
+    }
+}
+
+/// What is known of a socket at a path; `None`: it is not to be waited for.
+type Probed = io::Result<Option<socket::Listener>>;
+
+/// Makes the socket, in place of a stale one; `None`: `probe` has given up.
+fn make(
+    path: &Path,
+    mode: u32,
+    backlog: u32,
+    probe: impl Fn(&Path) -> Probed,
+) -> Result<Option<(OwnedFd, SocketFile)>, BindError> {
     loop {
         match socket::listen(path, mode, backlog) {
             Ok(socket) => {
-                let file = SocketFile { path: path.to_owned(), identity: identity(path).ok() };
-                return Ok((socket, file));
+                let identity = identity(path).ok();
+                let base = if path.is_absolute() { None } else { env::current_dir().ok() };
+                return Ok(Some((socket, SocketFile { path: path.to_owned(), identity, mode, backlog, base })));
             }
-            Err(error) if error.raw_os_error() == Some(Errno::ADDRINUSE.raw_os_error()) => remove_stale(path)?,
+            Err(error) if error.raw_os_error() == Some(Errno::ADDRINUSE.raw_os_error()) => {
+                if !remove_stale(path, &probe)? {
+                    return Ok(None);
+                }
+            }
             Err(error) => return Err(BindError::Create(path.to_owned(), error)),
         }
     }
 }
 
-/// Makes way if what is at `path` is a socket on which nobody listens.
-fn remove_stale(path: &Path) -> Result<(), BindError> {
+/// Makes way if what is at `path` is a socket on which nobody listens; false: `probe` has given up.
+fn remove_stale(path: &Path, probe: impl Fn(&Path) -> Probed) -> Result<bool, BindError> {
     let kind = match fs::symlink_metadata(path) {
         Ok(metadata) => metadata.file_type(),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
         Err(error) => return Err(BindError::Unknown(path.to_owned(), error)),
     };
     if !kind.is_socket() {
         return Err(BindError::NotASocket(path.to_owned(), describe(kind)));
     }
     match probe(path) {
-        Ok(socket::Listener::Alive | socket::Listener::Held) => Err(BindError::InUse(path.to_owned())),
-        Ok(socket::Listener::Absent) => Ok(()),
-        Ok(socket::Listener::Dead) => {
+        Ok(None) => Ok(false),
+        Ok(Some(socket::Listener::Alive | socket::Listener::Held)) => Err(BindError::InUse(path.to_owned())),
+        Ok(Some(socket::Listener::Absent)) => Ok(true),
+        Ok(Some(socket::Listener::Dead)) => {
             log::debug!("{}: replacing a stale socket", path.display());
             match fs::remove_file(path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => Err(BindError::Create(path.to_owned(), error)),
-                Ok(()) | Err(_) => Ok(()),
+                Ok(()) | Err(_) => Ok(true),
             }
         }
         Err(error) => Err(BindError::Unknown(path.to_owned(), error)),
@@ -195,23 +269,62 @@ fn probe(path: &Path) -> io::Result<socket::Listener> {
     }
 }
 
-/// An advisory lock on the socket's directory. A help and no more: without permission to read the
-/// directory, or where somebody holds the lock for long, the daemon goes on without.
-fn lock_directory(path: &Path) -> Option<File> {
+/// An advisory lock on a socket's directory. A help and no more: without it the daemon goes on.
+enum Lock {
+    /// Held until this is dropped.
+    Ours { _directory: File },
+    /// By somebody else.
+    Held,
+    /// None is to be had: the directory may not be read, or its file system has no locks.
+    Absent,
+}
+
+impl Lock {
+    /// Tries to lock the directory of the socket at `path`.
+    fn try_on(path: &Path) -> Self {
+        match open_directory(path).and_then(|directory| try_lock(&directory).map(|locked| (directory, locked))) {
+            Ok((directory, true)) => Self::Ours { _directory: directory },
+            Ok((_, false)) => Self::Held,
+            Err(error) => {
+                log::debug!("{}: its directory cannot be locked: {error}", path.display());
+                Self::Absent
+            }
+        }
+    }
+}
+
+/// The lock; where somebody else holds it for long, the daemon goes on without.
+fn lock_directory(path: &Path) -> Lock {
+    let give_up = Instant::now() + LOCK_WAIT;
+    loop {
+        match Lock::try_on(path) {
+            Lock::Held if Instant::now() < give_up => thread::sleep(LOOK),
+            lock => {
+                if matches!(lock, Lock::Held) {
+                    log::warn!("{}: somebody else has its directory locked; going on without", path.display());
+                }
+                return lock;
+            }
+        }
+    }
+}
+
+fn open_directory(path: &Path) -> io::Result<File> {
     let directory = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         Some(_) | None => Path::new("."),
     };
     // O_DIRECTORY: to open a FIFO would wait for its writer.
-    let directory = OpenOptions::new().read(true).custom_flags(O_DIRECTORY).open(directory).ok()?;
-    let give_up = Instant::now() + LOCK_WAIT;
-    while rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive).is_err() {
-        if Instant::now() >= give_up {
-            return None;
-        }
-        thread::sleep(LOOK);
+    OpenOptions::new().read(true).custom_flags(O_DIRECTORY).open(directory)
+}
+
+/// Locks it; false: somebody else has. Any other failure (ENOLCK, EOPNOTSUPP, ENOSYS) would be the same in two seconds.
+fn try_lock(directory: &File) -> io::Result<bool> {
+    match retry_on_intr(|| rustix::fs::flock(directory, FlockOperation::NonBlockingLockExclusive)) {
+        Ok(()) => Ok(true),
+        Err(Errno::WOULDBLOCK) => Ok(false),
+        Err(error) => Err(error.into()),
     }
-    Some(directory)
 }
 
 fn identity(path: &Path) -> io::Result<(u64, u64)> {

@@ -17,9 +17,9 @@
 //! What an application has to know: programs inherit its environment as it is when [`Daemon::run`] is called, its
 //! directory and umask, and, on systems other than Linux, the signals that it ignores or blocks; nobody else may reap the daemon's
 //! children (no `waitpid(-1)`); where they have to be forked, as those with a terminal always are, the memory of the whole
-//! application is copied, page tables first; SIGPIPE must be ignored, as Rust's runtime has it; while [`Builder::bind`] runs, the
-//! umask of the process is changed for a moment; and it leaves a handler for SIGXFSZ that does nothing, so that a
-//! spool that meets `RLIMIT_FSIZE` does not end the process.
+//! application is copied, page tables first; SIGPIPE must be ignored, as Rust's runtime has it; while [`Builder::bind`] runs, and when
+//! a socket file that has vanished is made again, the umask of the process is changed for a moment; and it leaves a handler for
+//! SIGXFSZ that does nothing, so that a spool that meets `RLIMIT_FSIZE` does not end the process.
 #![forbid(unsafe_code)]
 
 mod alarm;
@@ -29,6 +29,7 @@ mod connection;
 mod event_loop;
 mod listener;
 mod outbox;
+mod place;
 mod scratch;
 mod slots;
 mod status;
@@ -57,8 +58,8 @@ pub use listener::{BindError, MAX_PATH};
 /// exit.
 const DESCRIPTORS_PER_CONNECTION: u64 = 6;
 
-/// Descriptors that the daemon needs beside its connections: 0 to 2, the socket, the poll, signals, a
-/// handle, the far ends of a program's pipes while it starts, and some that it may have inherited.
+/// Descriptors that the daemon needs beside its connections: 0 to 2, the socket, one that has lost its name, the poll, two for signals,
+/// a handle, a timer, two for splicing, the far ends of a program's pipes while it starts, and one that it may have inherited.
 const OWN_DESCRIPTORS: u64 = 16;
 
 /// Descriptors that a connection without a slot may need: its program may have ended, and none of its output been read yet. That is the
@@ -228,6 +229,9 @@ impl Builder {
         }
         let (socket, file) = listener::listen(path.as_ref(), self.mode, self.backlog)?;
         let spare = limit.map_or(u64::MAX, |limit| limit.saturating_sub(descriptors_for(max_connections)));
+        // Not at the expense of those that are reserved for many connections.
+        let watches = spare > 0 && spare != Spawner::reserved_descriptors(max_connections);
+        let spare = spare - u64::from(watches);
         Ok(Daemon {
             settings: Settings {
                 limits: Limits {
@@ -242,6 +246,7 @@ impl Builder {
                 max_connections,
                 max_waiting: self.max_waiting.min(allowed_waiting(max_connections, spare)),
                 spare_descriptors: spare,
+                watches,
             },
             poll,
             had_terminal,
@@ -298,6 +303,8 @@ struct Settings {
     max_waiting: usize,
     /// How many more descriptors the limit allows than so many programs, and one connection without a slot, need.
     spare_descriptors: u64,
+    /// One of those that it allowed is for the watch over the socket file.
+    watches: bool,
 }
 
 /// A daemon that listens, and serves when it is [run](Daemon::run).

@@ -24,6 +24,10 @@ pub(crate) enum Target {
     Alarm,
     /// A program has come so far that something can be let go of.
     Spawner,
+    /// The socket file may have lost its place.
+    Place,
+    /// The listening socket that has.
+    Retiring,
     Connection(usize, Source),
 }
 
@@ -32,8 +36,10 @@ pub(crate) const SIGNALS: Token = Token(7);
 pub(crate) const HANDLE: Token = Token(8);
 pub(crate) const ALARM: Token = Token(9);
 pub(crate) const SPAWNER: Token = Token(10);
+pub(crate) const PLACE: Token = Token(11);
+pub(crate) const RETIRING: Token = Token(12);
 
-/// The slot above four bits for the source; of the sources left over in slot 0's sixteen five are the daemon's own.
+/// The slot above four bits for the source; of the sources left over in slot 0's sixteen seven are the daemon's own.
 pub(crate) fn token(slot: usize, source: Source) -> Token {
     Token(slot << 4 | source as usize)
 }
@@ -54,6 +60,8 @@ pub(crate) fn target(token: Token) -> Option<Target> {
                 HANDLE => Some(Target::Handle),
                 ALARM => Some(Target::Alarm),
                 SPAWNER => Some(Target::Spawner),
+                PLACE => Some(Target::Place),
+                RETIRING => Some(Target::Retiring),
                 _ => None,
             };
         }
@@ -77,5 +85,7 @@ mod tests {
         assert_eq!(target(HANDLE), Some(Target::Handle));
         assert_eq!(target(ALARM), Some(Target::Alarm));
         assert_eq!(target(SPAWNER), Some(Target::Spawner));
+        assert_eq!(target(PLACE), Some(Target::Place));
+        assert_eq!(target(RETIRING), Some(Target::Retiring));
     }
 }

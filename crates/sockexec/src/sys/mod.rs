@@ -34,3 +34,8 @@ pub(crate) mod splice;
 pub(crate) mod splice;
 pub(crate) mod terminal;
 pub(crate) mod transfer;
+#[cfg(target_os = "linux")]
+pub(crate) mod watch;
+#[cfg(not(target_os = "linux"))]
+#[path = "no_watch.rs"]
+pub(crate) mod watch;

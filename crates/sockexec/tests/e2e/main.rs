@@ -30,6 +30,7 @@ mod limits;
 #[path = "../fixture/pattern.rs"]
 mod pattern;
 mod pid_1;
+mod place;
 mod programs;
 mod protocol;
 mod shutdown;

@@ -24,6 +24,8 @@ const ERRORS: &[(&str, &[&str])] = &[
     ("fchmod", &["EINVAL", "EPERM"]),
     ("fcntl", &["EINVAL", "EMFILE"]),
     ("flock", &["EAGAIN", "ENOLCK", "EINTR"]),
+    ("inotify_add_watch", &["ENOENT", "ENOSPC", "EACCES"]),
+    ("inotify_init1", &["EMFILE", "ENFILE", "ENOMEM", "ENOSYS"]),
     ("listen", &["EADDRINUSE", "EOPNOTSUPP"]),
     ("openat", &["EMFILE", "ENFILE", "EACCES", "ENOMEM"]),
     ("pipe2", &["EMFILE", "ENFILE"]),

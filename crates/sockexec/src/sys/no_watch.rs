@@ -1,0 +1,34 @@
+//! Nothing tells that a file loses its name: it has to be looked at.
+
+use std::io;
+use std::os::fd::RawFd;
+use std::path::Path;
+
+/// Nothing.
+#[derive(Debug)]
+pub(crate) struct Watch;
+
+#[expect(clippy::unused_self, reason = "as where there is one")]
+impl Watch {
+    /// # Errors
+    /// Always.
+    pub(crate) fn new() -> io::Result<Self> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// # Errors
+    /// Always.
+    pub(crate) fn watch(&mut self, _path: &Path) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// There is nothing to register.
+    pub(crate) fn descriptor(&self) -> Option<RawFd> {
+        None
+    }
+
+    /// That is not known.
+    pub(crate) fn was_moved(&self) -> bool {
+        false
+    }
+}
