@@ -5,7 +5,7 @@ use alloc::ffi::CString;
 use alloc::vec::Vec;
 use core::mem;
 
-use super::input::{Request, SIGNAL, WINSIZE};
+use super::input::{Request, SIGNAL, WINSIZE, overhead};
 use super::options::{self, PROTOCOL, PROTOCOL_NAME, WindowSize};
 use super::{MAX_ARGUMENTS, MAX_HEADER_BYTES, MAX_HEADER_DIGITS, MAX_STDIN_DIGITS, Version};
 use crate::error::{BadRequest, BadRequestKind};
@@ -134,10 +134,35 @@ impl RequestDecoder {
         self.version
     }
 
+    /// Whether that is known: the first netstring is complete.
+    #[must_use]
+    pub const fn knows_version(&self) -> bool {
+        !matches!(self.phase, Phase::Count { .. })
+    }
+
     /// Bytes consumed so far, standard input included.
     #[must_use]
     pub const fn offset(&self) -> u64 {
         self.netstring.offset()
+    }
+
+    /// How much memory the options and arguments take that have arrived, in bytes, about. 0 once they are complete: they are the
+    /// [`Event`]'s then.
+    #[must_use]
+    pub fn held(&self) -> u64 {
+        match &self.phase {
+            Phase::Count { .. } => self.offset(),
+            Phase::Option { reading, .. } => self.offset() + overhead(0, Some(&reading.options)),
+            Phase::Arguments { argv, options, .. } => {
+                self.offset() + overhead(argv.len(), options.as_ref().map(|reading| &reading.options))
+            }
+            Phase::UnknownVersion(_)
+            | Phase::Stdin { .. }
+            | Phase::Tag { .. }
+            | Phase::TaggedStdin { .. }
+            | Phase::Told { .. }
+            | Phase::Ended => 0,
+        }
     }
 
     /// Whether nothing that may still come has a meaning.

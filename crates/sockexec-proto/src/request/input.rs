@@ -19,6 +19,26 @@ pub struct Request {
     pub argv: Vec<CString>,
 }
 
+impl Request {
+    /// How much memory it takes beside its bytes on the wire, in bytes, about.
+    #[must_use]
+    pub fn overhead(&self) -> u64 {
+        overhead(self.argv.len(), Some(&self.options))
+    }
+}
+
+/// What an argument takes beside its bytes: a pointer and a length, in a list with room for more, and what an allocation costs at least.
+const ARGUMENT: u64 = 48;
+
+/// The same for a change of the environment, which has two strings.
+const CHANGE: u64 = 112;
+
+/// What so many arguments, and these options, take beside their bytes on the wire. Of 65,536 short ones it is most of the whole.
+pub(super) fn overhead(arguments: usize, options: Option<&Options>) -> u64 {
+    let changes = options.map_or(0, |options| options.environment.len());
+    arguments as u64 * ARGUMENT + changes as u64 * CHANGE
+}
+
 /// Appends the part of a version 2 request that starts the program, the first of `argv`.
 ///
 /// It does not judge: what the options and the arguments may not be, the daemon refuses.

@@ -38,12 +38,18 @@ struct Arguments {
     max_queue: u32,
 
     /// Programs that may run at once; further requests wait for a slot. Lowered, with a warning, to what the limit of
-    /// descriptors allows (22 + 6 a program).
+    /// descriptors allows (128 + 6 a program).
     #[arg(short = 'm', long, value_name = "N", default_value_t = 100, value_parser = at_least_one)]
     max_connections: u32,
 
-    /// Connections without a slot: their request is not complete or waits, or their reply is still being read. Lowered
-    /// to what the limit of descriptors leaves (6 each). Beyond that clients wait in the queue.
+    /// Programs that one user may run at once, by the uid of the client; its further requests wait, and others' pass
+    /// them [default: no limit].
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    max_per_user: Option<u32>,
+
+    /// Connections without a slot: their request is not complete or waits, or their reply is still being read. When
+    /// there are more, the user that has most of them loses one. Lowered to what the limit of descriptors leaves (7
+    /// each).
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = at_least_one)]
     max_waiting: u32,
 
@@ -145,6 +151,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
         .backlog(arguments.max_queue)
         .max_connections(usize::try_from(arguments.max_connections)?)
         .max_waiting(usize::try_from(arguments.max_waiting)?)
+        .max_per_user(arguments.max_per_user.map(usize::try_from).transpose()?)
         .request_timeout(Some(arguments.request_timeout).filter(|timeout| !timeout.is_zero()))
         .timeout(Some(arguments.timeout).filter(|timeout| !timeout.is_zero()))
         .kill_timeout(arguments.kill_timeout)

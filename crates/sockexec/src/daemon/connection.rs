@@ -19,12 +19,15 @@ use sockexec_proto::{Stream, Version};
 use self::describe::{Arguments, Credentials, Ended, Seconds};
 use self::input::Input;
 use super::child::{self, Child, Pipe};
+use super::line::User;
+use super::memory::RequestMemory;
 use super::outbox::Outbox;
+use super::room::Guest;
 use super::scratch::{CHUNK, Scratch};
 use super::slots::Slots;
 use super::status::Totals;
 use super::token::{Source, token};
-use crate::engine::{Action, Limits, Session, StartError, StartErrorKind, Time};
+use crate::engine::{Action, Limits, Session, StartError, StartErrorKind, Stay, Time};
 use crate::sys::foreign::Foreign;
 use crate::sys::group::Occupancy;
 use crate::sys::socket::Peer;
@@ -54,6 +57,7 @@ pub(crate) struct Context<'a> {
     pub(crate) spawner: &'a RefCell<Spawner>,
     pub(crate) splicer: &'a RefCell<Splicer>,
     pub(crate) slots: &'a Slots,
+    pub(crate) memory: &'a RequestMemory,
     pub(crate) totals: &'a Totals,
     /// Whether time is kept well enough for small writes to be gathered.
     pub(crate) gathers: bool,
@@ -85,6 +89,12 @@ pub(crate) struct Connection {
     /// Its program has a slot, or its request waits for one.
     has_slot: bool,
     waits: bool,
+    /// Its request is left in its socket, for want of memory.
+    paused: bool,
+    /// What its request takes of the memory of all, in bytes.
+    held: u64,
+    /// When its client last sent some of the request, or some of the reply was last sent.
+    moved_at: Time,
     /// The leader may have exited: nothing has said otherwise since.
     exit_ready: bool,
     /// The time for the request is over: what has come is read once more before that is said.
@@ -131,6 +141,9 @@ impl Connection {
             child: None,
             has_slot: false,
             waits: false,
+            paused: false,
+            held: 0,
+            moved_at: now,
             exit_ready: true,
             request_due: false,
             exit_retry: None,
@@ -172,15 +185,92 @@ impl Connection {
         self.session.slot(now);
     }
 
+    /// Whose it is.
+    pub(crate) fn user(&self) -> User {
+        self.peer.map(|peer| peer.uid)
+    }
+
+    /// What it is in the waiting room; `None`: it has a slot.
+    pub(crate) fn guest(&self) -> Option<Guest> {
+        (!self.has_slot).then(|| Guest {
+            place: self.slot,
+            number: self.number,
+            user: self.user(),
+            // What it waits for is not its client.
+            stay: if self.paused { Some(Stay::Slot) } else { self.session.stay() },
+            moved_at: self.moved_at,
+        })
+    }
+
+    /// Its place is needed for another.
+    pub(crate) fn turn_away(&mut self, now: Time) {
+        log::debug!("connection {}: turned away while it waits for: {}", self.number, self.session.waits_for());
+        self.session.turn_away(now);
+    }
+
+    /// There is memory for its request, which was left in its socket.
+    pub(crate) fn go_on(&mut self, now: Time) {
+        self.paused = false;
+        self.moved_at = now;
+        // The time for it may have come meanwhile, and counts anew.
+        self.request_due = false;
+        self.session.resume(now);
+    }
+
+    /// How many bytes more of its request may be read now: 0, none, as all requests together keep too much in memory.
+    fn allowance(&mut self, cx: &Context<'_>) -> usize {
+        if !self.session.awaits_request() {
+            return usize::MAX;
+        }
+        self.settle_memory(cx);
+        let allowance = cx.memory.allowance(self.slot, self.held);
+        if allowance > 0 {
+            if self.paused {
+                cx.memory.forget(self.user(), self.slot);
+                self.go_on(cx.now);
+            }
+            return allowance;
+        }
+        let is_there = |socket| rustix::io::ioctl_fionread(socket).is_ok_and(|bytes| bytes > 0);
+        if !self.paused && !self.socket.as_ref().is_some_and(is_there) {
+            // It is the client that is waited for, and its time runs. At most its end is read, or what has come this moment.
+            return CHUNK;
+        }
+        if !self.paused {
+            log::debug!("connection {}: its request waits in its socket: those in memory are too big", self.number);
+            self.paused = true;
+            self.session.pause(cx.now);
+            cx.memory.wait(self.user(), self.slot);
+        }
+        0
+    }
+
+    /// Tells what its request takes of the memory of all.
+    fn settle_memory(&mut self, cx: &Context<'_>) {
+        let waits = matches!(self.session.stay(), Some(Stay::Request | Stay::Slot));
+        let held = if waits { self.session.memory() + self.input.waiting() } else { 0 };
+        if held != self.held {
+            cx.memory.change(self.held, held);
+            self.held = held;
+        }
+        if !waits && cx.memory.is_led_by(self.slot) {
+            cx.memory.end_lead();
+        }
+        if self.paused && !self.session.awaits_request() {
+            self.paused = false;
+            cx.memory.forget(self.user(), self.slot);
+        }
+    }
+
     /// Gives back the slot, or the place among those that wait, that its request does not need any more.
     fn settle_slot(&mut self, cx: &Context<'_>) {
         if self.has_slot && !self.session.holds_slot() {
             self.has_slot = false;
-            cx.slots.free();
+            cx.slots.free(self.user());
         }
         if self.waits && !self.session.waits_for_slot() {
             self.waits = false;
-            cx.slots.forget(self.slot);
+            cx.slots.forget(self.user(), self.slot);
         }
     }
 
@@ -244,12 +334,18 @@ impl Connection {
 
     /// Does what can be done without waiting, within a turn's share; true: there is more.
     pub(crate) fn serve(&mut self, cx: &Context<'_>, scratch: &mut Scratch) -> bool {
-        let more = self.go_on(cx, scratch);
+        let before = (self.received, self.sent);
+        let more = self.work(cx, scratch);
+        // What comes after the request is nothing that it waits for.
+        if self.sent != before.1 || self.received != before.0 && self.session.awaits_request() {
+            self.moved_at = cx.now;
+        }
         self.settle_slot(cx);
+        self.settle_memory(cx);
         more
     }
 
-    fn go_on(&mut self, cx: &Context<'_>, scratch: &mut Scratch) -> bool {
+    fn work(&mut self, cx: &Context<'_>, scratch: &mut Scratch) -> bool {
         for _ in 0..ROUNDS_A_TURN {
             let before = self.activity;
             self.perform(cx);
@@ -393,13 +489,13 @@ impl Connection {
 
     /// The request is complete: its turn has come, or it waits.
     fn want_slot(&mut self, cx: &Context<'_>) {
-        if cx.slots.take() {
+        if cx.slots.take(self.user()) {
             self.has_slot = true;
             self.session.slot(cx.now);
         } else {
             self.waits = true;
             self.arguments = Arguments::new(self.session.waiting_argv());
-            let requests = cx.slots.wait(self.slot);
+            let requests = cx.slots.wait(self.user(), self.slot);
             log::debug!("connection {}: waits for a slot, {requests} requests do", self.number);
             self.session.has_to_wait(requests);
         }

@@ -18,14 +18,16 @@ use slab::Slab;
 use super::alarm::Alarm;
 use super::connection::{Connection, Context};
 use super::listener::SocketFile;
+use super::memory::RequestMemory;
 use super::outbox::Outbox;
 use super::place::{Guard, News, Retiring};
+use super::room::{self, Verdict};
 use super::scratch::Scratch;
 use super::slots::Slots;
 use super::status::{LimitsReport, Report, Totals};
 use super::token::{self, Target};
 use super::{Daemon, Handle, Settings};
-use crate::engine::{Limits, Time};
+use crate::engine::{Limits, Stay, Time};
 use crate::sys::kernel::{self, Lack};
 use crate::sys::process;
 use crate::sys::socket;
@@ -46,6 +48,8 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 /// first, and takes the terminal away after that (`disassociate_ctty` in the kernel).
 const FIRST_LOOK: Duration = Duration::from_millis(50);
 const LAST_LOOK: Duration = Duration::from_millis(1600);
+/// How soon to look at a full waiting room again in which nobody had to go, though one or another of many may have to any moment.
+const ROOM_LOOK: Duration = Duration::from_millis(10);
 
 /// What is kept of a connection beside itself.
 #[derive(Debug)]
@@ -55,6 +59,21 @@ struct Slot {
     queued: bool,
     /// Its place in the set of timers.
     timer: Option<Time>,
+    /// It was turned away, and has its answer or is about to: it has no place in the waiting room.
+    leaving: bool,
+}
+
+/// What is known of the waiting room while it is full.
+#[derive(Debug, Default)]
+struct Room {
+    /// Connections that were turned away, in that order. They are not closed at once, or what they still send would reset the
+    /// connection, and their answer might be lost.
+    leaving: VecDeque<usize>,
+    /// When to look again who has to go, and what it depends on that nobody had to.
+    look_at: Option<Time>,
+    seen: Option<(usize, u64, u64)>,
+    /// That it is full was logged, and it has not been half empty since.
+    complained: bool,
 }
 
 /// The listening socket while clients are accepted.
@@ -91,6 +110,10 @@ pub(super) struct EventLoop {
     turns: VecDeque<usize>,
     timers: BTreeSet<(Time, usize)>,
     programs: Slots,
+    room: Room,
+    memory: RequestMemory,
+    /// When to look whether the request that is read beyond that memory comes.
+    lead_look_at: Option<Time>,
     accepted: u64,
     turns_made: u64,
     epoch: Instant,
@@ -139,7 +162,10 @@ impl EventLoop {
             slots: Slab::new(),
             turns: VecDeque::new(),
             timers: BTreeSet::new(),
-            programs: Slots::new(settings.max_connections),
+            programs: Slots::new(settings.max_connections, settings.max_per_user),
+            room: Room::default(),
+            memory: RequestMemory::default(),
+            lead_look_at: None,
             accepted: 0,
             turns_made: 0,
             epoch: Instant::now(),
@@ -216,6 +242,8 @@ impl EventLoop {
         self.accept(now);
         self.accept_late(now);
         self.give_slots(now);
+        self.make_room(now);
+        self.read_requests(now);
         self.spawner.borrow_mut().collect();
     }
 
@@ -246,12 +274,109 @@ impl EventLoop {
     fn next_own_timer(&self) -> Option<Time> {
         let look = self.listening.as_ref().and_then(|_| self.place.next_look());
         let close = self.retiring.as_ref().and_then(Retiring::close_at);
-        self.terminal_look.map(|(at, _)| at).into_iter().chain(look).chain(close).min()
+        let room = self.room.look_at.into_iter().chain(self.lead_look_at);
+        self.terminal_look.map(|(at, _)| at).into_iter().chain(look).chain(close).chain(room).min()
     }
 
-    /// Whether another connection without a slot may come.
+    /// How many connections are in the waiting room.
+    fn guests(&self) -> usize {
+        self.slots.len().saturating_sub(self.programs.taken() + self.room.leaving.len())
+    }
+
+    /// Whether another connection may come: some more than have a place, so that what one wants is known before another goes for it.
     fn has_room(&self) -> bool {
-        self.slots.len() - self.programs.taken() < self.settings.max_waiting
+        self.guests() < self.settings.max_waiting + self.settings.extra
+    }
+
+    /// Sees to it that no more connections are in the waiting room than may.
+    fn make_room(&mut self, now: Time) {
+        loop {
+            let over = self.guests().saturating_sub(self.settings.max_waiting);
+            if over == 0 {
+                (self.room.look_at, self.room.seen) = (None, None);
+                self.room.complained &= self.guests() > self.settings.max_waiting / 2;
+                return;
+            }
+            // Nobody had to go, and nothing has come to pass that could change that: do not go through all of them in every turn.
+            let seen = Some((self.guests(), self.programs.waits(), self.accepted));
+            if self.room.seen == seen && self.room.look_at.is_none_or(|at| at > now) {
+                return;
+            }
+            let guests = self.slots.iter().filter(|(_, place)| !place.leaving);
+            let guests = guests.filter_map(|(_, place)| place.connection.guest());
+            let newest = |user| self.programs.newest(user).or_else(|| self.memory.newest(user));
+            match room::judge(&guests, over, self.settings.extra, now, newest) {
+                Verdict::Goes(slot) => {
+                    if !std::mem::replace(&mut self.room.complained, true) {
+                        let places = self.settings.max_waiting;
+                        log::warn!("more than {places} connections wait (--max-waiting): some are turned away");
+                    }
+                    self.turn_away(now, slot);
+                }
+                Verdict::Nobody(look_at) => {
+                    self.room.look_at = look_at.map(|at| at.max(now + ROOM_LOOK));
+                    self.room.seen = seen;
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Takes a connection's place away.
+    fn turn_away(&mut self, now: Time, slot: usize) {
+        self.totals.turned_away();
+        self.dismiss(now, slot);
+        if self.room.leaving.len() > self.settings.extra
+            && let Some(&first) = self.room.leaving.front()
+        {
+            self.dismiss(now, first);
+        }
+    }
+
+    /// Tells a connection that it has no place, or closes it, if it was told or there is nothing to tell.
+    fn dismiss(&mut self, now: Time, slot: usize) {
+        let Some(place) = self.slots.get_mut(slot) else { return };
+        place.connection.turn_away(now);
+        if !std::mem::replace(&mut place.leaving, true) {
+            self.room.leaving.push_back(slot);
+        }
+        self.serve(now, slot);
+    }
+
+    /// Lets requests be read on that were left in their sockets, as far as there is memory for them, and one in any case.
+    fn read_requests(&mut self, now: Time) {
+        self.lead_look_at = None;
+        if self.memory.waiting() == 0 {
+            return;
+        }
+        for _ in 0..self.memory.chunks_left() {
+            let Some(slot) = self.memory.next() else { return };
+            self.read_request(now, slot);
+        }
+        loop {
+            if let Some(slot) = self.memory.choose_lead(|user| self.programs.may_have_more(user)) {
+                self.read_request(now, slot);
+            }
+            let lead = self.memory.lead().and_then(|slot| Some((slot, self.slots.get(slot)?.connection.guest()?)));
+            let Some((slot, guest)) = lead.filter(|(_, guest)| guest.stay == Some(Stay::Request)) else { return };
+            if self.memory.waiting() == 0 {
+                return;
+            }
+            let look_at = guest.moved_at + room::SILENCE;
+            if look_at > now {
+                self.lead_look_at = Some(look_at);
+                return;
+            }
+            // The others wait for nothing but its client, which says nothing.
+            self.turn_away(now, slot);
+        }
+    }
+
+    fn read_request(&mut self, now: Time, slot: usize) {
+        if let Some(place) = self.slots.get_mut(slot) {
+            place.connection.go_on(now);
+            self.queue(slot);
+        }
     }
 
     /// Gives the slots that are free to those who wait for one.
@@ -303,6 +428,7 @@ impl EventLoop {
             spawner: &self.spawner,
             splicer: &self.splicer,
             slots: &self.programs,
+            memory: &self.memory,
             totals: &self.totals,
             gathers: self.alarm.is_fine(),
             connections,
@@ -314,12 +440,15 @@ impl EventLoop {
             if let Some(place) = self.slots.get_mut(slot) {
                 place.connection.tell_status(&status);
             }
-            self.queue(slot);
-            return;
+            // At once, so that nobody has to make way for one who only asks. It asks once.
+            return self.serve(now, slot);
         }
         if place.connection.is_over() {
             if let Some(timer) = place.timer {
                 self.timers.remove(&(timer, slot));
+            }
+            if place.leaving {
+                self.room.leaving.retain(|&leaves| leaves != slot);
             }
             self.slots.remove(slot).connection.close(&cx);
             if let Some(listening) = &mut self.listening {
@@ -357,6 +486,7 @@ impl EventLoop {
                 Ok((socket, _)) => {
                     listening.complained = false;
                     self.admit(now, socket);
+                    self.make_room(now);
                 }
                 Err(error) => match error.kind() {
                     io::ErrorKind::WouldBlock => listening.ready = false,
@@ -451,7 +581,7 @@ impl EventLoop {
             log::warn!("cannot wait for a client: {error}");
             return;
         }
-        entry.insert(Slot { connection, queued: false, timer: None });
+        entry.insert(Slot { connection, queued: false, timer: None, leaving: false });
         // At once: the request is mostly there already.
         self.serve(now, slot);
     }
@@ -516,7 +646,16 @@ impl EventLoop {
     fn status(&self, now: Time) -> Vec<u8> {
         let connections: Vec<_> = self.slots.iter().map(|(_, place)| place.connection.report(now)).collect();
         let live = connections.iter().fold((0, 0), |(in_, out), one| (in_ + one.bytes_in, out + one.bytes_out));
-        let Settings { limits, spool, max_connections, max_waiting, spare_descriptors: _, watches: _ } = self.settings;
+        let Settings {
+            limits,
+            spool,
+            max_connections,
+            max_per_user,
+            max_waiting,
+            extra: _,
+            spare_descriptors: _,
+            watches: _,
+        } = self.settings;
         let report = Report {
             version: env!("CARGO_PKG_VERSION"),
             uptime: now.saturating_sub(Time::ZERO),
@@ -525,6 +664,7 @@ impl EventLoop {
             limits: LimitsReport {
                 max_connections,
                 max_waiting,
+                max_per_user: Some(max_per_user).filter(|&max| max < max_connections),
                 request_timeout: limits.request_timeout,
                 timeout: limits.timeout,
                 kill_timeout: limits.kill_timeout,

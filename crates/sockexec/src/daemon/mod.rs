@@ -27,9 +27,12 @@ mod chatter;
 mod child;
 mod connection;
 mod event_loop;
+mod line;
 mod listener;
+mod memory;
 mod outbox;
 mod place;
+mod room;
 mod scratch;
 mod slots;
 mod status;
@@ -63,8 +66,17 @@ const DESCRIPTORS_PER_CONNECTION: u64 = 6;
 const OWN_DESCRIPTORS: u64 = 16;
 
 /// Descriptors that a connection without a slot may need: its program may have ended, and none of its output been read yet. That is the
-/// socket, three pipes, or a terminal's three ends and the terminal, and the exit of a process.
-const DESCRIPTORS_PER_WAITING: u64 = 6;
+/// socket, three pipes, or a terminal's three ends and the terminal, and the exit of a process. A request that waits has its socket, and the
+/// three that came with it. One more is for those that have lost their place, and for those that are more than there are places for a moment:
+/// see [`Settings::extra`].
+const DESCRIPTORS_PER_WAITING: u64 = 7;
+
+/// So many connections can be without a slot where the limit of descriptors allows that: `-m` is lowered for it.
+const LEAST_WAITING: u64 = 16;
+
+/// How many connections may be in the waiting room beyond its places for a moment, and as many have lost theirs and not gone yet: an eighth
+/// of the places, at least and at most so many.
+const EXTRA: (usize, usize) = (2, 16);
 
 /// The signals that mean something to a daemon that [handles](Builder::handle_signals) them.
 const SIGNALS: [i32; 6] = [SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2];
@@ -81,6 +93,7 @@ pub struct Builder {
     backlog: u32,
     max_connections: usize,
     max_waiting: usize,
+    max_per_user: Option<usize>,
     mode: u32,
     request_timeout: Option<Duration>,
     timeout: Option<Duration>,
@@ -97,6 +110,7 @@ impl Default for Builder {
             backlog: 100,
             max_connections: 100,
             max_waiting: 1000,
+            max_per_user: None,
             mode: 0o660,
             request_timeout: Some(Duration::from_secs(10)),
             timeout: Some(Duration::from_secs(60)),
@@ -126,12 +140,21 @@ impl Builder {
         self
     }
 
-    /// How many connections may be without a slot: their request is not complete, or waits, or their reply is still being read. Beyond that
-    /// no more are accepted, and clients wait in the backlog. At least 1; default 1000, or what `RLIMIT_NOFILE` leaves beside
-    /// [`max_connections`](Self::max_connections).
+    /// How many connections may be without a slot: their request is not complete, or waits, or their reply is still being read. When there are
+    /// more, the user that has most of them loses one: a request that is not complete and of which nothing has come for a second, else the
+    /// last one that waits, else a reply that is not read. At least 1; default 1000. Lowered to what `RLIMIT_NOFILE` leaves beside
+    /// [`max_connections`](Self::max_connections), which is lowered itself so that 16 are left.
     #[must_use]
     pub fn max_waiting(mut self, connections: usize) -> Self {
         self.max_waiting = connections.max(1);
+        self
+    }
+
+    /// How many programs one user may run at once, by the uid of the client; further requests of that user wait, and others' pass them.
+    /// Where the system tells no uid all clients are one user. At least 1. `None`: as many as there are slots. Default `None`.
+    #[must_use]
+    pub fn max_per_user(mut self, programs: Option<usize>) -> Self {
+        self.max_per_user = programs.map(|programs| programs.max(1));
         self
     }
 
@@ -228,10 +251,13 @@ impl Builder {
             signal_hook::flag::register(SIGXFSZ, Arc::default()).map_err(setup("cannot handle signals"))?;
         }
         let (socket, file) = listener::listen(path.as_ref(), self.mode, self.backlog)?;
-        let spare = limit.map_or(u64::MAX, |limit| limit.saturating_sub(descriptors_for(max_connections)));
+        let spare =
+            limit.map_or(u64::MAX, |limit| limit.saturating_sub(descriptors_for(max_connections, LEAST_WAITING)));
         // Not at the expense of those that are reserved for many connections.
         let watches = spare > 0 && spare != Spawner::reserved_descriptors(max_connections);
         let spare = spare - u64::from(watches);
+        let for_waiting = limit.map(|limit| limit - u64::from(watches));
+        let max_waiting = self.max_waiting.min(allowed_waiting(max_connections, for_waiting));
         Ok(Daemon {
             settings: Settings {
                 limits: Limits {
@@ -244,7 +270,9 @@ impl Builder {
                 },
                 spool: self.spool,
                 max_connections,
-                max_waiting: self.max_waiting.min(allowed_waiting(max_connections, spare)),
+                max_per_user: self.max_per_user.unwrap_or(usize::MAX),
+                max_waiting,
+                extra: (max_waiting / 8).clamp(EXTRA.0, EXTRA.1),
                 spare_descriptors: spare,
                 watches,
             },
@@ -260,7 +288,10 @@ impl Builder {
     /// The connections that the limit of descriptors leaves room for.
     fn allowed_connections(&self, limit: Option<u64>) -> Result<usize, BindError> {
         let Some(limit) = limit else { return Ok(self.max_connections) };
-        let allowed = limit.saturating_sub(OWN_DESCRIPTORS + DESCRIPTORS_PER_WAITING) / DESCRIPTORS_PER_CONNECTION;
+        let own = OWN_DESCRIPTORS + LEAST_WAITING * DESCRIPTORS_PER_WAITING;
+        let allowed = limit.saturating_sub(own) / DESCRIPTORS_PER_CONNECTION;
+        // Where so many cannot wait beside half as many programs, there are as few places as slots.
+        let allowed = allowed.max(limit.saturating_sub(OWN_DESCRIPTORS) / (2 * DESCRIPTORS_PER_CONNECTION));
         let allowed = usize::try_from(allowed).unwrap_or(usize::MAX);
         if allowed == 0 {
             return Err(BindError::TooFewDescriptors(limit));
@@ -270,17 +301,21 @@ impl Builder {
                 "a limit of {limit} descriptors (ulimit -n) allows {allowed} programs at once, not {}; \
                  {} would be needed",
                 self.max_connections,
-                descriptors_for(self.max_connections),
+                descriptors_for(self.max_connections, LEAST_WAITING),
             );
         }
         Ok(allowed.min(self.max_connections))
     }
 }
 
-/// The connections without a slot that the limit of descriptors leaves room for, if it has `spare` more than [`descriptors_for`] asks for.
-fn allowed_waiting(max_connections: usize, spare: u64) -> usize {
-    let left = spare.saturating_sub(Spawner::reserved_descriptors(max_connections));
-    usize::try_from(left / DESCRIPTORS_PER_WAITING).unwrap_or(usize::MAX).saturating_add(1)
+/// The connections without a slot that the limit of descriptors leaves room for beside so many programs.
+fn allowed_waiting(max_connections: usize, limit: Option<u64>) -> usize {
+    let Some(limit) = limit else { return usize::MAX };
+    let left = limit.saturating_sub(descriptors_for(max_connections, 0));
+    // Nothing is reserved where that would leave less than the least.
+    let reserved = Spawner::reserved_descriptors(max_connections);
+    let left = left.saturating_sub(reserved).max(left.min(LEAST_WAITING * DESCRIPTORS_PER_WAITING));
+    usize::try_from(left / DESCRIPTORS_PER_WAITING).unwrap_or(usize::MAX).max(1)
 }
 
 /// How much input may be held for each of so many programs, in bytes: `docs/protocol.md`, "The window".
@@ -288,10 +323,10 @@ fn window(max_connections: usize) -> u64 {
     (WINDOWS / max_connections as u64).clamp(reply::MIN_WINDOW, MAX_WINDOW)
 }
 
-/// How many descriptors the daemon needs for so many programs, and for one connection without a slot.
-fn descriptors_for(programs: usize) -> u64 {
-    let own = OWN_DESCRIPTORS + DESCRIPTORS_PER_WAITING;
-    (programs as u64).saturating_mul(DESCRIPTORS_PER_CONNECTION).saturating_add(own)
+/// How many descriptors the daemon needs for so many programs, and so many connections without a slot.
+fn descriptors_for(programs: usize, waiting: u64) -> u64 {
+    let programs = (programs as u64).saturating_mul(DESCRIPTORS_PER_CONNECTION);
+    programs.saturating_add(OWN_DESCRIPTORS + waiting * DESCRIPTORS_PER_WAITING)
 }
 
 /// What the event loop goes by.
@@ -300,8 +335,12 @@ struct Settings {
     limits: Limits,
     spool: u64,
     max_connections: usize,
+    /// How many of those one user may have.
+    max_per_user: usize,
     max_waiting: usize,
-    /// How many more descriptors the limit allows than so many programs, and one connection without a slot, need.
+    /// How many connections may be in the waiting room beyond that for a moment; as many may have lost their place, and not gone yet.
+    extra: usize,
+    /// How many more descriptors the limit allows than so many programs, and the least number of connections without a slot, need.
     spare_descriptors: u64,
     /// One of those that it allowed is for the watch over the socket file.
     watches: bool,

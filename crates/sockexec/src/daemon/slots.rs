@@ -1,55 +1,94 @@
 //! Who may run a program now, and who waits for that.
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
 
-/// The slots of a daemon, and the connections that wait for one, in their order.
+use super::line::{Line, User};
+
+/// The slots of a daemon, and the connections that wait for one.
 #[derive(Debug)]
 pub(crate) struct Slots {
-    /// How many there are.
+    /// How many there are, and how many of them one user may have.
     max: usize,
+    max_per_user: usize,
     taken: Cell<usize>,
-    waiting: RefCell<VecDeque<usize>>,
+    /// How many each user has who has any, where that is limited: a list, which is short, as a tree would allocate for each program
+    /// beside none.
+    users: RefCell<Vec<(User, usize)>>,
+    waiting: RefCell<Line>,
+    /// How often a connection has begun to wait.
+    waits: Cell<u64>,
 }
 
 impl Slots {
-    pub(crate) fn new(max: usize) -> Self {
-        Self { max, taken: Cell::new(0), waiting: RefCell::default() }
+    pub(crate) fn new(max: usize, max_per_user: usize) -> Self {
+        Self {
+            max,
+            max_per_user,
+            taken: Cell::new(0),
+            users: RefCell::default(),
+            waiting: RefCell::default(),
+            waits: Cell::new(0),
+        }
     }
 
-    /// Takes a slot, unless all are taken or others wait for one.
-    pub(crate) fn take(&self) -> bool {
-        let takes = self.waiting.borrow().is_empty() && self.is_one_free();
+    /// Takes a slot, unless all are taken, the user has as many as it may, or others wait that could have it.
+    pub(crate) fn take(&self, user: User) -> bool {
+        let may = |user| self.may_have_more(user);
+        let takes = self.is_one_free() && may(user) && !self.waiting.borrow().has(may);
         if takes {
-            self.taken.set(self.taken.get() + 1);
+            self.count(user);
         }
         takes
     }
 
-    /// Puts the connection at this place of the loop behind the others that wait: how many wait now.
-    pub(crate) fn wait(&self, place: usize) -> u64 {
+    /// Puts the connection at this place of the loop behind the others that wait: how many wait now, of all users.
+    pub(crate) fn wait(&self, user: User, place: usize) -> u64 {
         let mut waiting = self.waiting.borrow_mut();
-        waiting.push_back(place);
+        waiting.push(user, place);
+        self.waits.set(self.waits.get() + 1);
         waiting.len() as u64
     }
 
-    /// Gives a free slot to the connection that has waited longest; `None`: no slot is free, or nobody waits.
+    /// Gives a free slot to a connection that waits: users take turns, and one that has as many as it may is passed over. `None`: no slot is
+    /// free, or nobody waits who may have it.
     pub(crate) fn give(&self) -> Option<usize> {
-        let next = if self.is_one_free() { self.waiting.borrow_mut().pop_front() } else { None };
-        if next.is_some() {
-            self.taken.set(self.taken.get() + 1);
+        if !self.is_one_free() {
+            return None;
         }
-        next
+        let (user, place) = self.waiting.borrow_mut().next(|user| self.may_have_more(user))?;
+        self.count(user);
+        Some(place)
     }
 
-    /// A slot is free again.
-    pub(crate) fn free(&self) {
+    /// A slot of this user's is free again.
+    pub(crate) fn free(&self, user: User) {
         self.taken.set(self.taken.get().saturating_sub(1));
+        if !self.limits_users() {
+            return;
+        }
+        let mut users = self.users.borrow_mut();
+        if let Some(at) = users.iter().position(|(has, _)| *has == user) {
+            if let Some((_, count)) = users.get_mut(at).filter(|(_, count)| *count > 1) {
+                *count -= 1;
+            } else {
+                users.swap_remove(at);
+            }
+        }
     }
 
     /// This connection waits no longer.
-    pub(crate) fn forget(&self, place: usize) {
-        self.waiting.borrow_mut().retain(|&waits| waits != place);
+    pub(crate) fn forget(&self, user: User, place: usize) {
+        self.waiting.borrow_mut().remove(user, place);
+    }
+
+    /// Whether the user may run another program, if there is a slot for it.
+    pub(crate) fn may_have_more(&self, user: User) -> bool {
+        !self.limits_users() || self.of(user) < self.max_per_user
+    }
+
+    /// The request of this user that began to wait last.
+    pub(crate) fn newest(&self, user: User) -> Option<usize> {
+        self.waiting.borrow().newest(user)
     }
 
     /// How many are taken.
@@ -62,8 +101,33 @@ impl Slots {
         self.waiting.borrow().len()
     }
 
+    /// How often a connection has begun to wait, since the daemon began.
+    pub(crate) fn waits(&self) -> u64 {
+        self.waits.get()
+    }
+
     fn is_one_free(&self) -> bool {
         self.taken.get() < self.max
+    }
+
+    fn limits_users(&self) -> bool {
+        self.max_per_user < self.max
+    }
+
+    fn of(&self, user: User) -> usize {
+        self.users.borrow().iter().find(|(has, _)| *has == user).map_or(0, |&(_, count)| count)
+    }
+
+    fn count(&self, user: User) {
+        self.taken.set(self.taken.get() + 1);
+        if !self.limits_users() {
+            return;
+        }
+        let mut users = self.users.borrow_mut();
+        match users.iter_mut().find(|(has, _)| *has == user) {
+            Some((_, count)) => *count += 1,
+            None => users.push((user, 1)),
+        }
     }
 }
 
@@ -71,20 +135,40 @@ impl Slots {
 mod tests {
     use super::*;
 
+    const ONE: User = Some(1);
+    const TWO: User = Some(2);
+
     /// Nobody overtakes, neither one who comes just when a slot is free.
     #[test]
     fn who_has_waited_longest_is_next() {
-        let slots = Slots::new(2);
-        assert_eq!([slots.take(), slots.take(), slots.take()], [true, true, false]);
-        assert_eq!([5, 6, 7].map(|place| slots.wait(place)), [1, 2, 3]);
+        let slots = Slots::new(2, 2);
+        assert_eq!([slots.take(ONE), slots.take(ONE), slots.take(ONE)], [true, true, false]);
+        assert_eq!([5, 6, 7].map(|place| slots.wait(ONE, place)), [1, 2, 3]);
         assert_eq!(slots.give(), None);
-        slots.free();
-        assert!(!slots.take(), "others wait");
-        slots.forget(5);
+        slots.free(ONE);
+        assert!(!slots.take(ONE) && !slots.take(TWO), "others wait");
+        slots.forget(ONE, 5);
         assert_eq!((slots.give(), slots.give(), slots.waiting()), (Some(6), None, 1));
-        slots.free();
-        slots.free();
+        slots.free(ONE);
+        slots.free(ONE);
         assert_eq!((slots.give(), slots.give(), slots.taken()), (Some(7), None, 1));
-        assert!(slots.take());
+        assert!(slots.take(ONE));
+    }
+
+    /// A user that has as many as it may waits, and nobody waits for it.
+    #[test]
+    fn one_user_has_so_many_and_the_others_have_the_rest() {
+        let slots = Slots::new(3, 2);
+        assert_eq!([slots.take(ONE), slots.take(ONE), slots.take(ONE)], [true, true, false]);
+        assert_eq!((slots.wait(ONE, 10), slots.waits(), slots.newest(ONE)), (1, 1, Some(10)));
+        assert_eq!(slots.give(), None, "it has two");
+        assert!(slots.take(TWO), "one that waits for itself does not stop the others");
+        assert!(!slots.take(TWO), "none is free");
+        slots.wait(TWO, 20);
+        slots.free(ONE);
+        slots.free(TWO);
+        assert_eq!((slots.give(), slots.give(), slots.give()), (Some(10), Some(20), None));
+        slots.free(TWO);
+        assert!(slots.users.borrow().iter().all(|&(user, _)| user == ONE), "who has none costs nothing");
     }
 }

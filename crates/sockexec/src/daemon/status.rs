@@ -13,6 +13,7 @@ pub(crate) struct Totals {
     failed: Cell<u64>,
     timed_out: Cell<u64>,
     killed: Cell<u64>,
+    turned_away: Cell<u64>,
     gatherings: Cell<u64>,
     pings: Cell<u64>,
     /// Of connections that are over.
@@ -53,6 +54,11 @@ impl Totals {
         increase(&self.killed, 1);
     }
 
+    /// A connection lost its place to another.
+    pub(crate) fn turned_away(&self) {
+        increase(&self.turned_away, 1);
+    }
+
     /// A client wanted to know whether the daemon serves.
     pub(crate) fn pinged(&self) {
         increase(&self.pings, 1);
@@ -75,6 +81,7 @@ impl Totals {
             failed_to_start: self.failed.get(),
             timed_out: self.timed_out.get(),
             killed: self.killed.get(),
+            turned_away: self.turned_away.get(),
             bytes_in: self.received.get() + live.0,
             bytes_out: self.sent.get() + live.1,
         }
@@ -116,6 +123,8 @@ pub(crate) struct Report {
 pub(crate) struct LimitsReport {
     pub(crate) max_connections: usize,
     pub(crate) max_waiting: usize,
+    /// `None`: as many as there are.
+    pub(crate) max_per_user: Option<usize>,
     #[serde(serialize_with = "optional_seconds")]
     pub(crate) request_timeout: Option<Duration>,
     #[serde(serialize_with = "optional_seconds")]
@@ -138,6 +147,7 @@ pub(crate) struct TotalsReport {
     failed_to_start: u64,
     timed_out: u64,
     killed: u64,
+    turned_away: u64,
     bytes_in: u64,
     bytes_out: u64,
 }

@@ -9,6 +9,9 @@ use crate::signals;
 /// The exit code of a request that could not be carried out through no fault of the program.
 const EXIT_FAILURE: u8 = 125;
 
+/// What a client is told whose place is needed for others.
+const BUSY: &str = "too many requests wait; nothing was started";
+
 /// Why a program is cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Cut {
@@ -59,6 +62,14 @@ pub(super) fn cut(cut: Cut, running: bool) -> Vec<u8> {
         (Cut::Shutdown, false) => (ErrorCode::Shutdown, "the daemon is shutting down"),
     };
     failure(&code, text.as_bytes())
+}
+
+/// Instead of everything: the place is needed for others, and nothing was started.
+pub(super) fn busy(version: Version) -> Vec<u8> {
+    match version {
+        Version::One => in_place_of_output(format!("sockexec: {BUSY}\n").as_bytes(), EXIT_FAILURE),
+        Version::Two => failure(&ErrorCode::Busy, BUSY.as_bytes()),
+    }
 }
 
 /// What the daemon says of itself to a client of version 2, whose window this is, in bytes.

@@ -98,6 +98,17 @@ pub(crate) enum Action {
     CloseClient,
 }
 
+/// What a connection does that has no slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Stay {
+    /// Its request is not complete.
+    Request,
+    /// Its request waits for a slot.
+    Slot,
+    /// Its reply is being read, or its client is about to end its sending.
+    Reply,
+}
+
 /// What is at the front of the client's bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Step {

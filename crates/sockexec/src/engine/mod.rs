@@ -14,7 +14,7 @@ pub mod model;
 mod session;
 mod time;
 
-pub(crate) use io::{Action, Backpressure, ExitStatus, Frame, Limits, StartError, StartErrorKind, Step};
+pub(crate) use io::{Action, Backpressure, ExitStatus, Frame, Limits, StartError, StartErrorKind, Stay, Step};
 pub(crate) use session::Session;
 pub(crate) use time::Time;
 

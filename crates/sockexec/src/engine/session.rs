@@ -11,7 +11,7 @@ use sockexec_proto::{BadRequest, Options, RequestDecoder, Signal, Stream, Usage,
 
 use super::Time;
 use super::answer::{self, Cut};
-use super::io::{Action, Backpressure, ExitStatus, Frame, Limits, StartError, Step};
+use super::io::{Action, Backpressure, ExitStatus, Frame, Limits, StartError, Stay, Step};
 
 /// How long after KILL the streams are read until end of file; then what is in them is taken and
 /// they are closed. Whoever still holds them has left the group.
@@ -167,6 +167,8 @@ pub(crate) struct Session {
     reply: Reply,
     accepted: Time,
     deadline: Option<Time>,
+    /// Since when the request is left in the socket for want of memory: the time for it does not run.
+    paused_at: Option<Time>,
     linger_at: Option<Time>,
     cut_at: Option<Time>,
     shutting_down: bool,
@@ -211,6 +213,7 @@ impl Session {
             reply: Reply::Streaming,
             accepted: now,
             deadline,
+            paused_at: None,
             linger_at: None,
             cut_at: None,
             shutting_down: false,
@@ -239,8 +242,11 @@ impl Session {
             Ending::Terminated { kill_at, probe_at, .. } => Some(probe_at.map_or(kill_at, |probe| probe.min(kill_at))),
             Ending::Killed { drain_at } => Some(drain_at),
         };
-        let client =
-            if self.client == Client::Closed { None } else { earliest([self.deadline, self.cut_at, self.close_at()]) };
+        let client = if self.client == Client::Closed {
+            None
+        } else {
+            earliest([self.running_deadline(), self.cut_at, self.close_at()])
+        };
         earliest([client, self.linger_at, kill_at])
     }
 
@@ -320,9 +326,31 @@ impl Session {
 
     /// Whether the request has not come in time, of which nothing was said yet.
     pub(crate) fn request_is_due(&self, now: Time) -> bool {
-        self.program == Program::Absent
-            && self.reply == Reply::Streaming
-            && self.deadline.is_some_and(|time| time <= now)
+        self.awaits_request() && self.running_deadline().is_some_and(|time| time <= now)
+    }
+
+    /// Whether the request is not complete, of which nothing was said yet.
+    pub(crate) fn awaits_request(&self) -> bool {
+        self.stay() == Some(Stay::Request)
+    }
+
+    /// What it does without a slot; `None`: it has one, or no client any more.
+    pub(crate) fn stay(&self) -> Option<Stay> {
+        match (self.client, self.program, self.reply) {
+            (Client::Closed, ..) | (_, Program::Starting | Program::Running | Program::Exited, _) => None,
+            (_, Program::Waiting, _) => Some(Stay::Slot),
+            (_, Program::Absent, Reply::Streaming) => Some(Stay::Request),
+            (_, Program::Absent | Program::Over, _) => Some(Stay::Reply),
+        }
+    }
+
+    /// How much memory the request takes that is not complete or waits for a slot, in bytes, about.
+    pub(crate) fn memory(&self) -> u64 {
+        match self.stay() {
+            Some(Stay::Request) => self.request.held(),
+            Some(Stay::Slot) => self.request.offset() + self.waiting.as_ref().map_or(0, |request| request.overhead()),
+            Some(Stay::Reply) | None => 0,
+        }
     }
 
     /// Whether its program has a slot.
@@ -485,6 +513,42 @@ impl Session {
         if self.version() == Version::Two {
             self.send(answer::queued(requests));
         }
+    }
+
+    /// What the client sends is left in its socket, for want of memory: until [`Session::resume`] the time for its request does not run.
+    pub(crate) fn pause(&mut self, now: Time) {
+        if self.awaits_request() {
+            self.paused_at.get_or_insert(now);
+        }
+    }
+
+    /// What the client sends is read again.
+    pub(crate) fn resume(&mut self, now: Time) {
+        if let Some(paused_at) = self.paused_at.take() {
+            let paused = now.saturating_sub(paused_at);
+            self.deadline = self.deadline.and_then(|deadline| deadline.checked_add(paused));
+        }
+    }
+
+    /// Its place is needed for another: a request that is not complete or waits is not carried out, and its client is told so, once it is
+    /// known in which version. Of a reply the rest is lost, that answer among them if this comes again. A connection with a slot keeps it.
+    pub(crate) fn turn_away(&mut self, now: Time) {
+        let told = match self.stay() {
+            Some(Stay::Slot) => true,
+            Some(Stay::Request) => self.request.knows_version(),
+            Some(Stay::Reply) => false,
+            None => return,
+        };
+        if told {
+            self.refused = true;
+            self.deadline = None;
+            self.withdraw();
+            self.finish_with_error(answer::busy(self.version()));
+            self.cut_by(now + LINGER_AFTER_REPLY);
+        } else {
+            self.close_client();
+        }
+        self.settle();
     }
 
     /// `count` descriptors came with bytes of the client, which have not been read yet.
@@ -690,7 +754,7 @@ impl Session {
         if due(self.linger_at) {
             self.end_program(now);
         }
-        if due(self.deadline) {
+        if due(self.running_deadline()) {
             self.deadline = None;
             self.timed_out = self.reply == Reply::Streaming;
             self.time_out(now, Some(Cut::Deadline));
@@ -758,6 +822,14 @@ impl Session {
         match self.reply {
             Reply::Streaming | Reply::Finishing => None,
             Reply::Sent { close_at } => Some(close_at),
+        }
+    }
+
+    /// The deadline, unless its time stands still.
+    const fn running_deadline(&self) -> Option<Time> {
+        match self.paused_at {
+            None => self.deadline,
+            Some(_) => None,
         }
     }
 

@@ -39,3 +39,4 @@ mod soak;
 mod socket;
 mod streams;
 mod version_2;
+mod waiting;

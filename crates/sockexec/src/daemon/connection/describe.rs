@@ -27,7 +27,7 @@ impl Connection {
             self.received,
             self.sent,
             self.outbox.len(),
-            self.session.waits_for(),
+            self.waits_for(),
         )
     }
 
@@ -42,8 +42,12 @@ impl Connection {
             age: now.saturating_sub(self.session.accepted()),
             bytes_in: self.received,
             bytes_out: self.sent,
-            state: self.session.waits_for(),
+            state: self.waits_for(),
         }
+    }
+
+    fn waits_for(&self) -> &'static str {
+        if self.paused { "memory for its request" } else { self.session.waits_for() }
     }
 
     /// Its descriptors, with what each is and waits for.

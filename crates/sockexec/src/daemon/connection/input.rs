@@ -51,6 +51,11 @@ impl Input {
         Self { waiting: Vec::new(), ahead: None, big: false, spliced: false, framing: 0, usual_framing: USUAL_FRAMING }
     }
 
+    /// How many bytes nothing could be done with yet.
+    pub(super) fn waiting(&self) -> u64 {
+        self.waiting.len() as u64
+    }
+
     /// Nothing waits.
     pub(super) fn is_empty(&self) -> bool {
         self.waiting.is_empty() && !self.is_ahead()
@@ -131,11 +136,19 @@ impl Connection {
                 // It takes fast what is held; then the rest can be spliced.
                 return;
             }
+            let allowance = self.allowance(cx);
+            if allowance == 0 {
+                return;
+            }
             let buffer = match self.next_input(cx) {
                 NextInput::Spliced => continue,
                 NextInput::Waiting => return,
                 NextInput::UpTo(len) => scratch.chunk().get_mut(..len).unwrap_or_default(),
-                NextInput::Anything => scratch.chunk(),
+                NextInput::Anything => {
+                    let chunk = scratch.chunk();
+                    let most = allowance.min(chunk.len());
+                    chunk.get_mut(..most).unwrap_or_default()
+                }
             };
             let wanted = buffer.len();
             let Some(socket) = &self.socket else { return };

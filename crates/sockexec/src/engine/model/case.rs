@@ -178,6 +178,12 @@ pub enum Move {
     Execute,
     /// There is a slot for the request.
     GiveSlot,
+    /// The connection's place is needed for another.
+    TurnAway,
+    /// Requests take so much memory that this one is left in its socket.
+    FillMemory,
+    /// They do no more.
+    FreeMemory,
 }
 
 /// A [`Setup`] made ready.

@@ -74,6 +74,12 @@ impl World<'_> {
             self.perform()?;
             self.answer();
         }
+        while self.record.turned_away < self.turned_away {
+            self.perform()?;
+            self.record.turned_away += 1;
+            self.before_turned_away();
+            self.session.turn_away(self.now);
+        }
         Ok(())
     }
 
@@ -210,6 +216,9 @@ impl World<'_> {
             if self.record.closed || self.record.end_of_file || !self.session.wants_request() {
                 return Ok(());
             }
+            if self.is_left_in_socket() {
+                return Ok(());
+            }
             let client = &mut self.client;
             if client.read < client.sent {
                 if client.read == 0 && self.case.descriptors > 0 {
@@ -224,6 +233,24 @@ impl World<'_> {
                 return Ok(());
             }
         }
+    }
+
+    /// Whether there is no memory for what has come of the request.
+    fn is_left_in_socket(&mut self) -> bool {
+        if !self.session.awaits_request() {
+            return false;
+        }
+        if self.full && self.client.read < self.client.sent {
+            self.record.paused_at.get_or_insert(self.now);
+            self.session.pause(self.now);
+            return true;
+        }
+        if let Some(paused_at) = self.record.paused_at.take() {
+            self.record.paused += self.now.saturating_sub(paused_at);
+            self.record.steps += 1;
+            self.session.resume(self.now);
+        }
+        false
     }
 
     /// Does with the client's bytes what the session says, as far as the program's input takes them.

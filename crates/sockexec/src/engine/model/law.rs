@@ -22,6 +22,9 @@ const CUT: Duration = Duration::from_secs(2);
 const LAST: Duration = Duration::from_secs(5);
 const LAST_AT_SHUTDOWN: Duration = Duration::from_millis(250);
 
+/// What a client is told whose place is needed for another.
+const BUSY: &str = "too many requests wait; nothing was started";
+
 /// `docs/gotchas.md`: "at doubling intervals up to a quarter of a second".
 const FIRST_PROBE: Duration = Duration::from_millis(2);
 const MAX_PROBE: Duration = Duration::from_millis(256);
@@ -33,6 +36,14 @@ pub(super) struct Record {
     /// What was done in this turn and is counted nowhere else.
     pub(super) steps: u64,
     // What it was told.
+    /// How often its place was needed for another.
+    pub(super) turned_away: u8,
+    /// For that its request is not carried out, or its connection closed.
+    busy: bool,
+    turned_out: bool,
+    /// Since when its request is left in its socket, and for how long it was before.
+    pub(super) paused_at: Option<Time>,
+    pub(super) paused: Duration,
     pub(super) gone: bool,
     pub(super) end_of_file: bool,
     pub(super) orders: u8,
@@ -145,6 +156,25 @@ impl World<'_> {
         }
     }
 
+    /// "The place goes to another": only of a connection that has no slot.
+    pub(super) fn before_turned_away(&mut self) {
+        let record = &self.record;
+        if record.closed || self.session.holds_slot() {
+            return;
+        }
+        let used = self.case.request.get(..self.client.used).unwrap_or_default();
+        let asks = !record.told && !record.spawned && netstring::complete_len(used).is_some();
+        if asks {
+            self.record.busy = true;
+            self.cut_by(self.now + LAST);
+            if self.program.leader == Leader::WithoutSlot {
+                self.program.leader = Leader::Absent;
+            }
+        } else {
+            self.record.turned_out = true;
+        }
+    }
+
     pub(super) fn before_started(&mut self) {
         self.record.started = true;
         if self.record.gone || self.record.timed_out {
@@ -165,7 +195,10 @@ impl World<'_> {
         let limits = self.case.limits;
         match self.record.slot_at {
             // It was accepted at the first moment.
-            None if !self.record.wants_slot => limits.request_timeout.map(Time::after),
+            None if self.record.busy || self.record.paused_at.is_some() => None,
+            None if !self.record.wants_slot => {
+                limits.request_timeout.map(|timeout| Time::after(timeout + self.record.paused))
+            }
             None => None,
             Some(slot_at) => {
                 let own = if self.speaks_2() { self.understood().options.timeout } else { None };
@@ -474,6 +507,7 @@ impl World<'_> {
             return Err(Violation("an end of the reply without an exit pair".into()));
         };
         let expected = match (&self.record.refused, self.record.status) {
+            _ if self.record.busy => failure(BUSY, 125),
             (Some(error), _) => failure(&format!("bad request: {error}"), 125),
             (None, _) if self.record.start_failed => {
                 let argv = self.understood().argv.unwrap_or_default();
@@ -516,14 +550,15 @@ impl World<'_> {
         // One that waits has asked for something, but in version 1 there are no words for it.
         let nothing_asked = record.timed_out && !record.spawned && !record.told;
         let done = self.last_moment().is_some_and(|last| self.request_ended() || last <= self.now);
-        record.gone || cut || nothing_asked || done
+        record.gone || record.turned_out || cut || nothing_asked || done
     }
 
     /// The client has said that it will send no more, and the daemon has read that.
     fn request_ended(&self) -> bool {
         let understood = self.used();
-        // After a bad request nobody knows where it ends, and of one that came too late nobody looks.
-        self.record.end_of_file || understood.over && understood.error.is_none() && !self.record.too_late
+        // After a bad request nobody knows where it ends, and of one that came too late or had no place nobody looks.
+        let read_on = self.record.too_late || self.record.busy;
+        self.record.end_of_file || understood.over && understood.error.is_none() && !read_on
     }
 
     /// What the session has used of the request.
@@ -556,6 +591,8 @@ impl World<'_> {
         );
         if !record.closed {
             ensure!(!record.gone, "the client is gone, and its socket is open");
+            ensure!(!record.turned_out, "its place was taken away, and its socket is open");
+            ensure!(!record.busy || record.told, "its place was taken away, and nobody has told it");
             ensure!(!is_due(record.cut_at), "the client's time is up, and its socket is open");
             ensure!(
                 !record.timed_out || record.spawned || record.told,
@@ -631,7 +668,7 @@ impl World<'_> {
         ensure!(record.reaped || !record.started, "over, and the leader is not reaped");
         ensure!(!self.program.stdout.ours && !self.program.stderr.ours, "over, and an output is open");
         ensure!(!self.session.holds_slot(), "over, and its slot is taken");
-        let reasons = record.gone || record.cut_at.is_some();
+        let reasons = record.gone || record.turned_out || record.cut_at.is_some();
         ensure!(
             reasons || record.sent_at.is_some(),
             "over, and the client, which had all the time it wanted, has no complete reply"

@@ -316,6 +316,33 @@ fn all_waits() {
     }
 }
 
+/// A connection whose place is needed for another at any time, in both versions, and a request for which there is no memory for a while.
+#[test]
+#[cfg_attr(miri, ignore = "minutes; all_flows and random_sessions make do")]
+fn all_who_are_turned_away() {
+    let alphabet = [
+        Move::Send(9),
+        Move::HalfClose,
+        Move::Leave,
+        Move::TakeAll,
+        Move::GiveSlot,
+        Move::TurnAway,
+        Move::FillMemory,
+        Move::FreeMemory,
+        Move::Exit(Ended::Code(3)),
+        Move::WaitForTimer,
+        Move::ShutDown,
+    ];
+    let one = vec![Piece::Exec(vec![b"abcdef".into()]), Piece::Chunk(0)];
+    let two = vec![Piece::Exec2(vec![Choice::Merged], vec![b"a".into()]), Piece::Stdin(0)];
+    for (version, request) in [(1, one), (2, two)] {
+        for busy in [false, true] {
+            let setup = Setup { request_timeout: Some(7), request: request.clone(), busy, ..setup() };
+            explore(&format!("version {version}, busy {busy}"), &setup, &alphabet);
+        }
+    }
+}
+
 /// Input for a program that reads a byte at a time or not at all, a signal and a size behind it, and a client that reads its reports or
 /// does not: with the input held, and with the client held up.
 #[test]

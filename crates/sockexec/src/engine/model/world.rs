@@ -23,6 +23,10 @@ pub struct World<'c> {
     pub(super) program: Program,
     /// How often the daemon was told to stop.
     pub(super) orders: u8,
+    /// How often the connection's place was needed.
+    pub(super) turned_away: u8,
+    /// There is no memory for more of the request.
+    pub(super) full: bool,
     pub(super) record: Record,
 }
 
@@ -193,6 +197,8 @@ impl<'c> World<'c> {
                 stderr: Output::default(),
             },
             orders: 0,
+            turned_away: 0,
+            full: false,
             record: Record::default(),
         }
     }
@@ -236,6 +242,9 @@ impl<'c> World<'c> {
             Move::ShutDown => self.orders < 2,
             Move::Execute => program.leader == Leader::Running && !program.executed,
             Move::GiveSlot => program.leader == Leader::WithoutSlot,
+            Move::TurnAway => self.turned_away < 2,
+            Move::FillMemory => !self.full,
+            Move::FreeMemory => self.full,
         }
     }
 
@@ -267,6 +276,9 @@ impl<'c> World<'c> {
             Move::ShutDown => self.orders += 1,
             Move::Execute => program.executed = true,
             Move::GiveSlot => program.leader = Leader::WithSlot,
+            Move::TurnAway => self.turned_away += 1,
+            Move::FillMemory => self.full = true,
+            Move::FreeMemory => self.full = false,
         }
     }
 
@@ -305,6 +317,7 @@ impl<'c> World<'c> {
     fn let_everything_happen(&mut self) -> Result<(), Violation> {
         self.apply(Move::TakeAll);
         self.client.half_closed = true;
+        self.full = false;
         self.turn()?;
         if self.program.leader == Leader::WithoutSlot {
             self.program.leader = Leader::WithSlot;

@@ -100,3 +100,49 @@ fn what_comes_too_early_is_none() {
     }
     assert_eq!(told(&running(), |session| session.sent(NOW)), (running(), vec![]));
 }
+
+/// A request that is left in its socket has as much time when it is read again as it had before.
+#[test]
+fn the_time_for_a_request_stands_still_while_it_is_not_read() {
+    let limits = Limits { request_timeout: Some(Duration::from_secs(10)), ..LIMITS };
+    let after = |seconds| Time::after(Duration::from_secs(seconds));
+    let mut session = Session::new(Rc::new(limits), NOW);
+    session.pause(after(4));
+    session.pause(after(5));
+    assert_eq!(session.next_timer(), None);
+    session.tick(after(50));
+    session.resume(after(104));
+    session.resume(after(105));
+    assert_eq!(session.next_timer(), Some(after(110)));
+    let (session, actions) = told(&session, |session| session.tick(after(109)));
+    assert_eq!(actions, []);
+    assert_eq!(told(&session, |session| session.tick(after(110))).1, [Action::CloseClient]);
+}
+
+/// Whoever has a slot keeps it, and its time does not stand still.
+#[test]
+fn a_program_is_not_turned_away() {
+    assert_eq!(told(&running(), |session| session.turn_away(NOW)), (running(), vec![]));
+    assert_eq!(told(&running(), |session| session.pause(NOW)), (running(), vec![]));
+}
+
+/// Before the first netstring is complete nobody knows in which words; then it is told once, and the second time closed.
+#[test]
+fn who_is_turned_away_is_told_so_if_it_is_known_how() {
+    let told_busy = |actions: &[Action]| match actions {
+        [Action::Send(words), Action::Finish] => words.windows(4).any(|word| word == b"too "),
+        _ => false,
+    };
+    for (request, is_told) in [("", false), ("1:", false), ("1:2,", true), ("1:1,1:a,", true), ("10:protocol=2,", true)]
+    {
+        let (session, _) = told(&accepted(), |session| {
+            session.step(NOW, request.as_bytes());
+        });
+        let (session, actions) = told(&session, |session| session.turn_away(NOW));
+        assert_eq!((told_busy(&actions), session.is_over()), (is_told, !is_told), "{request}: {actions:?}");
+        if is_told {
+            let (session, actions) = told(&session, |session| session.turn_away(NOW));
+            assert_eq!((&actions[..], session.is_over()), (&[Action::CloseClient][..], true), "{request}");
+        }
+    }
+}

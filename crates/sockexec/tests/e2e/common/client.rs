@@ -221,6 +221,19 @@ impl Client {
         std::mem::take(&mut self.raw)
     }
 
+    /// Reads what has come, of a socket that does not block. `None`: that is not all, as far as is known.
+    pub(crate) fn try_rest(&mut self) -> Option<Vec<u8>> {
+        self.socket.read_to_end(&mut self.raw).ok().map(|_| std::mem::take(&mut self.raw))
+    }
+
+    /// Reads up to the end of file in whatever way it comes.
+    pub(crate) fn lossy(mut self) -> Vec<u8> {
+        match self.socket.read_to_end(&mut self.raw) {
+            Err(error) if error.kind() != ErrorKind::ConnectionReset => panic!("the connection stays: {error}"),
+            Ok(_) | Err(_) => self.raw,
+        }
+    }
+
     /// Reads the whole reply.
     #[track_caller]
     pub(crate) fn reply(mut self) -> Reply {
@@ -228,11 +241,8 @@ impl Client {
     }
 
     /// Reads up to the end of file in whatever way it comes.
-    pub(crate) fn until_gone(mut self) {
-        match self.socket.read_to_end(&mut self.raw) {
-            Err(error) if error.kind() != ErrorKind::ConnectionReset => panic!("the connection stays: {error}"),
-            Ok(_) | Err(_) => {}
-        }
+    pub(crate) fn until_gone(self) {
+        self.lossy();
     }
 
     /// Reads the whole reply without keeping it: `output` is handed each piece.

@@ -8,15 +8,21 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 
 use super::{Caller, NONE, assert_clean, pair, request_2, run};
-use crate::common::{Daemon, eventually, steps};
+use crate::common::{Client, Daemon, eventually, steps};
 
 /// Sends the bytes, and with the first of them the descriptors.
 #[track_caller]
 pub(super) fn send(caller: &Caller, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) {
+    send_from(&caller.0, bytes, descriptors);
+}
+
+/// The same for a connection.
+#[track_caller]
+pub(crate) fn send_from(client: &Client, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(253))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     assert!(control.push(SendAncillaryMessage::ScmRights(descriptors)));
-    let sent = rustix::net::sendmsg(caller.0.socket(), &[IoSlice::new(bytes)], &mut control, SendFlags::empty());
+    let sent = rustix::net::sendmsg(client.socket(), &[IoSlice::new(bytes)], &mut control, SendFlags::empty());
     assert_eq!(sent.unwrap(), bytes.len());
 }
 

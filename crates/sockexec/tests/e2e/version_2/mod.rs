@@ -1,7 +1,7 @@
 //! Version 2 of the protocol, row by row of its two tables in docs/protocol.md: what each means, and what is refused.
 
 mod beside;
-mod descriptors;
+pub(crate) mod descriptors;
 mod input;
 mod introduction;
 mod lingering;

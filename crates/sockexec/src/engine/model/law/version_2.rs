@@ -3,7 +3,7 @@
 use sockexec_proto::reply::{Event, Exit, Signal};
 use sockexec_proto::{ErrorCode, Failure, ReplyDecoder, Stream, Version};
 
-use super::place;
+use super::{BUSY, place};
 use crate::engine::ExitStatus;
 use crate::engine::model::case::Start;
 use crate::engine::model::driver::{PID, QUEUED, STATUS, USAGE, start_error, unexecuted};
@@ -112,6 +112,7 @@ impl World<'_> {
         let understood = self.understood();
         let failed = |code, text: &[u8]| vec![Event::Failure(Failure { code, text: text.to_vec() })];
         let expected = match (&record.refused, record.status) {
+            _ if record.busy => failed(ErrorCode::Busy, BUSY.as_bytes()),
             (Some(error), _) => {
                 ensure!(
                     record.started_told == record.executed,
