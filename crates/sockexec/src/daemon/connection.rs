@@ -206,6 +206,8 @@ impl Connection {
     pub(crate) fn turn_away(&mut self, now: Time) {
         log::debug!("connection {}: turned away while it waits for: {}", self.number, self.session.waits_for());
         self.session.turn_away(now);
+        // Nobody wants what came with its request.
+        self.descriptors = None;
     }
 
     /// There is memory for its request, which was left in its socket.

@@ -292,7 +292,8 @@ impl EventLoop {
     fn make_room(&mut self, now: Time) {
         loop {
             let over = self.guests().saturating_sub(self.settings.max_waiting);
-            if over == 0 {
+            // At the end of the daemon nobody comes any more, and those that are here are told why they have to go.
+            if over == 0 || self.listening.is_none() {
                 (self.room.look_at, self.room.seen) = (None, None);
                 self.room.complained &= self.guests() > self.settings.max_waiting / 2;
                 return;

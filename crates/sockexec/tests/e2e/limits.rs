@@ -72,7 +72,7 @@ fn descriptors_are_reserved_for_a_crowd() {
     };
     let few = descriptors("-m 10", "1024");
     // Nor is one spent on a watch over the socket file.
-    assert_eq!(descriptors("-m 100", "730") + 1, few);
+    assert_eq!(descriptors("-m 100", "728") + 1, few);
     let many = descriptors("-m 100", "1024");
     assert!(few + 64 <= many && many < few + 80, "{few}, {many}");
 }
