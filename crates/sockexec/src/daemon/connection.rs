@@ -7,6 +7,7 @@ mod output;
 mod version_2;
 
 use std::cell::RefCell;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -34,16 +35,13 @@ use crate::sys::socket::Peer;
 use crate::sys::spawn::{Order, Spawner};
 use crate::sys::splice::Splicer;
 use crate::sys::terminal;
-use crate::sys::transfer::{self, Moved};
+use crate::sys::transfer;
 
 /// How many chunks or frames one stream may move before the others of the connection have their turn.
 const CHUNKS_A_ROUND: usize = 8;
 
 /// How many rounds a connection may go before other connections have their turn.
 const ROUNDS_A_TURN: usize = 4;
-
-/// How much of what a client sends after its reply is dropped at once before its socket is closed.
-const FINAL_DRAIN: usize = 16 * CHUNK;
 
 /// How soon to look again whether the leader has exited, or was executed, where no descriptor tells (before Linux 5.3,
 /// or none is to be had or to be waited for); doubled each time, up to 64 ms.
@@ -80,6 +78,8 @@ pub(crate) struct Connection {
     writable: bool,
     session: Session,
     input: Input,
+    /// The end of what the client sends was read: nothing is in the socket, and nothing can come.
+    input_ended: bool,
     outbox: Outbox,
     /// When so many bytes were sent, the last report of how much input was taken was among them.
     reported_at: u64,
@@ -135,6 +135,7 @@ impl Connection {
             writable: true,
             session: Session::new(limits, now),
             input: Input::new(),
+            input_ended: false,
             outbox,
             reported_at: 0,
             finishing: false,
@@ -165,6 +166,11 @@ impl Connection {
             }
             None => Ok(()),
         }
+    }
+
+    /// Closes the socket of one that was never served.
+    pub(crate) fn abandon(mut self) {
+        drop(self.socket.take().map(|socket| Foreign::from(OwnedFd::from(socket))));
     }
 
     pub(crate) fn is_over(&self) -> bool {
@@ -537,17 +543,10 @@ impl Connection {
 
     fn close_client(&mut self, cx: &Context<'_>) {
         let Some(mut socket) = self.socket.take() else { return };
-        // A socket that is closed with unread bytes resets the connection, and the client may lose the end
-        // of its reply (unix(7) and tcp(7) alike). Descriptors that come with them are taken, as the kernel would close
-        // them within the call.
-        let mut buffer = [0; 4096];
-        let mut dropped = 0;
-        while dropped < FINAL_DRAIN
-            && let Ok(Moved::Bytes(n)) = transfer::receive_with_descriptors(&socket, &mut buffer, &mut Vec::new())
-        {
-            dropped += n;
-        }
         let _ = cx.registry.deregister(&mut socket);
+        if !self.input_ended && !transfer::drain(&socket) {
+            drop(Foreign::from(OwnedFd::from(socket)));
+        }
         self.outbox.clear();
         self.input.clear();
         self.descriptors = None;

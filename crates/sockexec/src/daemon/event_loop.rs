@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, VecDeque};
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
-use std::os::fd::AsRawFd as _;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -28,6 +28,8 @@ use super::status::{LimitsReport, Report, Totals};
 use super::token::{self, Target};
 use super::{Daemon, Handle, Settings};
 use crate::engine::{Limits, Stay, Time};
+use crate::sys::closer;
+use crate::sys::foreign::Foreign;
 use crate::sys::kernel::{self, Lack};
 use crate::sys::process;
 use crate::sys::socket;
@@ -245,6 +247,7 @@ impl EventLoop {
         self.make_room(now);
         self.read_requests(now);
         self.spawner.borrow_mut().collect();
+        closer::retry();
     }
 
     fn now(&self) -> Time {
@@ -567,11 +570,13 @@ impl EventLoop {
         }
         if let Some(mut retiring) = self.retiring.take() {
             let _ = self.poll.registry().deregister(&mut retiring.socket);
+            drop(Foreign::from(OwnedFd::from(retiring.socket)));
         }
     }
 
     fn admit(&mut self, now: Time, socket: mio::net::UnixStream) {
         self.accepted += 1;
+        socket::keep_urgent_in_line(&socket);
         let peer = socket::peer(&socket);
         let entry = self.slots.vacant_entry();
         let slot = entry.key();
@@ -580,6 +585,7 @@ impl EventLoop {
         let mut connection = Connection::new(self.accepted, slot, socket, peer, limits, outbox, now);
         if let Err(error) = connection.register(self.poll.registry()) {
             log::warn!("cannot wait for a client: {error}");
+            connection.abandon();
             return;
         }
         entry.insert(Slot { connection, queued: false, timer: None, leaving: false });
@@ -633,6 +639,8 @@ impl EventLoop {
         let sockets = [self.listening.take().map(|it| it.socket), self.retiring.take().map(|it| it.socket)];
         for mut socket in sockets.into_iter().flatten() {
             let _ = self.poll.registry().deregister(&mut socket);
+            // What those have sent who were not accepted any more is closed with it.
+            drop(Foreign::from(OwnedFd::from(socket)));
         }
         let slots: Vec<usize> = self.slots.iter().map(|(slot, _)| slot).collect();
         for slot in slots {

@@ -319,6 +319,12 @@ impl Session {
         self.program == Program::Exited && self.ending == Ending::Not && self.stalled && !self.output_ended()
     }
 
+    /// Whether nothing of the client's is waited for once its reply is complete.
+    pub(crate) fn closes_with_reply(&self) -> bool {
+        // After a bad request nobody knows where it ends.
+        self.request.ended() && !self.refused || self.client == Client::HalfClosed
+    }
+
     /// Whether the deadline came before the reply was complete.
     pub(crate) const fn timed_out(&self) -> bool {
         self.timed_out
@@ -1087,8 +1093,7 @@ impl Session {
             }
         }
         if let Reply::Sent { .. } = self.reply
-            // After a bad request nobody knows where it ends.
-            && (self.request.ended() && !self.refused || self.client == Client::HalfClosed)
+            && self.closes_with_reply()
         {
             self.close_client();
         }

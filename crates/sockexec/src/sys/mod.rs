@@ -10,6 +10,7 @@ pub(crate) mod alarm;
 #[cfg(not(target_os = "linux"))]
 #[path = "no_alarm.rs"]
 pub(crate) mod alarm;
+pub(crate) mod closer;
 pub(crate) mod foreign;
 pub(crate) mod group;
 pub(crate) mod kernel;

@@ -18,6 +18,13 @@ pub(crate) struct Peer {
     pub(crate) gid: u32,
 }
 
+impl Peer {
+    /// Whether it could stop this process by other means: it is root's, or of the same user.
+    pub(crate) fn is_as_mighty(self) -> bool {
+        self.uid == 0 || self.uid == rustix::process::geteuid().as_raw()
+    }
+}
+
 /// Who is at the other end of `socket`, where the system tells.
 #[cfg(target_os = "linux")]
 pub(crate) fn peer(socket: impl AsFd) -> Option<Peer> {
@@ -29,6 +36,26 @@ pub(crate) fn peer(socket: impl AsFd) -> Option<Peer> {
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn peer(_socket: impl AsFd) -> Option<Peer> {
     None
+}
+
+/// Has urgent bytes (`MSG_OOB`) read as others. The kernel would skip them, and close descriptors that came with them, within the call that
+/// meets them: see [`super::closer`].
+pub(crate) fn keep_urgent_in_line(socket: impl AsFd) {
+    // Refused where there are none.
+    let _ = rustix::net::sockopt::set_socket_oobinline(socket, true);
+}
+
+/// Has the kernel refuse descriptors that are sent to `socket` from now on (EPERM): how many bytes came before that, at most, with which there may be
+/// some.
+///
+/// # Errors
+/// Before Linux 6.16 and elsewhere there is no such thing.
+pub(crate) fn refuse_descriptors(socket: impl AsFd) -> io::Result<u64> {
+    super::raw::descriptors::refuse_rights(socket.as_fd())?;
+    // A sender looks and then queues what it sends, holding a lock of our socket's (`unix_stream_sendmsg`), which this call takes as well: so
+    // one that has looked before has queued it when the queue is measured.
+    let _ = rustix::net::getpeername(&socket);
+    Ok(rustix::io::ioctl_fionread(socket)?)
 }
 
 /// A socket that does not block and is not inherited.

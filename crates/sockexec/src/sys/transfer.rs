@@ -6,12 +6,15 @@ use std::os::fd::AsFd;
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::{Errno, retry_on_intr};
-use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags};
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, Shutdown};
 
 use super::foreign::Foreign;
 
 /// The most descriptors that one message can carry on Linux (unix(7), `SCM_MAX_FD`).
 const MAX_DESCRIPTORS: usize = 253;
+
+/// How much of what a client sends after its reply is dropped at once before its socket is closed, in bytes.
+const FINAL_DRAIN: usize = 1 << 20;
 
 /// What came of an attempt to move bytes without waiting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,22 +75,10 @@ pub(crate) fn write(pipe: impl AsFd, bytes: &[u8]) -> Result<Moved, Errno> {
     }
 }
 
-/// Reads from a socket.
-pub(crate) fn receive(socket: impl AsFd, buffer: &mut [u8]) -> Result<Moved, Errno> {
-    match retry_on_intr(|| rustix::net::recv(socket.as_fd(), &mut *buffer, RecvFlags::empty())) {
-        // A reset is no end of file: the client is gone, and has not just finished sending.
-        Err(error) if error != Errno::AGAIN => Err(error),
-        result => Ok(moved(result.map(|(n, _)| n))),
-    }
-}
-
-/// Reads from a socket as [`receive`] does, and appends to `descriptors` those that came with the bytes. None of them is
-/// inherited by programs.
-pub(crate) fn receive_with_descriptors(
-    socket: impl AsFd,
-    buffer: &mut [u8],
-    descriptors: &mut Vec<Foreign>,
-) -> Result<Moved, Errno> {
+/// Reads from a socket, and appends to `descriptors` those that came with the bytes. None of them is inherited by programs.
+///
+/// Also where none are wanted: by recv(2) the kernel would close them within the call, which may wait ([`super::closer`]).
+pub(crate) fn receive(socket: impl AsFd, buffer: &mut [u8], descriptors: &mut Vec<Foreign>) -> Result<Moved, Errno> {
     #[cfg(not(target_vendor = "apple"))]
     let flags = RecvFlags::CMSG_CLOEXEC;
     #[cfg(target_vendor = "apple")]
@@ -108,10 +99,34 @@ pub(crate) fn receive_with_descriptors(
         let _ = rustix::io::fcntl_setfd(descriptor, rustix::io::FdFlags::CLOEXEC);
     }
     match received {
-        // As in `receive`.
+        // A reset is no end of file: the client is gone, and has not just finished sending.
         Err(error) if error != Errno::AGAIN => Err(error),
         result => Ok(moved(result)),
     }
+}
+
+/// Drops what has come on a socket that is about to be closed, and sees to it that no more comes. True: closing it waits for nothing; else
+/// there is more in it than is dropped at once, and with that there may be descriptors.
+///
+/// A socket that is closed with unread bytes resets the connection, and the client may lose the end of its reply (unix(7) and tcp(7)
+/// alike).
+pub(crate) fn drain(socket: impl AsFd) -> bool {
+    let mut buffer = [0; 4096];
+    let (mut dropped, mut tries) = (0, 0);
+    while dropped < FINAL_DRAIN && tries < 3 {
+        match receive(&socket, &mut buffer, &mut Vec::new()) {
+            Ok(Moved::Bytes(n)) => dropped += n,
+            Ok(Moved::End) => return true,
+            Ok(Moved::WouldBlock) => {
+                tries += 1;
+                // What came between this and the close would be closed with it.
+                let _ = rustix::net::shutdown(&socket, Shutdown::Read);
+            }
+            // A reset is told once, and the end after it.
+            Err(_) => tries += 1,
+        }
+    }
+    false
 }
 
 /// Writes to a socket. PIPE must be ignored here too: not every system can be asked by flag not to raise it.

@@ -9,9 +9,10 @@ use sockexec_proto::Version;
 use super::ahead::Ahead;
 use super::{CHUNKS_A_ROUND, Connection, Context};
 use crate::daemon::child::Child;
-use crate::daemon::scratch::Scratch;
+use crate::daemon::scratch::{CHUNK, Scratch};
 use crate::daemon::token::{Source, token};
 use crate::engine::{Step, Time, at_most};
+use crate::sys::socket::{self, Peer};
 use crate::sys::splice::{Received, SPLICE_MIN};
 use crate::sys::transfer::{self, Moved};
 
@@ -38,6 +39,7 @@ pub(super) struct Input {
     big: bool,
     /// Some of the chunk was spliced; so is the rest of it.
     spliced: bool,
+    guard: Guard,
     /// Bytes since the last payload.
     framing: u8,
     /// How many bytes stood between the last two payloads, and will between the next two if all chunks have one size: so much is
@@ -48,7 +50,15 @@ pub(super) struct Input {
 
 impl Input {
     pub(super) const fn new() -> Self {
-        Self { waiting: Vec::new(), ahead: None, big: false, spliced: false, framing: 0, usual_framing: USUAL_FRAMING }
+        Self {
+            waiting: Vec::new(),
+            ahead: None,
+            big: false,
+            spliced: false,
+            guard: Guard::Down,
+            framing: 0,
+            usual_framing: USUAL_FRAMING,
+        }
     }
 
     /// How many bytes nothing could be done with yet.
@@ -88,6 +98,13 @@ impl Input {
         }
     }
 
+    /// So many bytes were read, and what came with them taken.
+    fn note_received(&mut self, n: usize) {
+        if let Guard::Rising(left) = &mut self.guard {
+            *left = left.saturating_sub(n as u64);
+        }
+    }
+
     /// So many bytes were no payload.
     fn note_framing(&mut self, len: usize) {
         self.framing = self.framing.saturating_add(u8::try_from(len).unwrap_or(u8::MAX));
@@ -102,6 +119,20 @@ impl Input {
         }
         self.big |= left >= SPLICE_MIN as u64;
     }
+}
+
+/// Whether descriptors that come with input are kept from being spliced: the kernel would close them within the call, which may wait
+/// for as long as the client likes ([`crate::sys::closer`]).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Guard {
+    /// Nothing is spliced yet. Most clients never send enough.
+    Down,
+    /// No more can come. Some may be in the next so many bytes, which are read.
+    Rising(u64),
+    /// There are none, or the client may stop the daemon anyway.
+    Up,
+    /// The kernel cannot (Linux before 6.16): nothing is spliced.
+    Never,
 }
 
 /// How the client's next bytes are taken.
@@ -153,18 +184,15 @@ impl Connection {
             let wanted = buffer.len();
             let Some(socket) = &self.socket else { return };
             let mut descriptors = Vec::new();
-            let received = if self.session.wants_descriptors() {
-                transfer::receive_with_descriptors(socket, buffer, &mut descriptors)
-            } else {
-                transfer::receive(socket, buffer)
-            };
-            if !descriptors.is_empty() {
+            let received = transfer::receive(socket, buffer, &mut descriptors);
+            if !descriptors.is_empty() && self.session.wants_descriptors() {
                 self.take_descriptors(cx, descriptors);
             }
             match received {
                 Ok(Moved::Bytes(n)) => {
                     self.activity += 1;
                     self.received += n as u64;
+                    self.input.note_received(n);
                     self.input.big = false;
                     // An answer to what the program has said: it has its ends, and if it has closed its input that shows now, and
                     // may never again.
@@ -184,7 +212,7 @@ impl Connection {
                     }
                 }
                 Ok(Moved::End) => {
-                    self.readable = false;
+                    (self.readable, self.input_ended) = (false, true);
                     log::debug!("connection {}: client has ended its sending", self.number);
                     self.session.client_ended(cx.now);
                     self.perform(cx);
@@ -219,6 +247,18 @@ impl Connection {
         if !pipe.ready {
             self.watch_pace(cx.now);
             return if self.input.may_hold() { NextInput::Anything } else { NextInput::Waiting };
+        }
+        if self.input.guard == Guard::Down {
+            self.input.guard = match socket::refuse_descriptors(socket) {
+                Ok(queued) => Guard::Rising(queued),
+                Err(_) if self.peer.is_some_and(Peer::is_as_mighty) => Guard::Up,
+                Err(_) => Guard::Never,
+            };
+        }
+        match self.input.guard {
+            Guard::Up | Guard::Rising(0) => {}
+            Guard::Rising(left) => return NextInput::UpTo(at_most(CHUNK, left)),
+            Guard::Down | Guard::Never => return NextInput::Anything,
         }
         let splicer = cx.splicer.borrow();
         match splicer.receive(socket.as_fd(), pipe.as_fd(), len) {

@@ -53,7 +53,8 @@ impl Connection {
                 // In the same turn as the exit pair, and not left to close(2): a copy of the socket that a
                 // child holds before its exec would keep the connection open, and lua-resty-exec takes an
                 // end that comes a millisecond late for a time-out.
-                let _ = socket.shutdown(Shutdown::Write);
+                let closes = self.session.closes_with_reply() && !self.input_ended;
+                let _ = socket.shutdown(if closes { Shutdown::Both } else { Shutdown::Write });
                 self.finishing = false;
                 self.activity += 1;
                 log::debug!("connection {}: reply complete", self.number);

@@ -7,6 +7,7 @@
 mod arch;
 #[cfg(target_os = "linux")]
 mod child;
+pub(super) mod descriptors;
 #[cfg(target_os = "linux")]
 pub(super) mod init;
 #[cfg(target_os = "linux")]

@@ -71,7 +71,7 @@ pub(crate) const ECHO: Scenario = Scenario {
         "getsockopt",
         "epoll_ctl",
         "epoll_wait",
-        "recvfrom",
+        "setsockopt",
         "pipe2",
         "clone3",
         "clone",

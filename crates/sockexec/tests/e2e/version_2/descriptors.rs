@@ -19,11 +19,16 @@ pub(super) fn send(caller: &Caller, bytes: &[u8], descriptors: &[BorrowedFd<'_>]
 /// The same for a connection.
 #[track_caller]
 pub(crate) fn send_from(client: &Client, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) {
+    assert_eq!(try_send(client, bytes, descriptors).unwrap(), bytes.len());
+}
+
+/// The same, where it may be refused: how many bytes were sent.
+#[track_caller]
+pub(super) fn try_send(client: &Client, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> rustix::io::Result<usize> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(253))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     assert!(control.push(SendAncillaryMessage::ScmRights(descriptors)));
-    let sent = rustix::net::sendmsg(client.socket(), &[IoSlice::new(bytes)], &mut control, SendFlags::empty());
-    assert_eq!(sent.unwrap(), bytes.len());
+    rustix::net::sendmsg(client.socket(), &[IoSlice::new(bytes)], &mut control, SendFlags::empty())
 }
 
 #[track_caller]

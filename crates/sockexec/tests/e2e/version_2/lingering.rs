@@ -5,19 +5,19 @@ use std::ffi::OsStr;
 use std::io::{PipeReader, Read as _};
 use std::os::fd::AsFd as _;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal};
 
-use super::descriptors::send;
-use super::{Caller, assert_clean, last_pid, request_2};
+use super::descriptors::{send, try_send};
+use super::{Caller, assert_clean, last_pid, netstring, request_2};
 use crate::common::{Daemon, Launch, PATIENCE, eventually, fixture, request, steps};
 use crate::faults::strace::{self, Fault, Strace, Whom};
 
-/// The ways in which it is passed: by itself, and in the queue of a UNIX socket, which does not linger itself.
-const WAYS: [&str; 2] = ["plain", "queued"];
+/// The ways in which it is passed: by itself, in the queue of a UNIX socket, which does not linger itself, and with an urgent byte, which the kernel
+/// skips.
+const WAYS: [&str; 3] = ["plain", "queued", "urgent"];
 
 /// A client that has passed a socket that lingers, and has closed its own: the daemon had the last one then, as it was stopped meanwhile. A process of
 /// its own, as the other tests of this one start programs, which have copies of whatever is open here.
@@ -27,10 +27,24 @@ impl Passer {
     /// One that sends the bytes, with so many descriptors, does the `before` steps, lets the daemon go on, and does the steps `after`.
     #[track_caller]
     fn start(daemon: &Daemon, way: &str, bytes: &[u8], count: usize, before: &str, after: &str) -> Self {
-        daemon.signal(Signal::STOP);
-        eventually("a daemon that has stopped", || daemon.process().is_stopped());
         let mut command = Command::new(fixture());
         command.arg("pass").arg(daemon.socket()).arg(way).arg(OsStr::from_bytes(bytes)).arg(count.to_string());
+        Self::run(daemon, command, before, after)
+    }
+
+    /// One that sends these bytes, and passes it behind them.
+    #[track_caller]
+    fn behind(daemon: &Daemon, first: &[u8], way: &str) -> Self {
+        let mut command = Command::new(fixture());
+        command.arg("say").arg(daemon.socket()).arg(OsStr::from_bytes(first));
+        command.arg("pass").arg(daemon.socket()).arg(way).args(["x", "1"]);
+        Self::run(daemon, command, "", "")
+    }
+
+    #[track_caller]
+    fn run(daemon: &Daemon, mut command: Command, before: &str, after: &str) -> Self {
+        daemon.signal(Signal::STOP);
+        eventually("a daemon that has stopped", || daemon.process().is_stopped());
         command.args(before.split_whitespace()).args(["out", "sent"]).args(after.split_whitespace()).arg("wait");
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
         let mut sent = [0; 4];
@@ -62,16 +76,23 @@ fn threads(daemon: &Daemon) -> u64 {
     daemon.process().status_kib("Threads:")
 }
 
-/// The daemon has closed one and not waited for it; others are served meanwhile. Nothing is left when it is over.
+/// The loop turns. No program is started for that.
 #[track_caller]
-fn assert_serves_meanwhile(daemon: &mut Daemon, descriptors: usize, passer: Passer) {
-    eventually("a thread that waits in its stead", || threads(daemon) == 2);
-    // In this order: a program that is forked would have a copy before the thread has begun to close it.
+fn assert_answers(daemon: &Daemon) {
+    let mut caller = Caller(daemon.connect());
+    caller.0.send(&netstring("protocol=2"));
+    caller.0.half_close();
+    caller.wait_for("8:protocol,");
+    caller.0.until_gone();
+}
+
+/// The daemon has closed one, with nobody waiting for it, while its peer still does not read.
+#[track_caller]
+fn assert_nobody_waits(daemon: &mut Daemon, descriptors: usize) {
+    assert_answers(daemon);
+    // A program that is started before has a copy, and its exec would wait.
     assert_clean(daemon, descriptors);
-    daemon.assert_serves();
-    assert_eq!(threads(daemon), 2, "it is over already, so that nothing was seen");
-    drop(passer);
-    eventually("the end of it", || threads(daemon) == 1);
+    eventually("no thread but the first", || threads(daemon) == 1);
     daemon.assert_serves();
 }
 
@@ -84,19 +105,11 @@ fn a_bad_request() {
     let unwanted = request_2(&["cwd=/"], &["/bin/true"]);
     for way in WAYS {
         for (bytes, count) in [(&b"1x"[..], 1), (&too_many, 4), (&unwanted, 1)] {
-            let (passer, answer) = Passer::answer(&daemon, way, bytes, count);
+            let (_passer, answer) = Passer::answer(&daemon, way, bytes, count);
             assert!(answer.contains("bad request") || answer.contains("bad-request"), "{answer}");
-            assert_serves_meanwhile(&mut daemon, descriptors, passer);
+            assert_nobody_waits(&mut daemon, descriptors);
         }
     }
-    // One that does not linger needs no thread, nor does one of UNIX with nothing in it.
-    let (one, other) = UnixStream::pair().unwrap();
-    let caller = Caller(daemon.connect());
-    send(&caller, b"1x", &[one.as_fd()]);
-    caller.0.until_gone();
-    assert_clean(&daemon, descriptors);
-    assert_eq!(threads(&daemon), 1);
-    drop(other);
 }
 
 /// Whether the daemon has taken the descriptor before, or finds the client gone. Nor does its own end wait for that.
@@ -111,13 +124,96 @@ fn a_client_that_goes() {
         let passer = Passer::start(&daemon, way, b"1", 1, "", &after);
         daemon.wait_for_log_after(position, "1 descriptors came");
         gate.open();
-        assert_serves_meanwhile(&mut daemon, descriptors, passer);
-        let passer = Passer::start(&daemon, way, b"1", 1, "hang-up", "");
-        assert_serves_meanwhile(&mut daemon, descriptors, passer);
+        assert_nobody_waits(&mut daemon, descriptors);
+        drop(passer);
+        let _passer = Passer::start(&daemon, way, b"1", 1, "hang-up", "");
+        assert_nobody_waits(&mut daemon, descriptors);
     }
     let _passer = Passer::start(&daemon, "plain", b"1", 1, "hang-up", "");
-    eventually("a thread that waits in its stead", || threads(&daemon) == 2);
     assert_eq!(daemon.terminate().status.code(), Some(0));
+}
+
+/// However many there are. A thread waited for each: 901 of them after 300 connections, until no process could be made.
+#[test]
+fn many_at_once() {
+    const MANY: usize = 20;
+    let mut daemon = Daemon::start("");
+    let descriptors = daemon.process().descriptors();
+    let mut most = 0;
+    let passers: Vec<_> = (0..MANY)
+        .map(|n| {
+            let passer = Passer::start(&daemon, WAYS[n % WAYS.len()], b"1", 1, "hang-up", "");
+            assert_answers(&daemon);
+            most = most.max(threads(&daemon));
+            passer
+        })
+        .collect();
+    assert!(most < 10, "{most} threads");
+    assert_nobody_waits(&mut daemon, descriptors);
+    drop(passers);
+}
+
+/// Those that wait for a daemon that ends, which closes what they have sent with its own socket.
+#[test]
+fn in_the_backlog_of_a_daemon_that_ends() {
+    let mut daemon = Daemon::start("--max-waiting 1 -t 0");
+    let mut silent = daemon.connect();
+    silent.send(b"1:2,");
+    daemon.wait_for_log("connection 1: accepted");
+    let _passer = Passer::start(&daemon, "plain", b"1", 1, "", "");
+    assert_eq!(daemon.terminate().status.code(), Some(0));
+}
+
+/// Version 1, and a program that reads all of its input.
+fn request_of_cat() -> Vec<u8> {
+    [&request(&["/bin/cat"])[..], b"1000000:"].concat()
+}
+
+/// Behind the request, where nobody looks for descriptors: they were closed by the kernel, within recv(2) or splice(2).
+#[test]
+fn behind_the_request() {
+    let mut daemon = Daemon::start("-t 0");
+    let descriptors = daemon.process().descriptors();
+    for way in WAYS {
+        // So little is read, and of so much the rest is spliced.
+        for len in [0, 100_000] {
+            let first = [request_of_cat(), vec![b'x'; len]].concat();
+            let passer = Passer::behind(&daemon, &first, way);
+            assert_answers(&daemon);
+            drop(passer);
+            assert_nobody_waits(&mut daemon, descriptors);
+        }
+    }
+}
+
+/// Once input is spliced none can be sent any more, where the kernel has a way to refuse them.
+#[cfg(target_os = "linux")]
+#[test]
+fn none_can_come_where_input_is_spliced() {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release.split(['.', '-']).map_while(|number| number.parse::<u32>().ok());
+    if (numbers.next(), numbers.next()) < (Some(6), Some(16)) {
+        eprintln!("SKIPPED: Linux {release} has no SO_PASSRIGHTS");
+        return;
+    }
+    let daemon = Launch::default().options("-t 0").without_env("SOCKEXEC_TRANSFER").start();
+    let mut caller = Caller(daemon.connect());
+    caller.0.send(&request_of_cat());
+    caller.0.send(&vec![b'x'; 300_000]);
+    let null = std::fs::File::open("/dev/null").unwrap();
+    let mut sent = 0;
+    eventually("EPERM", || match try_send(&caller.0, b"x", &[null.as_fd()]) {
+        Ok(n) => {
+            sent += n;
+            false
+        }
+        Err(error) => error == rustix::io::Errno::PERM,
+    });
+    // What went before is input as any other.
+    caller.0.send(&vec![b'x'; 1_000_000 - 300_000 - sent]);
+    caller.0.send(b",");
+    caller.0.end_stdin();
+    assert_eq!(caller.0.reply().stdout, vec![b'x'; 1_000_000]);
 }
 
 /// A program that has ended, or was not there, before the daemon lets go of its copies, in each of the ways to start one.
@@ -126,15 +222,13 @@ fn a_program_that_ends_at_once() {
     for spawn in ["", "crowd", "clone", "fork"] {
         let mut daemon = Launch::default().options("-m 40").env("SOCKEXEC_SPAWN", spawn).start();
         let descriptors = daemon.process().descriptors();
-        for way in WAYS {
+        // What is urgent is one byte.
+        for way in ["plain", "queued"] {
             for (program, expected) in [("/bin/true", "8:exitcode,1:0,"), ("/nowhere/nope", "not-found")] {
                 let (passer, answer) = Passer::answer(&daemon, way, &request_2(&["fds"], &[program]), 3);
                 assert!(answer.contains(expected), "{answer}");
-                // Where the program was the last to have it nobody waits: a process that exits does not.
-                assert_clean(&daemon, descriptors);
-                daemon.assert_serves();
+                assert_nobody_waits(&mut daemon, descriptors);
                 drop(passer);
-                eventually("nobody who waits", || threads(&daemon) == 1);
             }
         }
     }

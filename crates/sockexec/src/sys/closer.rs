@@ -1,0 +1,193 @@
+//! Closes what may take long to close, on threads of its own: a few, which begin with the first close and end when there is nothing
+//! more to do.
+//!
+//! close(2) of the last descriptor of a socket with `SO_LINGER` waits until its bytes are acknowledged or its time is up (socket(7)), which is as
+//! long as its owner likes. The kernel makes one exception: a thread that exits is not made to wait (`PF_EXITING`; the socket lingers
+//! without it). So such a socket is closed twice. A thread with a table of descriptors of its own holds a copy, we close ours, which is not
+//! the last one then, and the copy is closed by that thread's end. Nobody waits, so nothing that waits has to be bounded. Rejected:
+//! threads that wait, as a client fills any number of them.
+
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, mpsc};
+use std::thread;
+use std::time::Duration;
+
+use super::raw::descriptors::leave_table;
+
+/// How many threads there are at most. All but one are for where a close waits after all, as no thread can have a table of its own.
+const MAX_THREADS: usize = 4;
+
+/// How long a thread waits for more to do before it ends.
+const IDLE: Duration = Duration::from_millis(250);
+
+/// How soon to try again where no thread is to be had.
+const RETRY: Duration = Duration::from_millis(100);
+
+/// How many sockets are closed at once.
+const BATCH: usize = 256;
+
+/// The stack of a thread, in bytes. Only what is touched costs memory.
+const STACK: usize = 64 << 10;
+
+static POOL: Pool = Pool { queue: Mutex::new(Queue::new()), news: Condvar::new() };
+
+/// How many [`Counted`] descriptors are open.
+static COUNT: AtomicUsize = AtomicUsize::new(0);
+
+/// Something waits, and there was no thread to be had for it.
+static STUCK: AtomicBool = AtomicBool::new(false);
+
+/// No thread can have a table of descriptors of its own.
+static SHARED_FOR_GOOD: AtomicBool = AtomicBool::new(false);
+
+/// A descriptor that is counted for as long as it is open. Its fields are dropped in this order.
+#[derive(Debug)]
+pub(super) struct Counted {
+    descriptor: OwnedFd,
+    _one: One,
+}
+
+#[derive(Debug)]
+struct One;
+
+impl Drop for One {
+    fn drop(&mut self) {
+        COUNT.fetch_sub(1, Ordering::Release);
+    }
+}
+
+impl From<OwnedFd> for Counted {
+    fn from(descriptor: OwnedFd) -> Self {
+        COUNT.fetch_add(1, Ordering::Relaxed);
+        Self { descriptor, _one: One }
+    }
+}
+
+impl AsFd for Counted {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.descriptor.as_fd()
+    }
+}
+
+impl Counted {
+    /// Whether there is one that is open.
+    pub(super) fn is_there_one() -> bool {
+        COUNT.load(Ordering::Acquire) > 0
+    }
+}
+
+/// Closes a socket, and the sockets that may be under way in it, without waiting.
+pub(super) fn close_socket(socket: Counted) {
+    POOL.put(|queue| queue.sockets.push(socket));
+}
+
+/// Tries again to begin a thread, if there was none to be had when something came.
+pub(crate) fn retry() {
+    if STUCK.swap(false, Ordering::Relaxed) {
+        POOL.put(|_| {});
+    }
+}
+
+struct Pool {
+    queue: Mutex<Queue>,
+    news: Condvar,
+}
+
+/// What is to be done, and who does it.
+struct Queue {
+    sockets: Vec<Counted>,
+    /// How many threads there are, and how many of them wait for news.
+    threads: usize,
+    idle: usize,
+}
+
+impl Queue {
+    const fn new() -> Self {
+        Self { sockets: Vec::new(), threads: 0, idle: 0 }
+    }
+
+    /// Those that are closed next.
+    fn next(&mut self) -> Vec<Counted> {
+        let most = if SHARED_FOR_GOOD.load(Ordering::Relaxed) { 1 } else { BATCH };
+        self.sockets.drain(..self.sockets.len().min(most)).collect()
+    }
+}
+
+impl Pool {
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn put(&'static self, add: impl FnOnce(&mut Queue)) {
+        let mut queue = self.lock();
+        add(&mut queue);
+        if queue.idle > 0 {
+            self.news.notify_one();
+        } else if queue.threads < MAX_THREADS {
+            match thread("close").spawn(move || self.work()) {
+                Ok(_) => queue.threads += 1,
+                // It is tried again with the next one, and when the loop turns. To close it here could stop everything.
+                Err(_) => STUCK.store(queue.threads == 0, Ordering::Relaxed),
+            }
+        }
+    }
+
+    /// What a thread does.
+    fn work(&self) {
+        let mut queue = self.lock();
+        loop {
+            let sockets = queue.next();
+            if !sockets.is_empty() {
+                drop(queue);
+                let left = close_without_lingering(sockets);
+                queue = self.lock();
+                if !left.is_empty() {
+                    queue.sockets.extend(left);
+                    queue = self.news.wait_timeout(queue, RETRY).unwrap_or_else(PoisonError::into_inner).0;
+                }
+                continue;
+            }
+            queue.idle += 1;
+            let (woken, waited) = self.news.wait_timeout(queue, IDLE).unwrap_or_else(PoisonError::into_inner);
+            queue = woken;
+            queue.idle -= 1;
+            if waited.timed_out() && queue.sockets.is_empty() {
+                queue.threads -= 1;
+                return;
+            }
+        }
+    }
+}
+
+fn thread(name: &str) -> thread::Builder {
+    thread::Builder::new().name(name.to_owned()).stack_size(STACK)
+}
+
+/// Closes these; those that could not be, as there was no thread to be had, are left.
+fn close_without_lingering(sockets: Vec<Counted>) -> Vec<Counted> {
+    let end = sockets.iter().map(|socket| socket.descriptor.as_raw_fd()).max().map_or(0, |last| last.saturating_add(1));
+    if SHARED_FOR_GOOD.load(Ordering::Relaxed) {
+        drop(sockets);
+        return Vec::new();
+    }
+    let (tell, told) = mpsc::channel();
+    let (keep, kept) = mpsc::channel::<()>();
+    let keeper = thread("exit").spawn(move || {
+        let _ = tell.send(leave_table(end));
+        // Until our caller has closed its own, or this would not be the last.
+        let _ = kept.recv();
+    });
+    let Ok(keeper) = keeper else { return sockets };
+    if let Ok(Err(error)) = told.recv() {
+        log::warn!(
+            "no thread can have descriptors of its own ({error}): a socket that lingers takes one until it is closed"
+        );
+        SHARED_FOR_GOOD.store(true, Ordering::Relaxed);
+    }
+    drop(sockets);
+    drop(keep);
+    // For their number: what they hold is closed a moment later.
+    let _ = keeper.join();
+    Vec::new()
+}

@@ -1,0 +1,65 @@
+//! A thread's own table of descriptors, and a socket that refuses descriptors.
+
+use std::io;
+use std::os::fd::{BorrowedFd, RawFd};
+#[cfg(target_os = "linux")]
+use std::{mem, ptr};
+
+/// `<linux/close_range.h>`.
+#[cfg(target_os = "linux")]
+const CLOSE_RANGE_UNSHARE: libc::c_uint = 2;
+
+/// `<asm-generic/socket.h>`; one family of processors has a number of its own.
+#[cfg(target_os = "linux")]
+const SO_PASSRIGHTS: libc::c_int = if cfg!(any(target_arch = "sparc", target_arch = "sparc64")) { 0x5c } else { 83 };
+
+/// Gives this thread a table of descriptors of its own: a copy of those below `end` at least. Its signals are blocked from then on:
+/// a handler would write to descriptors that may not be in the copy.
+///
+/// # Errors
+/// Those of `close_range(2)`, or of unshare(2) where there is no such call: ENOSYS, EPERM, ENOMEM. The table is shared as before then.
+#[cfg(target_os = "linux")]
+pub(in crate::sys) fn leave_table(end: RawFd) -> io::Result<()> {
+    // SAFETY: `set` is initialised by sigfillset before it is read; the call changes this thread's mask only.
+    unsafe {
+        let mut set: libc::sigset_t = mem::zeroed();
+        libc::sigfillset(&raw mut set);
+        libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, ptr::null_mut());
+    }
+    let end = libc::c_uint::try_from(end).map_err(io::Error::other)?;
+    // SAFETY: plain integers. What is closed is closed in the new table alone, which this thread does not use.
+    if unsafe { libc::syscall(libc::SYS_close_range, end, libc::c_uint::MAX, CLOSE_RANGE_UNSHARE) } == 0 {
+        return Ok(());
+    }
+    // SAFETY: a plain integer. The new table is a copy.
+    if unsafe { libc::unshare(libc::CLONE_FILES) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Elsewhere threads share one table.
+#[cfg(not(target_os = "linux"))]
+pub(in crate::sys) fn leave_table(_end: RawFd) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// From now on the kernel refuses (EPERM) to send descriptors to this UNIX socket. What is queued stays.
+///
+/// # Errors
+/// Those of setsockopt(2): ENOPROTOOPT before Linux 6.16.
+#[cfg(target_os = "linux")]
+pub(in crate::sys) fn refuse_rights(socket: BorrowedFd<'_>) -> io::Result<()> {
+    use std::os::fd::AsRawFd as _;
+
+    let off: libc::c_int = 0;
+    let len = libc::socklen_t::try_from(mem::size_of_val(&off)).map_err(io::Error::other)?;
+    // SAFETY: the kernel reads `len` bytes of `off`, which lives for the length of the call; the descriptor is open for the
+    // length of the borrow.
+    let done =
+        unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, SO_PASSRIGHTS, (&raw const off).cast(), len) };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Elsewhere there is no such thing.
+#[cfg(not(target_os = "linux"))]
+pub(in crate::sys) fn refuse_rights(_socket: BorrowedFd<'_>) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
