@@ -78,6 +78,11 @@ struct Arguments {
     #[arg(long, value_name = "BYTES", default_value = "1G", value_parser = bytes)]
     spool: u64,
 
+    /// What all of that output together may take of the disk; beyond it programs wait. A tenth of the file system stays
+    /// free in any case.
+    #[arg(long, value_name = "BYTES", default_value = "4G", value_parser = bytes)]
+    spool_total: u64,
+
     /// How `termsig` tells the signal that ended a program: 15 or TERM.
     #[arg(long, value_name = "FORM", default_value = "number")]
     termsig: TermSigForm,
@@ -158,6 +163,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
         .mode(arguments.mode)
         .linger(arguments.linger)
         .spool(arguments.spool)
+        .spool_total(arguments.spool_total)
         .termsig(match arguments.termsig {
             TermSigForm::Number => TermSig::Number,
             TermSigForm::Name => TermSig::Name,

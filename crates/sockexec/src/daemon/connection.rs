@@ -183,6 +183,11 @@ impl Connection {
         self.session.next_timer().into_iter().chain(self.exit_retry).chain(look).chain(input).min()
     }
 
+    /// Tries once more to have output on disk that waits for a place there; false: none does.
+    pub(crate) fn resume_spool(&mut self) -> bool {
+        self.outbox.resume()
+    }
+
     /// Its request, which has waited, has a slot.
     pub(crate) fn take_slot(&mut self, now: Time) {
         log::debug!("connection {}: has a slot", self.number);

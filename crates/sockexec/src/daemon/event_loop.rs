@@ -1,6 +1,6 @@
 //! One thread, one poll: events in, connections served in turn, timers, new clients.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::{BTreeSet, VecDeque};
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
@@ -24,6 +24,7 @@ use super::place::{Guard, News, Retiring};
 use super::room::{self, Verdict};
 use super::scratch::Scratch;
 use super::slots::Slots;
+use super::spool::Spools;
 use super::status::{LimitsReport, Report, Totals};
 use super::token::{self, Target};
 use super::{Daemon, Handle, Settings};
@@ -125,8 +126,8 @@ pub(super) struct EventLoop {
     /// What is missing of the kernel.
     lacks: Vec<Lack>,
     splicer: RefCell<Splicer>,
-    /// What all outboxes together keep in memory, in bytes.
-    spool_memory: Rc<Cell<u64>>,
+    /// What all outboxes together keep in memory and on disk.
+    spools: Rc<Spools>,
     totals: Totals,
 }
 
@@ -139,6 +140,7 @@ impl EventLoop {
             poll.registry().register(signals, token::SIGNALS, Interest::READABLE)?;
         }
         let place = Guard::new(poll.registry(), &file, settings.watches);
+        let spools = Rc::new(Spools::new(settings.spool_total, Some(handle.clone())));
         let alarm = Alarm::new(poll.registry());
         let lacks = kernel::lacks();
         if !lacks.is_empty() {
@@ -176,7 +178,7 @@ impl EventLoop {
             spawner: RefCell::new(spawner),
             lacks,
             splicer: RefCell::new(Splicer::new()),
-            spool_memory: Rc::default(),
+            spools,
             totals: Totals::default(),
         })
     }
@@ -231,6 +233,9 @@ impl EventLoop {
                 // The turn is what it is for.
                 Some(Target::Alarm | Target::Spawner) | None => {}
             }
+        }
+        if self.spools.has_news() {
+            self.resume_spools();
         }
         self.run_timers(now);
         // Those that are queued now; one that asks for another turn gets it after the next poll.
@@ -390,6 +395,14 @@ impl EventLoop {
                 place.connection.take_slot(now);
             }
             self.serve(now, slot);
+        }
+    }
+
+    /// There is room on disk again: those that wait for it have their turn.
+    fn resume_spools(&mut self) {
+        let waiting = self.slots.iter_mut().filter_map(|(slot, place)| place.connection.resume_spool().then_some(slot));
+        for slot in waiting.collect::<Vec<_>>() {
+            self.queue(slot);
         }
     }
 
@@ -581,7 +594,7 @@ impl EventLoop {
         let entry = self.slots.vacant_entry();
         let slot = entry.key();
         let (limits, spool) = (Rc::clone(&self.limits), self.settings.spool);
-        let outbox = Outbox::new(spool, Rc::clone(&self.spool_memory));
+        let outbox = Outbox::new(spool, Rc::clone(&self.spools));
         let mut connection = Connection::new(self.accepted, slot, socket, peer, limits, outbox, now);
         if let Err(error) = connection.register(self.poll.registry()) {
             log::warn!("cannot wait for a client: {error}");
@@ -658,6 +671,7 @@ impl EventLoop {
         let Settings {
             limits,
             spool,
+            spool_total,
             max_connections,
             max_per_user,
             max_waiting,
@@ -679,9 +693,10 @@ impl EventLoop {
                 kill_timeout: limits.kill_timeout,
                 linger: limits.linger,
                 spool,
+                spool_total,
                 window: limits.window,
             },
-            totals: self.totals.report(self.accepted, self.programs.waiting(), live),
+            totals: self.totals.report(self.accepted, self.programs.waiting(), self.spools.on_disk(), live),
             connections,
         };
         serde_json::to_vec(&report).unwrap_or_else(|error| {

@@ -35,6 +35,7 @@ mod place;
 mod room;
 mod scratch;
 mod slots;
+mod spool;
 mod status;
 mod token;
 
@@ -100,6 +101,7 @@ pub struct Builder {
     kill_timeout: Duration,
     linger: Option<Duration>,
     spool: u64,
+    spool_total: u64,
     termsig: TermSig,
     signals: bool,
 }
@@ -117,6 +119,7 @@ impl Default for Builder {
             kill_timeout: Duration::from_secs(10),
             linger: None,
             spool: 1 << 30,
+            spool_total: 4 << 30,
             termsig: TermSig::Number,
             signals: false,
         }
@@ -205,6 +208,14 @@ impl Builder {
         self
     }
 
+    /// How many bytes all spools together may have on disk; beyond that programs wait for their clients. A tenth of the file system
+    /// stays free in any case. Default 4 GiB.
+    #[must_use]
+    pub fn spool_total(mut self, bytes: u64) -> Self {
+        self.spool_total = bytes;
+        self
+    }
+
     /// How a client is told of the signal that ended a program. Default: its number.
     #[must_use]
     pub fn termsig(mut self, termsig: TermSig) -> Self {
@@ -269,6 +280,7 @@ impl Builder {
                     window: window(max_connections),
                 },
                 spool: self.spool,
+                spool_total: self.spool_total,
                 max_connections,
                 max_per_user: self.max_per_user.unwrap_or(usize::MAX),
                 max_waiting,
@@ -334,6 +346,7 @@ fn descriptors_for(programs: usize, waiting: u64) -> u64 {
 struct Settings {
     limits: Limits,
     spool: u64,
+    spool_total: u64,
     max_connections: usize,
     /// How many of those one user may have.
     max_per_user: usize,
@@ -414,6 +427,11 @@ impl Handle {
     pub fn shut_down(&self) {
         // More than two are no different from two.
         let _ = self.shared.orders.fetch_update(Ordering::AcqRel, Ordering::Acquire, |orders| orders.checked_add(1));
+        self.wake();
+    }
+
+    /// Has the loop turn once.
+    fn wake(&self) {
         if let Err(error) = self.shared.waker.wake() {
             log::warn!("cannot wake the daemon: {error}");
         }

@@ -1,15 +1,11 @@
 //! What waits to be sent to a client: in memory, and where the contract asks for it in a file.
 
-use std::cell::Cell;
-use std::env;
-use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
 use std::rc::Rc;
 
-use crate::engine::{Backpressure, Frame, at_most};
+use super::spool::{self, BLOCK, Ring, Spools};
+use crate::engine::{Backpressure, Frame};
 use crate::sys::transfer::{self, Moved};
 
 /// With strict backpressure a program is read no further while so much waits.
@@ -20,9 +16,6 @@ const MEMORY_MAX: u64 = 1 << 20;
 
 /// How much all outboxes together keep in memory before each is held to [`BLOCK`].
 const MEMORY_OF_ALL: u64 = 4 << 20;
-
-/// What is gathered before it is written to the file; also the unit in which the file is read back.
-const BLOCK: usize = 32 << 10;
 
 /// The most that waits in memory behind a file that takes no more.
 const TAIL_MAX: usize = 2 * BLOCK;
@@ -58,7 +51,7 @@ struct Spill {
 
 impl Spill {
     fn len(&self) -> u64 {
-        self.ring.as_ref().map_or(0, |ring| ring.len) + self.tail.len() as u64
+        self.ring.as_ref().map_or(0, Ring::len) + self.tail.len() as u64
     }
 }
 
@@ -78,14 +71,14 @@ pub(crate) enum Flush {
 }
 
 impl Outbox {
-    pub(crate) fn new(limit: u64, memory: Rc<Cell<u64>>) -> Self {
-        let memory = Memory { of_all: memory, ours: 0 };
+    pub(crate) fn new(limit: u64, spools: Rc<Spools>) -> Self {
+        let memory = Memory { spools, ours: 0 };
         Self { head: Vec::new(), sent: 0, boundary: 0, spill: None, limit, complained: false, memory }
     }
 
     /// The spool's file, while there is one.
     pub(crate) fn file(&self) -> Option<BorrowedFd<'_>> {
-        self.spill.as_ref()?.ring.as_ref().map(|ring| ring.file.as_fd())
+        self.spill.as_ref()?.ring.as_ref().map(Ring::file)
     }
 
     /// Bytes that wait.
@@ -138,7 +131,7 @@ impl Outbox {
 
     /// Drops everything.
     pub(crate) fn clear(&mut self) {
-        *self = Self::new(self.limit, Rc::clone(&self.memory.of_all));
+        *self = Self::new(self.limit, Rc::clone(&self.memory.spools));
     }
 
     /// Tells the other spools how much memory this one has.
@@ -210,7 +203,7 @@ impl Outbox {
         let Some(spill) = &mut self.spill else { return Ok(false) };
         if let Some(ring) = &mut spill.ring {
             ring.read(&mut self.head)?;
-            if ring.len == 0 {
+            if ring.len() == 0 {
                 spill.ring = None;
             }
         } else {
@@ -242,12 +235,24 @@ impl Outbox {
         }
     }
 
+    /// Tries once more to write to the file what had no place there; false: nothing had none.
+    pub(crate) fn resume(&mut self) -> bool {
+        let waits = self.spill.as_ref().is_some_and(|spill| spill.tail.len() >= BLOCK);
+        if waits {
+            self.spill_tail();
+            self.account();
+        }
+        waits
+    }
+
     fn spill_tail(&mut self) {
         let Some(spill) = &mut self.spill else { return };
+        let spools = &self.memory.spools;
         let result = match &mut spill.ring {
-            Some(ring) => ring.write(&spill.tail),
-            None => Ring::create(self.limit).and_then(|mut ring| {
-                let written = ring.write(&spill.tail)?;
+            Some(ring) => ring.write(&spill.tail, spools),
+            None => Ring::create(self.limit, spools).and_then(|ring| {
+                let Some(mut ring) = ring else { return Ok(0) };
+                let written = ring.write(&spill.tail, spools)?;
                 if written > 0 {
                     spill.ring = Some(ring);
                 }
@@ -261,7 +266,7 @@ impl Outbox {
             }
             Err(error) => {
                 if !self.complained {
-                    log::warn!("cannot spool output to a file in {}: {error}", spool_directory().display());
+                    log::warn!("cannot spool output to a file in {}: {error}", spool::directory().display());
                     self.complained = true;
                 }
             }
@@ -272,18 +277,19 @@ impl Outbox {
 /// One spool's share of the memory of all.
 #[derive(Debug)]
 struct Memory {
-    of_all: Rc<Cell<u64>>,
+    spools: Rc<Spools>,
     ours: u64,
 }
 
 impl Memory {
     /// What of `most` may be used now.
     fn allowed(&self, most: u64) -> u64 {
-        if self.of_all.get() < MEMORY_OF_ALL { most } else { most.min(BLOCK as u64) }
+        if self.spools.memory.get() < MEMORY_OF_ALL { most } else { most.min(BLOCK as u64) }
     }
 
     fn set(&mut self, ours: u64) {
-        self.of_all.set(self.of_all.get() - self.ours + ours);
+        let memory = &self.spools.memory;
+        memory.set(memory.get() - self.ours + ours);
         self.ours = ours;
     }
 }
@@ -292,65 +298,6 @@ impl Drop for Memory {
     fn drop(&mut self) {
         self.set(0);
     }
-}
-
-/// A file without a name, used as a ring.
-#[derive(Debug)]
-struct Ring {
-    file: File,
-    start: u64,
-    len: u64,
-    capacity: u64,
-}
-
-impl Ring {
-    fn create(capacity: u64) -> io::Result<Self> {
-        Ok(Self { file: tempfile::tempfile_in(spool_directory())?, start: 0, len: 0, capacity })
-    }
-
-    /// Appends from the front of `bytes`: how many were taken. An error is told only if none were.
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let mut written = 0;
-        while written < bytes.len() && self.len < self.capacity {
-            let at = (self.start + self.len) % self.capacity;
-            let contiguous = (self.capacity - self.len).min(self.capacity - at);
-            let rest = bytes.get(written..).unwrap_or_default();
-            let rest = rest.get(..at_most(rest.len(), contiguous)).unwrap_or_default();
-            match self.file.write_at(rest, at) {
-                Ok(0) => break,
-                Ok(n) => {
-                    written += n;
-                    self.len += n as u64;
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if written == 0 => return Err(error),
-                Err(_) => break,
-            }
-        }
-        Ok(written)
-    }
-
-    /// Appends up to a block from the front to `buffer`.
-    fn read(&mut self, buffer: &mut Vec<u8>) -> io::Result<()> {
-        let contiguous = self.len.min(self.capacity - self.start);
-        let old = buffer.len();
-        buffer.resize(old + at_most(BLOCK, contiguous), 0);
-        let block = buffer.get_mut(old..).unwrap_or_default();
-        let n = block.len() as u64;
-        if let Err(error) = self.file.read_exact_at(block, self.start) {
-            buffer.truncate(old);
-            return Err(error);
-        }
-        self.start = (self.start + n) % self.capacity;
-        self.len -= n;
-        Ok(())
-    }
-}
-
-/// `TMPDIR`, else `/var/tmp`, which unlike `/tmp` is not kept in memory (FHS 3.0, 5.15), else what std says.
-fn spool_directory() -> PathBuf {
-    let var_tmp = PathBuf::from("/var/tmp");
-    if env::var_os("TMPDIR").is_none() && var_tmp.is_dir() { var_tmp } else { env::temp_dir() }
 }
 
 #[cfg(test)]
@@ -381,12 +328,26 @@ mod tests {
         }
     }
 
+    fn spools() -> Rc<Spools> {
+        Rc::new(Spools::new(u64::MAX, None))
+    }
+
+    /// Waits until all that was on disk is given back.
+    fn assert_given_back(spools: &Spools) {
+        let begin = std::time::Instant::now();
+        while spools.on_disk() > 0 {
+            assert!(begin.elapsed().as_secs() < 60, "{} bytes are left on disk", spools.on_disk());
+            std::thread::yield_now();
+        }
+    }
+
     /// Pushes until there is no room, lets the client read `share` bytes of every 8, until `total` bytes went through.
-    fn pass_through(limit: u64, total: usize, share: usize) {
+    fn pass_through(limit: u64, disk: u64, total: usize, share: usize) {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
         theirs.set_nonblocking(true).unwrap();
-        let mut outbox = Outbox::new(limit, Rc::default());
+        let spools = Rc::new(Spools::new(disk, None));
+        let mut outbox = Outbox::new(limit, Rc::clone(&spools));
         let (mut expected, mut got, mut deepest) = (Vec::new(), Vec::new(), 0);
         let mut frames = Frames(limit);
         let mut buffer = vec![0; 256 << 10];
@@ -397,6 +358,8 @@ mod tests {
                 expected.extend_from_slice(&frame);
             }
             deepest = deepest.max(outbox.len());
+            assert!(spools.on_disk() <= disk, "{} bytes on disk", spools.on_disk());
+            outbox.resume();
             assert_ne!(outbox.flush(&ours, &mut usize::MAX.clone()), Flush::Broken);
             let len = buffer.len() * share / 8;
             if let Ok(n) = theirs.read(&mut buffer[..len]) {
@@ -408,6 +371,8 @@ mod tests {
         }
         assert!(deepest <= limit.max(STRICT_MAX) + Frame::MAX_LEN as u64, "{deepest} bytes queued");
         assert!(expected.starts_with(&got), "order or bytes were lost after {} bytes", got.len());
+        drop(outbox);
+        assert_given_back(&spools);
     }
 
     /// Through the file, around the ring's end many times, and back to memory when the reader has caught up.
@@ -415,7 +380,17 @@ mod tests {
     fn what_goes_in_comes_out_in_order() {
         for limit in [0, 1, 70_000, 1 << 20, (1 << 20) + 200_000, 3 << 20] {
             for share in [1, 8] {
-                pass_through(limit, 12 << 20, share);
+                pass_through(limit, u64::MAX, 12 << 20, share);
+            }
+        }
+    }
+
+    /// The same where less disk is to be had than the spool may take, or none.
+    #[test]
+    fn within_what_all_may_take() {
+        for disk in [700_000, 0] {
+            for limit in [(1 << 20) + 200_000, 3 << 20] {
+                pass_through(limit, disk, 12 << 20, 8);
             }
         }
     }
@@ -426,7 +401,7 @@ mod tests {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
         theirs.set_nonblocking(true).unwrap();
-        let mut outbox = Outbox::new(8 << 20, Rc::default());
+        let mut outbox = Outbox::new(8 << 20, spools());
         Frames(7).take(300).for_each(|frame| outbox.push(&frame));
         let mut buffer = vec![0; 1 << 20];
         let mut blocked = 0;
@@ -448,7 +423,7 @@ mod tests {
 
     #[test]
     fn strict_backpressure_allows_little() {
-        let mut outbox = Outbox::new(1 << 30, Rc::default());
+        let mut outbox = Outbox::new(1 << 30, spools());
         let mut frames = Frames(1);
         while outbox.has_room(Backpressure::Strict) {
             outbox.push(&frames.next().unwrap());

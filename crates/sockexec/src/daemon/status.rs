@@ -70,8 +70,9 @@ impl Totals {
         increase(&self.sent, sent);
     }
 
-    /// As they are told. `waiting`: requests without a slot. `live`: bytes in and out of the connections that are not over.
-    pub(crate) fn report(&self, accepted: u64, waiting: usize, live: (u64, u64)) -> TotalsReport {
+    /// As they are told. `waiting`: requests without a slot. `spooled`: bytes on disk. `live`: bytes in and out of the connections that are
+    /// not over.
+    pub(crate) fn report(&self, accepted: u64, waiting: usize, spooled: u64, live: (u64, u64)) -> TotalsReport {
         TotalsReport {
             accepted,
             pings: self.pings.get(),
@@ -82,6 +83,7 @@ impl Totals {
             timed_out: self.timed_out.get(),
             killed: self.killed.get(),
             turned_away: self.turned_away.get(),
+            spooled,
             bytes_in: self.received.get() + live.0,
             bytes_out: self.sent.get() + live.1,
         }
@@ -134,6 +136,7 @@ pub(crate) struct LimitsReport {
     #[serde(serialize_with = "optional_seconds")]
     pub(crate) linger: Option<Duration>,
     pub(crate) spool: u64,
+    pub(crate) spool_total: u64,
     pub(crate) window: u64,
 }
 
@@ -148,6 +151,7 @@ pub(crate) struct TotalsReport {
     timed_out: u64,
     killed: u64,
     turned_away: u64,
+    spooled: u64,
     bytes_in: u64,
     bytes_out: u64,
 }

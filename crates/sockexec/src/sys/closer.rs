@@ -1,12 +1,16 @@
 //! Closes what may take long to close, on threads of its own: a few, which begin with the first close and end when there is nothing
 //! more to do.
 //!
-//! close(2) of the last descriptor of a socket with `SO_LINGER` waits until its bytes are acknowledged or its time is up (socket(7)), which is as
-//! long as its owner likes. The kernel makes one exception: a thread that exits is not made to wait (`PF_EXITING`; the socket lingers
-//! without it). So such a socket is closed twice. A thread with a table of descriptors of its own holds a copy, we close ours, which is not
-//! the last one then, and the copy is closed by that thread's end. Nobody waits, so nothing that waits has to be bounded. Rejected:
-//! threads that wait, as a client fills any number of them.
+//! Two kinds of close take long:
+//! - That of the last descriptor of a socket with `SO_LINGER` waits until its bytes are acknowledged or its time is up (socket(7)), which
+//!   is as long as its owner likes. The kernel makes one exception: a thread that exits is not made to wait (`PF_EXITING`; the socket lingers
+//!   without it). So such a socket is closed twice. A thread with a table of descriptors of its own holds a copy, we close ours,
+//!   which is not the last one then, and the copy is closed by that thread's end. Nobody waits, so nothing that waits has to be
+//!   bounded. Rejected: threads that wait, as a client fills any number of them.
+//! - That of a big file without a name frees its blocks. It is given to [`in_pieces`].
 
+use std::collections::VecDeque;
+use std::fmt;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, mpsc};
@@ -15,8 +19,12 @@ use std::time::Duration;
 
 use super::raw::descriptors::leave_table;
 
-/// How many threads there are at most. All but one are for where a close waits after all, as no thread can have a table of its own.
+/// How many threads there are at most. All but one are for where a close waits after all: on a slow disk, or where no thread can have a table
+/// of its own.
 const MAX_THREADS: usize = 4;
+
+/// How many of them may be at work on files, so that sockets do not wait for a slow disk.
+const MAX_PIECEMEAL: usize = 2;
 
 /// How long a thread waits for more to do before it ends.
 const IDLE: Duration = Duration::from_millis(250);
@@ -82,6 +90,14 @@ pub(super) fn close_socket(socket: Counted) {
     POOL.put(|queue| queue.sockets.push(socket));
 }
 
+/// Something that is done in pieces, none of which takes long; false: it is done.
+pub(crate) type Piecemeal = Box<dyn FnMut() -> bool + Send>;
+
+/// Has this done in pieces, one after another.
+pub(crate) fn in_pieces(work: Piecemeal) {
+    POOL.put(|queue| queue.piecemeal.push_back(work));
+}
+
 /// Tries again to begin a thread, if there was none to be had when something came.
 pub(crate) fn retry() {
     if STUCK.swap(false, Ordering::Relaxed) {
@@ -97,20 +113,41 @@ struct Pool {
 /// What is to be done, and who does it.
 struct Queue {
     sockets: Vec<Counted>,
-    /// How many threads there are, and how many of them wait for news.
+    piecemeal: VecDeque<Piecemeal>,
+    /// How many threads there are, wait for news, and are at work in pieces.
     threads: usize,
     idle: usize,
+    at_pieces: usize,
+}
+
+impl fmt::Debug for Queue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Queue").field("sockets", &self.sockets).field("threads", &self.threads).finish_non_exhaustive()
+    }
+}
+
+enum Job {
+    Sockets(Vec<Counted>),
+    Piece(Piecemeal),
 }
 
 impl Queue {
     const fn new() -> Self {
-        Self { sockets: Vec::new(), threads: 0, idle: 0 }
+        Self { sockets: Vec::new(), piecemeal: VecDeque::new(), threads: 0, idle: 0, at_pieces: 0 }
     }
 
-    /// Those that are closed next.
-    fn next(&mut self) -> Vec<Counted> {
-        let most = if SHARED_FOR_GOOD.load(Ordering::Relaxed) { 1 } else { BATCH };
-        self.sockets.drain(..self.sockets.len().min(most)).collect()
+    fn next(&mut self) -> Option<Job> {
+        if !self.sockets.is_empty() {
+            let most = if SHARED_FOR_GOOD.load(Ordering::Relaxed) { 1 } else { BATCH };
+            let batch = self.sockets.len().min(most);
+            return Some(Job::Sockets(self.sockets.drain(..batch).collect()));
+        }
+        if self.at_pieces == MAX_PIECEMEAL {
+            return None;
+        }
+        let piece = self.piecemeal.pop_front()?;
+        self.at_pieces += 1;
+        Some(Job::Piece(piece))
     }
 }
 
@@ -137,24 +174,34 @@ impl Pool {
     fn work(&self) {
         let mut queue = self.lock();
         loop {
-            let sockets = queue.next();
-            if !sockets.is_empty() {
-                drop(queue);
-                let left = close_without_lingering(sockets);
-                queue = self.lock();
-                if !left.is_empty() {
-                    queue.sockets.extend(left);
-                    queue = self.news.wait_timeout(queue, RETRY).unwrap_or_else(PoisonError::into_inner).0;
+            match queue.next() {
+                Some(Job::Sockets(sockets)) => {
+                    drop(queue);
+                    let left = close_without_lingering(sockets);
+                    queue = self.lock();
+                    if !left.is_empty() {
+                        queue.sockets.extend(left);
+                        queue = self.news.wait_timeout(queue, RETRY).unwrap_or_else(PoisonError::into_inner).0;
+                    }
                 }
-                continue;
-            }
-            queue.idle += 1;
-            let (woken, waited) = self.news.wait_timeout(queue, IDLE).unwrap_or_else(PoisonError::into_inner);
-            queue = woken;
-            queue.idle -= 1;
-            if waited.timed_out() && queue.sockets.is_empty() {
-                queue.threads -= 1;
-                return;
+                Some(Job::Piece(mut work)) => {
+                    drop(queue);
+                    let work = work().then_some(work);
+                    queue = self.lock();
+                    queue.at_pieces -= 1;
+                    // Behind the others.
+                    queue.piecemeal.extend(work);
+                }
+                None => {
+                    queue.idle += 1;
+                    let (woken, waited) = self.news.wait_timeout(queue, IDLE).unwrap_or_else(PoisonError::into_inner);
+                    queue = woken;
+                    queue.idle -= 1;
+                    if waited.timed_out() && (queue.sockets.is_empty() && queue.piecemeal.is_empty()) {
+                        queue.threads -= 1;
+                        return;
+                    }
+                }
             }
         }
     }

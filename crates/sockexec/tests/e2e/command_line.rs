@@ -44,6 +44,7 @@ fn help_names_every_option() {
             "--mode",
             "--linger",
             "--spool",
+            "--spool-total",
             "--termsig",
         ] {
             assert!(stopped.stdout.contains(word), "no {word} in {}", stopped.stdout);
@@ -80,6 +81,7 @@ fn usage_errors() {
         (&["--linger", "-1", "sock"], "-1"),
         (&["--spool", "x", "sock"], "x"),
         (&["--spool", "-1", "sock"], "-1"),
+        (&["--spool-total", "x", "sock"], "x"),
         (&["--termsig", "maybe", "sock"], "maybe"),
         (&["--termsig"], "--termsig"),
     ];
@@ -103,7 +105,7 @@ fn every_option_is_taken() {
         "--max-queue=7 --max-connections=7 --timeout=30 --kill-timeout=5 --mode=0600",
         "-t 0 -k 0.5",
         "-t 2.5 --linger 1.5 --spool 0 --termsig number",
-        "--linger 1 --spool 1073741824 --termsig name",
+        "--linger 1 --spool 1073741824 --spool-total 4K --termsig name",
         "-m 3 --",
     ] {
         let mut daemon = Launch::default().options(options).start();

@@ -37,6 +37,7 @@ mod shutdown;
 mod slots;
 mod soak;
 mod socket;
+mod spool;
 mod streams;
 mod version_2;
 mod waiting;

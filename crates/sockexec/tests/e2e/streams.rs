@@ -286,15 +286,22 @@ fn assert_spool_gives_up_gently(mut daemon: Daemon) {
 /// "A full disk or a full spool only stops the program until the client reads."
 #[test]
 fn a_full_disk_stops_the_program() {
-    let unshare = ["-rm", "mount", "-t", "tmpfs", "-o", "size=4m", "none", "/mnt"];
+    let Some(prelude) = small_disk("4m") else { return };
+    assert_spool_gives_up_gently(Launch::default().options("-t 0").prelude(&prelude).start());
+}
+
+/// What a daemon is started with for spools on a disk of this size, which is its alone, and goes with it.
+pub(crate) fn small_disk(size: &str) -> Option<String> {
+    let option = format!("size={size}");
+    let unshare = ["-rm", "mount", "-t", "tmpfs", "-o", &option, "none", "/mnt"];
     let status = std::process::Command::new("unshare").args(unshare).status();
     if !status.is_ok_and(|status| status.success()) {
         eprintln!("skipped: this user may not mount a small disk");
-        return;
+        return None;
     }
-    // The small disk is the daemon's alone, and goes with it.
-    let prelude = "[ -n \"$MOUNTED\" ] || exec env MOUNTED=1 unshare -rm sh -c 'mount -t tmpfs -o size=4m none /mnt && TMPDIR=/mnt exec \"$0\" \"$@\"' \"$0\" \"$@\"";
-    assert_spool_gives_up_gently(Launch::default().options("-t 0").prelude(prelude).start());
+    Some(format!(
+        "[ -n \"$MOUNTED\" ] || exec env MOUNTED=1 unshare -rm sh -c 'mount -t tmpfs -o {option} none /mnt && TMPDIR=/mnt exec \"$0\" \"$@\"' \"$0\" \"$@\""
+    ))
 }
 
 #[test]

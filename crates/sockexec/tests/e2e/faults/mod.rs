@@ -91,6 +91,7 @@ const ERRORS: &[(&str, &[&str])] = &[
     ("shutdown", &["ENOTCONN"]),
     ("socketpair", &["EMFILE", "ENFILE", "ENOMEM"]),
     ("splice", &["EAGAIN", "EINVAL", "ENOMEM", "EINTR", "EIO", "EPIPE"]),
+    ("statfs", &["EACCES", "EIO", "ENOSYS"]),
     ("statx", &["EACCES", "ENOMEM"]),
     ("tee", &["EINVAL", "ENOMEM", "EINTR"]),
     ("timerfd_create", &["EMFILE", "ENFILE", "ENOMEM"]),

@@ -110,6 +110,7 @@ pub(crate) const SPOOL: Scenario = Scenario {
     calls: &[
         "openat",
         "open",
+        "statfs",
         "statx",
         "pwrite64",
         "pread64",

@@ -1,0 +1,169 @@
+//! Output on disk: how much of it all clients together may have there, and that nobody waits when it goes.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+
+use serde_json::Value;
+
+use crate::common::{Client, Daemon, Fifo, Launch, Process, eventually, pairs, steps};
+use crate::faults::strace::{self, Fault, Strace, Whom};
+use crate::pattern::Pattern;
+use crate::version_2::netstring;
+
+/// What a spool has in memory, the socket and the pipe have, and what is not counted to the byte: much more than that.
+const BESIDE: u64 = 4 << 20;
+
+fn status(daemon: &Daemon) -> Value {
+    let mut client = daemon.connect();
+    client.send(&netstring("protocol=2"));
+    client.send(&netstring("status"));
+    let reply = client.rest();
+    let json = reply.windows(1).position(|byte| byte == b"{").expect("JSON");
+    serde_json::from_slice(&reply[json..reply.len() - 1]).expect("JSON")
+}
+
+/// How much the daemon says that it has on disk, in bytes.
+fn spooled(daemon: &Daemon) -> u64 {
+    status(daemon)["totals"]["spooled"].as_u64().expect("a number")
+}
+
+/// How much the file system says that it has there.
+fn on_disk(daemon: &Daemon) -> u64 {
+    let directory = format!("/proc/{}/fd", daemon.process().0.as_raw_pid());
+    let entries = fs::read_dir(directory).unwrap().flatten();
+    let files = entries.filter_map(|entry| fs::metadata(entry.path()).ok().filter(fs::Metadata::is_file));
+    files.map(|file| file.blocks() * 512).sum()
+}
+
+/// A program that writes so much to a client that does not read, and has not ended its input.
+#[track_caller]
+fn start(daemon: &Daemon, name: &str, len: u64) -> (Client, Process, Fifo) {
+    let mut life = daemon.fifo(name);
+    let client = daemon.exec(&steps(&format!("hold {} write-out {len}", life.path())));
+    let program = Process(life.holder().pid);
+    (client, program, life)
+}
+
+#[track_caller]
+fn assert_pattern(mut client: Client, len: u64) {
+    client.end_stdin();
+    let mut pattern = Pattern::new();
+    client.stream(|_, bytes| assert!(pattern.check(bytes), "wrong after {}", pattern.position()));
+    assert_eq!(pattern.position(), len);
+}
+
+/// One client filled the disk, as each had a limit and all had none. What one gives back another gets, which nothing else would wake.
+#[test]
+fn all_have_a_limit_together() {
+    let (total, len) = (8 << 20, 40 << 20);
+    let daemon = Launch::default().options("-t 0 --spool-total 8M").without_env("TMPDIR").start();
+    let clients = ["one", "two", "three"].map(|name| start(&daemon, name, len));
+    for (_, program, _) in &clients {
+        program.wait_until_blocked();
+    }
+    assert!((total - (1 << 20)..=total).contains(&spooled(&daemon)), "{}", spooled(&daemon));
+    assert!(on_disk(&daemon) <= total + (1 << 20), "{}", on_disk(&daemon));
+    assert_eq!(status(&daemon)["limits"]["spool_total"], total);
+    daemon.wait_for_log("and --spool-total allows no more: programs wait");
+    daemon.assert_idle("three wait for a place on disk");
+    let [one, two, three] = clients;
+    let before = two.1.written() + three.1.written();
+    let had = one.1.written();
+    drop(one);
+    eventually("others that go on", || two.1.written() + three.1.written() > before + had.saturating_sub(BESIDE) / 2);
+    two.1.wait_until_blocked();
+    three.1.wait_until_blocked();
+    assert!(spooled(&daemon) <= total, "{}", spooled(&daemon));
+    assert_pattern(two.0, len);
+    assert_pattern(three.0, len);
+    eventually("nothing on disk", || spooled(&daemon) == 0);
+}
+
+/// As the client reads, not only when it has read all.
+#[test]
+fn what_is_read_is_given_back() {
+    let len = 40 << 20;
+    let daemon = Launch::default().options("-t 0").without_env("TMPDIR").start();
+    let (client, _, mut life) = start(&daemon, "life", len);
+    life.wait_for_death();
+    let all = spooled(&daemon);
+    assert!((len - BESIDE..=len).contains(&all), "{all}");
+    let mut some = vec![0; 20 << 20];
+    std::io::Read::read_exact(&mut client.socket(), &mut some).unwrap();
+    eventually("half of it on disk", || {
+        let now = spooled(&daemon);
+        now <= all - (16 << 20) && on_disk(&daemon) <= now + (1 << 20)
+    });
+    drop(client);
+    eventually("nothing on disk", || spooled(&daemon) == 0 && on_disk(&daemon) == 0);
+}
+
+/// A ring that goes round many times within a small total: each byte comes once, and the limit holds meanwhile.
+#[test]
+fn round_and_round() {
+    let daemon = Launch::default().options("-t 0 --spool 3000001 --spool-total 2M").without_env("TMPDIR").start();
+    let len: u64 = 60 << 20;
+    let client = daemon.exec(&steps(&format!("write-out {len}")));
+    let mut pattern = Pattern::new();
+    let mut most = 0;
+    let mut pieces = 0;
+    // The client reads all along, and ends its input only when it has seen that much.
+    let mut socket = client.socket().try_clone().unwrap();
+    let mut buffer = vec![0; 256 << 10];
+    let mut got = Vec::new();
+    while pattern.position() < len {
+        let n = std::io::Read::read(&mut socket, &mut buffer).unwrap();
+        assert!(n > 0, "ended after {}", pattern.position());
+        got.extend_from_slice(&buffer[..n]);
+        let whole = sockexec_proto::reply::whole_pairs(&got, usize::MAX);
+        for (tag, bytes) in pairs(&got[..whole]) {
+            assert!(tag == "exitcode" || pattern.check(&bytes), "wrong after {}", pattern.position());
+        }
+        got.drain(..whole);
+        pieces += 1;
+        if pieces % 16 == 0 {
+            most = most.max(spooled(&daemon));
+        }
+    }
+    assert_eq!(pattern.position(), len);
+    assert!(most <= 2 << 20, "{most}");
+    eventually("nothing on disk", || spooled(&daemon) == 0);
+}
+
+/// The last close of a big file frees its blocks, and everybody waited: 17 s for a hundred clients. It is made smaller first, by another thread.
+#[test]
+fn nobody_waits_for_a_big_file_to_go() {
+    if !strace::is_usable() {
+        return;
+    }
+    let mut daemon = Daemon::start("-t 0");
+    let descriptors = daemon.process().descriptors();
+    let (client, _, mut life) = start(&daemon, "life", 200 << 20);
+    life.wait_for_death();
+    let slow = Fault { call: "ftruncate", error: "delay_enter=300000000", when: "1+".into() };
+    let strace = Strace::inject(daemon.process(), Whom::Children, &slow);
+    drop(client);
+    eventually("a thread that waits", || daemon.process().status_kib("Threads:") == 2);
+    daemon.assert_serves();
+    assert!(spooled(&daemon) > 100 << 20, "{}", spooled(&daemon));
+    strace.detach();
+    eventually("nothing on disk", || spooled(&daemon) == 0);
+    eventually("no thread but the first", || daemon.process().status_kib("Threads:") == 1);
+    eventually("descriptors as at first", || daemon.process().descriptors() == descriptors);
+}
+
+/// However much is allowed, others need the file system too.
+#[test]
+fn a_tenth_of_the_file_system_stays_free() {
+    let Some(prelude) = crate::streams::small_disk("40m") else { return };
+    let mut daemon = Launch::default().options("-t 0").prelude(&prelude).start();
+    let (client, program, _life) = start(&daemon, "life", 100 << 20);
+    program.wait_until_blocked();
+    let disk = format!("/proc/{}/root/mnt", daemon.process().0.as_raw_pid());
+    let disk = rustix::fs::statvfs(disk).unwrap();
+    let (free, all) = (disk.f_bavail, disk.f_blocks);
+    assert!(free * 10 >= all && free * 5 < all, "{free} of {all} blocks are free");
+    daemon.wait_for_log("and a tenth of the file system stays free: programs wait");
+    assert_pattern(client, 100 << 20);
+    daemon.assert_serves();
+}
