@@ -1,10 +1,10 @@
 //! Reads requests of both versions.
 
 use alloc::boxed::Box;
-use alloc::ffi::CString;
 use alloc::vec::Vec;
 use core::mem;
 
+use super::argv::Argv;
 use super::input::{Request, SIGNAL, WINSIZE, overhead};
 use super::options::{self, PROTOCOL, PROTOCOL_NAME, WindowSize};
 use super::{MAX_ARGUMENTS, MAX_HEADER_BYTES, MAX_HEADER_DIGITS, MAX_STDIN_DIGITS, Version};
@@ -23,7 +23,7 @@ const MAX_TAG: u64 = 64;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     /// The arguments of a version 1 request are complete: start the program, the first of them.
-    Exec(Vec<CString>),
+    Exec(Argv),
     /// Version 2, or a later one: the first netstring is complete. The daemon introduces itself.
     Protocol,
     /// The arguments of a version 2 request are complete: start the program.
@@ -53,8 +53,8 @@ enum Phase {
     UnknownVersion(Vec<u8>),
     /// Version 2: within the options, or the number of arguments after them.
     Option { reading: Box<options::Reading>, current: Vec<u8> },
-    /// Within the arguments: `missing` are not complete, `current` is what has arrived of the next.
-    Arguments { missing: usize, argv: Vec<CString>, current: Vec<u8>, options: Option<Box<options::Reading>> },
+    /// Within the arguments: `missing` are not complete.
+    Arguments { missing: usize, argv: Argv, options: Option<Box<options::Reading>> },
     /// Standard input; `last`: within the empty netstring that ends it.
     Stdin { last: bool },
     /// Version 2: within a tag after the arguments, or before it.
@@ -152,9 +152,9 @@ impl RequestDecoder {
     pub fn held(&self) -> u64 {
         match &self.phase {
             Phase::Count { .. } => self.offset(),
-            Phase::Option { reading, .. } => self.offset() + overhead(0, Some(&reading.options)),
-            Phase::Arguments { argv, options, .. } => {
-                self.offset() + overhead(argv.len(), options.as_ref().map(|reading| &reading.options))
+            Phase::Option { reading, .. } => self.offset() + overhead(&reading.options),
+            Phase::Arguments { options, .. } => {
+                self.offset() + options.as_ref().map_or(0, |reading| overhead(&reading.options))
             }
             Phase::UnknownVersion(_)
             | Phase::Stdin { .. }
@@ -193,13 +193,15 @@ impl RequestDecoder {
                 Token::NeedMore => return Ok((used, Event::NeedMore)),
                 Token::Begin(len) => self.begin(len)?,
                 Token::Payload(len) => {
-                    let Some(buffer) = self.phase.buffer() else { return Ok((used, Event::Stdin(len))) };
+                    if !self.phase.collects() {
+                        return Ok((used, Event::Stdin(len)));
+                    }
                     let available = input.get(used..).unwrap_or_default();
                     if available.is_empty() {
                         return Ok((used, Event::NeedMore));
                     }
                     let take = netstring::at_most(available.len(), len);
-                    buffer.extend_from_slice(available.get(..take).unwrap_or_default());
+                    self.phase.collect(available.get(..take).unwrap_or_default());
                     self.netstring.advance(take as u64);
                     used += take;
                 }
@@ -318,7 +320,7 @@ impl RequestDecoder {
                 self.phase = Phase::Option { reading, current: Vec::new() };
                 Ok(None)
             }
-            Phase::Arguments { missing, argv, current, options } => self.argument(missing, argv, current, options),
+            Phase::Arguments { missing, argv, options } => self.argument(missing, argv, options),
             // The phase stays Ended. Of an unknown version nothing is read.
             Phase::Stdin { last: true } | Phase::UnknownVersion(_) | Phase::Ended => Ok(None),
             Phase::Stdin { last: false } => {
@@ -347,28 +349,24 @@ impl RequestDecoder {
         options: Option<Box<options::Reading>>,
     ) -> Result<Option<Event>, BadRequest> {
         let missing = count(digits).map_err(|kind| self.error_in_last(kind, 0))?;
-        self.phase = Phase::Arguments { missing, argv: Vec::new(), current: Vec::new(), options };
+        self.phase = Phase::Arguments { missing, argv: Argv::new(), options };
         Ok(None)
     }
 
     fn argument(
         &mut self,
         missing: usize,
-        mut argv: Vec<CString>,
-        current: Vec<u8>,
+        mut argv: Argv,
         options: Option<Box<options::Reading>>,
     ) -> Result<Option<Event>, BadRequest> {
-        match CString::new(current) {
-            Ok(argument) => argv.push(argument),
-            Err(error) => {
-                let offset = self.last_start() + error.nul_position() as u64;
-                return Err(BadRequest { kind: BadRequestKind::NulByte(argv.len()), offset });
-            }
+        if let Err(nul) = argv.end() {
+            return Err(self.error_in_last(BadRequestKind::NulByte(argv.len()), nul));
         }
         if missing > 1 {
-            self.phase = Phase::Arguments { missing: missing - 1, argv, current: Vec::new(), options };
+            self.phase = Phase::Arguments { missing: missing - 1, argv, options };
             return Ok(None);
         }
+        argv.finish();
         self.netstring.set_max_digits(MAX_STDIN_DIGITS);
         let Some(reading) = options else {
             self.phase = Phase::Stdin { last: false };
@@ -424,15 +422,20 @@ impl RequestDecoder {
 }
 
 impl Phase {
-    /// Where the payload is collected; `None`: it is not.
-    fn buffer(&mut self) -> Option<&mut Vec<u8>> {
+    /// Whether payloads are collected.
+    const fn collects(&self) -> bool {
+        !matches!(self, Self::UnknownVersion(_) | Self::Stdin { .. } | Self::TaggedStdin { .. } | Self::Ended)
+    }
+
+    /// Collects these bytes of one.
+    fn collect(&mut self, bytes: &[u8]) {
         match self {
             Self::Count { digits: buffer }
             | Self::Option { current: buffer, .. }
-            | Self::Arguments { current: buffer, .. }
             | Self::Tag { current: buffer, .. }
-            | Self::Told { current: buffer, .. } => Some(buffer),
-            Self::UnknownVersion(_) | Self::Stdin { .. } | Self::TaggedStdin { .. } | Self::Ended => None,
+            | Self::Told { current: buffer, .. } => buffer.extend_from_slice(bytes),
+            Self::Arguments { argv, .. } => argv.extend(bytes),
+            Self::UnknownVersion(_) | Self::Stdin { .. } | Self::TaggedStdin { .. } | Self::Ended => {}
         }
     }
 }

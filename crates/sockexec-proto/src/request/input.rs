@@ -1,9 +1,9 @@
 //! What a version 2 client sends after the arguments: pairs of a tag and a payload.
 
-use alloc::ffi::CString;
 use alloc::format;
 use alloc::vec::Vec;
 
+use super::argv::Argv;
 use super::encode_exec;
 use super::options::{Options, PROTOCOL, STATUS, WindowSize};
 use crate::netstring;
@@ -16,27 +16,24 @@ pub struct Request {
     /// How it is to run.
     pub options: Options,
     /// The program and its arguments: at least one.
-    pub argv: Vec<CString>,
+    pub argv: Argv,
 }
 
 impl Request {
     /// How much memory it takes beside its bytes on the wire, in bytes, about.
     #[must_use]
     pub fn overhead(&self) -> u64 {
-        overhead(self.argv.len(), Some(&self.options))
+        overhead(&self.options)
     }
 }
 
-/// What an argument takes beside its bytes: a pointer and a length, in a list with room for more, and what an allocation costs at least.
-const ARGUMENT: u64 = 48;
-
-/// The same for a change of the environment, which has two strings.
+/// What a change of the environment takes beside its bytes: two strings, in a list with room for more, and what their allocations cost
+/// at least. (Arguments are in one buffer, where each has a byte for its end: less than its frame.)
 const CHANGE: u64 = 112;
 
-/// What so many arguments, and these options, take beside their bytes on the wire. Of 65,536 short ones it is most of the whole.
-pub(super) fn overhead(arguments: usize, options: Option<&Options>) -> u64 {
-    let changes = options.map_or(0, |options| options.environment.len());
-    arguments as u64 * ARGUMENT + changes as u64 * CHANGE
+/// What these options take beside their bytes on the wire.
+pub(super) fn overhead(options: &Options) -> u64 {
+    options.environment.len() as u64 * CHANGE
 }
 
 /// Appends the part of a version 2 request that starts the program, the first of `argv`.

@@ -1,5 +1,6 @@
 //! What a client sends: `argc 1*arg *chunk ""`, or in version 2 `"protocol=2" *option argc 1*arg *( tag payload )`.
 
+mod argv;
 mod decoder;
 mod input;
 mod options;
@@ -8,6 +9,7 @@ use alloc::vec::Vec;
 
 use crate::netstring;
 
+pub use argv::{Argv, Iter};
 pub use decoder::{Event, RequestDecoder};
 pub use input::{
     END_OF_TAGGED_STDIN, Request, SIGNAL, STDIN, WINSIZE, encode_ping, encode_request, encode_signal, encode_status,

@@ -19,8 +19,8 @@ pub(super) const PROTOCOL_NAME: &[u8] = b"protocol=";
 /// The option that asks about the daemon instead of running a program.
 pub const STATUS: &str = "status";
 
-/// The most options that a request may have: as many as arguments.
-pub const MAX_OPTIONS: usize = 65_536;
+/// The most options that a request may have. Each of the environment costs the daemon more than an argument does.
+pub const MAX_OPTIONS: usize = 4096;
 
 /// How many bytes of what is wrong are kept in an error.
 pub(super) const SHOWN: usize = 64;

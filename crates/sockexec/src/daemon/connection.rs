@@ -362,7 +362,7 @@ impl Connection {
         for _ in 0..ROUNDS_A_TURN {
             let before = self.activity;
             self.perform(cx);
-            self.pump_request(cx, scratch);
+            let is_long = self.pump_request(cx, scratch);
             self.check_exec(cx);
             self.pump_end_of_input(cx);
             self.pump_output(cx, scratch, Stream::Stdout);
@@ -376,6 +376,9 @@ impl Connection {
             self.note_stall();
             if self.activity == before || self.is_over() {
                 return false;
+            }
+            if is_long {
+                return true;
             }
         }
         true
@@ -507,7 +510,7 @@ impl Connection {
             self.session.slot(cx.now);
         } else {
             self.waits = true;
-            self.arguments = Arguments::new(self.session.waiting_argv());
+            self.arguments = self.session.waiting_argv().map(Arguments::new).unwrap_or_default();
             let requests = cx.slots.wait(self.user(), self.slot);
             log::debug!("connection {}: waits for a slot, {requests} requests do", self.number);
             self.session.has_to_wait(requests);

@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+#[cfg(target_os = "linux")]
 use rustix::fs::FallocateFlags;
 
 use super::Handle;
@@ -152,11 +153,10 @@ impl Held {
     /// Frees what stands before a position of a ring of so many bytes.
     fn free(&self, to: u64, capacity: u64) {
         let from = self.freed.load(Ordering::Acquire);
-        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         let mut at = from;
         while at < to {
             let len = (to - at).min(capacity - at % capacity);
-            if rustix::io::retry_on_intr(|| rustix::fs::fallocate(&self.file, flags, at % capacity, len)).is_err() {
+            if !free_part(&self.file, at % capacity, len) {
                 self.keeps_all.store(true, Ordering::Release);
                 break;
             }
@@ -178,6 +178,19 @@ impl Held {
         }
         is_cut
     }
+}
+
+/// Frees a part of a file, which reads as zeroes then; false: the file system cannot.
+#[cfg(target_os = "linux")]
+fn free_part(file: &File, at: u64, len: u64) -> bool {
+    let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    rustix::io::retry_on_intr(|| rustix::fs::fallocate(file, flags, at, len)).is_ok()
+}
+
+/// No call that all other systems have does.
+#[cfg(not(target_os = "linux"))]
+fn free_part(_file: &File, _at: u64, _len: u64) -> bool {
+    false
 }
 
 impl Drop for Held {

@@ -1,12 +1,12 @@
 //! The life of one connection. Every transition is in this file.
 
 use std::collections::VecDeque;
-use std::ffi::CString;
+use std::ffi::CStr;
 use std::rc::Rc;
 use std::time::Duration;
 
 use sockexec_proto::error::BadRequestKind;
-use sockexec_proto::request::{Event, Request};
+use sockexec_proto::request::{Argv, Event, Request};
 use sockexec_proto::{BadRequest, Options, RequestDecoder, Signal, Stream, Usage, Version, WindowSize, reply};
 
 use super::Time;
@@ -374,8 +374,8 @@ impl Session {
     }
 
     /// The arguments of the request while it waits.
-    pub(crate) fn waiting_argv(&self) -> &[CString] {
-        self.waiting.as_ref().map_or(&[], |request| &request.argv)
+    pub(crate) fn waiting_argv(&self) -> Option<&Argv> {
+        self.waiting.as_ref().map(|request| &request.argv)
     }
 
     /// How much of a program's input may be held for it, in bytes.
@@ -1004,7 +1004,7 @@ impl Session {
 
     /// The request is complete, and waits for its slot.
     fn complete(&mut self, request: Box<Request>) {
-        let name = request.argv.first().map(CString::as_bytes).unwrap_or_default();
+        let name = request.argv.first().map(CStr::to_bytes).unwrap_or_default();
         self.program_name = name.get(..SHOWN_NAME).unwrap_or(name).into();
         self.streams = Streams::of(&request.options);
         self.program = Program::Waiting;

@@ -3,6 +3,8 @@
 use std::ffi::CString;
 use std::io;
 
+use sockexec_proto::request::Argv;
+
 /// The longest name of a file, in bytes (limits.h, `NAME_MAX`).
 const NAME_MAX: usize = 255;
 
@@ -13,7 +15,7 @@ const MAX_ARG_STRLEN: usize = 128 << 10;
 #[derive(Debug)]
 pub(crate) struct Program {
     /// Its name and its arguments: never empty.
-    pub(crate) argv: Vec<CString>,
+    pub(crate) argv: Argv,
     /// The PATH in which it is looked for. `None`: its name says where it is.
     pub(crate) path: Option<CString>,
 }
@@ -24,8 +26,8 @@ impl Program {
     /// # Errors
     /// ENAMETOOLONG: there can be no such name. E2BIG: no program can be given such a PATH. Both are found before there is
     /// a child, which would take as long to try it as the client likes.
-    pub(crate) fn new(argv: Vec<CString>, path: impl FnOnce() -> Vec<u8>) -> Result<Self, Failure> {
-        let name = argv.first().ok_or(io::ErrorKind::InvalidInput)?.as_bytes();
+    pub(crate) fn new(argv: Argv, path: impl FnOnce() -> Vec<u8>) -> Result<Self, Failure> {
+        let name = argv.first().ok_or(io::ErrorKind::InvalidInput)?.to_bytes();
         let refuse = |errno| Failure::Exec { error: io::Error::from_raw_os_error(errno), found: false };
         if name.is_empty() || name.contains(&b'/') {
             return Ok(Self { argv, path: None });

@@ -13,7 +13,7 @@ use rustix::io::fcntl_dupfd_cloexec;
 #[cfg(target_os = "linux")]
 use rustix::pipe::PipeFlags;
 use rustix::process::Pid;
-use sockexec_proto::request::EnvironmentChange;
+use sockexec_proto::request::{Argv, EnvironmentChange};
 use sockexec_proto::{Options, WindowSize};
 
 use super::foreign::{self, Foreign};
@@ -28,7 +28,7 @@ use super::{raw, terminal};
 #[derive(Debug)]
 pub(crate) struct Order {
     /// The program and its arguments.
-    pub(crate) argv: Vec<CString>,
+    pub(crate) argv: Argv,
     /// How it is to run. What is said of time is for others.
     pub(crate) options: Options,
     /// Its standard streams, where they are none of ours: with [`Options::descriptors`].

@@ -10,6 +10,7 @@ use std::time::Duration;
 use crate::common::{Daemon, Launch, eventually, request, steps};
 use crate::faults::scenario::pattern;
 use crate::limits::raise_own_limit;
+use crate::version_2::status::status;
 
 /// Runs `hostile` beside an honest client; afterwards nothing may be left of it.
 #[track_caller]
@@ -53,6 +54,28 @@ fn connect(daemon: &Daemon) -> UnixStream {
     let socket = UnixStream::connect(daemon.socket()).expect("a daemon to connect to");
     socket.set_read_timeout(Some(crate::common::PATIENCE)).expect("a time-out");
     socket
+}
+
+/// 90 unfinished requests of 65,535 arguments of a byte each took 279 MB.
+#[test]
+fn many_short_arguments() {
+    let daemon = Daemon::start("-t 0 --request-timeout 0");
+    let request = ["5:65536,".to_owned(), "1:a,".repeat(65_535)].concat();
+    let clients: Vec<_> = (0..90)
+        .map(|_| {
+            let mut client = daemon.connect();
+            client.send(request.as_bytes());
+            client
+        })
+        .collect();
+    let all = u64::try_from(90 * request.len()).unwrap();
+    eventually("all of it taken", || status(&daemon)["totals"]["bytes_in"].as_u64().is_some_and(|bytes| bytes >= all));
+    assert!(daemon.process().peak_kib() < 64 << 10, "{} KiB", daemon.process().peak_kib());
+    for mut client in clients.into_iter().take(2) {
+        client.send(b"9:/bin/true,");
+        let reply = client.reply();
+        assert!(reply.stderr_text().contains("sockexec: a: "), "{reply:?}");
+    }
 }
 
 /// Half-open ones: nothing, a part of a request, or a program that waits for input that does not come.

@@ -3,24 +3,13 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 
-use serde_json::Value;
-
 use crate::common::{Client, Daemon, Fifo, Launch, Process, eventually, pairs, steps};
 use crate::faults::strace::{self, Fault, Strace, Whom};
 use crate::pattern::Pattern;
-use crate::version_2::netstring;
+use crate::version_2::status::status;
 
 /// What a spool has in memory, the socket and the pipe have, and what is not counted to the byte: much more than that.
 const BESIDE: u64 = 4 << 20;
-
-fn status(daemon: &Daemon) -> Value {
-    let mut client = daemon.connect();
-    client.send(&netstring("protocol=2"));
-    client.send(&netstring("status"));
-    let reply = client.rest();
-    let json = reply.windows(1).position(|byte| byte == b"{").expect("JSON");
-    serde_json::from_slice(&reply[json..reply.len() - 1]).expect("JSON")
-}
 
 /// How much the daemon says that it has on disk, in bytes.
 fn spooled(daemon: &Daemon) -> u64 {

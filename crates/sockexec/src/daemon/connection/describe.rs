@@ -1,9 +1,11 @@
 //! What the operator sees of a connection.
 
-use std::ffi::CString;
+use std::ffi::CStr;
 use std::fmt;
 use std::os::fd::{AsFd as _, AsRawFd as _, RawFd};
 use std::time::Duration;
+
+use sockexec_proto::request::Argv;
 
 use super::Connection;
 use crate::daemon::child::Pipe;
@@ -110,8 +112,8 @@ pub(super) struct Arguments {
 }
 
 impl Arguments {
-    pub(super) fn new(argv: &[CString]) -> Self {
-        let all = argv.iter().map(CString::as_bytes_with_nul);
+    pub(super) fn new(argv: &Argv) -> Self {
+        let all = argv.iter().map(CStr::to_bytes_with_nul);
         let len = at_most(SHOWN, all.clone().map(|arg| arg.len() as u64).sum());
         let mut bytes = Vec::with_capacity(len + 1);
         bytes.extend(all.flatten().take(len));
@@ -186,10 +188,12 @@ impl fmt::Display for Ended {
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::CString;
+
     use super::*;
 
     fn arguments(argv: &[&[u8]]) -> Arguments {
-        Arguments::new(&argv.iter().map(|arg| CString::new(*arg).unwrap()).collect::<Vec<_>>())
+        Arguments::new(&argv.iter().map(|arg| CString::new(*arg).unwrap()).collect())
     }
 
     #[test]

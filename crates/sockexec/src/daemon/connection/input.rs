@@ -148,7 +148,8 @@ enum NextInput {
 }
 
 impl Connection {
-    pub(super) fn pump_request(&mut self, cx: &Context<'_>, scratch: &mut Scratch) {
+    /// Takes what has come; true: it is a part of a long request, and this was enough for a turn.
+    pub(super) fn pump_request(&mut self, cx: &Context<'_>, scratch: &mut Scratch) -> bool {
         for _ in 0..CHUNKS_A_ROUND {
             self.release(cx);
             if !self.input.waiting.is_empty() {
@@ -157,23 +158,23 @@ impl Connection {
                 if left > 0 && self.socket.is_some() {
                     waiting.drain(..waiting.len() - left);
                     self.input.waiting = waiting;
-                    return;
+                    return false;
                 }
             }
             if self.socket.is_none() || !self.readable || !self.session.wants_request() {
-                return;
+                return false;
             }
             if self.input.is_ahead() && !self.input.may_hold() {
                 // It takes fast what is held; then the rest can be spliced.
-                return;
+                return false;
             }
             let allowance = self.allowance(cx);
             if allowance == 0 {
-                return;
+                return false;
             }
             let buffer = match self.next_input(cx) {
                 NextInput::Spliced => continue,
-                NextInput::Waiting => return,
+                NextInput::Waiting => return false,
                 NextInput::UpTo(len) => scratch.chunk().get_mut(..len).unwrap_or_default(),
                 NextInput::Anything => {
                     let chunk = scratch.chunk();
@@ -182,7 +183,7 @@ impl Connection {
                 }
             };
             let wanted = buffer.len();
-            let Some(socket) = &self.socket else { return };
+            let Some(socket) = &self.socket else { return false };
             let mut descriptors = Vec::new();
             let received = transfer::receive(socket, buffer, &mut descriptors);
             if !descriptors.is_empty() && self.session.wants_descriptors() {
@@ -202,6 +203,10 @@ impl Connection {
                     self.input.big &= n == wanted || n >= SPLICE_MIN;
                     if self.socket.is_some() {
                         self.input.waiting = bytes.get(n - left..).unwrap_or_default().to_vec();
+                    }
+                    // To take arguments and options apart costs more than to move as many bytes.
+                    if n == CHUNK && self.session.wants_descriptors() {
+                        return true;
                     }
                 }
                 Ok(Moved::WouldBlock) => {
@@ -225,6 +230,7 @@ impl Connection {
                 }
             }
         }
+        false
     }
 
     /// Splices input to the program if much of it is known to come, and tells what is to be read otherwise.

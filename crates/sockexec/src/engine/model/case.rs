@@ -1,12 +1,11 @@
 //! What is fixed for a session, and what can happen to it.
 
-use std::ffi::CString;
 use std::hash::{Hash, Hasher};
 use std::time::Duration;
 
 use arbitrary::Arbitrary;
 use sockexec_proto::error::BadRequestKind;
-use sockexec_proto::request::{self, Event, Request};
+use sockexec_proto::request::{self, Argv, Event, Request};
 use sockexec_proto::{BadRequest, Options, RequestDecoder, Signal, Stream, Version, WindowSize, netstring};
 
 use super::law::number_of;
@@ -312,7 +311,7 @@ pub(super) struct Said {
 /// What a client has said.
 #[derive(Debug)]
 pub(super) struct Understood {
-    pub(super) argv: Option<Vec<CString>>,
+    pub(super) argv: Option<Argv>,
     pub(super) options: Options,
     pub(super) stdin: Vec<u8>,
     /// Where its standard input ended, in bytes of the request.

@@ -198,7 +198,8 @@ impl Launcher {
     /// Children will be made by `first`, or what works in its place, and have this environment, `NAME=VALUE` each, and of the signals
     /// in `ignored` (bit n - 1 for signal n) the defaults.
     pub(crate) fn new(environment: Vec<CString>, ignored: u64, first: Call) -> Self {
-        let environment = Environment { pointers: null_terminated(&environment), strings: environment };
+        let environment =
+            Environment { pointers: null_terminated(environment.iter().map(CString::as_c_str)), strings: environment };
         let own_pid = std::process::id().cast_signed();
         Self { environment, ignored, own_pid, call: first, in_flight: Vec::new(), spare: Vec::new() }
     }
@@ -236,7 +237,10 @@ impl Launcher {
         let way = if plan.terminal { Call::Fork } else { self.call };
         let refused = |error: io::Error| Box::new(NotMade { failure: Failure::Own(error), again: None });
         let own = plan.environment.as_deref();
-        let arrays = [null_terminated(&plan.program.argv), own.map_or_else(Vec::new, null_terminated)];
+        let arrays = [
+            null_terminated(&plan.program.argv),
+            own.map_or_else(Vec::new, |own| null_terminated(own.iter().map(CString::as_c_str))),
+        ];
         let outcome = Arc::new(Outcome::new(descriptors.shared.is_some()));
         let orders = Box::new(Orders {
             stdio: descriptors.streams.map(|descriptor| descriptor.as_raw_fd()),
@@ -314,9 +318,10 @@ fn pointer(string: Option<&CStr>) -> *const c_char {
     string.map_or(ptr::null(), CStr::as_ptr)
 }
 
-fn null_terminated(strings: &[CString]) -> Vec<*const c_char> {
-    // The strings are on the heap: their addresses stay when the Vec that holds them is moved.
-    strings.iter().map(|string| string.as_ptr()).chain([ptr::null()]).collect()
+/// An array of pointers to strings, and a null pointer behind them. They are on the heap: their addresses stay when what holds them is
+/// moved.
+fn null_terminated<'a>(strings: impl IntoIterator<Item = &'a CStr>) -> Vec<*const c_char> {
+    strings.into_iter().map(CStr::as_ptr).chain([ptr::null()]).collect()
 }
 
 /// A stack for one child, above a page that may not be touched: beyond its end there is no memory of ours to be overwritten.

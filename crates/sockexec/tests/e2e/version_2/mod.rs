@@ -8,7 +8,7 @@ mod lingering;
 mod options;
 mod replies;
 mod starts;
-mod status;
+pub(crate) mod status;
 mod terminals;
 mod window;
 

@@ -297,12 +297,12 @@ fn bad_arguments() {
 #[test]
 fn many_options() {
     let mut daemon = Daemon::start("");
-    let most: Vec<String> = (0..65_536).map(|n| format!("env=N{n}=")).collect();
-    assert_eq!(run(&daemon, &most[..20_000], &steps("env N7 exit 5"), "").code(), 5);
+    let most: Vec<String> = (0..4096).map(|n| format!("env=N{n}=")).collect();
+    assert_eq!(run(&daemon, &most, &steps("env N7 exit 5"), "").code(), 5);
     let mut caller = Caller(daemon.connect());
-    let too_many: Vec<&str> = std::iter::repeat_n("clearenv", 65_537).collect();
+    let too_many: Vec<&str> = std::iter::repeat_n("clearenv", 4097).collect();
     caller.0.send(&request_2(&too_many, &["/bin/true"]));
-    assert!(caller.reply().refusal().starts_with("bad-request more than 65536 options at byte "));
+    assert!(caller.reply().refusal().starts_with("bad-request more than 4096 options at byte "));
     daemon.assert_serves();
 }
 

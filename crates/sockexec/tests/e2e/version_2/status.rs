@@ -7,7 +7,7 @@ use super::{Caller, NONE, run};
 use crate::common::{Daemon, Launch, eventually, steps};
 
 #[track_caller]
-fn status(daemon: &Daemon) -> Value {
+pub(crate) fn status(daemon: &Daemon) -> Value {
     let reply = Caller::start(daemon, &["status"], &[] as &[&str]).reply();
     assert_eq!(reply.pairs.len(), 1, "{reply:?}");
     serde_json::from_str(reply.status.as_deref().expect("a status")).expect("JSON")
