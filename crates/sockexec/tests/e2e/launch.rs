@@ -102,8 +102,8 @@ fn what_was_not_executed_is_killed_at_once() {
         daemon.wait_for_log("started pid");
         drop(slow);
         assert_eq!(daemon.run(&steps("out next"), b"").stdout_text(), "next", "{way}");
-        let log = daemon.log_text();
-        assert!(log.contains("which was not executed") && !log.contains("TERM to"), "{way}: {log}");
+        daemon.wait_for_log("which was not executed");
+        assert!(!daemon.log_text().contains("TERM to"), "{way}: {}", daemon.log_text());
         // In version 2 that there was no program is told: there is no `started`.
         let mut slow = daemon.connect();
         let argv = leased.argv()[0].as_bytes();
