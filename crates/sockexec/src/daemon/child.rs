@@ -11,6 +11,7 @@ use rustix::io::Errno;
 use sockexec_proto::Stream;
 
 use super::chatter::Chatter;
+use super::sessions::Work;
 use crate::engine::{StartError, StartErrorKind, Time};
 use crate::sys::group::Group;
 use crate::sys::process;
@@ -173,6 +174,8 @@ pub(crate) struct Child {
     directory: Option<Box<CString>>,
     start: Start,
     watched: bool,
+    /// With a terminal: what waits for a look at the members of its session.
+    work: Option<Box<Work>>,
 }
 
 impl Child {
@@ -197,6 +200,7 @@ impl Child {
             end_of_input: (0, 0),
             last_input: None,
             watched: false,
+            work: None,
         })
     }
 
@@ -316,6 +320,16 @@ impl Child {
         if let Some(pipe) = self.exec.take() {
             pipe.close(registry);
         }
+    }
+
+    /// What waits for a look at the members of its session.
+    pub(crate) fn work(&mut self) -> &mut Work {
+        self.work.get_or_insert_default()
+    }
+
+    /// Takes that.
+    pub(crate) fn take_work(&mut self) -> Work {
+        self.work.take().map(|work| *work).unwrap_or_default()
     }
 
     /// Closes everything and lets go of the leader.

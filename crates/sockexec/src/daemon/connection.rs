@@ -4,6 +4,7 @@ mod ahead;
 mod describe;
 mod input;
 mod output;
+mod session;
 mod version_2;
 
 use std::cell::RefCell;
@@ -25,12 +26,12 @@ use super::memory::RequestMemory;
 use super::outbox::Outbox;
 use super::room::Guest;
 use super::scratch::{CHUNK, Scratch};
+use super::sessions::Lookout;
 use super::slots::Slots;
 use super::status::Totals;
 use super::token::{Source, token};
 use crate::engine::{Action, Limits, Session, StartError, StartErrorKind, Stay, Time};
 use crate::sys::foreign::Foreign;
-use crate::sys::group::Occupancy;
 use crate::sys::socket::Peer;
 use crate::sys::spawn::{Order, Spawner};
 use crate::sys::splice::Splicer;
@@ -56,6 +57,7 @@ pub(crate) struct Context<'a> {
     pub(crate) splicer: &'a RefCell<Splicer>,
     pub(crate) slots: &'a Slots,
     pub(crate) memory: &'a RequestMemory,
+    pub(crate) lookout: &'a Lookout,
     pub(crate) totals: &'a Totals,
     /// Whether time is kept well enough for small writes to be gathered.
     pub(crate) gathers: bool,
@@ -387,6 +389,7 @@ impl Connection {
     /// Closes what is left; the connection is over.
     pub(crate) fn close(mut self, cx: &Context<'_>) {
         self.close_client(cx);
+        cx.lookout.forget(self.slot);
         if let Some(child) = self.child.take() {
             child.close(cx.registry);
         }
@@ -461,7 +464,7 @@ impl Connection {
             }
             Action::Terminate if child.group.was_executed() => {
                 log::debug!("connection {}: TERM to the group of pid {leader}", self.number);
-                child.group.terminate();
+                self.terminate(cx);
             }
             // It may be in an exec that hangs, where TERM does nothing, and has done nothing that it could put in order.
             Action::Terminate => {
@@ -471,14 +474,10 @@ impl Connection {
             }
             Action::Kill => {
                 log::debug!("connection {}: KILL to the group of pid {leader}", self.number);
-                child.group.kill();
+                self.kill(cx);
                 cx.totals.killed();
             }
-            Action::Probe => match child.group.occupancy() {
-                Occupancy::Empty => self.session.group_is_empty(),
-                Occupancy::Occupied => {}
-                Occupancy::Unknowable => self.session.group_is_unknowable(),
-            },
+            Action::Probe => self.probe(cx),
             Action::DrainOutput => {
                 log::debug!("connection {}: taking what is left of the output", self.number);
                 for pipe in child.outputs() {

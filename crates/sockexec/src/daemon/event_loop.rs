@@ -23,6 +23,7 @@ use super::outbox::Outbox;
 use super::place::{Guard, News, Retiring};
 use super::room::{self, Verdict};
 use super::scratch::Scratch;
+use super::sessions::Lookout;
 use super::slots::Slots;
 use super::spool::Spools;
 use super::status::{LimitsReport, Report, Totals};
@@ -117,6 +118,7 @@ pub(super) struct EventLoop {
     memory: RequestMemory,
     /// When to look whether the request that is read beyond that memory comes.
     lead_look_at: Option<Time>,
+    lookout: Lookout,
     accepted: u64,
     turns_made: u64,
     epoch: Instant,
@@ -170,6 +172,7 @@ impl EventLoop {
             room: Room::default(),
             memory: RequestMemory::default(),
             lead_look_at: None,
+            lookout: Lookout::new(),
             accepted: 0,
             turns_made: 0,
             epoch: Instant::now(),
@@ -244,6 +247,7 @@ impl EventLoop {
                 self.serve(now, slot);
             }
         }
+        self.look_for_members(now);
         // After all events, so that a place is not given away while one of them may still mean its last holder.
         self.look_at_place(now);
         self.accept(now);
@@ -283,7 +287,8 @@ impl EventLoop {
         let look = self.listening.as_ref().and_then(|_| self.place.next_look());
         let close = self.retiring.as_ref().and_then(Retiring::close_at);
         let room = self.room.look_at.into_iter().chain(self.lead_look_at);
-        self.terminal_look.map(|(at, _)| at).into_iter().chain(look).chain(close).chain(room).min()
+        let terminal = self.terminal_look.map(|(at, _)| at);
+        terminal.into_iter().chain(look).chain(close).chain(room).chain(self.lookout.due()).min()
     }
 
     /// How many connections are in the waiting room.
@@ -446,6 +451,7 @@ impl EventLoop {
             splicer: &self.splicer,
             slots: &self.programs,
             memory: &self.memory,
+            lookout: &self.lookout,
             totals: &self.totals,
             gathers: self.alarm.is_fine(),
             connections,
@@ -519,6 +525,30 @@ impl EventLoop {
                     }
                 },
             }
+        }
+    }
+
+    /// Looks for the members of all sessions that are to be ended, if it is time to.
+    fn look_for_members(&mut self, now: Time) {
+        let waiting = self.lookout.take_due(now);
+        if waiting.is_empty() {
+            return;
+        }
+        let leader = |slot| self.slots.get(slot).and_then(|place| place.connection.session_leader());
+        let leaders: Vec<_> = waiting.iter().filter_map(|&slot| leader(slot)).collect();
+        let epoch = self.epoch;
+        let all = self.lookout.look(|| Time::after(epoch.elapsed()), &leaders);
+        let now = self.now();
+        for slot in waiting {
+            let Some(place) = self.slots.get_mut(slot) else { continue };
+            let leader = place.connection.session_leader();
+            let its = |all: &Vec<(_, _)>| -> Vec<_> {
+                all.iter().filter(|(of, _)| Some(*of) == leader).map(|&(_, member)| member).collect()
+            };
+            if place.connection.take_members(now, all.as_ref().map(its).as_deref()) {
+                self.lookout.want(slot);
+            }
+            self.queue(slot);
         }
     }
 
@@ -708,13 +738,14 @@ impl EventLoop {
 
     fn print_connections(&self, now: Time) {
         let mut text = format!(
-            "sockexec: {} of {} slots taken, {} requests wait, {} connections, {} accepted, {} turns of the loop, output gathered {} times\n",
+            "sockexec: {} of {} slots taken, {} requests wait, {} connections, {} accepted, {} turns of the loop, {} looks for sessions, output gathered {} times\n",
             self.programs.taken(),
             self.settings.max_connections,
             self.programs.waiting(),
             self.slots.len(),
             self.accepted,
             self.turns_made,
+            self.lookout.looks(),
             self.totals.gatherings()
         );
         for (_, place) in &self.slots {

@@ -34,6 +34,7 @@ mod outbox;
 mod place;
 mod room;
 mod scratch;
+mod sessions;
 mod slots;
 mod spool;
 mod status;

@@ -77,7 +77,8 @@ pub(crate) enum Action {
     TellStatus,
     /// TERM and CONT to the group.
     Terminate,
-    /// KILL to the group.
+    /// KILL to the group; answer with [`Session::killed`] when it was sent to everybody whom that means. Until then the leader must not be
+    /// reaped.
     Kill,
     /// Find out whether the group is empty; answer with [`Session::group_is_empty`] or
     /// [`Session::group_is_unknowable`], or not at all while it is not.

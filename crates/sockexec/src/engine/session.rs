@@ -58,6 +58,8 @@ enum Ending {
         /// How often it was asked.
         probes: u8,
     },
+    /// KILL was ordered, and may not have reached everybody yet.
+    Killing,
     Killed {
         drain_at: Time,
     },
@@ -238,7 +240,7 @@ impl Session {
     /// When [`Session::tick`] is to be called, unless another input changes it before.
     pub(crate) fn next_timer(&self) -> Option<Time> {
         let kill_at = match self.ending {
-            Ending::Not | Ending::Drained => None,
+            Ending::Not | Ending::Killing | Ending::Drained => None,
             Ending::Terminated { kill_at, probe_at, .. } => Some(probe_at.map_or(kill_at, |probe| probe.min(kill_at))),
             Ending::Killed { drain_at } => Some(drain_at),
         };
@@ -415,7 +417,9 @@ impl Session {
             (Program::Waiting, _, _) => "a free slot",
             (Program::Running, Ending::Not, _) if self.wants_executed() => "exec of the program",
             (Program::Starting, _, _) => "start of the program",
-            (Program::Running | Program::Exited, Ending::Killed { .. } | Ending::Drained, _) => "death after KILL",
+            (Program::Running | Program::Exited, Ending::Killing | Ending::Killed { .. } | Ending::Drained, _) => {
+                "death after KILL"
+            }
             (Program::Running, Ending::Terminated { .. }, _) => "death after TERM",
             (Program::Exited, Ending::Terminated { .. }, _) => "death of the rest of the group",
             (Program::Running, Ending::Not, _) if self.output_ended() => "exit of the program",
@@ -744,6 +748,14 @@ impl Session {
         }
     }
 
+    /// Whoever [`Action::Kill`] means was sent KILL: from now on their death and the rest of the output are waited for.
+    pub(crate) fn killed(&mut self, now: Time) {
+        if self.ending == Ending::Killing {
+            self.ending = Ending::Killed { drain_at: now + DRAIN_AFTER_KILL };
+            self.settle();
+        }
+    }
+
     /// This platform cannot tell whether anybody is left in the group.
     pub(crate) fn group_is_unknowable(&mut self) {
         self.unknowable = true;
@@ -811,7 +823,7 @@ impl Session {
         self.shut_down(now);
         match self.ending {
             Ending::Terminated { .. } => self.kill(now),
-            Ending::Not | Ending::Killed { .. } | Ending::Drained => {}
+            Ending::Not | Ending::Killing | Ending::Killed { .. } | Ending::Drained => {}
         }
         self.cut_by(now + CUT_AFTER_KILL);
         self.settle();
@@ -927,9 +939,11 @@ impl Session {
     }
 
     fn kill(&mut self, now: Time) {
-        self.ending = Ending::Killed { drain_at: now + DRAIN_AFTER_KILL };
         if matches!(self.program, Program::Running | Program::Exited) {
+            self.ending = Ending::Killing;
             self.act(Action::Kill);
+        } else {
+            self.ending = Ending::Killed { drain_at: now + DRAIN_AFTER_KILL };
         }
     }
 
@@ -1088,7 +1102,7 @@ impl Session {
             match self.ending {
                 // Whoever is left in the group has let go of the output: a background job, left alone.
                 Ending::Not if self.output_ended() || self.output_complete => self.reap(),
-                Ending::Not | Ending::Terminated { .. } => {}
+                Ending::Not | Ending::Terminated { .. } | Ending::Killing => {}
                 Ending::Killed { .. } | Ending::Drained => self.reap(),
             }
         }

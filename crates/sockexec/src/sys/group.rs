@@ -12,10 +12,6 @@ use super::session::{self, Member};
 use super::{raw, terminal};
 use crate::engine::ExitStatus;
 
-/// How often the members of a session are looked for anew while KILL is sent to them: one that forks meanwhile leaves
-/// another.
-const KILL_ROUNDS: usize = 5;
-
 /// With it waitid(2) finds children that were not executed as well.
 #[cfg(target_os = "linux")]
 const ANY_CHILD: WaitIdOptions = WaitIdOptions::from_bits_retain(libc::__WALL.cast_unsigned());
@@ -61,28 +57,49 @@ impl Group {
     }
 
     /// TERM, and CONT so that a stopped program can act on it. To a session what a terminal's hang-up is comes first: HUP to its
-    /// foreground group and to its leader.
-    pub(crate) fn terminate(&self) {
-        let members = self.members();
-        if let Some(foreground) = self.terminal().and_then(terminal::foreground) {
-            for member in members.iter().filter(|member| member.group == foreground || member.pid == self.leader) {
-                session::signal(self.leader, *member, Signal::HUP);
+    /// foreground group and to its leader. The group in the foreground is returned, as the other groups of the session have to be
+    /// [looked for](Group::terminate_members).
+    pub(crate) fn terminate(&self) -> Option<Pid> {
+        let foreground = self.terminal().and_then(terminal::foreground);
+        if self.terminal.is_some() {
+            if foreground == Some(self.leader) {
+                self.signal(Signal::HUP);
+            } else if !self.reaped {
+                let _ = rustix::process::kill_process(self.leader, Signal::HUP);
             }
         }
         for signal in [Signal::TERM, Signal::CONT] {
             self.signal(signal);
+        }
+        foreground
+    }
+
+    /// The same to the members of the session in other groups than the leader's.
+    pub(crate) fn terminate_members(&self, members: &[Member], foreground: Option<Pid>) {
+        for member in members.iter().filter(|member| member.group != self.leader) {
+            if Some(member.group) == foreground {
+                session::signal(self.leader, *member, Signal::HUP);
+            }
+        }
+        for signal in [Signal::TERM, Signal::CONT] {
             for member in members.iter().filter(|member| member.group != self.leader) {
                 session::signal(self.leader, *member, signal);
             }
         }
     }
 
-    /// The processes of the session, if it is one of its own.
-    fn members(&self) -> Vec<Member> {
-        match self.terminal {
-            Some(_) if !self.reaped => session::members(self.leader).unwrap_or_default(),
-            Some(_) | None => Vec::new(),
+    /// KILL to the members of the session in other groups than the leader's, and to those whom the leader has left behind; true: there are
+    /// any.
+    pub(crate) fn kill_members(&self, members: &[Member]) -> bool {
+        for member in members {
+            session::signal(self.leader, *member, Signal::KILL);
         }
+        !members.is_empty()
+    }
+
+    /// The leader of a session whose members are to be looked for, as long as its number cannot be another's.
+    pub(crate) fn session(&self) -> Option<Pid> {
+        Some(self.leader).filter(|_| self.terminal.is_some() && !self.reaped)
     }
 
     /// A signal that the client asks for, by its number.
@@ -96,16 +113,8 @@ impl Group {
         }
     }
 
-    /// KILL. A leader that has moved to another group is killed too.
+    /// KILL. A leader that has moved to another group is killed too; the other groups of a session are not.
     pub(crate) fn kill(&self) {
-        for _ in 0..KILL_ROUNDS {
-            let members = self.members();
-            let others = members.iter().filter(|member| member.group != self.leader);
-            others.clone().for_each(|member| session::signal(self.leader, *member, Signal::KILL));
-            if others.count() == 0 {
-                break;
-            }
-        }
         self.signal(Signal::KILL);
         if !self.reaped {
             let _ = rustix::process::kill_process(self.leader, Signal::KILL);
@@ -189,19 +198,16 @@ impl Group {
         self.pidfd.as_ref().map(AsFd::as_fd)
     }
 
-    /// Whether anybody is left, once the leader is dead.
+    /// Whether anybody is left, once the leader is dead. Not of a session, of which [`session::members`] tells.
     ///
     /// An unreaped leader counts as a member, so it has to be reaped before the question means
     /// anything; that is done only once the kernel has shown that it takes the pinned identity.
     /// A dead member that its own parent (or init) has not reaped counts as well.
     pub(crate) fn occupancy(&mut self) -> Occupancy {
-        if self.terminal.is_some() && !self.reaped {
-            // The leader's number is the session's: it stays until nobody else is left in it.
-            return match session::members(self.leader) {
-                None => Occupancy::Unknowable,
-                Some(members) if members.is_empty() => Occupancy::Empty,
-                Some(_) => Occupancy::Occupied,
-            };
+        if self.session().is_some() {
+            // The leader's number is the session's: it stays until nobody else is left in it, for which the system's processes have to be
+            // looked at.
+            return Occupancy::Unknowable;
         }
         if !self.reaped {
             let Ok(pidfd) = self.exit_descriptor() else { return Occupancy::Unknowable };

@@ -2,6 +2,9 @@
 
 use rustix::process::{Pid, Signal};
 
+#[cfg(target_os = "linux")]
+use super::raw;
+
 /// A process of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Member {
@@ -10,28 +13,46 @@ pub(crate) struct Member {
     pub(crate) group: Pid,
 }
 
-/// Those processes of the session that `leader` began which are not dead. `None`: the system does not tell.
-///
-/// The leader must not be reaped: as long as it is there, dead or not, its number is given to no other session.
+/// Whether `/proc` tells of the processes that this one can name: it may be absent, or that of another PID namespace, whose numbers mean
+/// others.
 #[cfg(target_os = "linux")]
-pub(crate) fn members(leader: Pid) -> Option<Vec<Member>> {
+pub(crate) fn are_known() -> bool {
+    let this = std::fs::read_link("/proc/self").ok();
+    this.as_deref().and_then(std::path::Path::to_str) == Some(std::process::id().to_string().as_str())
+}
+
+/// Elsewhere only the leader's own group is known.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn are_known() -> bool {
+    false
+}
+
+/// Those processes that are in a session that one of `leaders` began, and not dead, with that leader: all in one look at the
+/// processes of the system. `None`: it cannot be looked now.
+///
+/// A leader must not be reaped: as long as it is there, dead or not, its number is given to no other session.
+#[cfg(target_os = "linux")]
+pub(crate) fn members(leaders: &[Pid]) -> Option<Vec<(Pid, Member)>> {
     let mut members = Vec::new();
     for entry in std::fs::read_dir("/proc").ok()? {
         let Ok(entry) = entry else { continue };
         let pid = entry.file_name().to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw);
         let Some(pid) = pid else { continue };
+        // Most are in none of them, which a call tells sooner than a file.
+        let session = raw::session_of(pid.as_raw_pid()).and_then(Pid::from_raw);
+        let Some(&leader) = leaders.iter().find(|&&leader| Some(leader) == session) else { continue };
         if let Some((group, session)) = group_and_session(pid)
             && session == leader
         {
-            members.push(Member { pid, group });
+            members.push((leader, Member { pid, group }));
         }
     }
     Some(members)
 }
 
-/// Elsewhere only the leader's own group is known.
+/// There are none that are known.
 #[cfg(not(target_os = "linux"))]
-pub(crate) fn members(_leader: Pid) -> Option<Vec<Member>> {
+pub(crate) fn members(_leaders: &[Pid]) -> Option<Vec<(Pid, Member)>> {
     None
 }
 
@@ -65,7 +86,7 @@ fn parse_stat(stat: &[u8]) -> Option<(Pid, Pid)> {
 pub(crate) fn signal(leader: Pid, member: Member, signal: Signal) {
     use rustix::process::{PidfdFlags, kill_process, pidfd_open, pidfd_send_signal};
     let pidfd = pidfd_open(member.pid, PidfdFlags::empty());
-    if group_and_session(member.pid).is_none_or(|(_, session)| session != leader) {
+    if raw::session_of(member.pid.as_raw_pid()) != Some(leader.as_raw_pid()) {
         return;
     }
     // A process that changed its user cannot be signalled (EPERM); one that is gone need not (ESRCH).

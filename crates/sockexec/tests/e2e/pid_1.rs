@@ -158,3 +158,30 @@ fn the_status_is_the_daemons() {
         assert!(stopped.stderr.contains(words), "{stopped:?}");
     }
 }
+
+/// /proc of another namespace tells of others by the same numbers: strangers got HUP. It is treated as absent then, and the group that the
+/// daemon knows is ended.
+#[test]
+fn a_proc_of_another_namespace() {
+    if as_pid_1("").is_none() {
+        return;
+    }
+    let prelude = "exec unshare --pid --fork --kill-child \"$0\" \"$@\"";
+    let mut daemon = Launch::default().options("-t 0 -k 0.2").prelude(prelude).start();
+    daemon.wait_for_log("/proc does not tell of this PID namespace");
+    let (mut own, mut other) = (daemon.fifo("own"), daemon.fifo("other"));
+    let mut stranger = daemon.exec(&steps(&format!("hold {} cat", other.path())));
+    other.holder();
+    let mut client = daemon.connect();
+    client.send(b"10:protocol=2,9:pty=80x24,");
+    client.exec(&steps(&format!("ignore HUP TERM ; hold {} out ready wait", own.path())));
+    client.wait_for("ready");
+    own.holder();
+    drop(client);
+    own.wait_for_death();
+    daemon.wait_for_log("connection 2: over");
+    assert!(other.is_held());
+    stranger.end_stdin();
+    assert_eq!(stranger.reply().code(), 0);
+    end(&mut daemon);
+}

@@ -54,6 +54,8 @@ pub struct Setup {
     pub busy: bool,
     /// Input that the program does not take is held for it.
     pub reads_ahead: bool,
+    /// KILL has reached everybody when [`Move::Reach`] says so, and not at once.
+    pub kills_late: bool,
 }
 
 /// A part of a request.
@@ -183,6 +185,8 @@ pub enum Move {
     FillMemory,
     /// They do no more.
     FreeMemory,
+    /// Everybody whom KILL means was sent it.
+    Reach,
 }
 
 /// A [`Setup`] made ready.
@@ -203,6 +207,7 @@ pub struct Case {
     pub(super) descriptors: u32,
     pub(super) busy: bool,
     pub(super) reads_ahead: bool,
+    pub(super) kills_late: bool,
 }
 
 /// It is the same for all worlds of one search, and so does not tell them apart.
@@ -266,6 +271,7 @@ impl Case {
             descriptors: setup.descriptors.into(),
             busy: setup.busy,
             reads_ahead: setup.reads_ahead,
+            kills_late: setup.kills_late,
         }
     }
 }

@@ -66,6 +66,9 @@ impl World<'_> {
                 self.session.shut_down_now(self.now);
             }
         }
+        if std::mem::take(&mut self.record.reaches) {
+            self.reach();
+        }
         if self.program.leader == Leader::WithSlot {
             self.perform()?;
             self.take_slot();
@@ -140,7 +143,12 @@ impl World<'_> {
                     stdin.ours = false;
                     self.record.dropped += std::mem::take(&mut stdin.ahead).len();
                 }
-                Action::Kill => self.program.kill(),
+                Action::Kill => {
+                    self.program.kill();
+                    if !self.case.kills_late {
+                        self.reach();
+                    }
+                }
                 Action::Probe => {
                     if self.case.unknowable {
                         self.session.group_is_unknowable();
@@ -179,6 +187,12 @@ impl World<'_> {
             }
         }
         Ok(())
+    }
+
+    /// KILL was sent to everybody.
+    fn reach(&mut self) {
+        self.record.reached_at = Some(self.now);
+        self.session.killed(self.now);
     }
 
     fn take_slot(&mut self) {

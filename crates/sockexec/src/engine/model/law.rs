@@ -74,6 +74,9 @@ pub(super) struct Record {
     spawned: bool,
     pub(super) terminated_at: Option<Time>,
     killed: bool,
+    /// KILL is to have reached everybody, and when that was.
+    pub(super) reaches: bool,
+    pub(super) reached_at: Option<Time>,
     /// When the daemon came to know that KILL was due, whether or not anybody was left for it.
     kill_seen_at: Option<Time>,
     drained: bool,
@@ -112,6 +115,11 @@ impl Record {
     /// Nothing that comes of the request any more has a meaning.
     pub(super) const fn is_refused(&self) -> bool {
         self.refused.is_some() || self.refused_late
+    }
+
+    /// KILL was ordered, and has not reached everybody.
+    pub(super) const fn is_killing(&self) -> bool {
+        self.killed && self.reached_at.is_none() && !self.reaches
     }
 }
 
@@ -310,7 +318,8 @@ impl World<'_> {
             Action::Reap => self.check_reap()?,
             Action::DrainOutput => {
                 ensure!(!self.record.drained, "output drained twice");
-                ensure!(self.kill_at().is_some_and(|at| at + DRAIN <= self.now), "output drained too early");
+                let from = if self.record.killed { self.record.reached_at } else { self.kill_at() };
+                ensure!(from.is_some_and(|at| at + DRAIN <= self.now), "output drained too early");
                 self.record.drained = true;
             }
             Action::CloseOutput => {
@@ -431,7 +440,7 @@ impl World<'_> {
         let done = match record.terminated_at {
             None => streams_ended,
             // Whoever is left is owed a KILL.
-            Some(_) => record.killed || record.empty,
+            Some(_) => record.reached_at.is_some() || record.empty,
         };
         ensure!(done || record.start_failed, "reaped while its group may still have to be signalled");
         record.reaped = true;
@@ -580,8 +589,9 @@ impl World<'_> {
         ensure!(!record.reason || record.terminated_at.is_some(), "a reason to end the group, and no TERM");
         ensure!(record.reaped || record.killed || !is_due(self.kill_at()), "KILL is due, and not sent");
         let streams_ended = !self.program.stdout.ours && !self.program.stderr.ours;
+        let drained_from = if record.killed { record.reached_at } else { record.kill_seen_at };
         ensure!(
-            record.drained || streams_ended || !is_due(record.kill_seen_at.map(|at| at + DRAIN)),
+            record.drained || streams_ended || !is_due(drained_from.map(|at| at + DRAIN)),
             "whoever still holds the output is waited for"
         );
         let next = self.next_moment();

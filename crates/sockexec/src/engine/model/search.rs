@@ -125,6 +125,7 @@ fn setup() -> Setup {
         descriptors: 0,
         busy: false,
         reads_ahead: false,
+        kills_late: false,
     }
 }
 
@@ -151,13 +152,16 @@ fn all_endings() {
         Move::EmptyGroup,
         Move::WaitForTimer,
         Move::ShutDown,
+        Move::Reach,
     ];
     for (job, outsider, unknowable) in
         [(false, false, false), (true, false, false), (true, false, true), (false, true, false), (true, true, true)]
     {
-        for linger in [None, Some(3)] {
-            let setup = Setup { linger, job, outsider, unknowable, ..setup() };
-            let name = format!("job {job}, outsider {outsider}, unknowable {unknowable}, linger {linger:?}");
+        for (linger, kills_late) in [(None, false), (Some(3), false), (None, true)] {
+            let setup = Setup { linger, job, outsider, unknowable, kills_late, ..setup() };
+            let name = format!(
+                "job {job}, outsider {outsider}, unknowable {unknowable}, linger {linger:?}, KILL late {kills_late}"
+            );
             explore(&name, &setup, &alphabet);
         }
     }

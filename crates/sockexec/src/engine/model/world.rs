@@ -245,6 +245,7 @@ impl<'c> World<'c> {
             Move::TurnAway => self.turned_away < 2,
             Move::FillMemory => !self.full,
             Move::FreeMemory => self.full,
+            Move::Reach => self.record.is_killing(),
         }
     }
 
@@ -279,6 +280,7 @@ impl<'c> World<'c> {
             Move::TurnAway => self.turned_away += 1,
             Move::FillMemory => self.full = true,
             Move::FreeMemory => self.full = false,
+            Move::Reach => self.record.reaches = true,
         }
     }
 
@@ -346,7 +348,11 @@ impl<'c> World<'c> {
             if self.is_over() {
                 return Ok(());
             }
-            ensure!(self.apply(Move::WaitForTimer), "waits for ever: {}", self.session.waits_for());
+            ensure!(
+                self.apply(Move::Reach) || self.apply(Move::WaitForTimer),
+                "waits for ever: {}",
+                self.session.waits_for()
+            );
             ensure!(noticed_by.is_none_or(|by| self.now <= by), "the group is empty, and nobody has noticed in time");
             self.turn()?;
         }
@@ -358,7 +364,11 @@ impl<'c> World<'c> {
         self.turn()?;
         let Some(end) = self.latest_end() else { return Ok(()) };
         while !self.is_over() {
-            ensure!(self.apply(Move::WaitForTimer), "waits for ever: {}", self.session.waits_for());
+            ensure!(
+                self.apply(Move::Reach) || self.apply(Move::WaitForTimer),
+                "waits for ever: {}",
+                self.session.waits_for()
+            );
             ensure!(self.now <= end, "still there at {:?}, after {end:?}: {}", self.now, self.session.waits_for());
             self.turn()?;
         }

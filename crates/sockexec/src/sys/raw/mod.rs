@@ -262,3 +262,12 @@ pub(super) fn process_limit() -> Option<u64> {
     let [soft, _hard] = limit;
     (done == 0 && soft != u64::MAX).then_some(soft)
 }
+
+/// The number of the session that the process `pid` is in; `None`: there is no such process, its session began outside of our PID
+/// namespace (0, which rustix takes for impossible), or a security module does not tell.
+#[cfg(target_os = "linux")]
+pub(super) fn session_of(pid: libc::pid_t) -> Option<libc::pid_t> {
+    // SAFETY: a plain integer.
+    let session = unsafe { libc::getsid(pid) };
+    (session > 0).then_some(session)
+}

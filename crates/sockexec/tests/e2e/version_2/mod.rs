@@ -7,6 +7,7 @@ mod introduction;
 mod lingering;
 mod options;
 mod replies;
+mod sessions;
 mod starts;
 pub(crate) mod status;
 mod terminals;
