@@ -339,12 +339,17 @@ impl Child {
         for pipe in pipes.into_iter().flatten() {
             pipe.close(registry);
         }
-        if self.watched
-            && let Some(descriptor) = self.group.opened_descriptor()
+        self.unwatch_exit(registry);
+        self.group.reap();
+    }
+
+    /// Closes what tells that the leader dies: it is dead, and nothing else is asked of it.
+    pub(crate) fn unwatch_exit(&mut self, registry: &Registry) {
+        if let Some(descriptor) = self.group.take_descriptor()
+            && std::mem::take(&mut self.watched)
         {
             let _ = registry.deregister(&mut SourceFd(&descriptor.as_raw_fd()));
         }
-        self.group.reap();
     }
 }
 

@@ -97,6 +97,8 @@ pub(crate) struct Connection {
     held: u64,
     /// When its client last sent some of the request, or some of the reply was last sent.
     moved_at: Time,
+    /// Its program has left a group that counts as one.
+    is_leftover: bool,
     /// The leader may have exited: nothing has said otherwise since.
     exit_ready: bool,
     /// The time for the request is over: what has come is read once more before that is said.
@@ -147,6 +149,7 @@ impl Connection {
             paused: false,
             held: 0,
             moved_at: now,
+            is_leftover: false,
             exit_ready: true,
             request_due: false,
             exit_retry: None,
@@ -282,6 +285,12 @@ impl Connection {
         if self.has_slot && !self.session.holds_slot() {
             self.has_slot = false;
             cx.slots.free(self.user());
+        }
+        let is_leftover = self.session.is_leftover();
+        match (std::mem::replace(&mut self.is_leftover, is_leftover), is_leftover) {
+            (false, true) => cx.slots.leave(),
+            (true, false) => cx.slots.forget_leftover(),
+            (false, false) | (true, true) => {}
         }
         if self.waits && !self.session.waits_for_slot() {
             self.waits = false;

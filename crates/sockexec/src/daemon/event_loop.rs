@@ -293,7 +293,8 @@ impl EventLoop {
 
     /// How many connections are in the waiting room.
     fn guests(&self) -> usize {
-        self.slots.len().saturating_sub(self.programs.taken() + self.room.leaving.len())
+        let others = self.programs.taken() + self.programs.free_leftovers() + self.room.leaving.len();
+        self.slots.len().saturating_sub(others)
     }
 
     /// Whether another connection may come: some more than have a place, so that what one wants is known before another goes for it.

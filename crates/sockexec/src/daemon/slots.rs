@@ -11,6 +11,8 @@ pub(crate) struct Slots {
     max: usize,
     max_per_user: usize,
     taken: Cell<usize>,
+    /// Groups that may have to be sent KILL still, and that no slot was kept for.
+    leftovers: Cell<usize>,
     /// How many each user has who has any, where that is limited: a list, which is short, as a tree would allocate for each program
     /// beside none.
     users: RefCell<Vec<(User, usize)>>,
@@ -25,6 +27,7 @@ impl Slots {
             max,
             max_per_user,
             taken: Cell::new(0),
+            leftovers: Cell::new(0),
             users: RefCell::default(),
             waiting: RefCell::default(),
             waits: Cell::new(0),
@@ -76,6 +79,17 @@ impl Slots {
         }
     }
 
+    /// A program whose slot is free again has left a group that may have to be sent KILL still. As many as there are slots do not count;
+    /// each further one occupies a slot, or clients that come and go would leave more than there is room for.
+    pub(crate) fn leave(&self) {
+        self.leftovers.set(self.leftovers.get() + 1);
+    }
+
+    /// It has been.
+    pub(crate) fn forget_leftover(&self) {
+        self.leftovers.set(self.leftovers.get().saturating_sub(1));
+    }
+
     /// This connection waits no longer.
     pub(crate) fn forget(&self, user: User, place: usize) {
         self.waiting.borrow_mut().remove(user, place);
@@ -91,9 +105,14 @@ impl Slots {
         self.waiting.borrow().newest(user)
     }
 
-    /// How many are taken.
+    /// How many are taken, by programs and by what they have left.
     pub(crate) fn taken(&self) -> usize {
-        self.taken.get()
+        self.taken.get() + self.leftovers.get().saturating_sub(self.max)
+    }
+
+    /// How many leftovers occupy none.
+    pub(crate) fn free_leftovers(&self) -> usize {
+        self.leftovers.get().min(self.max)
     }
 
     /// How many connections wait.
@@ -107,7 +126,7 @@ impl Slots {
     }
 
     fn is_one_free(&self) -> bool {
-        self.taken.get() < self.max
+        self.taken() < self.max
     }
 
     fn limits_users(&self) -> bool {
@@ -170,5 +189,22 @@ mod tests {
         assert_eq!((slots.give(), slots.give(), slots.give()), (Some(10), Some(20), None));
         slots.free(TWO);
         assert!(slots.users.borrow().iter().all(|&(user, _)| user == ONE), "who has none costs nothing");
+    }
+
+    /// So many leftovers as there are slots are for nothing.
+    #[test]
+    fn leftovers_beyond_the_slots_occupy_some() {
+        let slots = Slots::new(2, 2);
+        for _ in 0..3 {
+            assert!(slots.take(ONE));
+            slots.leave();
+            slots.free(ONE);
+        }
+        assert_eq!(slots.free_leftovers(), 2);
+        assert_eq!([slots.take(ONE), slots.take(ONE)], [true, false], "one of two is occupied");
+        slots.wait(ONE, 7);
+        assert_eq!((slots.taken(), slots.give()), (2, None));
+        slots.forget_leftover();
+        assert_eq!((slots.taken(), slots.give()), (1, Some(7)));
     }
 }

@@ -366,8 +366,13 @@ impl Session {
         match self.program {
             Program::Absent | Program::Waiting | Program::Over => false,
             Program::Starting | Program::Running => true,
-            Program::Exited => !(self.unknowable && self.client == Client::Closed),
+            Program::Exited => !self.is_leftover(),
         }
+    }
+
+    /// Whether all that it waits for is the time of KILL, for a group of which it cannot be known whether anybody is left.
+    pub(crate) fn is_leftover(&self) -> bool {
+        self.program == Program::Exited && self.unknowable && self.client == Client::Closed
     }
 
     /// Whether its request waits for a slot.

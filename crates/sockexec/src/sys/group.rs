@@ -198,6 +198,11 @@ impl Group {
         self.pidfd.as_ref().map(AsFd::as_fd)
     }
 
+    /// Takes the descriptor of [`Group::exit_descriptor`], if it was opened. Once the leader is reaped nobody can be signalled without it.
+    pub(crate) fn take_descriptor(&mut self) -> Option<OwnedFd> {
+        self.pidfd.take()
+    }
+
     /// Whether anybody is left, once the leader is dead. Not of a session, of which [`session::members`] tells.
     ///
     /// An unreaped leader counts as a member, so it has to be reaped before the question means

@@ -284,3 +284,67 @@ fn no_slot_is_lost() {
     daemon.assert_serves();
     eventually("nothing is left", || daemon.process().children() == (0, 0));
 }
+
+/// Before Linux 6.9 it cannot be known whether anybody is left in the group of a client that has vanished: its slot is free when the leader
+/// is dead, and a zombie waits for KILL to be due. Each kept a descriptor, and they counted against nothing: 95 clients a second used up
+/// 1,024 descriptors. Now there is none, and those beyond `-m` occupy a slot each.
+#[test]
+fn what_clients_leave_on_an_older_kernel() {
+    use crate::faults::strace::{self, Fault, Strace, Whom};
+    if !strace::is_usable() {
+        return;
+    }
+    let mut daemon = Daemon::start("-m 3 -t 0 -k 1000");
+    daemon.assert_serves();
+    daemon.wait_for_log("connection 1: over");
+    let descriptors = daemon.process().descriptors();
+    // As a kernel that does not know PIDFD_SIGNAL_PROCESS_GROUP.
+    let fault = Fault { call: "pidfd_send_signal", error: "EINVAL", when: "1+".into() };
+    let strace = Strace::inject(daemon.process(), Whom::Daemon, &fault);
+    for (left, taken) in [(1, 0), (2, 0), (3, 0), (4, 1), (5, 2), (6, 3)] {
+        let position = daemon.log_position();
+        let mut client = daemon.exec(&steps("out ready exec sleep 100"));
+        client.wait_for("ready");
+        drop(client);
+        daemon.wait_for_log_after(position, "ended: signal 15");
+        eventually("a slot that is free, or not", || {
+            let position = daemon.log_position();
+            daemon.signal(Signal::USR1);
+            daemon.wait_for_log_after(position, " times\n");
+            daemon.log_text()[position..].contains(&format!("{taken} of 3 slots taken"))
+        });
+        assert_eq!(daemon.process().children(), (left, left), "its zombie keeps the number of its group");
+        assert_eq!(daemon.process().descriptors(), descriptors, "{left}");
+    }
+    let position = daemon.log_position();
+    let waits = daemon.exec(&steps("out never"));
+    daemon.wait_for_log_after(position, "waits for a slot");
+    strace.detach();
+    // KILL is due at once.
+    daemon.signal(Signal::TERM);
+    daemon.signal(Signal::INT);
+    assert_eq!(daemon.wait().status.code(), Some(0));
+    waits.until_gone();
+}
+
+/// When KILL was sent to what they have left, the slots are free.
+#[test]
+fn what_clients_leave_on_an_older_kernel_goes() {
+    use crate::faults::strace::{self, Fault, Strace, Whom};
+    if !strace::is_usable() {
+        return;
+    }
+    let daemon = Daemon::start("-m 1 -t 0 -k 0.5");
+    let fault = Fault { call: "pidfd_send_signal", error: "EINVAL", when: "1+".into() };
+    let strace = Strace::inject(daemon.process(), Whom::Daemon, &fault);
+    for _ in 0..5 {
+        let position = daemon.log_position();
+        let mut client = daemon.exec(&steps("out ready exec sleep 100"));
+        client.wait_for("ready");
+        drop(client);
+        daemon.wait_for_log_after(position, "ended: signal 15");
+    }
+    eventually("nobody is left", || daemon.process().children() == (0, 0));
+    assert_eq!(daemon.run(&steps("exit 3"), b"").code(), 3);
+    strace.detach();
+}

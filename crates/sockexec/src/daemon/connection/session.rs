@@ -39,7 +39,11 @@ impl Connection {
         match child.group.occupancy() {
             Occupancy::Empty => self.session.group_is_empty(),
             Occupancy::Occupied => {}
-            Occupancy::Unknowable => self.session.group_is_unknowable(),
+            Occupancy::Unknowable => {
+                // The number of the leader, which stays unreaped, is enough for KILL.
+                child.unwatch_exit(cx.registry);
+                self.session.group_is_unknowable();
+            }
         }
     }
 
