@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeSet, VecDeque};
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::AsRawFd as _;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -31,7 +31,6 @@ use super::token::{self, Target};
 use super::{Daemon, Handle, Settings};
 use crate::engine::{Limits, Stay, Time};
 use crate::sys::closer;
-use crate::sys::foreign::Foreign;
 use crate::sys::kernel::{self, Lack};
 use crate::sys::process;
 use crate::sys::socket;
@@ -614,7 +613,7 @@ impl EventLoop {
         }
         if let Some(mut retiring) = self.retiring.take() {
             let _ = self.poll.registry().deregister(&mut retiring.socket);
-            drop(Foreign::from(OwnedFd::from(retiring.socket)));
+            socket::close_listener(retiring.socket.into());
         }
     }
 
@@ -683,8 +682,7 @@ impl EventLoop {
         let sockets = [self.listening.take().map(|it| it.socket), self.retiring.take().map(|it| it.socket)];
         for mut socket in sockets.into_iter().flatten() {
             let _ = self.poll.registry().deregister(&mut socket);
-            // What those have sent who were not accepted any more is closed with it.
-            drop(Foreign::from(OwnedFd::from(socket)));
+            socket::close_listener(socket.into());
         }
         let slots: Vec<usize> = self.slots.iter().map(|(slot, _)| slot).collect();
         for slot in slots {

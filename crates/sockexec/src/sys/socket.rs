@@ -6,8 +6,11 @@ use std::path::Path;
 
 use rustix::fs::Mode;
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketType};
+use rustix::net::{AddressFamily, Shutdown, SocketAddrUnix, SocketType};
 use rustix::process::Pid;
+
+use super::foreign::Foreign;
+use super::transfer;
 
 /// Who connected, as the kernel recorded it at `connect(2)`.
 #[derive(Debug, Clone, Copy)]
@@ -111,6 +114,31 @@ pub(crate) fn listen(path: &Path, mode: u32, backlog: u32) -> io::Result<OwnedFd
         return Err(error.into());
     }
     Ok(socket)
+}
+
+/// Closes a listening socket that does not block, and the connections that nobody has accepted: what they have sent is taken first, as it would
+/// be closed with them, which may wait ([`super::closer`]).
+pub(crate) fn close_listener(socket: OwnedFd) {
+    // No more of them.
+    let _ = rustix::net::shutdown(&socket, Shutdown::Read);
+    loop {
+        match rustix::net::accept(&socket) {
+            Ok(client) => {
+                let is_ready = rustix::io::ioctl_fionbio(&client, true).is_ok();
+                keep_urgent_in_line(&client);
+                if !is_ready || !transfer::drain(&client) {
+                    drop(Foreign::from(client));
+                }
+            }
+            Err(Errno::INTR | Errno::CONNABORTED) => {}
+            // INVAL: it was shut down, and there are no more.
+            Err(Errno::AGAIN | Errno::INVAL) => return,
+            Err(_) => {
+                drop(Foreign::from(socket));
+                return;
+            }
+        }
+    }
 }
 
 /// What a connection attempt shows about the socket at a path.
