@@ -13,12 +13,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-#[cfg(target_os = "linux")]
-use rustix::fs::FallocateFlags;
-
 use super::Handle;
 use crate::engine::at_most;
-use crate::sys::closer;
+use crate::sys::{closer, transfer};
 
 /// The unit in which a file is read back, in bytes.
 pub(super) const BLOCK: usize = 32 << 10;
@@ -156,7 +153,7 @@ impl Held {
         let mut at = from;
         while at < to {
             let len = (to - at).min(capacity - at % capacity);
-            if !free_part(&self.file, at % capacity, len) {
+            if transfer::free(&self.file, at % capacity, len).is_err() {
                 self.keeps_all.store(true, Ordering::Release);
                 break;
             }
@@ -178,19 +175,6 @@ impl Held {
         }
         is_cut
     }
-}
-
-/// Frees a part of a file, which reads as zeroes then; false: the file system cannot.
-#[cfg(target_os = "linux")]
-fn free_part(file: &File, at: u64, len: u64) -> bool {
-    let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-    rustix::io::retry_on_intr(|| rustix::fs::fallocate(file, flags, at, len)).is_ok()
-}
-
-/// No call that all other systems have does.
-#[cfg(not(target_os = "linux"))]
-fn free_part(_file: &File, _at: u64, _len: u64) -> bool {
-    false
 }
 
 impl Drop for Held {

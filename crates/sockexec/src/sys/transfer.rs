@@ -129,6 +129,24 @@ pub(crate) fn drain(socket: impl AsFd) -> bool {
     false
 }
 
+/// Frees the blocks of a part of a file, which reads as zeroes then.
+///
+/// # Errors
+/// Those of fallocate(2): OPNOTSUPP where the file system cannot.
+#[cfg(target_os = "linux")]
+pub(crate) fn free(file: impl AsFd, at: u64, len: u64) -> Result<(), Errno> {
+    use rustix::fs::FallocateFlags;
+
+    let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    retry_on_intr(|| rustix::fs::fallocate(file.as_fd(), flags, at, len))
+}
+
+/// Other systems have their own ways, or none.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn free(_file: impl AsFd, _at: u64, _len: u64) -> Result<(), Errno> {
+    Err(Errno::NOSYS)
+}
+
 /// Writes to a socket. PIPE must be ignored here too: not every system can be asked by flag not to raise it.
 pub(crate) fn send(socket: impl AsFd, bytes: &[u8]) -> Moved {
     moved(retry_on_intr(|| rustix::net::send(socket.as_fd(), bytes, SendFlags::empty())))

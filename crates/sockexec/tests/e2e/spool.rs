@@ -76,6 +76,8 @@ fn what_is_read_is_given_back() {
     let daemon = Launch::default().options("-t 0").without_env("TMPDIR").start();
     let (client, _, mut life) = start(&daemon, "life", len);
     life.wait_for_death();
+    // Only now all of it was taken.
+    daemon.wait_for_log("ended: exit code 0");
     let all = spooled(&daemon);
     assert!((len - BESIDE..=len).contains(&all), "{all}");
     let mut some = vec![0; 20 << 20];
@@ -130,6 +132,7 @@ fn nobody_waits_for_a_big_file_to_go() {
     let descriptors = daemon.process().descriptors();
     let (client, _, mut life) = start(&daemon, "life", 200 << 20);
     life.wait_for_death();
+    daemon.wait_for_log("ended: exit code 0");
     let slow = Fault { call: "ftruncate", error: "delay_enter=300000000", when: "1+".into() };
     let strace = Strace::inject(daemon.process(), Whom::Children, &slow);
     drop(client);
