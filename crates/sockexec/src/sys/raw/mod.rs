@@ -131,10 +131,15 @@ pub(super) fn close_on_exec_from(first: libc::c_int) {
 /// The soft `RLIMIT_NOFILE`; `None`: infinite, or the call is refused. rustix's wrapper would panic then.
 #[cfg(target_os = "linux")]
 pub(super) fn descriptor_limit() -> Option<u64> {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: the call fills the structure that it is given.
-    let done = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
-    (done == 0 && limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur)
+    // Not getrlimit(3): its numbers have 32 bits on some 32-bit systems. These have 64 on all.
+    let mut limit = [0_u64; 2];
+    // SAFETY: 0 is this process; a null pointer sets nothing; the kernel fills a `struct rlimit64`, which is two
+    // integers of 64 bits, the soft limit first, of which any values are valid.
+    let done = unsafe {
+        libc::syscall(libc::SYS_prlimit64, 0, libc::RLIMIT_NOFILE, ptr::null::<[u64; 2]>(), limit.as_mut_ptr())
+    };
+    let [soft, _hard] = limit;
+    (done == 0 && soft != u64::MAX).then_some(soft)
 }
 
 /// Sends `signal` (0: only asks) to the process group whose leader `pidfd` refers to, also after the
