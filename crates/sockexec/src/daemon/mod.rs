@@ -39,6 +39,7 @@ mod slots;
 mod spool;
 mod status;
 mod token;
+mod waker;
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -47,7 +48,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
-use mio::{Poll, Waker};
+use mio::Poll;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGXFSZ};
 use signal_hook_mio::v1_0::Signals;
 use sockexec_proto::reply;
@@ -55,6 +56,7 @@ use sockexec_proto::reply;
 use crate::engine::{Limits, TermSig};
 use crate::sys::process;
 use crate::sys::spawn::Spawner;
+use waker::Waker;
 
 pub use crate::sys::process::{forget_inheritance, leave_init};
 pub use listener::{BindError, MAX_PATH};
@@ -246,7 +248,7 @@ impl Builder {
         let max_connections = self.allowed_connections(limit)?;
         let setup = |what| move |error| BindError::Setup(what, error);
         let poll = Poll::new().map_err(setup("cannot set up the event loop"))?;
-        let waker = Waker::new(poll.registry(), token::HANDLE).map_err(setup("cannot set up the event loop"))?;
+        let waker = Waker::new(poll.registry()).map_err(setup("cannot set up the event loop"))?;
         // Before HUP is handled: until then it ends the process.
         let had_terminal = self.signals && process::has_terminal();
         // Before the socket exists: whoever sees it may send a signal.

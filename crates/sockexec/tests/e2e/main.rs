@@ -5,7 +5,8 @@
 //! the log, the end of a stream, the death of a process seen through a FIFO that it held open).
 //! Deadlines are only there so that a fault fails and does not hang.
 //!
-//! `SOCKEXEC_BINARY` names another build of the daemon to run the suite against.
+//! `SOCKEXEC_BINARY` names another build of the daemon to run the suite against; `SOCKEXEC_FILTER` a filter of system calls
+//! around it, by its name in `filters`.
 #![forbid(unsafe_code)]
 #![expect(
     clippy::unwrap_used,
@@ -21,6 +22,8 @@ mod common;
 mod documented;
 mod ends;
 mod faults;
+#[cfg(target_os = "linux")]
+mod filters;
 mod hang_ups;
 mod hostile;
 mod interop;

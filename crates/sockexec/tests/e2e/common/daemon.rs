@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal};
 use tempfile::TempDir;
 
-use super::{Client, Fifo, Gate, PATIENCE, Process, Reply, eventually, wait_for_exit};
+use super::{Client, Fifo, Gate, PATIENCE, Process, Reply, eventually, fixture, wait_for_exit};
 
 /// The program under test.
 pub(crate) fn binary() -> OsString {
@@ -39,6 +39,7 @@ fn undo_ignoring() {
 pub(crate) struct Launch {
     options: Vec<String>,
     prelude: Option<String>,
+    filter: Option<String>,
     environment: Vec<(OsString, Option<OsString>)>,
     directory: Arc<TempDir>,
     socket: PathBuf,
@@ -53,6 +54,7 @@ impl Default for Launch {
         Self {
             options: Vec::new(),
             prelude: None,
+            filter: env::var("SOCKEXEC_FILTER").ok().map(|name| crate::filters::rules(&name).to_owned()),
             environment: Vec::new(),
             directory,
             socket,
@@ -79,6 +81,12 @@ impl Launch {
     /// What a shell does before it becomes the daemon: `ulimit`, `umask`, `trap`, descriptors.
     pub(crate) fn prelude(mut self, prelude: &str) -> Self {
         self.prelude = Some(prelude.to_owned());
+        self
+    }
+
+    /// System calls that are refused to the daemon and its programs, as the fixture's step `filter` has them.
+    pub(crate) fn filter(mut self, rules: &str) -> Self {
+        self.filter = Some(rules.to_owned());
         self
     }
 
@@ -110,14 +118,16 @@ impl Launch {
 
     fn command(&self) -> Command {
         undo_ignoring();
-        let mut command = match &self.prelude {
-            None => Command::new(binary()),
-            Some(prelude) => {
-                let mut shell = Command::new("/bin/sh");
-                shell.arg("-c").arg(format!("{prelude}\nexec \"$0\" \"$@\"")).arg(binary());
-                shell
-            }
-        };
+        let mut words = Vec::new();
+        if let Some(prelude) = &self.prelude {
+            words.extend(["/bin/sh", "-c", &format!("{prelude}\nexec \"$0\" \"$@\"")].map(OsString::from));
+        }
+        if let Some(rules) = &self.filter {
+            words.extend([fixture(), "filter", rules, "become"].map(OsString::from));
+        }
+        words.push(binary());
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]);
         command.current_dir(self.directory.path());
         // First, so that `--` may be the last of the options.
         if self.debug {

@@ -25,7 +25,8 @@ pub(crate) fn fixture() -> &'static str {
 fn is_old(binary: &Path) -> bool {
     let modified = |path: &Path| fs::metadata(path).and_then(|it| it.modified()).ok();
     let sources: PathBuf = [env!("CARGO_MANIFEST_DIR"), "tests/fixture"].iter().collect();
-    let newest = ["program.rs", "pattern.rs"].iter().filter_map(|name| modified(&sources.join(name))).max();
+    let newest =
+        ["program.rs", "pattern.rs", "filter.rs"].iter().filter_map(|name| modified(&sources.join(name))).max();
     modified(binary) < newest.or(Some(std::time::SystemTime::UNIX_EPOCH))
 }
 
