@@ -1,5 +1,6 @@
 //! A program that runs for a connection: its group and our ends of its pipes.
 
+use std::cell::OnceCell;
 use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -173,6 +174,7 @@ pub(crate) struct Child {
     /// The working directory that the request asks for. Few do, and there are many programs.
     directory: Option<Box<CString>>,
     start: Start,
+    told: OnceCell<Result<(), i32>>,
     watched: bool,
     /// With a terminal: what waits for a look at the members of its session.
     work: Option<Box<Work>>,
@@ -192,6 +194,7 @@ impl Child {
         Ok(Self {
             directory: directory.map(Box::new),
             start: started.start,
+            told: OnceCell::new(),
             group: Group::new(started.leader, ours.terminal),
             stdin: ours.stdin.map(pipe),
             stdout: ours.stdout.map(pipe),
@@ -206,10 +209,9 @@ impl Child {
 
     /// Why the program was not started after all. To be asked when the leader is dead, and once.
     pub(crate) fn start_error(&self, program: &[u8]) -> Option<StartError> {
-        let failure = match (&self.start, &self.exec) {
-            (Start::Shared(outcome), _) => outcome.error(),
-            (Start::Forked, Some(exec)) if !self.group.was_executed() => spawn::reported(exec.as_fd()),
-            (Start::Forked, _) => None,
+        let failure = match &self.start {
+            Start::Shared(outcome) => outcome.error(),
+            Start::Forked => self.told().and_then(Result::err).map(spawn::failure),
         };
         failure.map(|failure| start_error(self.directory.as_deref().map(CString::as_c_str), program, &failure))
     }
@@ -218,20 +220,27 @@ impl Child {
     pub(crate) fn is_executed(&self) -> bool {
         match &self.start {
             Start::Shared(outcome) => outcome.has_left() && outcome.error().is_none() && self.group.was_executed(),
-            Start::Forked => self.group.was_executed(),
+            Start::Forked => self.told() == Some(Ok(())) && self.group.was_executed(),
         }
     }
 
     /// Whether it is known that the program was not and will not be executed: its leader is dead, or about to die.
     pub(crate) fn has_failed(&self) -> bool {
-        match (&self.start, &self.exec) {
-            (Start::Shared(outcome), _) => {
-                outcome.has_left() && (outcome.error().is_some() || !self.group.was_executed())
-            }
-            // In this order: what has let go of it by its exec was executed by then.
-            (Start::Forked, Some(exec)) => transfer::is_readable(exec.as_fd()) && !self.group.was_executed(),
-            (Start::Forked, None) => false,
+        match &self.start {
+            Start::Shared(outcome) => outcome.has_left() && (outcome.error().is_some() || !self.group.was_executed()),
+            // In this order: what has let go of its watch by its exec was executed by then.
+            Start::Forked => self.told().is_some_and(|told| told.is_err() || !self.group.was_executed()),
         }
+    }
+
+    /// What a process that was forked has said of its exec, if it has. (Where the exec is waited for there is nothing to be said.)
+    fn told(&self) -> Option<Result<(), i32>> {
+        if self.told.get().is_none()
+            && let Some(told) = self.exec.as_ref().map_or(Some(Ok(())), |exec| spawn::reported(exec.as_fd()))
+        {
+            let _ = self.told.set(told);
+        }
+        self.told.get().copied()
     }
 
     /// These bytes were written to the program's input.
@@ -304,7 +313,7 @@ impl Child {
     /// Where no descriptor tells of that, or none is to be had.
     pub(crate) fn watch_exit(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
         if !self.watched {
-            if matches!(self.start, Start::Forked) && self.group.was_executed() {
+            if matches!(self.start, Start::Forked) && self.is_executed() {
                 // It has nothing more to say, and the descriptor of the exit takes its place.
                 self.close_exec(registry);
             }

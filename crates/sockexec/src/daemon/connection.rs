@@ -471,15 +471,15 @@ impl Connection {
                     log::warn!("connection {}: cannot resize the terminal: {error}", self.number);
                 }
             }
-            Action::Terminate if child.group.was_executed() => {
-                log::debug!("connection {}: TERM to the group of pid {leader}", self.number);
-                self.terminate(cx);
-            }
-            // It may be in an exec that hangs, where TERM does nothing, and has done nothing that it could put in order.
-            Action::Terminate => {
+            // It has done nothing that it could put in order, and whatever it waits for, or has stopped it, KILL ends it.
+            Action::Terminate if child.group.awaits_exec() => {
                 log::debug!("connection {}: KILL to the group of pid {leader}, which was not executed", self.number);
                 child.group.kill();
                 cx.totals.killed();
+            }
+            Action::Terminate => {
+                log::debug!("connection {}: TERM to the group of pid {leader}", self.number);
+                self.terminate(cx);
             }
             Action::Kill => {
                 log::debug!("connection {}: KILL to the group of pid {leader}", self.number);

@@ -15,7 +15,8 @@
 //! ```
 //!
 //! What an application has to know: programs inherit its environment as it is when [`Daemon::run`] is called, its
-//! directory and umask, and, on systems other than Linux, the signals that it ignores or blocks; nobody else may reap the daemon's
+//! directory and umask, and the signals that it comes to ignore after that (on systems other than Linux also those that it ignores or
+//! blocks by then); nobody else may reap the daemon's
 //! children (no `waitpid(-1)`); where they have to be forked, as those with a terminal always are, the memory of the whole
 //! application is copied, page tables first; SIGPIPE must be ignored, as Rust's runtime has it; while [`Builder::bind`] runs, and when
 //! a socket file that has vanished is made again, the umask of the process is changed for a moment; and it leaves a handler for

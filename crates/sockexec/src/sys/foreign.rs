@@ -6,7 +6,7 @@ use rustix::net::sockopt::socket_type;
 
 use super::closer::{self, Counted};
 
-/// Whether any is open. A child that copies the table of descriptors closes its copies by its exec: if the daemon's were closed
+/// Whether any is open. A child that copies the table of descriptors closes its copies before its exec: if the daemon's were closed
 /// meanwhile it is the child that waits.
 pub(crate) fn is_any_open() -> bool {
     Counted::is_there_one()

@@ -179,6 +179,12 @@ impl Group {
         self.reaped || !matches!(self.wait(WaitIdOptions::NOWAIT), Err(Errno::CHILD))
     }
 
+    /// Whether the leader is there and was not executed.
+    pub(crate) fn awaits_exec(&mut self) -> bool {
+        // First: one that somebody else has reaped is not found either.
+        self.status().is_ok() && !self.was_executed()
+    }
+
     fn wait(&self, options: WaitIdOptions) -> Result<Option<WaitIdStatus>, Errno> {
         let options = options | WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
         rustix::io::retry_on_intr(|| rustix::process::waitid(WaitId::Pid(self.leader), options))

@@ -1,6 +1,6 @@
 //! Low descriptor numbers, reserved for programs on their way to exec.
 //!
-//! clone(2) copies the table of descriptors, and exec closes the copies again: of 1,600 beside 400 programs, which took half of
+//! clone(2) copies the table of descriptors, and the child closes the copies again: of 1,600 beside 400 programs, which took half of
 //! the daemon's rate. A child that shares the table at first (`CLONE_FILES`) and leaves it by
 //! `close_range(cut, ~0, CLOSE_RANGE_UNSHARE)` copies only what is below `cut` (Linux 5.9). So its streams have to be below: they are put at
 //! numbers that were reserved when the daemon had few others, and stay there until the child has left.
@@ -19,7 +19,7 @@ use rustix::io::{DupFlags, dup3, fcntl_dupfd_cloexec, retry_on_intr};
 
 use super::raw::launch::{Outcome, SharedTable};
 
-/// How many children may share the table at once. With fewer than the launcher has under way some would copy it whole.
+/// How many children may share the table at once, which each does for some microseconds. Others copy it whole.
 const ROWS: usize = 16;
 
 /// The numbers of one child: its standard streams, and what tells of its exec.
@@ -67,7 +67,7 @@ pub(crate) struct Reserve {
 }
 
 impl Reserve {
-    /// Reserves the lowest numbers that are free.
+    /// Reserves the lowest numbers that are free, above those of the standard streams.
     ///
     /// # Errors
     /// Those of eventfd(2) and fcntl(2): no descriptors to be had.
@@ -75,7 +75,7 @@ impl Reserve {
         let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         let mut cut = event.as_raw_fd() + 1;
         let mut reserved = || -> io::Result<OwnedFd> {
-            let number = fcntl_dupfd_cloexec(&event, 0)?;
+            let number = fcntl_dupfd_cloexec(&event, 3)?;
             cut = cut.max(number.as_raw_fd() + 1);
             Ok(number)
         };
@@ -139,5 +139,16 @@ impl Reserve {
     /// In what time to [collect](Reserve::collect) if nothing happens before.
     pub(crate) fn next_look(&self) -> Option<Duration> {
         (!self.lent.is_empty()).then_some(LOOK)
+    }
+}
+
+impl Drop for Reserve {
+    fn drop(&mut self) {
+        self.collect();
+        if !self.lent.is_empty() {
+            // Children are still in this table, and go by these numbers: nothing else may come to be there.
+            std::mem::forget(std::mem::take(&mut self.lent));
+            std::mem::forget(self.event.try_clone());
+        }
     }
 }

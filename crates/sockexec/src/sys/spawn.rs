@@ -19,7 +19,7 @@ use sockexec_proto::{Options, WindowSize};
 use super::foreign::{self, Foreign};
 pub(crate) use super::program::Failure;
 use super::program::Program;
-pub(crate) use super::raw::launch::{Call, Start, reported};
+pub(crate) use super::raw::launch::{Call, Start, failure, reported};
 use super::raw::launch::{Descriptors, Launcher, NotMade, Plan};
 use super::reserve::{self, Reserve};
 use super::{raw, terminal};
@@ -159,7 +159,7 @@ impl Spawner {
         // table while something of a client's is in it.
         let apart = order.connections >= self.crowd || foreign::is_any_open();
         loop {
-            let exec = if order.watched || self.launcher.forks(&plan) { Some(pipe()?) } else { None };
+            let exec = if order.watched || self.launcher.forks(&plan) { Some(watch_pipe()?) } else { None };
             let watch = exec.as_ref().map(|(_, end)| end.as_fd());
             let shares_table = apart && !plan.foreign && !self.launcher.forks(&plan);
             let reserve = self.reserve.as_mut().filter(|_| shares_table);
@@ -274,6 +274,13 @@ fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?)
 }
 
+/// A pipe whose end for writing has a number above 2, where a stream may come.
+fn watch_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (ours, theirs) = pipe()?;
+    let theirs = if theirs.as_raw_fd() > 2 { theirs } else { fcntl_dupfd_cloexec(theirs, 3)? };
+    Ok((ours, theirs))
+}
+
 /// Done.
 #[cfg(target_os = "linux")]
 #[expect(clippy::unnecessary_wraps, reason = "elsewhere it is to be done")]
@@ -305,12 +312,12 @@ fn above_standard(theirs: &Theirs) -> io::Result<Option<[OwnedFd; 3]>> {
 }
 
 /// The daemon's environment, as it was at the `start`, with the request's changes, in order; `None`: there are none. Sorted, and one value
-/// for a name.
+/// for a name: the first, which getenv(3) finds as well.
 fn environment(options: &Options, start: &[CString]) -> Option<Vec<CString>> {
     if options.environment.is_empty() {
         return None;
     }
-    let mut variables: BTreeMap<&[u8], &[u8]> = start.iter().filter_map(|assignment| parts(assignment)).collect();
+    let mut variables: BTreeMap<&[u8], &[u8]> = start.iter().rev().filter_map(|assignment| parts(assignment)).collect();
     for change in &options.environment {
         match change {
             EnvironmentChange::Set(name, value) => {

@@ -40,11 +40,6 @@ pub(crate) fn available(pipe: impl AsFd) -> usize {
     rustix::io::ioctl_fionread(pipe).ok().and_then(|n| usize::try_from(n).ok()).unwrap_or(0)
 }
 
-/// Whether there is something to read, or nobody has the other end any more.
-pub(crate) fn is_readable(descriptor: impl AsFd) -> bool {
-    events(descriptor).intersects(PollFlags::IN | PollFlags::HUP)
-}
-
 /// Whether nobody has the other end any more.
 pub(crate) fn is_hung_up(descriptor: impl AsFd) -> bool {
     events(descriptor).contains(PollFlags::HUP)

@@ -6,7 +6,7 @@
 //! | --- | --- | --- |
 //! | clone3(2) with `CLONE_VM` and `CLONE_CLEAR_SIGHAND` | before Linux 5.5; under the default filter of Docker, containerd and systemd's `RestrictNamespaces=` | the memory |
 //! | clone(2) with `CLONE_VM` | on processors without a room in `arch/` | the memory |
-//! | clone(2) without flags, which is fork(2) | nowhere | nothing: the page tables are copied |
+//! | clone(2) without flags, which is fork(2) | where a filter refuses clone altogether | nothing: the page tables are copied |
 //!
 //! fork(2) copies page tables, and `posix_spawn(3)` makes its caller wait for the child's exec (`CLONE_VFORK`): the first costs most of
 //! the rate, the second lets a client stop the loop with an exec that hangs. With shared memory nothing is copied, and the exec
@@ -51,6 +51,7 @@ use std::io;
 use std::mem;
 use std::os::fd::{AsRawFd as _, BorrowedFd};
 use std::ptr;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use rustix::process::Pid;
@@ -63,6 +64,9 @@ use crate::sys::program::{Failure, Program};
 /// The size of a child's stack, in bytes. [`child_main`] needs the length of a path (4 KiB) and a few hundred; nothing else
 /// runs on it.
 const STACK: usize = 16 << 10;
+
+/// How many children are looked at in one go.
+const LOOKS: usize = 32;
 
 /// How many stacks are kept for the next children.
 const SPARE_STACKS: usize = 16;
@@ -147,13 +151,20 @@ pub(crate) struct NotMade {
     pub(crate) again: Option<Plan>,
 }
 
-/// What a child that was forked has written to its watch. To be asked when it is dead or has closed it, and once.
-pub(crate) fn reported(watch: BorrowedFd<'_>) -> Option<Failure> {
+/// What a child that was forked says through its watch, if it has: that there was no error, by its end, or a number for [`failure`].
+/// It is said once.
+pub(crate) fn reported(watch: BorrowedFd<'_>) -> Option<Result<(), i32>> {
     let mut code = [0; size_of::<c_int>()];
     match rustix::io::retry_on_intr(|| rustix::io::read(watch, &mut code)) {
-        Ok(n) if n == code.len() => Some(failure_of(c_int::from_ne_bytes(code))),
+        Ok(0) => Some(Ok(())),
+        Ok(n) if n == code.len() => Some(Err(c_int::from_ne_bytes(code))),
         Ok(_) | Err(_) => None,
     }
+}
+
+/// What such a number says.
+pub(crate) fn failure(code: i32) -> Failure {
+    failure_of(code)
 }
 
 /// How the outcome of a child is learned.
@@ -169,7 +180,8 @@ pub(crate) enum Start {
 struct Launch {
     outcome: Arc<Outcome>,
     stack: Stack,
-    _orders: Box<Orders>,
+    /// Not in a box: the child reads it through another pointer, which a box that is moved does not allow.
+    _orders: Rc<Orders>,
     _arrays: [Vec<*const c_char>; 2],
     _plan: Plan,
 }
@@ -188,7 +200,11 @@ pub(crate) struct Launcher {
     own_pid: c_int,
     call: Call,
     in_flight: Vec<Launch>,
+    /// Which of them to look at next.
+    next: usize,
     spare: Vec<Stack>,
+    /// The exit signal of a child that is forked: see [`fork`].
+    exit_signal: c_int,
 }
 
 impl Launcher {
@@ -201,7 +217,16 @@ impl Launcher {
         let environment =
             Environment { pointers: null_terminated(environment.iter().map(CString::as_c_str)), strings: environment };
         let own_pid = std::process::id().cast_signed();
-        Self { environment, ignored, own_pid, call: first, in_flight: Vec::new(), spare: Vec::new() }
+        Self {
+            environment,
+            ignored,
+            own_pid,
+            call: first,
+            in_flight: Vec::new(),
+            next: 0,
+            spare: Vec::new(),
+            exit_signal: 0,
+        }
     }
 
     /// The environment of children.
@@ -235,14 +260,13 @@ impl Launcher {
     /// Those of clone(2), and of mmap(2) for a stack.
     pub(crate) fn launch(&mut self, plan: Plan, descriptors: &Descriptors<'_>) -> Result<(Pid, Start), Box<NotMade>> {
         let way = if plan.terminal { Call::Fork } else { self.call };
-        let refused = |error: io::Error| Box::new(NotMade { failure: Failure::Own(error), again: None });
         let own = plan.environment.as_deref();
         let arrays = [
             null_terminated(&plan.program.argv),
             own.map_or_else(Vec::new, |own| null_terminated(own.iter().map(CString::as_c_str))),
         ];
         let outcome = Arc::new(Outcome::new(descriptors.shared.is_some()));
-        let orders = Box::new(Orders {
+        let orders = Rc::new(Orders {
             stdio: descriptors.streams.map(|descriptor| descriptor.as_raw_fd()),
             watch: descriptors.watch.map_or(-1, |watch| watch.as_raw_fd()),
             parent: self.own_pid,
@@ -258,23 +282,38 @@ impl Launcher {
             outcome: if way == Call::Fork { ptr::null() } else { Arc::as_ptr(&outcome) },
         });
         let made = match way {
-            Call::Fork => fork(&orders).map(|pid| (pid, Start::Forked)),
-            Call::Clone3 | Call::Clone => {
-                let stack = self.spare.pop().map_or_else(Stack::new, Ok).map_err(refused)?;
-                let made = if way == Call::Clone3 {
-                    clone3(&orders, &outcome, &stack)
-                } else {
-                    clone(&orders, &outcome, &stack)
-                };
-                match made {
-                    Ok(pid) => {
-                        let start = Start::Shared(Arc::clone(&outcome));
-                        self.in_flight.push(Launch { outcome, stack, _orders: orders, _arrays: arrays, _plan: plan });
-                        return Ok((pid, start));
-                    }
-                    Err(error) => Err(error),
+            Call::Fork => {
+                let mut made = fork(&orders, self.exit_signal);
+                if self.exit_signal == 0 && made.as_ref().is_err_and(|error| error.raw_os_error() == Some(libc::EINVAL))
+                {
+                    self.exit_signal = libc::SIGCHLD;
+                    made = fork(&orders, self.exit_signal);
                 }
+                made.map(|pid| (pid, Start::Forked))
             }
+            Call::Clone3 | Call::Clone => match self.spare.pop().map_or_else(Stack::new, Ok) {
+                Err(error) => Err(error),
+                Ok(stack) => {
+                    let call = if way == Call::Clone3 { clone3 } else { clone };
+                    match call(&orders, &outcome, &stack) {
+                        Ok(pid) => {
+                            let start = Start::Shared(Arc::clone(&outcome));
+                            self.in_flight.push(Launch {
+                                outcome,
+                                stack,
+                                _orders: orders,
+                                _arrays: arrays,
+                                _plan: plan,
+                            });
+                            return Ok((pid, start));
+                        }
+                        Err(error) => {
+                            self.spare.push(stack);
+                            Err(error)
+                        }
+                    }
+                }
+            },
         };
         made.map_err(|error| {
             // Others are temporary: no process or memory to be had for now.
@@ -292,11 +331,21 @@ impl Launcher {
         })
     }
 
-    /// Lets go of what children used that have exec'd or died.
+    /// Lets go of what children used that have exec'd or died: of some of them at a time, as there may be a thousand whose exec is slow.
     pub(crate) fn collect(&mut self) {
-        for launch in self.in_flight.extract_if(.., |launch| launch.outcome.has_left()) {
-            if self.spare.len() < SPARE_STACKS {
-                self.spare.push(launch.stack);
+        for _ in 0..LOOKS {
+            if self.next >= self.in_flight.len() {
+                self.next = 0;
+            }
+            match self.in_flight.get(self.next) {
+                None => return,
+                Some(launch) if launch.outcome.has_left() => {
+                    let launch = self.in_flight.swap_remove(self.next);
+                    if self.spare.len() < SPARE_STACKS {
+                        self.spare.push(launch.stack);
+                    }
+                }
+                Some(_) => self.next += 1,
             }
         }
     }
@@ -304,7 +353,7 @@ impl Launcher {
 
 impl Drop for Launcher {
     fn drop(&mut self) {
-        self.collect();
+        self.in_flight.retain(|launch| !launch.outcome.has_left());
         if !self.in_flight.is_empty() {
             // Children are still at work on it.
             mem::forget(mem::take(&mut self.in_flight));
@@ -372,13 +421,15 @@ struct Blocked {
 }
 
 impl Blocked {
-    fn all() -> Self {
+    /// # Errors
+    /// A filter refuses it.
+    fn all() -> io::Result<Self> {
         let (all, mut before) = (u64::MAX, 0_u64);
         let how = libc::SIG_SETMASK as usize;
         let arguments = [how, (&raw const all) as usize, (&raw mut before) as usize, SIGSET_SIZE];
         // SAFETY: the kernel reads one set of this size, and writes the other.
-        unsafe { call(libc::SYS_rt_sigprocmask, arguments) };
-        Self { before }
+        let failed = unsafe { call(libc::SYS_rt_sigprocmask, arguments) };
+        if failed < 0 { Err(io::Error::from_raw_os_error(failed.wrapping_neg())) } else { Ok(Self { before }) }
     }
 }
 
@@ -433,17 +484,21 @@ fn clone3(orders: &Orders, outcome: &Outcome, stack: &Stack) -> io::Result<Pid> 
 fn clone(orders: &Orders, outcome: &Outcome, stack: &Stack) -> io::Result<Pid> {
     let child_tid = (&raw const outcome.alive) as usize;
     let arguments = arch::clone_arguments(sharing(orders) as usize, stack.top(), child_tid);
-    let _blocked = Blocked::all();
+    let _blocked = Blocked::all()?;
     // SAFETY: as in `clone3`. No handler runs in the child: all signals are blocked until it has none.
     pid(unsafe { arch::branch(libc::SYS_clone as isize, arguments, child_main, orders) })
 }
 
-fn fork(orders: &Orders) -> io::Result<Pid> {
+/// The exit signal is none, as with the others, so that waitid(2) says whether the child was executed. qemu's emulation of single programs
+/// takes CHLD alone; there a child that is killed before its exec counts as executed.
+fn fork(orders: &Orders, exit_signal: c_int) -> io::Result<Pid> {
+    // If that is refused a handler of ours may run in the child, in a copy of this memory.
     let _blocked = Blocked::all();
-    // SAFETY: without flags, and without a stack, clone is fork, on all processors. What the child knows is a copy of this memory, on which
+    // SAFETY: without flags but a signal, and without a stack, clone is fork (on s390x, where the stack comes first, only with no signal: there
+    // it is refused, as no stack can be at 17). What the child knows is a copy of this memory, on which
     // it does nothing but `child_main`, which never returns, so that locks that other threads held do not matter to it.
     unsafe {
-        match libc::syscall(libc::SYS_clone, 0_usize, 0_usize, 0_usize, 0_usize, 0_usize) {
+        match libc::syscall(libc::SYS_clone, exit_signal as usize, 0_usize, 0_usize, 0_usize, 0_usize) {
             0 => child_main(orders),
             -1 => Err(io::Error::last_os_error()),
             number => pid(number as isize),

@@ -43,7 +43,7 @@ const MAX_SIGNAL: libc::c_int = 64;
 ///
 /// What else the starter ignores stays ignored in this process (`nohup`), and is reset in its children. Where `posix_spawn` starts
 /// them that cannot be asked for, so there a handler that does nothing takes the place of the ignoring, which an exec resets by
-/// itself. PIPE is left to Rust's runtime, which ignores it here and restores it in children.
+/// itself. PIPE stays ignored, as Rust's runtime has it, and is reset in children as well.
 pub(super) fn restore_signals() {
     if is_ignored(libc::SIGCHLD) {
         set_action(libc::SIGCHLD, libc::SIG_DFL);

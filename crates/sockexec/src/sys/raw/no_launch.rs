@@ -94,9 +94,14 @@ impl Outcome {
     }
 }
 
-/// Nobody has written to it.
-pub(crate) fn reported(_watch: BorrowedFd<'_>) -> Option<Failure> {
+/// There is none to ask.
+pub(crate) fn reported(_watch: BorrowedFd<'_>) -> Option<Result<(), i32>> {
     None
+}
+
+/// Nobody has such a number.
+pub(crate) fn failure(code: i32) -> Failure {
+    Failure::Own(io::Error::from_raw_os_error(code))
 }
 
 /// How the outcome of a child is learned.

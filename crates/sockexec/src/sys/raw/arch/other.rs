@@ -2,6 +2,17 @@
 
 use std::ffi::c_long;
 
+// On SPARC the child of clone(2) learns what it is from a second register; on MIPS a set of signals has 16 bytes.
+#[cfg(any(
+    target_arch = "sparc",
+    target_arch = "sparc64",
+    target_arch = "mips",
+    target_arch = "mips64",
+    target_arch = "mips32r6",
+    target_arch = "mips64r6"
+))]
+compile_error!("programs cannot be started on this processor: sys/raw/launch.rs needs another fork for it");
+
 /// Whether [`branch`] works here.
 pub(super) const BRANCHES: bool = false;
 
