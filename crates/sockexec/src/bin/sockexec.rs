@@ -38,7 +38,7 @@ struct Arguments {
     max_queue: u32,
 
     /// Programs that may run at once; further requests wait for a slot. Lowered, with a warning, to what the limit of
-    /// descriptors allows (128 + 6 a program).
+    /// descriptors allows (128 + 6 a program), the hard one: programs get the soft one.
     #[arg(short = 'm', long, value_name = "N", default_value_t = 100, value_parser = at_least_one)]
     max_connections: u32,
 
@@ -169,6 +169,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
             TermSigForm::Name => TermSig::Name,
         })
         .handle_signals(true)
+        .program_descriptors(daemon::raise_descriptor_limit())
         .bind(&arguments.socket)?;
     Ok(daemon.run()?)
 }

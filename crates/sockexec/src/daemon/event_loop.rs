@@ -148,7 +148,7 @@ impl EventLoop {
             let meanings: Vec<_> = lacks.iter().map(|lack| lack.meaning).collect();
             log::warn!("the kernel lacks, or a filter refuses: {}", meanings.join("; "));
         }
-        let spawner = Spawner::new(settings.max_connections, settings.spare_descriptors);
+        let spawner = Spawner::new(settings.max_connections, settings.spare_descriptors, settings.program_descriptors);
         if let Some(descriptor) = spawner.descriptor() {
             poll.registry().register(&mut SourceFd(&descriptor.as_raw_fd()), token::SPAWNER, Interest::READABLE)?;
         }
@@ -707,6 +707,7 @@ impl EventLoop {
             extra: _,
             spare_descriptors: _,
             watches: _,
+            program_descriptors: _,
         } = self.settings;
         let report = Report {
             version: env!("CARGO_PKG_VERSION"),

@@ -59,7 +59,7 @@ use crate::sys::process;
 use crate::sys::spawn::Spawner;
 use waker::Waker;
 
-pub use crate::sys::process::{forget_inheritance, leave_init};
+pub use crate::sys::process::{DescriptorLimit, forget_inheritance, leave_init, raise_descriptor_limit};
 pub use listener::{BindError, MAX_PATH};
 
 /// Descriptors that one connection may need at once: its socket, three pipes, a spool's file and a process's
@@ -108,6 +108,7 @@ pub struct Builder {
     spool_total: u64,
     termsig: TermSig,
     signals: bool,
+    program_descriptors: Option<DescriptorLimit>,
 }
 
 impl Default for Builder {
@@ -126,6 +127,7 @@ impl Default for Builder {
             spool_total: 4 << 30,
             termsig: TermSig::Number,
             signals: false,
+            program_descriptors: None,
         }
     }
 }
@@ -236,6 +238,14 @@ impl Builder {
         self
     }
 
+    /// The limit of descriptors (`RLIMIT_NOFILE`) that programs get, where this process has another one:
+    /// [`raise_descriptor_limit`] tells it. On Linux; `None`: that of this process. Default `None`.
+    #[must_use]
+    pub fn program_descriptors(mut self, limit: Option<DescriptorLimit>) -> Self {
+        self.program_descriptors = limit;
+        self
+    }
+
     /// Makes the socket and listens on it. A stale socket is replaced, anything else that exists is
     /// left alone.
     ///
@@ -291,6 +301,7 @@ impl Builder {
                 extra: (max_waiting / 8).clamp(EXTRA.0, EXTRA.1),
                 spare_descriptors: spare,
                 watches,
+                program_descriptors: self.program_descriptors,
             },
             poll,
             had_terminal,
@@ -361,6 +372,7 @@ struct Settings {
     spare_descriptors: u64,
     /// One of those that it allowed is for the watch over the socket file.
     watches: bool,
+    program_descriptors: Option<DescriptorLimit>,
 }
 
 /// A daemon that listens, and serves when it is [run](Daemon::run).

@@ -62,6 +62,26 @@ fn open_terminal() -> Result<OwnedFd, Errno> {
     rustix::fs::open("/dev/tty", flags, Mode::empty())
 }
 
+/// A limit of descriptors (`RLIMIT_NOFILE`), soft and hard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DescriptorLimit(pub(super) [u64; 2]);
+
+/// Raises the soft limit of descriptors to the hard one: the limit before, which is for
+/// [`Builder::program_descriptors`](crate::daemon::Builder::program_descriptors). `None`: it is as high as it can be, or the system refuses it,
+/// or is not Linux.
+///
+/// Many starters set the soft one to 1024, since programs that use select(2) fail beyond that, and leave it to others to raise it. For the
+/// start of a program that is a daemon and nothing else: it changes the whole process.
+#[must_use]
+pub fn raise_descriptor_limit() -> Option<DescriptorLimit> {
+    #[cfg(target_os = "linux")]
+    {
+        raw::raise_descriptor_limit().map(DescriptorLimit)
+    }
+    #[cfg(not(target_os = "linux"))]
+    None
+}
+
 /// Whether CHLD is ignored, so that no child's status can be learned.
 pub(crate) fn sigchld_is_ignored() -> bool {
     raw::sigchld_is_ignored()

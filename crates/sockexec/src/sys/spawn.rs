@@ -17,6 +17,7 @@ use sockexec_proto::request::{Argv, EnvironmentChange};
 use sockexec_proto::{Options, WindowSize};
 
 use super::foreign::{self, Foreign};
+use super::process::DescriptorLimit;
 pub(crate) use super::program::Failure;
 use super::program::Program;
 pub(crate) use super::raw::launch::{Call, Start, failure, reported};
@@ -79,9 +80,11 @@ impl Spawner {
     /// Programs will have the environment that this process has now. Of `spare_descriptors` some are kept for when there are
     /// many connections, of which there will be `max_connections` at most.
     ///
+    /// Their limit of descriptors is `limit`, or that of this process.
+    ///
     /// For tests and comparisons `SOCKEXEC_SPAWN` in the environment chooses the first call that is tried (`clone3`, `clone`,
     /// `fork`), and `crowd` what is done for many connections, however few there are; a comma stands between two.
-    pub(crate) fn new(max_connections: usize, spare_descriptors: u64) -> Self {
+    pub(crate) fn new(max_connections: usize, spare_descriptors: u64, limit: Option<DescriptorLimit>) -> Self {
         let way = env::var_os("SOCKEXEC_SPAWN").unwrap_or_default();
         let mut first = None;
         let mut crowd = CROWD;
@@ -95,7 +98,12 @@ impl Spawner {
         }
         let asked_for = first.is_some();
         let environment = env::vars_os().filter_map(|(name, value)| assignment(name.as_bytes(), value.as_bytes()));
-        let launcher = Launcher::new(environment.collect(), raw::ignored_signals(), first.unwrap_or_else(Call::best));
+        let launcher = Launcher::new(
+            environment.collect(),
+            raw::ignored_signals(),
+            limit.map(|DescriptorLimit(limit)| limit),
+            first.unwrap_or_else(Call::best),
+        );
         let reserves = Launcher::can_leave_table()
             && launcher.call().shares_memory()
             && max_connections >= crowd

@@ -77,6 +77,35 @@ fn descriptors_are_reserved_for_a_crowd() {
     assert!(few + 64 <= many && many < few + 80, "{few}, {many}");
 }
 
+/// The daemon takes as many descriptors as it may; programs get the limit that its starter had, however they are started.
+#[test]
+fn the_soft_limit_is_for_programs_and_the_hard_one_for_the_daemon() {
+    for way in ["", "clone3", "clone", "fork", "crowd"] {
+        let launch = Launch::default().options("-m 100 -t 0").env("SOCKEXEC_SPAWN", way);
+        let mut daemon = launch.prelude("ulimit -S -n 100; ulimit -H -n 5000").start();
+        let limits = format!("/proc/{}/limits", daemon.process().0.as_raw_pid());
+        let limits = std::fs::read_to_string(limits).expect("the limits of a child");
+        let own = limits.lines().find_map(|line| line.strip_prefix("Max open files")).expect("a limit of descriptors");
+        assert_eq!(own.split_whitespace().take(2).collect::<Vec<_>>(), ["5000", "5000"], "{way}");
+        for option in [None, Some("pty=80x24"), Some("stderr=stdout")] {
+            let mut client = daemon.connect();
+            let words = [Some("protocol=2"), option].into_iter().flatten().map(crate::version_2::netstring);
+            client.send(&words.collect::<Vec<_>>().concat());
+            client.send(&crate::common::request(&["sh", "-c", "ulimit -S -n; ulimit -H -n"]));
+            let raw = client.rest();
+            let said: Vec<u8> = crate::common::pairs(&raw)
+                .into_iter()
+                .filter(|(tag, _)| tag == "stdout")
+                .flat_map(|(_, payload)| payload)
+                .collect();
+            let said = String::from_utf8_lossy(&said);
+            assert_eq!(said.split_whitespace().collect::<Vec<_>>(), ["100", "5000"], "{way} {option:?}");
+        }
+        assert!(!daemon.log_text().contains("warning: a limit"), "{}", daemon.log_text());
+        daemon.assert_serves();
+    }
+}
+
 /// `-m 100` with 64 descriptors: it says so, serves as many as it can, and tells the others that it cannot.
 #[test]
 fn few_descriptors() {

@@ -109,6 +109,8 @@ pub(super) struct Orders {
     pub(super) terminal: bool,
     pub(super) foreign: bool,
     pub(super) shared: Option<SharedTable>,
+    /// The limit of descriptors that the program gets, soft and hard. `None`: the daemon's.
+    pub(super) descriptor_limit: Option<[u64; 2]>,
     /// Null: the memory is not shared.
     pub(super) outcome: *const Outcome,
 }
@@ -211,6 +213,11 @@ unsafe fn prepare(orders: &Orders) -> c_int {
         }
         // What is the daemon's is closed before anything that may take long: others wait for the ends of their pipes.
         call(libc::SYS_close_range, [first as usize, u32::MAX as usize, 0, 0]);
+        if let Some(limit) = &orders.descriptor_limit {
+            // The daemon's own is another's since clone(2), as limits are not shared with memory. Refused, it stays: no program is less for that.
+            let limit = (&raw const *limit) as usize;
+            call(libc::SYS_prlimit64, [0, libc::RLIMIT_NOFILE as usize, limit, 0]);
+        }
         if orders.terminal {
             error = call(libc::SYS_ioctl, [0, libc::TIOCSCTTY as usize, 0, 0]);
             if error < 0 {

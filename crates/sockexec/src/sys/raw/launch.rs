@@ -196,6 +196,8 @@ struct Environment {
 pub(crate) struct Launcher {
     environment: Environment,
     ignored: u64,
+    /// What [`Orders::descriptor_limit`] says.
+    descriptor_limit: Option<[u64; 2]>,
     /// The pid of this process, whose children they are: asked for once, as it is a system call.
     own_pid: c_int,
     call: Call,
@@ -212,14 +214,20 @@ impl Launcher {
     pub(crate) const WAITS: bool = false;
 
     /// Children will be made by `first`, or what works in its place, and have this environment, `NAME=VALUE` each, and of the signals
-    /// in `ignored` (bit n - 1 for signal n) the defaults.
-    pub(crate) fn new(environment: Vec<CString>, ignored: u64, first: Call) -> Self {
+    /// in `ignored` (bit n - 1 for signal n) the defaults; and this limit of descriptors, soft and hard, or that of this process.
+    pub(crate) fn new(
+        environment: Vec<CString>,
+        ignored: u64,
+        descriptor_limit: Option<[u64; 2]>,
+        first: Call,
+    ) -> Self {
         let environment =
             Environment { pointers: null_terminated(environment.iter().map(CString::as_c_str)), strings: environment };
         let own_pid = std::process::id().cast_signed();
         Self {
             environment,
             ignored,
+            descriptor_limit,
             own_pid,
             call: first,
             in_flight: Vec::new(),
@@ -279,6 +287,7 @@ impl Launcher {
             terminal: plan.terminal,
             foreign: plan.foreign,
             shared: descriptors.shared,
+            descriptor_limit: self.descriptor_limit,
             outcome: if way == Call::Fork { ptr::null() } else { Arc::as_ptr(&outcome) },
         });
         let made = match way {

@@ -142,6 +142,24 @@ pub(super) fn descriptor_limit() -> Option<u64> {
     (done == 0 && soft != u64::MAX).then_some(soft)
 }
 
+/// Raises the soft `RLIMIT_NOFILE` to the hard one: what both were before. `None`: there was nothing to raise, or it is refused.
+#[cfg(target_os = "linux")]
+pub(super) fn raise_descriptor_limit() -> Option<[u64; 2]> {
+    let mut old = [0_u64; 2];
+    // SAFETY: `prlimit64` has two numbers of 64 bits, the soft limit first, on all processors, and fills them; null: nothing is set.
+    let got =
+        unsafe { libc::syscall(libc::SYS_prlimit64, 0, libc::RLIMIT_NOFILE, std::ptr::null::<u64>(), &raw mut old) };
+    let [soft, hard] = old;
+    if got != 0 || soft >= hard {
+        return None;
+    }
+    let new = [hard, hard];
+    // SAFETY: as above; the call reads `new`. Null: the old limit is not asked for.
+    let set =
+        unsafe { libc::syscall(libc::SYS_prlimit64, 0, libc::RLIMIT_NOFILE, &raw const new, std::ptr::null::<u64>()) };
+    (set == 0).then_some(old)
+}
+
 /// Sends `signal` (0: only asks) to the process group whose leader `pidfd` refers to, also after the
 /// leader was reaped: the descriptor pins the identity, so that no other group can be meant even if
 /// the number is in use again.

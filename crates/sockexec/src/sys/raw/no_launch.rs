@@ -124,7 +124,12 @@ impl Launcher {
     pub(crate) const WAITS: bool = true;
 
     /// Children will have this environment, `NAME=VALUE` each. Signals that are ignored stay so.
-    pub(crate) fn new(environment: Vec<CString>, _ignored: u64, _first: Call) -> Self {
+    pub(crate) fn new(
+        environment: Vec<CString>,
+        _ignored: u64,
+        _descriptor_limit: Option<[u64; 2]>,
+        _first: Call,
+    ) -> Self {
         Self { environment }
     }
 
