@@ -26,7 +26,7 @@ fn looks(daemon: &Daemon) -> u128 {
 /// A program with a terminal, and a job of it in a group of its own, which ignores what ends others.
 fn with_a_stubborn_job(daemon: &Daemon, fifo: &str) -> Caller {
     let job = format!("spawn [ setpgid ignore HUP TERM ; hold {fifo} wait ]");
-    Caller::start(daemon, PTY, &steps(&format!("{job} out ready exec sleep 100")))
+    Caller::start(daemon, PTY, &steps(&format!("{job} out ready wait")))
 }
 
 /// Each end of a session read all of /proc by itself, for as long as there was a member: forty at once stopped the daemon for seconds. One look
