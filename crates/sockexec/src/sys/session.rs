@@ -5,6 +5,10 @@ use rustix::process::{Pid, Signal};
 #[cfg(target_os = "linux")]
 use super::raw;
 
+/// Room for the names of a thousand processes, in bytes.
+#[cfg(target_os = "linux")]
+const ENTRIES: usize = 32 << 10;
+
 /// A process of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Member {
@@ -33,11 +37,18 @@ pub(crate) fn are_known() -> bool {
 /// A leader must not be reaped: as long as it is there, dead or not, its number is given to no other session.
 #[cfg(target_os = "linux")]
 pub(crate) fn members(leaders: &[Pid]) -> Option<Vec<(Pid, Member)>> {
+    use rustix::fs::{Mode, OFlags, RawDir};
     let mut members = Vec::new();
-    for entry in std::fs::read_dir("/proc").ok()? {
-        let Ok(entry) = entry else { continue };
-        let pid = entry.file_name().to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw);
-        let Some(pid) = pid else { continue };
+    // Not std's, which takes an error of close(2) for impossible, and panics.
+    let proc = rustix::fs::open("/proc", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).ok()?;
+    let mut buffer = Vec::with_capacity(ENTRIES);
+    let mut entries = RawDir::new(&proc, buffer.spare_capacity_mut());
+    while let Some(entry) = entries.next() {
+        let entry = entry.ok()?;
+        let Some(pid) = entry.file_name().to_str().ok().and_then(|name| name.parse().ok()).and_then(Pid::from_raw)
+        else {
+            continue;
+        };
         // Most are in none of them, which a call tells sooner than a file.
         let session = raw::session_of(pid.as_raw_pid()).and_then(Pid::from_raw);
         let Some(&leader) = leaders.iter().find(|&&leader| Some(leader) == session) else { continue };
