@@ -29,7 +29,7 @@ const MAX_PIECEMEAL: usize = 2;
 /// How long a thread waits for more to do before it ends.
 const IDLE: Duration = Duration::from_millis(250);
 
-/// How soon to try again where no thread is to be had.
+/// How soon to try again where no thread can be started.
 const RETRY: Duration = Duration::from_millis(100);
 
 /// How many sockets are closed at once.
@@ -43,7 +43,7 @@ static POOL: Pool = Pool { queue: Mutex::new(Queue::new()), news: Condvar::new()
 /// How many [`Counted`] descriptors are open.
 static COUNT: AtomicUsize = AtomicUsize::new(0);
 
-/// Something waits, and there was no thread to be had for it.
+/// Something waits, and no thread could be started for it.
 static STUCK: AtomicBool = AtomicBool::new(false);
 
 /// No thread can have a table of descriptors of its own.
@@ -98,7 +98,7 @@ pub(crate) fn in_pieces(work: Piecemeal) {
     POOL.put(|queue| queue.piecemeal.push_back(work));
 }
 
-/// Tries again to begin a thread, if there was none to be had when something came.
+/// Tries again to start a thread, if none could be started when something came.
 pub(crate) fn retry() {
     if STUCK.swap(false, Ordering::Relaxed) {
         POOL.put(|_| {});
@@ -211,7 +211,7 @@ fn thread(name: &str) -> thread::Builder {
     thread::Builder::new().name(name.to_owned()).stack_size(STACK)
 }
 
-/// Closes these; those that could not be, as there was no thread to be had, are left.
+/// Closes these; where no thread can be started for that they are left.
 fn close_without_lingering(sockets: Vec<Counted>) -> Vec<Counted> {
     let end = sockets.iter().map(|socket| socket.descriptor.as_raw_fd()).max().map_or(0, |last| last.saturating_add(1));
     if SHARED_FOR_GOOD.load(Ordering::Relaxed) {
