@@ -10,8 +10,8 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::Handle;
 use crate::engine::at_most;
@@ -132,11 +132,19 @@ struct Held {
     bytes: AtomicU64,
     /// What comes before this position is not there any more.
     freed: AtomicU64,
-    /// A part of it is being freed: from `freed` on nothing may be overwritten.
-    is_busy: AtomicBool,
+    freeing: Mutex<Freeing>,
     /// The file system cannot free a part of a file.
     keeps_all: AtomicBool,
     disk: Arc<Disk>,
+}
+
+/// What is to be freed.
+#[derive(Debug)]
+struct Freeing {
+    /// Another thread is at it: from `freed` on nothing may be overwritten.
+    is_busy: bool,
+    /// Up to this position.
+    to: u64,
 }
 
 impl Held {
@@ -147,9 +155,14 @@ impl Held {
         self.disk.give_back(bytes.min(before));
     }
 
-    /// Frees what stands before a position of a ring of so many bytes.
-    fn free(&self, to: u64, capacity: u64) {
+    fn freeing(&self) -> MutexGuard<'_, Freeing> {
+        self.freeing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Frees a piece of what was read of a ring of so many bytes; true: there is more of that by now.
+    fn free(&self, capacity: u64) -> bool {
         let from = self.freed.load(Ordering::Acquire);
+        let to = self.freeing().to.min(from + CUT_AT_ONCE);
         let mut at = from;
         while at < to {
             let len = (to - at).min(capacity - at % capacity);
@@ -160,9 +173,14 @@ impl Held {
             at += len;
         }
         self.freed.store(at, Ordering::Release);
-        // Before anybody is told that there is more.
-        self.is_busy.store(false, Ordering::SeqCst);
+        let mut freeing = self.freeing();
+        // A client that reads no further would bring nobody back here.
+        freeing.is_busy = at == to && freeing.to >= at + FREED_AT_ONCE;
+        let more = freeing.is_busy;
+        drop(freeing);
+        // After that: a ring that is woken looks at it.
         self.give_back(at - from);
+        more
     }
 
     /// Makes it smaller by a piece; false: what is left is no more than that.
@@ -211,7 +229,7 @@ impl Ring {
             file: tempfile::tempfile_in(directory())?,
             bytes: AtomicU64::new(0),
             freed: AtomicU64::new(0),
-            is_busy: AtomicBool::new(false),
+            freeing: Mutex::new(Freeing { is_busy: false, to: 0 }),
             keeps_all: AtomicBool::new(false),
             disk: Arc::clone(&spools.disk),
         };
@@ -259,7 +277,7 @@ impl Ring {
     /// Takes what is needed of the disk: how many of `len` bytes may be written in one piece.
     fn reserve(&self, len: u64, spools: &Spools) -> u64 {
         let at = self.written % self.capacity;
-        let is_busy = self.held.is_busy.load(Ordering::SeqCst);
+        let is_busy = self.held.freeing().is_busy;
         let mut freed = self.held.freed.load(Ordering::Acquire);
         let begin = if is_busy { freed } else { self.read };
         let len = len.min((begin + self.capacity).saturating_sub(self.written)).min(self.capacity - at);
@@ -298,18 +316,17 @@ impl Ring {
     fn free(&self) {
         let held = &self.held;
         let to = self.read - self.read % PAGE;
-        if held.is_busy.load(Ordering::SeqCst)
-            || held.keeps_all.load(Ordering::Acquire)
-            || to < held.freed.load(Ordering::Acquire) + FREED_AT_ONCE
-        {
+        if held.keeps_all.load(Ordering::Acquire) || to < held.freed.load(Ordering::Acquire) + FREED_AT_ONCE {
             return;
         }
-        held.is_busy.store(true, Ordering::SeqCst);
+        let mut freeing = held.freeing();
+        freeing.to = to;
+        if std::mem::replace(&mut freeing.is_busy, true) {
+            return;
+        }
+        drop(freeing);
         let (held, capacity) = (Arc::clone(held), self.capacity);
-        closer::in_pieces(Box::new(move || {
-            held.free(to, capacity);
-            false
-        }));
+        closer::in_pieces(Box::new(move || held.free(capacity)));
     }
 }
 
