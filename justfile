@@ -2,7 +2,7 @@
 default:
     @just --list
 
-# All the tests, as .ci/run runs them.
+# All the tests; `.ci/run` also runs them in other ways.
 test:
     cargo test --workspace --all-features
 
@@ -17,6 +17,10 @@ check:
     cargo clippy --workspace --all-targets --all-features -- -D warnings
     RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --all-features
     cargo deny check bans licenses sources
+
+# The daemon's tests on other kernels: `just machines bookworm -- ends::`, see docs/testing.md.
+machines *ARGUMENTS:
+    .ci/machines/run {{ ARGUMENTS }}
 
 # The benchmark: the daemon beside a bare loop, bare pipes and its peers; `just bench --quick` takes a minute.
 bench *ARGUMENTS:
