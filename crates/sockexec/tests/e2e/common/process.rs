@@ -195,3 +195,10 @@ impl Process {
         assert!(spent <= 6, "{spent} ticks of processor time in {WINDOW:?}, doing nothing: {state}");
     }
 }
+
+/// Whether this kernel is a Linux older than that.
+pub(crate) fn kernel_is_before(major: u32, minor: u32) -> bool {
+    let Ok(release) = fs::read_to_string("/proc/sys/kernel/osrelease") else { return false };
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|number| number.parse().ok());
+    (numbers.next(), numbers.next()) < (Some(major), Some(minor))
+}
