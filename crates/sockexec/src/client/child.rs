@@ -3,12 +3,17 @@
 use std::io::{self, IoSlice, IoSliceMut, PipeReader, PipeWriter, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
-use super::orders::{self, Order, OrderSender};
+use super::orders::{self, Order, OrderSender, Tell};
 use super::pump::Pump;
 use super::wire::Ended;
 use super::{Error, ExitStatus, Output, Usage, Version, WindowSize};
+
+/// How long a signal may take to be sent. The daemon reads at once unless it is stopped, or its system very busy.
+pub(super) const SIGNAL_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A program that was started with [`Command::spawn`](super::Command::spawn), as [`std::process::Child`].
 ///
@@ -51,12 +56,20 @@ pub struct ChildHandle {
 }
 
 impl ChildHandle {
+    /// To whoever is served by this pump, which is still to be run.
+    pub(super) fn to(pump: &mut Pump) -> Result<Self, Error> {
+        let (sender, orders) = orders::channel()?;
+        pump.orders = Some(orders);
+        Ok(Self { orders: Arc::new(sender), version: pump.version })
+    }
+
     /// As [`Child::kill`].
     ///
     /// # Errors
     /// As there.
     pub fn kill(&self) -> Result<(), Error> {
-        self.orders.send(Order::Kill)
+        self.orders.send(Order::Kill);
+        Ok(())
     }
 
     /// As [`Child::signal`].
@@ -65,7 +78,13 @@ impl ChildHandle {
     /// As there.
     pub fn signal(&self, signal: i32) -> Result<(), Error> {
         self.needs_version_2()?;
-        self.orders.send(Order::Signal(signal))
+        let (sent, was_sent) = mpsc::channel();
+        self.orders.send(Order::Signal(signal, Tell::new(move |()| sent.send(()))));
+        match was_sent.recv_timeout(SIGNAL_PATIENCE) {
+            Ok(()) => Ok(()),
+            Err(RecvTimeoutError::Timeout) => Err(Error::NotDelivered { ended: false }),
+            Err(RecvTimeoutError::Disconnected) => Err(Error::NotDelivered { ended: true }),
+        }
     }
 
     /// As [`Child::resize`].
@@ -74,7 +93,16 @@ impl ChildHandle {
     /// As there.
     pub fn resize(&self, size: WindowSize) -> Result<(), Error> {
         self.needs_version_2()?;
-        self.orders.send(Order::Resize(size))
+        self.orders.send(Order::Resize(size));
+        Ok(())
+    }
+
+    /// That a signal was to be sent is told to `sent` once it was; dropped, it never will be.
+    #[cfg(feature = "tokio")]
+    pub(super) fn send_signal(&self, signal: i32, sent: Tell<()>) -> Result<(), Error> {
+        self.needs_version_2()?;
+        self.orders.send(Order::Signal(signal, sent));
+        Ok(())
     }
 
     fn needs_version_2(&self) -> Result<(), Error> {
@@ -89,14 +117,14 @@ impl ChildHandle {
 
 impl Child {
     pub(super) fn start(mut pump: Pump, pipes: Pipes) -> Result<Self, Error> {
-        let pid = pump.start()?;
-        let (sender, orders) = orders::channel()?;
-        pump.orders = Some(orders);
-        let handle = ChildHandle { orders: Arc::new(sender), version: pump.version };
-        let thread = thread::Builder::new()
-            .name("sockexec-client".to_owned())
-            .spawn(move || pump.run())
-            .map_err(|error| Error::Io("cannot start a thread", error))?;
+        let handle = ChildHandle::to(&mut pump)?;
+        let (started, has_started) = mpsc::channel();
+        pump.started = Some(Tell::new(move |pid| started.send(pid)));
+        let thread = on_a_thread(move || pump.run())?;
+        let Ok(pid) = has_started.recv() else {
+            // Also a status without a program.
+            return Err(join(Some(thread)).err().unwrap_or(Error::Unsupported));
+        };
         Ok(Self {
             stdin: pipes.stdin.map(ChildStdin),
             stdout: pipes.stdout.map(ChildStdout),
@@ -121,14 +149,16 @@ impl Child {
         self.handle.clone()
     }
 
-    /// Sends a signal to the program's process group (in a terminal, a session of its own). After the program's end it is
-    /// nothing. A signal that does not exist ends the program: the daemon refuses it and the connection with it.
+    /// Sends a signal to the program's process group (in a terminal, a session of its own). A signal that does not exist ends the
+    /// program: the daemon refuses it and the connection with it.
     ///
     /// It arrives although the program does not read its standard input: no more of that is sent than the daemon has room for.
+    /// Returns once the signal is with the daemon, which is at once unless that is stopped. The daemon passes it on, unless
+    /// it finds that the program has just ended.
     ///
     /// # Errors
-    /// [`Error::InvalidOption`]: the connection is one of version 1 of the protocol, which has no signals. [`Error::Io`] if
-    /// thousands are sent faster than the daemon reads.
+    /// [`Error::NotDelivered`]: the program has ended, or the signal could not be sent within a second.
+    /// [`Error::InvalidOption`]: the connection is one of version 1 of the protocol, which has no signals.
     pub fn signal(&self, signal: i32) -> Result<(), Error> {
         self.handle.signal(signal)
     }
@@ -137,7 +167,7 @@ impl Child {
     /// terminal the daemon takes this for a bad request, and ends the program.
     ///
     /// # Errors
-    /// As [`Child::signal`].
+    /// [`Error::InvalidOption`]: the connection is one of version 1 of the protocol, which has no terminals.
     pub fn resize(&self, size: WindowSize) -> Result<(), Error> {
         self.handle.resize(size)
     }
@@ -204,7 +234,7 @@ impl Child {
     /// [`Error::Killed`], unless the status had come before. [`Child::signal`] with 9 kills and is told.
     ///
     /// # Errors
-    /// [`Error::Io`] after thousands of signals that were sent faster than the daemon reads.
+    /// None: there is a result because the standard library has one.
     pub fn kill(&mut self) -> Result<(), Error> {
         self.handle.kill()
     }
@@ -218,12 +248,18 @@ impl Child {
     }
 }
 
+/// Runs what serves a program.
+pub(super) fn on_a_thread<T: Send + 'static>(run: impl FnOnce() -> T + Send + 'static) -> Result<JoinHandle<T>, Error> {
+    let thread = thread::Builder::new().name("sockexec-client".to_owned());
+    thread.spawn(run).map_err(|error| Error::Io("cannot start a thread", error))
+}
+
 fn join(thread: Option<JoinHandle<Result<Ended, Error>>>) -> Result<Ended, Error> {
     // The pump does not panic; if it did, nothing is known of the program.
     thread.and_then(|thread| thread.join().ok()).unwrap_or_else(|| Err(no_thread()))
 }
 
-fn no_thread() -> Error {
+pub(super) fn no_thread() -> Error {
     Error::Io("the thread that serves the program is gone", io::ErrorKind::Other.into())
 }
 

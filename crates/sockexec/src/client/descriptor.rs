@@ -10,34 +10,36 @@
 //! | a pipe that we made | `O_NONBLOCK`: the two ends of a pipe are two descriptions, so the other stays as it was |
 //! | a socket | `MSG_DONTWAIT` |
 //! | a pipe of others, `/dev/null` | `RWF_NOWAIT`, for this one call (preadv2(2); pipes have it since Linux 6.5) |
-//! | the same, without that | poll(2), then one read, or one write of at most `PIPE_BUF` bytes, for which a pipe that is ready has room. Only somebody else who reads or writes the same pipe between the two can make it wait, and then only for him |
-//! | a terminal or other device | likewise |
 //! | a file | nothing: it is always ready (poll(2)) |
+//! | all else: terminals, other devices, pipes without `RWF_NOWAIT` | a thread waits instead (`worker.rs`) |
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
+use rustix::event::PollFlags;
 use rustix::fs::FileType;
-use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
 
+use super::worker::Worker;
+
 /// How a descriptor is kept from waiting.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 enum Way {
-    /// It never waits: a file, or one on which `O_NONBLOCK` is set.
+    /// It never waits: a file, or one on which we have set `O_NONBLOCK`.
     Plain,
     Socket,
     /// Tried with `RWF_NOWAIT`, until it turns out not to have it.
     #[cfg(target_os = "linux")]
     NoWait,
-    /// Only when poll(2) has said that it is ready.
-    Polled,
+    /// A thread waits, from the first call on.
+    Waits(Option<Worker>),
 }
 
 /// A descriptor that is read or written without waiting.
 #[derive(Debug)]
 pub(super) struct Descriptor {
-    fd: OwnedFd,
+    fd: Arc<OwnedFd>,
     way: Way,
 }
 
@@ -45,69 +47,81 @@ impl Descriptor {
     /// One that others may have too.
     pub(super) fn shared(fd: OwnedFd) -> Self {
         let way = match rustix::fs::fstat(&fd).map(|stat| FileType::from_raw_mode(stat.st_mode)) {
-            Ok(FileType::RegularFile | FileType::BlockDevice | FileType::Directory) => Way::Plain,
+            Ok(FileType::RegularFile | FileType::Directory) => Way::Plain,
             Ok(FileType::Socket) => Way::Socket,
             #[cfg(target_os = "linux")]
             Ok(_) | Err(_) => Way::NoWait,
             #[cfg(not(target_os = "linux"))]
-            Ok(_) | Err(_) => Way::Polled,
+            Ok(_) | Err(_) => Way::Waits(None),
         };
-        Self { fd, way }
+        Self { fd: Arc::new(fd), way }
     }
 
     /// An end of a pipe that nobody else has.
     pub(super) fn own(fd: OwnedFd) -> io::Result<Self> {
         rustix::io::ioctl_fionbio(&fd, true)?;
-        Ok(Self { fd, way: Way::Plain })
+        Ok(Self { fd: Arc::new(fd), way: Way::Plain })
     }
 
-    /// Reads what is there; `ready`: poll(2) has just said that something is.
-    pub(super) fn read(&mut self, buffer: &mut [u8], ready: bool) -> io::Result<usize> {
-        match self.way {
-            Way::Plain => Ok(rustix::io::read(&self.fd, buffer)?),
+    /// What to wait for with poll(2) before the next [`read`](Self::read).
+    pub(super) fn readable(&self) -> (BorrowedFd<'_>, PollFlags) {
+        self.event(PollFlags::IN)
+    }
+
+    /// What to wait for with poll(2) when [`write`](Self::write) has said that it would block.
+    pub(super) fn writable(&self) -> (BorrowedFd<'_>, PollFlags) {
+        self.event(PollFlags::OUT)
+    }
+
+    fn event(&self, interest: PollFlags) -> (BorrowedFd<'_>, PollFlags) {
+        match &self.way {
+            Way::Waits(Some(worker)) if worker.is_busy() => (worker.as_fd(), PollFlags::IN),
+            _ => (self.fd.as_fd(), interest),
+        }
+    }
+
+    /// Reads what is there; to be called when poll(2) has said that it is [`readable`](Self::readable).
+    pub(super) fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match &mut self.way {
+            Way::Plain => Ok(rustix::io::read(&*self.fd, buffer)?),
             Way::Socket => {
                 // MSG_TRUNC is not asked for, so both counts are the same.
-                let (n, _) = rustix::net::recv(&self.fd, buffer, RecvFlags::DONTWAIT)?;
+                let (n, _) = rustix::net::recv(&*self.fd, buffer, RecvFlags::DONTWAIT)?;
                 Ok(n)
             }
             #[cfg(target_os = "linux")]
             Way::NoWait => match nowait::read(&self.fd, buffer) {
-                Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {
-                    self.way = Way::Polled;
-                    self.read(buffer, ready)
-                }
+                Err(error) if nowait::is_unknown(error) => self.worker()?.read(buffer),
                 other => Ok(other?),
             },
-            Way::Polled if ready => Ok(rustix::io::read(&self.fd, buffer)?),
-            Way::Polled => Err(Errno::WOULDBLOCK.into()),
+            Way::Waits(_) => self.worker()?.read(buffer),
         }
     }
 
-    /// Writes what there is room for; `ready`: poll(2) has just said that there is some.
-    pub(super) fn write(&mut self, bytes: &[u8], ready: bool) -> io::Result<usize> {
-        match self.way {
-            Way::Plain => Ok(rustix::io::write(&self.fd, bytes)?),
-            Way::Socket => Ok(rustix::net::send(&self.fd, bytes, SendFlags::DONTWAIT | NO_SIGNAL)?),
+    /// Writes what there is room for. After `WouldBlock` it is called again with the same bytes, once poll(2) has said that it is
+    /// [`writable`](Self::writable).
+    pub(super) fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match &mut self.way {
+            Way::Plain => Ok(rustix::io::write(&*self.fd, bytes)?),
+            Way::Socket => Ok(rustix::net::send(&*self.fd, bytes, SendFlags::DONTWAIT | NO_SIGNAL)?),
             #[cfg(target_os = "linux")]
             Way::NoWait => match nowait::write(&self.fd, bytes) {
-                Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {
-                    self.way = Way::Polled;
-                    self.write(bytes, ready)
-                }
+                Err(error) if nowait::is_unknown(error) => self.worker()?.write(bytes),
                 other => Ok(other?),
             },
-            Way::Polled if ready => {
-                let piece = bytes.get(..rustix::pipe::PIPE_BUF).unwrap_or(bytes);
-                Ok(rustix::io::write(&self.fd, piece)?)
-            }
-            Way::Polled => Err(Errno::WOULDBLOCK.into()),
+            Way::Waits(_) => self.worker()?.write(bytes),
         }
     }
-}
 
-impl AsFd for Descriptor {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
+    /// From here on a thread waits.
+    fn worker(&mut self) -> io::Result<&mut Worker> {
+        if !matches!(self.way, Way::Waits(Some(_))) {
+            self.way = Way::Waits(Some(Worker::start(Arc::clone(&self.fd))?));
+        }
+        match &mut self.way {
+            Way::Waits(Some(worker)) => Ok(worker),
+            _ => Err(io::ErrorKind::Unsupported.into()),
+        }
     }
 }
 
@@ -125,6 +139,11 @@ mod nowait {
 
     use rustix::io::{Errno, ReadWriteFlags, preadv2, pwritev2};
 
+    /// Whether it is the flag that is refused.
+    pub(super) const fn is_unknown(error: Errno) -> bool {
+        matches!(error, Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL)
+    }
+
     pub(super) fn read(fd: &OwnedFd, buffer: &mut [u8]) -> Result<usize, Errno> {
         preadv2(fd, &mut [IoSliceMut::new(buffer)], u64::MAX, ReadWriteFlags::NOWAIT)
     }
@@ -136,10 +155,20 @@ mod nowait {
 
 #[cfg(test)]
 mod tests {
+    use rustix::event::{PollFd, Timespec, poll};
+
     use super::*;
 
     fn would_block(result: &io::Result<usize>) -> bool {
         matches!(result, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+    }
+
+    fn is_ready((fd, interest): (BorrowedFd<'_>, PollFlags), timeout: Option<Timespec>) -> bool {
+        poll(&mut [PollFd::from_borrowed_fd(fd, interest)], timeout.as_ref()).unwrap() > 0
+    }
+
+    fn is_ready_now(event: (BorrowedFd<'_>, PollFlags)) -> bool {
+        is_ready(event, Some(Timespec::default()))
     }
 
     /// Never waits, whatever way is taken; and leaves the pipe as it was.
@@ -149,57 +178,83 @@ mod tests {
         let flags = rustix::fs::fcntl_getfl(&writer).unwrap();
         let mut reader = Descriptor::shared(reader.into());
         let mut writer = Descriptor::shared(writer.into());
-        let mut buffer = vec![0; 1 << 20];
-        assert!(would_block(&reader.read(&mut buffer, false)));
-        let mut written = 0;
-        while let Ok(n) = writer.write(&buffer, is_ready(&writer, rustix::event::PollFlags::OUT)) {
-            written += n;
-        }
-        assert!(written >= 4096, "{written}");
-        assert!(would_block(&writer.write(b"x", false)));
-        let mut read = 0;
-        while let Ok(n) = reader.read(&mut buffer, is_ready(&reader, rustix::event::PollFlags::IN)) {
-            read += n;
-        }
-        assert_eq!(read, written);
-        assert_eq!(rustix::fs::fcntl_getfl(&writer).unwrap(), flags);
+        check(&mut reader, &mut writer);
+        assert_eq!(rustix::fs::fcntl_getfl(&*writer.fd).unwrap(), flags);
     }
 
-    fn is_ready(fd: &Descriptor, interest: rustix::event::PollFlags) -> bool {
-        let mut fds = [rustix::event::PollFd::new(fd, interest)];
-        rustix::event::poll(&mut fds, Some(&rustix::event::Timespec::default())).unwrap() > 0
-    }
-
-    /// As on a system without `RWF_NOWAIT`: a full pipe is never written to, and one that has room gets no
-    /// more than it surely has.
+    /// As on a system without `RWF_NOWAIT`.
     #[test]
-    fn pipes_that_are_polled() {
+    fn pipes_for_which_a_thread_waits() {
         let (reader, writer) = io::pipe().unwrap();
-        let mut reader = Descriptor { fd: reader.into(), way: Way::Polled };
-        let mut writer = Descriptor { fd: writer.into(), way: Way::Polled };
+        let mut reader = Descriptor { fd: Arc::new(reader.into()), way: Way::Waits(None) };
+        let mut writer = Descriptor { fd: Arc::new(writer.into()), way: Way::Waits(None) };
+        check(&mut reader, &mut writer);
+    }
+
+    /// A megabyte, with a full pipe and an empty one on the way.
+    fn check(reader: &mut Descriptor, writer: &mut Descriptor) {
         let bytes = vec![7; 1 << 20];
-        assert!(would_block(&writer.write(&bytes, false)));
         let mut written = 0;
-        while is_ready(&writer, rustix::event::PollFlags::OUT) {
-            assert_eq!(writer.write(&bytes, true).unwrap(), rustix::pipe::PIPE_BUF);
-            written += rustix::pipe::PIPE_BUF;
-        }
-        let mut buffer = vec![0; 1 << 20];
-        assert!(would_block(&reader.read(&mut buffer, false)));
+        let mut write = |until_full: bool| {
+            while written < bytes.len() {
+                match writer.write(&bytes[written..]) {
+                    Ok(n) => written += n,
+                    result if until_full => {
+                        assert!(would_block(&result));
+                        break;
+                    }
+                    result => {
+                        assert!(would_block(&result));
+                        if !is_ready_now(writer.writable()) {
+                            break;
+                        }
+                    }
+                }
+            }
+            written
+        };
+        write(true);
         let mut read = 0;
-        while is_ready(&reader, rustix::event::PollFlags::IN) {
-            read += reader.read(&mut buffer, true).unwrap();
+        let mut buffer = vec![0; 1 << 20];
+        while read < bytes.len() {
+            if is_ready_now(reader.readable()) {
+                match reader.read(&mut buffer) {
+                    Ok(n) => read += n,
+                    result => assert!(would_block(&result)),
+                }
+            }
+            write(false);
         }
-        assert_eq!(read, written);
+        assert_eq!(read, bytes.len());
+        assert!(!is_ready_now(reader.readable()));
+    }
+
+    /// It comes to the call although there is nothing, as somebody else was faster: the thread waits, and nobody else.
+    #[test]
+    fn a_read_that_waits() {
+        let (reader, mut writer) = io::pipe().unwrap();
+        let mut reader = Descriptor { fd: Arc::new(reader.into()), way: Way::Waits(None) };
+        let mut buffer = [0; 8];
+        assert!(would_block(&reader.read(&mut buffer)));
+        assert!(!is_ready_now(reader.readable()));
+        io::Write::write_all(&mut writer, b"late").unwrap();
+        assert!(is_ready(reader.readable(), None));
+        assert_eq!(reader.read(&mut buffer).unwrap(), 4);
+        assert_eq!(&buffer[..4], b"late");
+        drop(writer);
+        assert!(is_ready(reader.readable(), None));
+        assert!(would_block(&reader.read(&mut buffer)));
+        assert!(is_ready(reader.readable(), None));
+        assert_eq!(reader.read(&mut buffer).unwrap(), 0);
     }
 
     #[test]
     fn sockets() {
         let (one, two) = std::os::unix::net::UnixStream::pair().unwrap();
         let mut one = Descriptor::shared(one.into());
-        assert!(would_block(&one.read(&mut [0], false)));
-        assert_eq!(one.write(b"hello", false).unwrap(), 5);
+        assert!(would_block(&one.read(&mut [0])));
+        assert_eq!(one.write(b"hello").unwrap(), 5);
         drop(two);
-        assert_eq!(one.write(b"x", false).unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+        assert_eq!(one.write(b"x").unwrap_err().kind(), io::ErrorKind::BrokenPipe);
     }
 }

@@ -55,6 +55,12 @@ pub enum Error {
     TimedOut,
     /// [`Child::kill`](super::Child::kill) closed the connection, so the status was never told.
     Killed,
+    /// A signal did not reach the program: see [`Child::signal`](super::Child::signal).
+    NotDelivered {
+        /// Whether the program has ended, or its connection, so that no signal will ever reach it. If not, the daemon did not read it
+        /// in time; it will still arrive if the daemon goes on.
+        ended: bool,
+    },
     /// What was to be the program's standard input cannot be read. The connection was closed.
     Stdin(io::Error),
     /// The program's output cannot be written to where it was to go; `BrokenPipe` if the reader is gone. The
@@ -106,6 +112,8 @@ pub enum ErrorKind {
     Lost,
     /// It was killed from here.
     Killed,
+    /// A signal did not reach the program.
+    NotDelivered,
     /// A descriptor of this side, or something else that is needed here.
     Io,
 }
@@ -139,6 +147,7 @@ impl Error {
             Self::Lost { .. } => ErrorKind::Lost,
             Self::TimedOut => ErrorKind::Timeout,
             Self::Killed => ErrorKind::Killed,
+            Self::NotDelivered { .. } => ErrorKind::NotDelivered,
             Self::Stdin(_) | Self::Output(..) | Self::Io(..) => ErrorKind::Io,
         }
     }
@@ -182,6 +191,10 @@ impl fmt::Display for Error {
             }
             Self::TimedOut => f.write_str("the program did not end in time"),
             Self::Killed => f.write_str("the connection was closed to end the program"),
+            Self::NotDelivered { ended: true } => f.write_str("the signal was not delivered: the program has ended"),
+            Self::NotDelivered { ended: false } => {
+                f.write_str("the signal was not delivered: the daemon did not read it in time; is it stopped?")
+            }
             Self::Stdin(error) => write!(f, "cannot read standard input: {error}"),
             Self::Output(Stream::Stdout, error) => write!(f, "cannot write to standard output: {error}"),
             Self::Output(Stream::Stderr, error) => write!(f, "cannot write to standard error: {error}"),
@@ -216,7 +229,8 @@ impl std::error::Error for Error {
             | Self::NoAnswer { .. }
             | Self::Lost { source: None, .. }
             | Self::TimedOut
-            | Self::Killed => None,
+            | Self::Killed
+            | Self::NotDelivered { .. } => None,
         }
     }
 }
@@ -232,11 +246,13 @@ impl From<Error> for io::Error {
             (_, ErrorKind::NotFound) => io::ErrorKind::NotFound,
             // As execve(2) has it: EACCES.
             (_, ErrorKind::NotExecutable | ErrorKind::Denied | ErrorKind::Forbidden) => io::ErrorKind::PermissionDenied,
-            (_, ErrorKind::Timeout | ErrorKind::IdleTimeout | ErrorKind::NoAnswer) => io::ErrorKind::TimedOut,
+            (Error::NotDelivered { ended: false }, _)
+            | (_, ErrorKind::Timeout | ErrorKind::IdleTimeout | ErrorKind::NoAnswer) => io::ErrorKind::TimedOut,
             (_, ErrorKind::Busy) => io::ErrorKind::ResourceBusy,
             (_, ErrorKind::OutOfMemory) => io::ErrorKind::OutOfMemory,
             (_, ErrorKind::Unsupported) => io::ErrorKind::Unsupported,
             (_, ErrorKind::Protocol) => io::ErrorKind::InvalidData,
+            (_, ErrorKind::NotDelivered) => io::ErrorKind::NotConnected,
             (_, ErrorKind::Lost) => io::ErrorKind::UnexpectedEof,
             (_, ErrorKind::Killed | ErrorKind::Shutdown) => io::ErrorKind::ConnectionAborted,
             (
@@ -276,6 +292,7 @@ impl Error {
             }
             Self::TimedOut => Self::TimedOut,
             Self::Killed => Self::Killed,
+            Self::NotDelivered { ended } => Self::NotDelivered { ended: *ended },
             Self::Stdin(error) => Self::Stdin(again(error)),
             Self::Output(stream, error) => Self::Output(*stream, again(error)),
             Self::Io(what, error) => Self::Io(what, again(error)),

@@ -26,10 +26,13 @@ mod stdio;
 #[cfg(feature = "tokio")]
 pub mod tokio;
 mod wire;
+mod worker;
 
+use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Cursor};
 use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -211,9 +214,7 @@ impl Command {
     fn spawn_as(&self, run: Run) -> Result<Child, Error> {
         let mut pipes = Pipes::default();
         let mut pump = self.pump(run, &mut pipes)?;
-        if !self.options.descriptors {
-            self.pipe(&mut pump, &mut pipes).map_err(|error| Error::Io("cannot make a pipe", error))?;
-        }
+        self.pipe(&mut pump, &mut pipes)?;
         Child::start(pump, pipes)
     }
 
@@ -222,19 +223,30 @@ impl Command {
     fn pump(&self, run: Run, pipes: &mut Pipes) -> Result<Pump, Error> {
         self.check_arguments()?;
         let deadline = self.ends_at();
+        self.pump_on(socket::connect(&self.socket, deadline)?, deadline, run, pipes)
+    }
+
+    fn pump_on(
+        &self,
+        socket: UnixStream,
+        deadline: Option<Instant>,
+        run: Run,
+        pipes: &mut Pipes,
+    ) -> Result<Pump, Error> {
         let mut pump = Pump {
-            socket: socket::connect(&self.socket, deadline)?,
+            socket,
             outgoing: Outgoing::new(self.version, &self.options, &self.argv),
             source: Source::Nothing,
             stdout: Sink::Nothing,
             stderr: Sink::Nothing,
             deadline,
             orders: None,
+            signals: VecDeque::new(),
+            started: None,
             incoming: Incoming::new(self.version),
             blocked: None,
             version: self.version,
             descriptors: Vec::new(),
-            begun: false,
             silence: Silence::default(),
         };
         if self.options.descriptors {
@@ -271,8 +283,15 @@ impl Command {
         Ok(kind.descriptor(Channel::Stdin)?.map_or(Source::Nothing, Source::Descriptor))
     }
 
-    /// Makes the pipes that a [`Child`] is to have.
-    fn pipe(&self, pump: &mut Pump, pipes: &mut Pipes) -> io::Result<()> {
+    /// Makes the pipes that a [`Child`] is to have, unless there are [others](Self::pass_stdio).
+    fn pipe(&self, pump: &mut Pump, pipes: &mut Pipes) -> Result<(), Error> {
+        if self.options.descriptors {
+            return Ok(());
+        }
+        self.make_pipes(pump, pipes).map_err(|error| Error::Io("cannot make a pipe", error))
+    }
+
+    fn make_pipes(&self, pump: &mut Pump, pipes: &mut Pipes) -> io::Result<()> {
         if let Some(Input::Stdio(Stdio(Kind::Piped))) = &self.stdin {
             let (reader, writer) = io::pipe()?;
             pump.source = Source::Descriptor(Descriptor::own(reader.into())?);

@@ -1,95 +1,97 @@
-//! What a [`Child`](super::Child) and its handles want of the pump that serves the program: through a pipe, so that it is an
-//! event like any other.
+//! What a [`Child`](super::Child) and its handles want of the pump that serves the program. A pipe beside them makes each an event like any
+//! other; it holds nothing but wake-ups, so that no number of them can fill it.
 
+use std::fmt;
 use std::io::{self, PipeReader, PipeWriter, Read as _, Write as _};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
 
 use super::{Error, WindowSize};
 
-/// One of them is so many bytes, far fewer than `PIPE_BUF`: each is written and read whole (pipe(7)).
-const LEN: usize = 5;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) enum Order {
     /// Close the connection.
     Kill,
-    /// Send this signal to the program's process group.
-    Signal(i32),
+    /// Send this signal to the program's process group, and tell when it was sent in full.
+    Signal(i32, Tell<()>),
     /// The terminal has this size now.
     Resize(WindowSize),
 }
 
-impl Order {
-    fn encode(self) -> [u8; LEN] {
-        let (kind, [a, b, c, d]) = match self {
-            Self::Kill => (b'k', [0; 4]),
-            Self::Signal(number) => (b's', number.to_ne_bytes()),
-            Self::Resize(WindowSize { columns, rows }) => {
-                let ([a, b], [c, d]) = (columns.to_ne_bytes(), rows.to_ne_bytes());
-                (b'w', [a, b, c, d])
-            }
-        };
-        [kind, a, b, c, d]
+/// Something to be told, once; dropped, it never will be.
+pub(super) struct Tell<T>(Box<dyn FnOnce(T) + Send>);
+
+impl<T> Tell<T> {
+    /// What `tell` returns is dropped: whoever was to be told may have gone.
+    pub(super) fn new<R>(tell: impl FnOnce(T) -> R + Send + 'static) -> Self {
+        Self(Box::new(move |what| {
+            let _ = tell(what);
+        }))
     }
 
-    fn decode([kind, a, b, c, d]: [u8; LEN]) -> Self {
-        match kind {
-            b's' => Self::Signal(i32::from_ne_bytes([a, b, c, d])),
-            b'w' => {
-                let (columns, rows) = (u16::from_ne_bytes([a, b]), u16::from_ne_bytes([c, d]));
-                Self::Resize(WindowSize { columns, rows })
-            }
-            _ => Self::Kill,
-        }
+    pub(super) fn tell(self, what: T) {
+        (self.0)(what);
+    }
+}
+
+impl<T> fmt::Debug for Tell<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tell").finish_non_exhaustive()
     }
 }
 
 /// The pump's end.
 #[derive(Debug)]
-pub(super) struct Orders(Arc<PipeReader>);
+pub(super) struct Orders {
+    orders: Receiver<Order>,
+    bell: Arc<PipeReader>,
+}
 
 /// The child's end.
 #[derive(Debug)]
 pub(super) struct OrderSender {
-    pipe: PipeWriter,
-    /// Kept, so that to send when the pump is gone raises no SIGPIPE; and nobody else has it then.
-    reader: Arc<PipeReader>,
+    orders: Sender<Order>,
+    bell: PipeWriter,
+    /// Kept, so that to ring when the pump is gone raises no SIGPIPE.
+    _heard: Arc<PipeReader>,
 }
 
 pub(super) fn channel() -> Result<(OrderSender, Orders), Error> {
-    let (reader, pipe) = io::pipe().map_err(|error| Error::Io("cannot make a pipe", error))?;
-    // The pump is never to wait for it, and neither is whoever sends: both see at once that there is nothing, or no room.
-    rustix::io::ioctl_fionbio(&reader, true).map_err(|error| Error::Io("cannot set up a pipe", error.into()))?;
-    rustix::io::ioctl_fionbio(&pipe, true).map_err(|error| Error::Io("cannot set up a pipe", error.into()))?;
-    let reader = Arc::new(reader);
-    Ok((OrderSender { pipe, reader: Arc::clone(&reader) }, Orders(reader)))
+    let (heard, bell) = io::pipe().map_err(|error| Error::Io("cannot make a pipe", error))?;
+    // Neither is ever to wait for it.
+    rustix::io::ioctl_fionbio(&heard, true).map_err(|error| Error::Io("cannot set up a pipe", error.into()))?;
+    rustix::io::ioctl_fionbio(&bell, true).map_err(|error| Error::Io("cannot set up a pipe", error.into()))?;
+    let (sender, orders) = mpsc::channel();
+    let heard = Arc::new(heard);
+    Ok((OrderSender { orders: sender, bell, _heard: Arc::clone(&heard) }, Orders { orders, bell: heard }))
 }
 
 impl OrderSender {
     /// To a pump that is gone, as the program has ended, it is nothing.
-    pub(super) fn send(&self, order: Order) -> Result<(), Error> {
-        if Arc::strong_count(&self.reader) == 1 {
-            return Ok(());
+    pub(super) fn send(&self, order: Order) {
+        if self.orders.send(order).is_ok() {
+            // A full pipe rings as well.
+            let _ = (&self.bell).write(&[0]);
         }
-        (&self.pipe).write_all(&order.encode()).map_err(|error| Error::Io("cannot reach the program", error))
     }
 }
 
 impl Orders {
-    /// Called when there is something to see. `None`: nobody is left who could want something.
-    pub(super) fn next(&mut self) -> Option<Order> {
-        let mut order = [0; LEN];
-        match (&*self.0).read(&mut order) {
-            Ok(LEN) => Some(Order::decode(order)),
-            Ok(_) | Err(_) => None,
-        }
+    /// Called when there is something to see.
+    ///
+    /// # Errors
+    /// Nobody is left who could want something ([`TryRecvError::Disconnected`]), or nothing is wanted now.
+    pub(super) fn next(&mut self) -> Result<Order, TryRecvError> {
+        // Before it is looked, so that what comes after the look rings again.
+        let _ = (&*self.bell).read(&mut [0; 64]);
+        self.orders.try_recv()
     }
 }
 
 impl AsFd for Orders {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.bell.as_fd()
     }
 }
 
@@ -97,16 +99,37 @@ impl AsFd for Orders {
 mod tests {
     use super::*;
 
+    /// Many more than a pipe holds.
     #[test]
     fn orders_arrive_as_they_were_sent() {
         let (sender, mut orders) = channel().unwrap();
-        let size = WindowSize { columns: 132, rows: 50 };
-        let sent = [Order::Signal(15), Order::Resize(size), Order::Signal(64), Order::Kill];
-        for order in sent {
-            sender.send(order).unwrap();
+        for columns in 0..=u16::MAX {
+            sender.send(Order::Resize(WindowSize { columns, rows: 24 }));
+            sender.send(Order::Kill);
         }
-        assert_eq!(sent.map(|_| orders.next()), sent.map(Some));
+        for columns in 0..=u16::MAX {
+            assert!(matches!(orders.next(), Ok(Order::Resize(size)) if size.columns == columns));
+            assert!(matches!(orders.next(), Ok(Order::Kill)));
+        }
+        assert_eq!(orders.next().unwrap_err(), TryRecvError::Empty);
+        let (told, was_told) = mpsc::channel();
+        sender.send(Order::Signal(15, Tell::new(move |()| told.send(()))));
         drop(sender);
-        assert_eq!(orders.next(), None);
+        let Ok(Order::Signal(15, tell)) = orders.next() else { panic!("the signal is lost") };
+        tell.tell(());
+        was_told.recv().unwrap();
+        assert_eq!(orders.next().unwrap_err(), TryRecvError::Disconnected);
+    }
+
+    /// Whoever waits for an answer gets none.
+    #[test]
+    fn a_pump_that_is_gone() {
+        let (sender, orders) = channel().unwrap();
+        let (told, was_told) = mpsc::channel();
+        let signal = |told: Sender<()>| Order::Signal(15, Tell::new(move |()| told.send(())));
+        sender.send(signal(told.clone()));
+        drop(orders);
+        sender.send(signal(told));
+        was_told.recv().unwrap_err();
     }
 }

@@ -1,15 +1,17 @@
-//! Moves standard input to the daemon and output from it, both at the same time, on one thread.
+//! Moves standard input to the daemon and output from it, both at the same time, on one thread, which waits for nothing but poll(2).
 //!
 //! Memory is bounded: one piece of standard input is read when the one before it was sent, one of
 //! the reply when the one before it was written. So a program that does not read stops whoever
 //! feeds its standard input, a reader of output that stops is felt by the program, and neither of
 //! the two holds up the other.
 
+use std::collections::VecDeque;
 use std::io::{self, Read as _};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+use std::sync::mpsc::TryRecvError;
 use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -19,7 +21,7 @@ use sockexec_proto::{Signal, Stream, Version, request};
 
 use super::Error;
 use super::descriptor::{Descriptor, NO_SIGNAL};
-use super::orders::{Order, Orders};
+use super::orders::{Order, Orders, Tell};
 use super::socket::{LOOK, Silence};
 use super::wire::{Ended, Incoming, Outgoing};
 
@@ -50,14 +52,14 @@ pub(super) enum Sink {
 }
 
 impl Sink {
-    fn write(&mut self, bytes: &[u8], ready: bool) -> io::Result<usize> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Self::Nothing => Ok(bytes.len()),
             Self::Memory(kept) => {
                 kept.extend_from_slice(bytes);
                 Ok(bytes.len())
             }
-            Self::Descriptor(descriptor) => match descriptor.write(bytes, ready) {
+            Self::Descriptor(descriptor) => match descriptor.write(bytes) {
                 Ok(0) => Err(io::ErrorKind::WriteZero.into()),
                 other => other,
             },
@@ -101,14 +103,17 @@ pub(super) struct Pump {
     pub(super) deadline: Option<Instant>,
     /// What a [`Child`](super::Child) wants.
     pub(super) orders: Option<Orders>,
+    /// Signals that were not sent in full yet: up to which byte of all that is sent.
+    pub(super) signals: VecDeque<(u64, Tell<()>)>,
+    /// Told the number of the program's process once it was started, before anything that it writes is passed on; in version 1, which
+    /// does not say, at once.
+    pub(super) started: Option<Tell<Option<u32>>>,
     pub(super) incoming: Incoming,
     /// The stream whose sink had no room.
     pub(super) blocked: Option<Stream>,
     pub(super) version: Version,
     /// The program's own streams, which go with the first bytes of the request.
     pub(super) descriptors: Vec<OwnedFd>,
-    /// The request was begun.
-    pub(super) begun: bool,
     pub(super) silence: Silence,
 }
 
@@ -123,25 +128,12 @@ impl Pump {
         }
     }
 
-    /// Runs until the program was started, in version 2; its number.
-    pub(super) fn start(&mut self) -> Result<Option<u32>, Error> {
-        if self.version == Version::One {
-            return Ok(None);
-        }
-        self.begin()?;
-        while self.incoming.pid().is_none() {
-            if let Some(end) = self.turn()? {
-                return Err(end.err().unwrap_or(Error::Unsupported));
-            }
-        }
-        Ok(self.incoming.pid())
-    }
-
     fn begin(&mut self) -> Result<(), Error> {
-        if self.begun {
-            return Ok(());
+        if self.version == Version::One
+            && let Some(started) = self.started.take()
+        {
+            started.tell(None);
         }
-        self.begun = true;
         if matches!(self.source, Source::Nothing) && self.descriptors.is_empty() {
             // With the request, so that the daemon reads both at once.
             self.outgoing.put_end();
@@ -161,9 +153,9 @@ impl Pump {
             if let Some(end) = self.receive()? {
                 return Ok(Some(end));
             }
-            self.deliver(false)?;
+            self.deliver()?;
         } else if ready.sink {
-            self.deliver(true)?;
+            self.deliver()?;
         }
         self.mind_silence()?;
         Ok(None)
@@ -174,8 +166,8 @@ impl Pump {
         let watched: [Option<(BorrowedFd<'_>, PollFlags)>; 4] = [
             self.orders.as_ref().map(|orders| (orders.as_fd(), PollFlags::IN)),
             self.socket_interest().map(|interest| (self.socket.as_fd(), interest)),
-            self.wanted_source().map(|source| (source.as_fd(), PollFlags::IN)),
-            self.blocked_sink().map(|sink| (sink.as_fd(), PollFlags::OUT)),
+            self.wanted_source().map(Descriptor::readable),
+            self.blocked_sink().map(Descriptor::writable),
         ];
         let mut fds: Vec<PollFd<'_>> =
             watched.iter().flatten().map(|(fd, interest)| PollFd::from_borrowed_fd(*fd, *interest)).collect();
@@ -254,13 +246,18 @@ impl Pump {
 
     /// The [`Child`](super::Child) wants something, or is gone.
     fn obey(&mut self) -> Result<(), Error> {
-        let Some(orders) = &mut self.orders else { return Ok(()) };
         let mut told = Vec::new();
-        match orders.next() {
-            Some(Order::Kill) => return Err(Error::Killed),
-            Some(Order::Signal(number)) => request::encode_signal(&Signal::Number(number), &mut told),
-            Some(Order::Resize(size)) => request::encode_window_size(size, &mut told),
-            None => self.orders = None,
+        while let Some(orders) = &mut self.orders {
+            match orders.next() {
+                Ok(Order::Kill) => return Err(Error::Killed),
+                Ok(Order::Signal(number, sent)) => {
+                    request::encode_signal(&Signal::Number(number), &mut told);
+                    self.signals.push_back((self.outgoing.end() + told.len() as u64, sent));
+                }
+                Ok(Order::Resize(size)) => request::encode_window_size(size, &mut told),
+                Err(TryRecvError::Empty) => break,
+                Err(TryRecvError::Disconnected) => self.orders = None,
+            }
         }
         self.outgoing.append(&told);
         Ok(())
@@ -274,7 +271,7 @@ impl Pump {
         }
         let read = match &mut self.source {
             Source::Memory(bytes) => bytes.read(self.outgoing.space(room)),
-            Source::Descriptor(descriptor) if ready => descriptor.read(self.outgoing.space(room), ready),
+            Source::Descriptor(descriptor) if ready => descriptor.read(self.outgoing.space(room)),
             Source::Descriptor(_) | Source::Nothing => return Ok(()),
         };
         match read {
@@ -298,11 +295,17 @@ impl Pump {
             Ok(n) => {
                 self.outgoing.sent(n);
                 self.descriptors.clear();
+                while self.signals.front().is_some_and(|(end, _)| *end <= self.outgoing.begin()) {
+                    if let Some((_, sent)) = self.signals.pop_front() {
+                        sent.tell(());
+                    }
+                }
             }
             Err(Errno::AGAIN | Errno::INTR) => {}
             // The daemon takes no more: the program has ended, and the reply that tells so can still be read.
             Err(Errno::PIPE | Errno::CONNRESET) => {
                 self.outgoing.clear();
+                self.signals.clear();
                 self.source = Source::Nothing;
             }
             Err(error) => return Err(Error::Io("cannot send to the daemon", error.into())),
@@ -338,20 +341,17 @@ impl Pump {
         }
     }
 
-    /// Writes what has come to where it goes, as far as there is room; `ready`: in the sink that had none.
-    fn deliver(&mut self, mut ready: bool) -> Result<(), Error> {
+    /// Writes what has come to where it goes, as far as there is room.
+    fn deliver(&mut self) -> Result<(), Error> {
+        self.tell_started()?;
         self.blocked = None;
         while let Some((stream, bytes)) = self.incoming.next()? {
             let sink = match stream {
                 Stream::Stdout => &mut self.stdout,
                 Stream::Stderr => &mut self.stderr,
             };
-            match sink.write(bytes, ready) {
-                Ok(n) => {
-                    self.incoming.consume(n);
-                    // What poll said is used up.
-                    ready = false;
-                }
+            match sink.write(bytes) {
+                Ok(n) => self.incoming.consume(n),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.blocked = Some(stream);
@@ -363,6 +363,19 @@ impl Pump {
         if self.incoming.window().is_closed() {
             // The writer learns it, as from a pipe whose reader is gone.
             self.source = Source::Nothing;
+        }
+        Ok(())
+    }
+
+    fn tell_started(&mut self) -> Result<(), Error> {
+        if self.started.is_some() {
+            // What it finds it finds again.
+            self.incoming.next()?;
+            if let Some(pid) = self.incoming.pid()
+                && let Some(started) = self.started.take()
+            {
+                started.tell(Some(pid));
+            }
         }
         Ok(())
     }

@@ -31,6 +31,22 @@ pub(super) fn connect(path: &Path, deadline: Option<Instant>) -> Result<UnixStre
     Ok(socket)
 }
 
+/// Connects if the daemon has room in its backlog now. There is no event that tells when it has, so whoever must not wait here asks again.
+#[cfg(feature = "tokio")]
+pub(super) fn try_connect(path: &Path) -> Result<Option<UnixStream>, Error> {
+    let connect = || {
+        let address = SocketAddrUnix::new(path)?;
+        let socket = close_on_exec_socket()?;
+        rustix::io::ioctl_fionbio(&socket, true)?;
+        rustix::io::retry_on_intr(|| rustix::net::connect(&socket, &address)).map(|()| socket)
+    };
+    match connect() {
+        Ok(socket) => Ok(Some(UnixStream::from(socket))),
+        Err(Errno::AGAIN) => Ok(None),
+        Err(errno) => Err(Error::Connect(path.to_owned(), errno.into())),
+    }
+}
+
 fn open(path: &Path, deadline: Option<Instant>) -> Result<OwnedFd, Errno> {
     let address = SocketAddrUnix::new(path)?;
     let socket = close_on_exec_socket()?;

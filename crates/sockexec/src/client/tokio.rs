@@ -12,35 +12,38 @@
 //!
 //! What there is to know beside the documentation of [`sockexec::Command`](crate::Command):
 //!
-//! - A [`Child`] has no number and takes no signals, and descriptors are not passed: for that there is the blocking
-//!   [`sockexec::Child`](crate::Child), in [`spawn_blocking`].
+//! - Each program is served by a thread of its own, as a blocking [`Child`](crate::Child) is. Nothing of it runs on the
+//!   runtime's threads, those for blocking work included, so a standard input that never says anything keeps
+//!   neither them nor the end of the runtime waiting.
 //! - A future that is dropped closes the connection, so the daemon ends the program.
+//! - Where the daemon has no room for a connection, it is asked again every few milliseconds. So others that wait in
+//!   connect(2), as the blocking [`Command`](crate::Command) does, may come first.
 //! - The runtime must have I/O and time enabled.
-//! - Descriptors that are given or inherited are read and written on the runtime's threads for blocking
-//!   work, as `tokio::io::stdin` is. A read that gets nothing, of a terminal say,
-//!   keeps such a thread waiting, and with it the end of the runtime; so do not let programs inherit a
-//!   standard input that they do not need.
 
 use std::ffi::OsStr;
-use std::future::{Future, pending, poll_fn};
-use std::io::{self, Cursor};
+use std::future::{Future as _, poll_fn};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::pin::{Pin, pin};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::pin::pin;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use ::tokio::fs::File;
-use ::tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
-use ::tokio::net::UnixStream;
-use ::tokio::net::unix::{ReadHalf, WriteHalf, pipe};
-use ::tokio::task::{JoinHandle, spawn_blocking};
-use sockexec_proto::Stream;
+use ::tokio::io::AsyncReadExt as _;
+use ::tokio::net::unix::pipe;
+use ::tokio::sync::oneshot;
 
-use super::socket::{self, LOOK, Silence};
-use super::stdio::{Channel, Kind, Stdio};
-use super::wire::{Ended, Incoming, Outgoing, Window};
-use super::{Error, ExitStatus, Input, Output, Run, Version, WindowSize};
+use super::child::{ChildHandle, Pipes, SIGNAL_PATIENCE, no_thread, on_a_thread};
+use super::orders::Tell;
+use super::pump::Pump;
+use super::socket;
+use super::stdio::Stdio;
+use super::wire::Ended;
+use super::{Error, ExitStatus, Output, Run, Usage, Version, WindowSize};
+
+/// How soon a daemon without room is asked again: at first, and at last.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
 
 /// A program to be run by a daemon; [`sockexec::Command`](crate::Command) with asynchronous ways to run it.
 /// One can be made from the other.
@@ -155,15 +158,24 @@ impl Command {
         self
     }
 
+    /// As [`sockexec::Command::pass_stdio`](crate::Command::pass_stdio).
+    pub fn pass_stdio(&mut self) -> &mut Self {
+        self.0.pass_stdio();
+        self
+    }
+
     /// As [`sockexec::Command::output`](crate::Command::output).
     ///
     /// # Errors
     /// As there.
     pub async fn output(&mut self) -> Result<Output, Error> {
-        let mut pump = self.pump(Run::Output).await?;
-        let ended = pump.run().await?;
-        let (stdout, stderr) = (pump.stdout.into_bytes(), pump.stderr.into_bytes());
-        Ok(Output { status: ended.status, stdout, stderr, usage: ended.usage })
+        if self.0.options.descriptors {
+            let child = self.spawn_as(Run::Output).await?;
+            // After its end it is nothing.
+            let _guard = KillOnDrop(Some(child.handle.clone()));
+            return child.wait_with_output().await;
+        }
+        run(self.pump(Run::Output, &mut Pipes::default()).await?).await
     }
 
     /// As [`sockexec::Command::status`](crate::Command::status).
@@ -171,263 +183,107 @@ impl Command {
     /// # Errors
     /// As there.
     pub async fn status(&mut self) -> Result<ExitStatus, Error> {
-        Ok(self.pump(Run::Status).await?.run().await?.status)
+        Ok(run(self.pump(Run::Status, &mut Pipes::default()).await?).await?.status)
     }
 
-    /// Connects, and starts a task that serves the program.
+    /// As [`sockexec::Command::spawn`](crate::Command::spawn). Dropped before it is ready, the future ends the program.
     ///
     /// # Errors
-    /// Without a connection or a pipe nothing was started. Why the program could not be, which
-    /// [`sockexec::Command::spawn`](crate::Command::spawn) waits for in version 2, is what [`Child::wait`] returns here.
+    /// As there.
     pub async fn spawn(&mut self) -> Result<Child, Error> {
-        let mut pump = self.pump(Run::Spawn).await?;
-        let (mut stdin, mut stdout, mut stderr) = (None, None, None);
-        let failed = |error| Error::Io("cannot make a pipe", error);
-        if let Some(Input::Stdio(Stdio(Kind::Piped))) = &self.0.stdin {
-            let (writer, reader) = pipe::pipe().map_err(failed)?;
-            pump.source = Some(Box::new(reader));
-            stdin = Some(writer);
-        }
-        for (stdio, sink, end) in
-            [(&self.0.stdout, &mut pump.stdout, &mut stdout), (&self.0.stderr, &mut pump.stderr, &mut stderr)]
-        {
-            if let Some(Stdio(Kind::Piped)) = stdio {
-                let (writer, reader) = pipe::pipe().map_err(failed)?;
-                *sink = Sink::Writer(Box::new(writer));
-                *end = Some(reader);
-            }
-        }
-        let task = ::tokio::spawn(async move { pump.run().await.map(|ended| ended.status) });
-        Ok(Child { stdin, stdout, stderr, task, ended: None })
+        self.spawn_as(Run::Spawn).await
+    }
+
+    async fn spawn_as(&self, run: Run) -> Result<Child, Error> {
+        let mut pipes = Pipes::default();
+        let mut pump = self.pump(run, &mut pipes).await?;
+        self.0.pipe(&mut pump, &mut pipes)?;
+        let failed = |error| Error::Io("cannot set up a pipe", error);
+        let reader = |end: Option<io::PipeReader>| end.map(|end| pipe::Receiver::from_owned_fd(end.into())).transpose();
+        let stdin = pipes.stdin.map(|end| pipe::Sender::from_owned_fd(OwnedFd::from(end))).transpose();
+        let (stdin, stdout, stderr) =
+            (stdin.map_err(failed)?, reader(pipes.stdout).map_err(failed)?, reader(pipes.stderr).map_err(failed)?);
+        let handle = ChildHandle::to(&mut pump)?;
+        let mut guard = KillOnDrop(Some(handle.clone()));
+        let (started, has_started) = oneshot::channel();
+        pump.started = Some(Tell::new(move |pid| started.send(pid)));
+        let (end, mut ended) = oneshot::channel();
+        on_a_thread(move || {
+            let ended = pump.run();
+            drop(pump);
+            drop(end.send(ended));
+        })?;
+        let Ok(pid) = has_started.await else {
+            // Also a status without a program.
+            return Err(outcome(&mut ended).await.err().unwrap_or(Error::Unsupported));
+        };
+        guard.0 = None;
+        Ok(Child { stdin, stdout, stderr, pid, handle, run: Going::Running(ended) })
     }
 
     /// Connects, with everything else ready.
-    async fn pump(&self, run: Run) -> Result<Pump, Error> {
+    async fn pump(&self, run: Run, pipes: &mut Pipes) -> Result<Pump, Error> {
         self.0.check_arguments()?;
-        if self.0.options.descriptors {
-            return Err(Error::InvalidOption("descriptors are not passed here; the blocking Command does it"));
-        }
         let deadline = self.0.ends_at();
-        let source = self.source(run).map_err(Error::Stdin)?;
-        let stdout =
-            sink(self.0.stdout.as_ref(), run, Channel::Stdout).map_err(|error| Error::Output(Stream::Stdout, error))?;
-        let stderr =
-            sink(self.0.stderr.as_ref(), run, Channel::Stderr).map_err(|error| Error::Output(Stream::Stderr, error))?;
-        let path = self.0.socket.clone();
-        // A UNIX socket that does not block does not wait for room in the backlog either, but fails; and there
-        // is no event to wait for.
-        let socket = spawn_blocking(move || socket::connect(&path, deadline))
-            .await
-            .map_err(|error| Error::Io("cannot connect on another thread", error.into()))??;
-        let socket = UnixStream::from_std(socket).map_err(|error| Error::Io("cannot set up the connection", error))?;
-        let version = self.0.version;
-        let outgoing = Some(Outgoing::new(version, &self.0.options, &self.0.argv));
-        Ok(Pump { socket, outgoing, source, stdout, stderr, deadline, version })
-    }
-
-    fn source(&self, run: Run) -> io::Result<Option<Reader>> {
-        let kind = match &self.0.stdin {
-            Some(Input::Bytes(bytes)) => return Ok(Some(Box::new(Cursor::new(bytes.clone())))),
-            Some(Input::Stdio(stdio)) => &stdio.0,
-            None => run.stdin(),
-        };
-        Ok(kind.open(Channel::Stdin)?.map(|fd| Box::new(File::from_std(fd.into())) as Reader))
+        let socket = connect(&self.0.socket, deadline).await?;
+        self.0.pump_on(socket, deadline, run, pipes)
     }
 }
 
-fn sink(stdio: Option<&Stdio>, run: Run, channel: Channel) -> io::Result<Sink> {
-    let kind = stdio.map_or(run.output(), |stdio| &stdio.0);
-    match (run, kind) {
-        (Run::Output, Kind::Piped) => Ok(Sink::Memory(Vec::new())),
-        (_, kind) => {
-            Ok(kind.open(channel)?.map_or(Sink::Nothing, |fd| Sink::Writer(Box::new(File::from_std(fd.into())))))
-        }
-    }
-}
-
-type Reader = Box<dyn AsyncRead + Send + Unpin>;
-
-/// Where a stream of output goes.
-enum Sink {
-    Nothing,
-    Memory(Vec<u8>),
-    Writer(Box<dyn AsyncWrite + Send + Unpin>),
-}
-
-impl Sink {
-    async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        match self {
-            Self::Nothing => Ok(()),
-            Self::Memory(kept) => {
-                kept.extend_from_slice(bytes);
-                Ok(())
-            }
-            Self::Writer(writer) => writer.write_all(bytes).await,
-        }
-    }
-
-    async fn flush(&mut self) -> io::Result<()> {
-        match self {
-            Self::Nothing | Self::Memory(_) => Ok(()),
-            Self::Writer(writer) => writer.flush().await,
-        }
-    }
-
-    fn into_bytes(self) -> Vec<u8> {
-        match self {
-            Self::Memory(kept) => kept,
-            Self::Nothing | Self::Writer(_) => Vec::new(),
-        }
-    }
-}
-
-/// One program's run. Dropped, it closes the connection.
-struct Pump {
-    socket: UnixStream,
-    outgoing: Option<Outgoing>,
-    source: Option<Reader>,
-    stdout: Sink,
-    stderr: Sink,
-    deadline: Option<Instant>,
-    version: Version,
-}
-
-impl Pump {
-    async fn run(&mut self) -> Result<Ended, Error> {
-        let deadline = self.deadline;
-        let run = self.both_ways();
-        match deadline {
-            Some(deadline) => ::tokio::time::timeout_at(deadline.into(), run).await.unwrap_or(Err(Error::TimedOut)),
-            None => run.await,
-        }
-    }
-
-    /// Until the daemon has ended the connection; sending goes on beside it for as long as it can.
-    async fn both_ways(&mut self) -> Result<Ended, Error> {
-        // Not `into_split`: its writing half would half-close, which 3.1.1 takes for a disconnect.
-        let (reader, writer) = self.socket.split();
-        let outgoing = self.outgoing.take();
-        let incoming = Incoming::new(self.version);
-        let window = Mutex::new(incoming.window());
-        let mut send = pin!(send(writer, outgoing, self.source.take(), &window));
-        let mut receive = pin!(receive(reader, incoming, &mut self.stdout, &mut self.stderr, &window));
-        // What is received is seen by the sending half at once, as it is always polled after the other.
-        poll_fn(|context| match receive.as_mut().poll(context) {
-            Poll::Ready(end) => Poll::Ready(end),
-            Poll::Pending => send.as_mut().poll(context).map(Err),
-        })
-        .await
-    }
-}
-
-/// Ends only by an error: what makes an end of the run is the end of the reply.
-async fn send(
-    mut socket: WriteHalf<'_>,
-    outgoing: Option<Outgoing>,
-    mut source: Option<Reader>,
-    window: &Mutex<Window>,
-) -> Error {
-    let Some(mut outgoing) = outgoing else { return pending().await };
-    if source.is_none() {
-        outgoing.put_end();
-    }
+/// Connects; no thread waits, so that futures which are dropped leave none behind.
+async fn connect(path: &Path, deadline: Option<Instant>) -> Result<UnixStream, Error> {
+    let (mut pause, longest) = PAUSES;
     loop {
-        match socket.write_all(outgoing.pending()).await {
-            Ok(()) => outgoing.clear(),
-            // The daemon takes no more: the program has ended, and the reply that tells so can still be read.
-            Err(error) if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => {
-                source = None;
-            }
-            Err(error) => return Error::Io("cannot send to the daemon", error),
+        let now = Instant::now();
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(now));
+        if left.is_some_and(|left| left.is_zero()) {
+            return Err(Error::TimedOut);
         }
-        let Some(reader) = &mut source else { return pending().await };
-        match fill(reader, &mut outgoing, window).await {
-            Ok(Some(n)) => {
-                outgoing.put(n);
-                if n == 0 {
-                    source = None;
-                }
-            }
-            Ok(None) => source = None,
-            Err(error) => return Error::Stdin(error),
+        if let Some(socket) = socket::try_connect(path)? {
+            return Ok(socket);
         }
+        ::tokio::time::sleep(left.map_or(pause, |left| left.min(pause))).await;
+        pause = (pause * 2).min(longest);
     }
 }
 
-/// Reads a piece of standard input once there is room for it. `None`: the program has closed it.
-async fn fill(reader: &mut Reader, outgoing: &mut Outgoing, window: &Mutex<Window>) -> io::Result<Option<usize>> {
-    poll_fn(|context| {
-        let window = *lock(window);
-        if window.is_closed() {
-            return Poll::Ready(Ok(None));
-        }
-        let room = window.room(outgoing.input());
-        if room == 0 {
-            return Poll::Pending;
-        }
-        let mut buffer = ReadBuf::new(outgoing.space(room));
-        Pin::new(&mut *reader).poll_read(context, &mut buffer).map_ok(|()| Some(buffer.filled().len()))
-    })
-    .await
+/// Runs a program to its end; what of its output was kept in memory.
+async fn run(mut pump: Pump) -> Result<Output, Error> {
+    let _guard = KillOnDrop(Some(ChildHandle::to(&mut pump)?));
+    let (end, mut ended) = oneshot::channel();
+    on_a_thread(move || {
+        let ended = pump.run();
+        let Pump { stdout, stderr, .. } = pump;
+        let output = |ended: Ended| Output {
+            status: ended.status,
+            stdout: stdout.into_bytes(),
+            stderr: stderr.into_bytes(),
+            usage: ended.usage,
+        };
+        drop(end.send(ended.map(output)));
+    })?;
+    outcome(&mut ended).await
 }
 
-/// Nothing panics that holds it.
-fn lock(window: &Mutex<Window>) -> MutexGuard<'_, Window> {
-    window.lock().unwrap_or_else(PoisonError::into_inner)
+async fn outcome<T>(ended: &mut oneshot::Receiver<Result<T, Error>>) -> Result<T, Error> {
+    // The pump does not panic; if it did, nothing is known of the program.
+    ended.await.unwrap_or_else(|_| Err(no_thread()))
 }
 
-async fn receive(
-    mut socket: ReadHalf<'_>,
-    mut incoming: Incoming,
-    stdout: &mut Sink,
-    stderr: &mut Sink,
-    window: &Mutex<Window>,
-) -> Result<Ended, Error> {
-    let mut silence = Silence::default();
-    let failure = loop {
-        match read(&mut socket, &mut incoming, &mut silence).await? {
-            Ok(0) => break None,
-            Ok(n) => incoming.put(n),
-            // See the blocking pump.
-            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => break Some(error),
-            Err(error) => return Err(Error::Io("cannot read from the daemon", error)),
-        }
-        loop {
-            let next = incoming.next()?.map(|(stream, bytes)| (stream, bytes.len()));
-            *lock(window) = incoming.window();
-            let Some((stream, len)) = next else { break };
-            let sink = match stream {
-                Stream::Stdout => &mut *stdout,
-                Stream::Stderr => &mut *stderr,
-            };
-            sink.write(incoming.piece(len)).await.map_err(|error| Error::Output(stream, error))?;
-            incoming.consume(len);
-        }
-    };
-    stdout.flush().await.map_err(|error| Error::Output(Stream::Stdout, error))?;
-    stderr.flush().await.map_err(|error| Error::Output(Stream::Stderr, error))?;
-    incoming.finish(failure)
-}
+/// Whoever waited for the program has gone.
+struct KillOnDrop(Option<ChildHandle>);
 
-/// Reads a piece of the reply, or gives up a daemon that has read the request and does not introduce itself: it does not know
-/// version 2.
-async fn read(
-    socket: &mut ReadHalf<'_>,
-    incoming: &mut Incoming,
-    silence: &mut Silence,
-) -> Result<io::Result<usize>, Error> {
-    while incoming.awaits_introduction() {
-        if let Ok(read) = ::tokio::time::timeout(LOOK, socket.read(incoming.space())).await {
-            return Ok(read);
+impl Drop for KillOnDrop {
+    fn drop(&mut self) {
+        if let Some(program) = &self.0 {
+            let _ = program.kill();
         }
-        silence.mind(socket.as_ref())?;
     }
-    Ok(socket.read(incoming.space()).await)
 }
 
 /// A program that was started with [`Command::spawn`], as [`sockexec::Child`](crate::Child).
 ///
-/// Dropping it does not end the program, but the end of the runtime does.
+/// Dropping it does not end the program, nor does the end of the runtime, but the end of this process does.
 #[derive(Debug)]
 pub struct Child {
     /// The writing end of the program's standard input, if it is [`piped`](Stdio::piped). Dropped, it ends it.
@@ -436,11 +292,24 @@ pub struct Child {
     pub stdout: Option<pipe::Receiver>,
     /// The reading end of the program's standard error, if it is [`piped`](Stdio::piped).
     pub stderr: Option<pipe::Receiver>,
-    task: JoinHandle<Result<ExitStatus, Error>>,
-    ended: Option<Result<ExitStatus, Error>>,
+    pid: Option<u32>,
+    handle: ChildHandle,
+    run: Going,
+}
+
+#[derive(Debug)]
+enum Going {
+    Running(oneshot::Receiver<Result<Ended, Error>>),
+    Ended(Result<Ended, Error>),
 }
 
 impl Child {
+    /// As [`sockexec::Child::id`](crate::Child::id).
+    #[must_use]
+    pub const fn id(&self) -> Option<u32> {
+        self.pid
+    }
+
     /// Closes standard input, if it is still here, and waits for the program's end and the last of its
     /// output. May be dropped and called again.
     ///
@@ -448,20 +317,94 @@ impl Child {
     /// Why there is no status; the same each time it is asked.
     pub async fn wait(&mut self) -> Result<ExitStatus, Error> {
         drop(self.stdin.take());
-        if self.ended.is_none() {
-            // A task that was cancelled: by `kill`, or by the end of its runtime, which comes to the same.
-            self.ended = Some((&mut self.task).await.unwrap_or(Err(Error::Killed)));
+        if let Going::Running(ended) = &mut self.run {
+            self.run = Going::Ended(outcome(ended).await);
         }
-        match &self.ended {
-            Some(Ok(status)) => Ok(*status),
-            Some(Err(error)) => Err(error.again()),
-            None => Err(Error::Killed),
+        match &self.run {
+            Going::Ended(Ok(ended)) => Ok(ended.status),
+            Going::Ended(Err(error)) => Err(error.again()),
+            Going::Running(_) => Err(no_thread()),
+        }
+    }
+
+    /// As [`sockexec::Child::wait_with_output`](crate::Child::wait_with_output).
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn wait_with_output(mut self) -> Result<Output, Error> {
+        drop(self.stdin.take());
+        let (stdout, stderr) = read_both(self.stdout.take(), self.stderr.take())
+            .await
+            .map_err(|error| Error::Io("cannot read the program's output", error))?;
+        let status = self.wait().await?;
+        Ok(Output { status, stdout, stderr, usage: self.usage() })
+    }
+
+    /// As [`sockexec::Child::signal`](crate::Child::signal).
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn signal(&self, signal: i32) -> Result<(), Error> {
+        let (sent, was_sent) = oneshot::channel();
+        self.handle.send_signal(signal, Tell::new(move |()| sent.send(())))?;
+        match ::tokio::time::timeout(SIGNAL_PATIENCE, was_sent).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(Error::NotDelivered { ended: true }),
+            Err(_) => Err(Error::NotDelivered { ended: false }),
+        }
+    }
+
+    /// As [`sockexec::Child::resize`](crate::Child::resize).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn resize(&self, size: WindowSize) -> Result<(), Error> {
+        self.handle.resize(size)
+    }
+
+    /// As [`sockexec::Child::usage`](crate::Child::usage).
+    #[must_use]
+    pub fn usage(&self) -> Option<Usage> {
+        match &self.run {
+            Going::Ended(Ok(ended)) => ended.usage,
+            Going::Ended(Err(Error::Failed { usage, .. })) => *usage,
+            Going::Ended(Err(_)) | Going::Running(_) => None,
         }
     }
 
     /// Ends the program, if it has not ended yet, by closing the connection: see
     /// [`sockexec::Child::kill`](crate::Child::kill).
     pub fn kill(&mut self) {
-        self.task.abort();
+        let _ = self.handle.kill();
     }
+}
+
+/// Reads both at the same time: the program may fill either while the other is waited for.
+async fn read_both(stdout: Option<pipe::Receiver>, stderr: Option<pipe::Receiver>) -> io::Result<(Vec<u8>, Vec<u8>)> {
+    async fn read(from: Option<pipe::Receiver>) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        if let Some(mut from) = from {
+            from.read_to_end(&mut bytes).await?;
+        }
+        Ok(bytes)
+    }
+    let (mut stdout, mut stderr) = (pin!(read(stdout)), pin!(read(stderr)));
+    let (mut out, mut err) = (None, None);
+    poll_fn(|context| {
+        for (bytes, reader) in [(&mut out, &mut stdout), (&mut err, &mut stderr)] {
+            if bytes.is_none()
+                && let Poll::Ready(read) = reader.as_mut().poll(context)?
+            {
+                *bytes = Some(read);
+            }
+        }
+        match (out.take(), err.take()) {
+            (Some(out), Some(err)) => Poll::Ready(Ok((out, err))),
+            unfinished => {
+                (out, err) = unfinished;
+                Poll::Pending
+            }
+        }
+    })
+    .await
 }

@@ -1,5 +1,4 @@
-//! Both directions of a connection as buffers: bytes in, bytes out, no descriptor. The blocking pump
-//! and the asynchronous one drive the same two.
+//! Both directions of a connection as buffers: bytes in, bytes out, no descriptor.
 
 use std::ffi::OsString;
 use std::io;
@@ -36,6 +35,8 @@ pub(super) struct Outgoing {
     version: Version,
     /// Bytes of standard input so far.
     input: u64,
+    /// Bytes that were sent, or dropped, before [`Outgoing::pending`].
+    begin: u64,
 }
 
 impl Outgoing {
@@ -48,7 +49,7 @@ impl Outgoing {
             Version::Two => request::encode_request(options, &argv, &mut buffer),
         }
         let end = buffer.len();
-        Self { buffer, start: 0, end, version, input: 0 }
+        Self { buffer, start: 0, end, version, input: 0, begin: 0 }
     }
 
     /// What is to be sent next.
@@ -63,7 +64,19 @@ impl Outgoing {
 
     /// So much of [`Outgoing::pending`] was sent.
     pub(super) fn sent(&mut self, n: usize) {
-        self.start = (self.start + n).min(self.end);
+        let n = n.min(self.end - self.start);
+        self.start += n;
+        self.begin += n as u64;
+    }
+
+    /// Where in all that is sent [`Outgoing::pending`] begins.
+    pub(super) const fn begin(&self) -> u64 {
+        self.begin
+    }
+
+    /// Where it ends.
+    pub(super) const fn end(&self) -> u64 {
+        self.begin + (self.end - self.start) as u64
     }
 
     /// How many bytes of standard input were [put](Outgoing::put) so far.
@@ -129,7 +142,7 @@ impl Outgoing {
 
     /// Drops what is still to be sent.
     pub(super) fn clear(&mut self) {
-        self.start = self.end;
+        self.sent(self.end - self.start);
     }
 }
 
@@ -277,12 +290,6 @@ impl Incoming {
                 Event::Queued(_) | Event::EndOfOutput(_) => {}
             }
         }
-    }
-
-    /// The piece of this length that [`Incoming::next`] has found, once more.
-    #[cfg(feature = "tokio")]
-    pub(super) fn piece(&self, len: usize) -> &[u8] {
-        self.buffer.get(self.start..self.start + len).unwrap_or_default()
     }
 
     /// So many bytes of the piece were taken.

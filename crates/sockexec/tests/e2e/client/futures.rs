@@ -1,13 +1,23 @@
 //! The client for tokio.
 
+use std::future::Future as _;
+use std::io::{Read as _, Write as _};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::pin::pin;
+use std::task::{Context, Waker};
 use std::time::Duration;
 
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketType};
 use sockexec::tokio::Command;
-use sockexec::{Error, Stdio};
+use sockexec::{Error, ErrorKind, Stdio, Version};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::runtime::{Builder, Runtime};
 
-use crate::common::{Daemon, eventually};
+use super::fake::{EXIT, INTRODUCTION, STARTED};
+use super::terminals::in_time;
+use crate::common::{Daemon, PATIENCE, eventually};
 
 fn command(daemon: &Daemon, words: &str) -> Command {
     super::library::command(daemon, words).into()
@@ -141,5 +151,127 @@ fn options() {
         let error =
             command(&daemon, "out x wait").deadline(Duration::from_millis(200)).output().await.expect_err("a deadline");
         assert_eq!(error.kind(), sockexec::ErrorKind::Timeout);
+    });
+}
+
+/// A socket whose backlog is full, and who fills it.
+fn full(path: &Path) -> (OwnedFd, UnixStream) {
+    let listener = rustix::net::socket(AddressFamily::UNIX, SocketType::STREAM, None).expect("a socket");
+    rustix::net::bind(&listener, &SocketAddrUnix::new(path).expect("an address")).expect("a socket");
+    rustix::net::listen(&listener, 0).expect("a socket");
+    let first = UnixStream::connect(path).expect("room for one");
+    (listener, first)
+}
+
+/// 600 futures that were dropped left 513 threads in connect(2): an unrelated `tokio::fs::read` never ran, and the runtime never ended.
+#[test]
+fn futures_dropped_in_a_full_backlog() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("sock");
+    let _full = full(&path);
+    in_time("the end of the runtime", move || {
+        let runtime = Builder::new_current_thread().enable_all().max_blocking_threads(8).build().expect("a runtime");
+        runtime.block_on(async {
+            for _ in 0..600 {
+                let mut command = Command::new(&path, "true");
+                let mut output = pin!(command.output());
+                assert!(output.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+            }
+            let mut command = Command::new(&path, "true");
+            let output = tokio::time::timeout(Duration::from_millis(50), command.output());
+            assert!(output.await.is_err(), "there is no room");
+            let result = Command::new(&path, "true").timeout(Some(Duration::from_millis(50))).output().await;
+            assert!(matches!(result, Err(Error::TimedOut)), "{result:?}");
+            tokio::task::spawn_blocking(|| ()).await.expect("a thread");
+        });
+    });
+}
+
+/// It is waited for room, and the room is used.
+#[test]
+fn room_in_the_backlog() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("sock");
+    let (listener, _first) = full(&path);
+    in_time("a status", move || {
+        runtime().block_on(async {
+            let mut command = Command::new(&path, "true");
+            command.version(Version::Two).stdin(Stdio::null());
+            let mut output = pin!(command.output());
+            assert!(tokio::time::timeout(Duration::from_millis(20), output.as_mut()).await.is_err(), "no room");
+            let server = std::thread::spawn(move || {
+                drop(rustix::net::accept(&listener).expect("the first"));
+                let mut client = UnixStream::from(rustix::net::accept(&listener).expect("the second"));
+                client.write_all(&[INTRODUCTION, STARTED, EXIT].concat()).expect("it reads");
+                client.shutdown(std::net::Shutdown::Write).expect("half-close");
+                client
+            });
+            assert!(output.await.expect("a status").status.success());
+            server.join().expect("no panic");
+        });
+    });
+}
+
+/// Standard input that never says anything keeps neither the output nor the runtime waiting, and what comes later is the caller's.
+#[test]
+fn silent_input() {
+    let daemon = Daemon::start("");
+    let (mut reader, mut writer) = std::io::pipe().expect("a pipe");
+    let (input, path) = (reader.try_clone().expect("a duplicate"), daemon.directory().join("out"));
+    let out = std::fs::File::create(&path).expect("a file");
+    let mut command = command(&daemon, "out done exit 3");
+    command.stdin(input).stdout(out);
+    let status = in_time("the end of the runtime", move || {
+        // As many readers as there are threads.
+        let runtime = Builder::new_current_thread().enable_all().max_blocking_threads(1).build().expect("a runtime");
+        runtime.block_on(command.status())
+    });
+    assert_eq!(status.expect("a status").code(), Some(3));
+    assert_eq!(std::fs::read(&path).expect("a file"), b"done");
+    writer.write_all(b"next").expect("room");
+    drop(writer);
+    let mut next = String::new();
+    reader.read_to_string(&mut next).expect("text");
+    assert_eq!(next, "next");
+}
+
+/// As in the standard library, before there is a child.
+#[test]
+fn a_program_that_is_missing() {
+    let daemon = Daemon::start("");
+    runtime().block_on(async {
+        let mut command = Command::new(daemon.socket(), "no-such-program");
+        command.version(Version::Two).timeout(Some(PATIENCE)).stdin(Stdio::null());
+        let error = command.spawn().await.expect_err("no such program");
+        assert_eq!(error.kind(), ErrorKind::NotFound);
+    });
+}
+
+/// What the blocking one has: the number, signals and the cost of a program, and descriptors that are passed.
+#[test]
+fn numbers_signals_costs_and_descriptors() {
+    let daemon = Daemon::start("-t 0");
+    let mut life = daemon.fifo("life");
+    runtime().block_on(async {
+        let mut wait = command(&daemon, &format!("hold {} wait", life.path()));
+        let mut child = wait.version(Version::Two).stdin(Stdio::null()).spawn().await.expect("it starts");
+        assert_eq!(child.id(), Some(life.holder().pid.as_raw_pid().cast_unsigned()));
+        assert!(child.usage().is_none());
+        child.signal(10).await.expect("it is sent");
+        assert_eq!(child.wait().await.expect("a status").signal(), Some(10));
+        assert!(cfg!(not(target_os = "linux")) || child.usage().is_some());
+        assert!(matches!(child.signal(10).await, Err(Error::NotDelivered { ended: true })));
+
+        let len = 3_000_000;
+        let words = format!("spawn [ write-err {len} ] write-out {len} reap exit 1");
+        let output = command(&daemon, &words).pass_stdio().output().await.expect("a status");
+        assert_eq!((output.stdout.len(), output.stderr.len(), output.status.code()), (len, len, Some(1)));
+        let mut both = command(&daemon, &words);
+        let child = both.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().await;
+        let output = child.expect("it starts").wait_with_output().await.expect("a status");
+        assert_eq!((output.stdout.len(), output.stderr.len(), output.status.code()), (len, len, Some(1)));
+        let mut child = command(&daemon, "wait").stdin(Stdio::null()).spawn().await.expect("it starts");
+        assert!(matches!(child.signal(10).await, Err(Error::InvalidOption(_))));
+        child.kill();
     });
 }

@@ -14,6 +14,7 @@ mod recorded;
 mod spawned;
 mod statuses;
 mod streams;
+mod terminals;
 mod version_2;
 mod window;
 

@@ -2,14 +2,12 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::process::{Command, Stdio};
 use std::thread;
 
 use rustix::fs::OFlags;
-use rustix::pty::OpenptFlags;
-use rustix::termios::OptionalActions;
 
+use super::terminals::{make_raw, terminal};
 use super::{client, fixture_client, run, text, wait};
 use crate::common::{Daemon, Process, steps};
 use crate::pattern::Pattern;
@@ -188,18 +186,6 @@ fn null_stdin() {
     }
 }
 
-/// Both ends of a terminal.
-fn terminal() -> (File, File) {
-    let master = rustix::pty::openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
-    rustix::pty::grantpt(&master).expect("a terminal");
-    rustix::pty::unlockpt(&master).expect("a terminal");
-    let name = rustix::pty::ptsname(&master, Vec::new()).expect("a name").into_string().expect("UTF-8");
-    // Not that of this process.
-    let flags = OFlags::NOCTTY.bits().cast_signed();
-    let terminal = File::options().read(true).write(true).custom_flags(flags).open(name).expect("a terminal");
-    (master.into(), terminal)
-}
-
 /// 3.1.1's client read no terminal.
 #[test]
 fn a_terminal_is_read() {
@@ -224,9 +210,7 @@ fn a_terminal_is_read() {
 fn a_terminal_is_written() {
     let daemon = Daemon::start("");
     let (mut master, terminal) = terminal();
-    let mut raw = rustix::termios::tcgetattr(&terminal).expect("settings");
-    raw.make_raw();
-    rustix::termios::tcsetattr(&terminal, OptionalActions::Now, &raw).expect("settings");
+    make_raw(&terminal);
     let mut command = fixture_client(&daemon, "write-out 300000");
     command.stdout(terminal.try_clone().expect("a duplicate"));
     let mut child = command.spawn().expect("the client starts");

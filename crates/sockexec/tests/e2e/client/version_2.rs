@@ -109,8 +109,8 @@ fn numbers_signals_and_costs() {
     child.signal(9).expect("it is sent");
     assert_eq!(child.wait().expect("a status").signal(), Some(9));
     assert!(cfg!(not(target_os = "linux")) || child.usage().is_some_and(|usage| usage.max_rss_kib > 0));
-    // To a program that ended it is nothing.
-    child.signal(15).expect("nothing");
+    // To a program that has ended it is not delivered, and that is said.
+    assert!(matches!(child.signal(15), Err(Error::NotDelivered { ended: true })));
     child.kill().expect("nothing");
     assert_eq!(child.wait().expect("a status").signal(), Some(9));
     life.wait_for_death();

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal};
 use sockexec::client::daemon_status;
-use sockexec::{Command, Version};
+use sockexec::{Command, Error, Version};
 
 use super::fake::{EXIT, Fake, Peer, STARTED};
 use super::library::command;
@@ -164,6 +164,46 @@ fn signals_pass_input_that_is_stuck() {
     assert!(child.wait().expect("a status").success());
     assert_eq!(feeder.join().expect("no panic").kind(), io::ErrorKind::BrokenPipe);
     fake.join();
+}
+
+/// Here there is room in the window, but the socket is full: the daemon has stopped reading.
+#[test]
+fn a_signal_that_is_not_delivered() {
+    let play = || {
+        Fake::new(move |mut peer| {
+            begin(&mut peer, 64 << 20);
+            peer.wait_for_the_end();
+        })
+    };
+    let fake = play();
+    let mut child = in_version_2(&fake).stdin(sockexec::Stdio::piped()).spawn().expect("it starts");
+    let (written, feeder) = feed(child.stdin.take().expect("a pipe"));
+    wait_until_stuck(&written);
+    let handle = child.handle();
+    let waiting = thread::spawn(move || handle.signal(10));
+    assert!(matches!(child.signal(12), Err(Error::NotDelivered { ended: false })));
+    assert!(matches!(waiting.join().expect("no panic"), Err(Error::NotDelivered { ended: false })));
+    child.kill().expect("it is told");
+    assert!(matches!(child.wait(), Err(Error::Killed)));
+    assert!(matches!(child.signal(12), Err(Error::NotDelivered { ended: true })));
+    feeder.join().expect("no panic");
+    fake.join();
+    #[cfg(feature = "tokio")]
+    {
+        use tokio::io::AsyncWriteExt as _;
+        let fake = play();
+        super::futures::runtime().block_on(async {
+            let mut command = sockexec::tokio::Command::from(in_version_2(&fake));
+            let mut child = command.stdin(sockexec::Stdio::piped()).spawn().await.expect("it starts");
+            let mut stdin = child.stdin.take().expect("a pipe");
+            while tokio::time::timeout(4 * MOMENT, stdin.write_all(&[b'x'; 4096])).await.is_ok() {}
+            assert!(matches!(child.signal(12).await, Err(Error::NotDelivered { ended: false })));
+            child.kill();
+            assert!(matches!(child.wait().await, Err(Error::Killed)));
+            assert!(matches!(child.signal(12).await, Err(Error::NotDelivered { ended: true })));
+        });
+        fake.join();
+    }
 }
 
 /// The largest window, and the smallest.

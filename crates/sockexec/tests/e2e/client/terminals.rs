@@ -1,0 +1,105 @@
+//! Output to a terminal whose reader has stopped (`^S`, a viewer that hangs): a write to it waits, and the client must not.
+//!
+//! poll(2) calls a terminal ready that has room for one byte, and write(2) waits until it has taken all.
+
+use std::fs::File;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use rustix::fs::OFlags;
+use rustix::pty::OpenptFlags;
+use rustix::termios::OptionalActions;
+use sockexec::{Error, Stdio, Version};
+
+use super::library::command;
+use crate::common::{Daemon, PATIENCE};
+
+/// Both ends of a terminal.
+pub(super) fn terminal() -> (File, File) {
+    // Close-on-exec, or the client would have it too, and the terminal would never hang up.
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+    let master = rustix::pty::openpt(flags).expect("a terminal");
+    rustix::pty::grantpt(&master).expect("a terminal");
+    rustix::pty::unlockpt(&master).expect("a terminal");
+    let name = rustix::pty::ptsname(&master, Vec::new()).expect("a name").into_string().expect("UTF-8");
+    // Not that of this process.
+    let flags = OFlags::NOCTTY.bits().cast_signed();
+    let terminal = File::options().read(true).write(true).custom_flags(flags).open(name).expect("a terminal");
+    (master.into(), terminal)
+}
+
+pub(super) fn make_raw(terminal: &File) {
+    let mut raw = rustix::termios::tcgetattr(terminal).expect("settings");
+    raw.make_raw();
+    rustix::termios::tcsetattr(terminal, OptionalActions::Now, &raw).expect("settings");
+}
+
+/// Does it on a thread of its own, so that what never ends is a failure and not a test that never ends.
+#[track_caller]
+pub(super) fn in_time<T: Send + 'static>(what: &str, run: impl FnOnce() -> T + Send + 'static) -> T {
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || drop(sender.send(run())));
+    receiver.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("never came: {what}"))
+}
+
+#[test]
+fn a_time_limit() {
+    let daemon = Daemon::start("-t 0");
+    let (_master, terminal) = terminal();
+    make_raw(&terminal);
+    let mut life = daemon.fifo("life");
+    let mut flood = command(&daemon, &format!("hold {} flood", life.path()));
+    flood.stdin(Stdio::null()).stdout(terminal).timeout(Some(Duration::from_millis(500)));
+    let result = in_time("the time limit", move || flood.status());
+    assert!(matches!(result, Err(Error::TimedOut)), "{result:?}");
+    life.wait_for_death();
+}
+
+#[cfg(feature = "tokio")]
+#[test]
+fn a_time_limit_with_tokio() {
+    let daemon = Daemon::start("-t 0");
+    let (_master, terminal) = terminal();
+    make_raw(&terminal);
+    let mut life = daemon.fifo("life");
+    let mut flood = sockexec::tokio::Command::from(command(&daemon, &format!("hold {} flood", life.path())));
+    flood.stdin(Stdio::null()).stdout(terminal).timeout(Some(Duration::from_millis(500)));
+    // The end of the runtime included.
+    let result = in_time("the time limit", move || super::futures::runtime().block_on(flood.status()));
+    assert!(matches!(result, Err(Error::TimedOut)), "{result:?}");
+    life.wait_for_death();
+}
+
+/// `kill` and signals work meanwhile, and so does input.
+#[test]
+fn kill_signals_and_input() {
+    let daemon = Daemon::start("-t 0");
+    for signal in [None, Some(15)] {
+        let (_master, terminal) = terminal();
+        make_raw(&terminal);
+        let name = format!("life{signal:?}");
+        let mut life = daemon.fifo(&name);
+        let gate = daemon.gate(&format!("gate{signal:?}"));
+        // A writer beside the program, which is the one that is stuck.
+        let words = format!("hold {} spawn [ flood ] read 300000 gate {} wait", life.path(), gate.path());
+        let mut command = command(&daemon, &words);
+        command.version(Version::Two).stdin(Stdio::piped()).stdout(terminal).timeout(None);
+        let mut child = in_time("the program", move || command.spawn()).expect("it starts");
+        life.holder();
+        daemon.process().wait_until_blocked();
+        // More than pipes and sockets hold: it arrives only if the client moves it.
+        let mut stdin = child.stdin.take().expect("a pipe");
+        in_time("input", move || std::io::Write::write_all(&mut stdin, &vec![b'x'; 300_000])).expect("it reads");
+        in_time("a program that has read it", move || gate.open());
+        match signal {
+            None => child.kill().expect("it is told"),
+            Some(signal) => child.signal(signal).expect("it is sent"),
+        }
+        life.wait_for_death();
+        child.kill().expect("it is told");
+        let result = in_time("the end", move || child.wait());
+        assert!(matches!(result, Err(Error::Killed)), "{result:?}");
+    }
+}
