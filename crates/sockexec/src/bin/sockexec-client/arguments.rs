@@ -123,7 +123,9 @@ Exit status: that of the program. If a signal ended the program, the same signal
 
 Signals: INT, TERM, HUP and QUIT end this command and, by closing the connection, the program: its
 process group gets TERM, and KILL some seconds later. With an option of (*) these signals, USR1 and
-USR2 are forwarded to the group once the program has started, and this ends when the program does.
+USR2 are forwarded to the group once the program has started, and this ends when the program does. A
+second INT, TERM or QUIT within 5 seconds ends both, as above; so does one that the daemon does not
+take within a second, and the hang-up of the terminal.
 
 Examples:
   sockexec-client /tmp/exec.sock uname -a

@@ -3,7 +3,7 @@
 //! In version 1 of the protocol INT, TERM, HUP and QUIT need no handler. What they do by default is what is wanted: this process
 //! dies of them, whereby the kernel closes the connection, and the daemon ends the program. There is no
 //! moment in which that does not hold, and where the starter ignores one of them (`nohup`) so does
-//! this. In version 2 they are forwarded: see [`signals`].
+//! this. In version 2 they are forwarded, and end this process only where that fails: see [`signals`].
 #![forbid(unsafe_code)]
 
 mod arguments;
@@ -141,6 +141,7 @@ fn end_like(status: ExitStatus) -> ExitCode {
 
 /// Dies of a signal, so that the starter sees what it would see of the program itself.
 fn die_of(signal: i32) -> ExitCode {
+    terminal::restore_for_good();
     // The program has dumped its core, if any; one of this would only be in its way.
     let none = Rlimit { current: Some(0), maximum: rustix::process::getrlimit(Resource::Core).maximum };
     let _ = rustix::process::setrlimit(Resource::Core, none);

@@ -13,6 +13,7 @@ mod ping;
 mod recorded;
 mod spawned;
 mod statuses;
+mod stopped;
 mod streams;
 mod terminals;
 mod version_2;

@@ -4,17 +4,20 @@
 
 use std::fs::File;
 use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::process::ExitStatusExt as _;
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
 use rustix::fs::OFlags;
+use rustix::process::{Pid, Signal};
 use rustix::pty::OpenptFlags;
 use rustix::termios::OptionalActions;
 use sockexec::{Error, Stdio, Version};
 
 use super::library::command;
-use crate::common::{Daemon, PATIENCE};
+use super::{bare, wait};
+use crate::common::{Daemon, PATIENCE, Process, eventually, steps};
 
 /// Both ends of a terminal.
 pub(super) fn terminal() -> (File, File) {
@@ -102,4 +105,27 @@ fn kill_signals_and_input() {
         let result = in_time("the end", move || child.wait());
         assert!(matches!(result, Err(Error::Killed)), "{result:?}");
     }
+}
+
+/// A signal to the command reaches the program, and a second one ends the command.
+#[test]
+fn the_command() {
+    let daemon = Daemon::start("-t 0");
+    let (_master, terminal) = terminal();
+    make_raw(&terminal);
+    let mut life = daemon.fifo("life");
+    let mut command = bare(&daemon);
+    command.arg("--usage").arg(daemon.socket()).args(steps(&format!("hold {} flood", life.path())));
+    command.stdout(terminal);
+    let mut child = command.spawn().expect("the client starts");
+    life.holder();
+    // Some of the flood has come, so it knows of the program.
+    Process::of(&child).wait_until_blocked();
+    daemon.process().wait_until_blocked();
+    eventually("a client that waits for its program", || Process::of(&child).is_asleep());
+    let kill = || rustix::process::kill_process(Pid::from_child(&child), Signal::TERM).expect("it lives");
+    kill();
+    life.wait_for_death();
+    kill();
+    assert_eq!(wait(&mut child).signal(), Some(Signal::TERM.as_raw()));
 }

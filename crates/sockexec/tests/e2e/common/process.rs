@@ -69,6 +69,20 @@ impl Process {
         self.stat()[0] == "T"
     }
 
+    /// Whether its first thread waits for something.
+    pub(crate) fn is_asleep(self) -> bool {
+        self.stat()[0] == "S"
+    }
+
+    /// Whether all of its threads do.
+    pub(crate) fn is_all_asleep(self) -> bool {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.0.as_raw_pid())).expect("a directory of /proc");
+        tasks.flatten().all(|task| {
+            let stat = fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+            stat.rsplit_once(')').is_some_and(|(_, fields)| fields.trim_start().starts_with('S'))
+        })
+    }
+
     /// Whether a file of such a name is part of its memory.
     pub(crate) fn has_mapped(self, name: &str) -> bool {
         self.file("maps").contains(name)

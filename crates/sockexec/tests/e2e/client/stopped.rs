@@ -1,0 +1,261 @@
+//! The command in version 2, to which signals are not death but something to be forwarded: it can be ended all the same.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal};
+use rustix::termios::{LocalModes, tcgetattr};
+
+use super::fake::{EXIT, Fake, INTRODUCTION, STARTED};
+use super::terminals::terminal;
+use super::{bare, wait};
+use crate::common::{Daemon, Process, eventually, fixture, steps};
+
+/// Output of the program's.
+const READY: &[u8] = b"6:stdout,5:ready,";
+
+/// `sockexec-client --usage SOCKET FIXTURE STEPS`.
+fn version_2(daemon: &Daemon, words: &str) -> Command {
+    let mut command = bare(daemon);
+    command.arg("--usage").arg(daemon.socket()).args(steps(words));
+    command
+}
+
+#[track_caller]
+fn kill(child: &Child, signal: Signal) {
+    rustix::process::kill_process(Pid::from_child(child), signal).expect("it lives");
+}
+
+/// Waits until the client has shown that the program is `ready`, and forwards signals. Its first thread learns of the program before that
+/// is shown, hands it over, and sleeps only when it waits for the end.
+#[track_caller]
+fn wait_until_it_forwards(child: &mut Child) {
+    let mut ready = [0; 5];
+    child.stdout.as_mut().expect("a pipe").read_exact(&mut ready).expect("the program is ready");
+    assert_eq!(&ready, b"ready");
+    eventually("a client that waits for its program", || Process::of(child).is_asleep());
+}
+
+/// Waits until the daemon was told a signal of this client's.
+#[track_caller]
+fn wait_for_forwarded(daemon: &Daemon, signal: Signal) {
+    daemon.wait_for_log(&format!("signal {} to the group", signal.as_raw()));
+}
+
+/// `sh -c 'trap "" INT TERM HUP QUIT; sleep 100'`: the second signal ends the client, and the closed connection the program.
+#[test]
+fn a_program_that_ignores_signals() {
+    for signals in [
+        [Signal::TERM, Signal::TERM],
+        [Signal::INT, Signal::INT],
+        [Signal::QUIT, Signal::TERM],
+        [Signal::TERM, Signal::QUIT],
+    ] {
+        let daemon = Daemon::start("-t 0 -k 0.1");
+        let mut life = daemon.fifo("life");
+        let words = format!("ignore INT TERM HUP QUIT ; hold {} out ready wait", life.path());
+        let mut child = version_2(&daemon, &words).spawn().expect("the client starts");
+        wait_until_it_forwards(&mut child);
+        kill(&child, signals[0]);
+        wait_for_forwarded(&daemon, signals[0]);
+        assert!(life.is_held());
+        kill(&child, signals[1]);
+        assert_eq!(wait(&mut child).signal(), Some(signals[1].as_raw()));
+        life.wait_for_death();
+    }
+}
+
+/// The reader of our standard output has stopped, so what is left of the reply never arrives.
+#[test]
+fn an_output_that_nobody_reads() {
+    let daemon = Daemon::start("-t 0 -k 0.1");
+    let mut life = daemon.fifo("life");
+    let words = format!("hold {} out ready flood", life.path());
+    let mut child = version_2(&daemon, &words).spawn().expect("the client starts");
+    wait_until_it_forwards(&mut child);
+    Process::of(&child).wait_until_blocked();
+    daemon.process().wait_until_blocked();
+    kill(&child, Signal::INT);
+    life.wait_for_death();
+    kill(&child, Signal::INT);
+    assert_eq!(wait(&mut child).signal(), Some(Signal::INT.as_raw()));
+}
+
+/// The program has ended, and a descendant holds its output: the daemon has nobody to give the signal to.
+#[test]
+fn a_descendant_that_lingers() {
+    let daemon = Daemon::start("-t 0 -k 0.1 --linger 100");
+    let (mut life, mut leader) = (daemon.fifo("life"), daemon.fifo("leader"));
+    let words = format!("hold {} spawn [ ignore INT ; hold {} wait ] out ready exit 0", leader.path(), life.path());
+    let mut child = version_2(&daemon, &words).spawn().expect("the client starts");
+    wait_until_it_forwards(&mut child);
+    leader.wait_for_death();
+    life.holder();
+    kill(&child, Signal::INT);
+    eventually("the signal was taken", || !is_pending(&child, Signal::INT));
+    kill(&child, Signal::INT);
+    assert_eq!(wait(&mut child).signal(), Some(Signal::INT.as_raw()));
+    life.wait_for_death();
+}
+
+/// Whether a signal to the process waits to be taken (proc(5), `ShdPnd`).
+fn is_pending(child: &Child, signal: Signal) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).expect("it lives");
+    let mask = status.lines().find_map(|line| line.strip_prefix("ShdPnd:")).expect("a line");
+    u64::from_str_radix(mask.trim(), 16).expect("a mask") & (1 << (signal.as_raw() - 1)) != 0
+}
+
+/// A daemon that is stopped forwards nothing.
+#[test]
+fn a_daemon_that_is_stopped() {
+    let daemon = Daemon::start("-t 0");
+    let mut life = daemon.fifo("life");
+    let words = format!("hold {} out ready wait", life.path());
+    let mut child = version_2(&daemon, &words).spawn().expect("the client starts");
+    wait_until_it_forwards(&mut child);
+    rustix::process::kill_process(daemon.process().0, Signal::STOP).expect("it lives");
+    eventually("the daemon stops", || daemon.process().is_stopped());
+    kill(&child, Signal::INT);
+    eventually("the signal was taken", || !is_pending(&child, Signal::INT));
+    kill(&child, Signal::TERM);
+    let status = wait(&mut child);
+    rustix::process::kill_process(daemon.process().0, Signal::CONT).expect("it lives");
+    assert_eq!(status.signal(), Some(Signal::TERM.as_raw()));
+    life.wait_for_death();
+}
+
+/// It does not even take the bytes, as the socket is full: one signal is enough.
+#[test]
+fn a_signal_that_cannot_be_sent() {
+    let (full, is_full) = mpsc::channel();
+    let fake = Fake::new(move |mut peer| {
+        peer.request();
+        peer.say(&[b"8:protocol,17:2 window=10000000,", STARTED, READY].concat());
+        full.send(()).expect("the test waits");
+        peer.wait_for_the_end();
+    });
+    let mut command = Command::new(fixture());
+    command.args(["exec", env!("CARGO_BIN_EXE_sockexec-client"), "--usage"]).arg(fake.socket()).arg("program");
+    let mut yes = Command::new("yes").stdout(Stdio::piped()).spawn().expect("it starts");
+    command.stdin(yes.stdout.take().expect("a pipe"));
+    let mut child = command.stdout(Stdio::piped()).spawn().expect("the client starts");
+    drop(command);
+    wait_until_it_forwards(&mut child);
+    is_full.recv().expect("the daemon waits");
+    // The pipe is full as well, which would wake the client if it had room for more.
+    let (feeder, client) = (Process::of(&yes), Process::of(&child));
+    eventually("a full socket", || {
+        let written = feeder.written();
+        written > 0 && feeder.is_asleep() && client.is_all_asleep() && feeder.is_asleep() && feeder.written() == written
+    });
+    kill(&child, Signal::INT);
+    assert_eq!(wait(&mut child).signal(), Some(Signal::INT.as_raw()));
+    fake.join();
+    assert_eq!(wait(&mut yes).signal(), Some(Signal::PIPE.as_raw()));
+}
+
+/// HUP, USR1 and USR2 are never meant for the client; INT after more than five seconds is a first one again.
+#[test]
+fn signals_that_are_forwarded_every_time() {
+    let (order, orders) = mpsc::channel();
+    let fake = Fake::new(move |mut peer| {
+        peer.request();
+        assert!(peer.pair().1.is_empty());
+        peer.say(&[INTRODUCTION, STARTED, READY].concat());
+        for signal in
+            [Signal::HUP, Signal::HUP, Signal::USR1, Signal::USR1, Signal::USR2, Signal::USR2, Signal::INT, Signal::INT]
+        {
+            assert_eq!(peer.pair(), ("signal".to_owned(), signal.as_raw().to_string().into_bytes()));
+            order.send(()).expect("the test waits");
+        }
+        peer.say(EXIT);
+    });
+    let mut command = Command::new(fixture());
+    command.args(["exec", env!("CARGO_BIN_EXE_sockexec-client"), "-n", "--usage"]).arg(fake.socket()).arg("program");
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("the client starts");
+    wait_until_it_forwards(&mut child);
+    for signal in [Signal::HUP, Signal::HUP, Signal::USR1, Signal::USR1, Signal::USR2, Signal::USR2, Signal::INT] {
+        kill(&child, signal);
+        orders.recv().expect("it is forwarded");
+    }
+    // The time itself is what is tested: longer is as good.
+    thread::sleep(Duration::from_millis(5100));
+    kill(&child, Signal::INT);
+    orders.recv().expect("it is forwarded");
+    assert!(wait(&mut child).success());
+    fake.join();
+}
+
+/// A client whose terminal hangs up goes, whatever its program makes of HUP.
+#[test]
+fn a_terminal_that_hangs_up() {
+    let daemon = Daemon::start("-t 0 -k 0.1");
+    for option in ["--usage", "-t"] {
+        let mut life = daemon.fifo(&format!("life{option}"));
+        let (master, terminal) = terminal();
+        let mut command = Command::new(fixture());
+        command.args(["setsid", "ctty", "exec", env!("CARGO_BIN_EXE_sockexec-client"), option]);
+        command
+            .arg(daemon.socket())
+            .args(steps(&format!("ignore INT TERM HUP QUIT ; hold {} out ready wait", life.path())));
+        command.stdin(terminal).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = command.spawn().expect("the client starts");
+        drop(command);
+        wait_until_it_forwards(&mut child);
+        // A HUP that is sent is not that: it is the program's.
+        kill(&child, Signal::HUP);
+        wait_for_forwarded(&daemon, Signal::HUP);
+        assert!(life.is_held());
+        drop(master);
+        assert_eq!(wait(&mut child).signal(), Some(Signal::HUP.as_raw()), "{option}");
+        life.wait_for_death();
+    }
+}
+
+/// The shell that leads the session exits, and its terminal is nobody's any more: HUP comes a moment before that.
+#[test]
+fn a_session_that_ends() {
+    let daemon = Daemon::start("-t 0 -k 0.1");
+    let (mut life, gate) = (daemon.fifo("life"), daemon.gate("gate"));
+    let (_master, terminal) = terminal();
+    let mut leader = Command::new(fixture());
+    leader.args(["setsid", "ctty", "spawn", "[", "exec", env!("CARGO_BIN_EXE_sockexec-client"), "--usage"]);
+    leader.arg(daemon.socket()).args(steps(&format!("ignore INT TERM HUP QUIT ; hold {} out ready wait", life.path())));
+    leader.args(["]", "gate", gate.path()]);
+    leader.stdin(terminal).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut leader_process = leader.spawn().expect("the leader starts");
+    let mut stdout = leader_process.stdout.take().expect("a pipe");
+    stdout.read_exact(&mut [0; 5]).expect("the program is ready");
+    gate.open();
+    assert!(wait(&mut leader_process).success());
+    life.wait_for_death();
+}
+
+/// The terminal is left as it was, although something else than the program's end ends the client.
+#[test]
+fn the_terminal_is_restored() {
+    let daemon = Daemon::start("-t 0 -k 0.1");
+    let mut life = daemon.fifo("life");
+    let (_master, terminal) = terminal();
+    let ours: File = terminal.try_clone().expect("a duplicate");
+    let modes = || tcgetattr(&ours).expect("modes").local_modes & (LocalModes::ICANON | LocalModes::ECHO);
+    let before = modes();
+    let mut command = bare(&daemon);
+    command.arg("-t").arg(daemon.socket());
+    command.args(steps(&format!("ignore INT TERM HUP QUIT ; hold {} out ready wait", life.path())));
+    command.stdin(terminal);
+    let mut child = command.spawn().expect("the client starts");
+    wait_until_it_forwards(&mut child);
+    eventually("raw mode", || modes().is_empty());
+    kill(&child, Signal::TERM);
+    wait_for_forwarded(&daemon, Signal::TERM);
+    kill(&child, Signal::TERM);
+    assert_eq!(wait(&mut child).signal(), Some(Signal::TERM.as_raw()));
+    assert_eq!(modes(), before);
+    life.wait_for_death();
+}
