@@ -17,8 +17,11 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use rustix::event::PollFlags;
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::FileType;
+use rustix::io::Errno;
+#[cfg(target_os = "linux")]
+use rustix::io::ReadWriteFlags;
 use rustix::net::{RecvFlags, SendFlags};
 
 use super::worker::Worker;
@@ -26,8 +29,10 @@ use super::worker::Worker;
 /// How a descriptor is kept from waiting.
 #[derive(Debug)]
 enum Way {
-    /// It never waits: a file, or one on which we have set `O_NONBLOCK`.
+    /// It never waits: a file.
     Plain,
+    /// Our end of a pipe that we made: it is non-blocking.
+    Own,
     Socket,
     /// Tried with `RWF_NOWAIT`, until it turns out not to have it.
     #[cfg(target_os = "linux")]
@@ -41,12 +46,17 @@ enum Way {
 pub(super) struct Descriptor {
     fd: Arc<OwnedFd>,
     way: Way,
+    is_pipe: bool,
+    /// The system may know how to write to a pipe without SIGPIPE.
+    #[cfg(target_os = "linux")]
+    may_be_quiet: bool,
 }
 
 impl Descriptor {
     /// One that others may have too.
     pub(super) fn shared(fd: OwnedFd) -> Self {
-        let way = match rustix::fs::fstat(&fd).map(|stat| FileType::from_raw_mode(stat.st_mode)) {
+        let kind = rustix::fs::fstat(&fd).map(|stat| FileType::from_raw_mode(stat.st_mode));
+        let way = match kind {
             Ok(FileType::RegularFile | FileType::Directory) => Way::Plain,
             Ok(FileType::Socket) => Way::Socket,
             #[cfg(target_os = "linux")]
@@ -54,13 +64,23 @@ impl Descriptor {
             #[cfg(not(target_os = "linux"))]
             Ok(_) | Err(_) => Way::Waits(None),
         };
-        Self { fd: Arc::new(fd), way }
+        Self::new(fd, way, kind == Ok(FileType::Fifo))
     }
 
     /// An end of a pipe that nobody else has.
     pub(super) fn own(fd: OwnedFd) -> io::Result<Self> {
         rustix::io::ioctl_fionbio(&fd, true)?;
-        Ok(Self { fd: Arc::new(fd), way: Way::Plain })
+        Ok(Self::new(fd, Way::Own, true))
+    }
+
+    fn new(fd: OwnedFd, way: Way, is_pipe: bool) -> Self {
+        Self {
+            fd: Arc::new(fd),
+            way,
+            is_pipe,
+            #[cfg(target_os = "linux")]
+            may_be_quiet: true,
+        }
     }
 
     /// What to wait for with poll(2) before the next [`read`](Self::read).
@@ -83,7 +103,7 @@ impl Descriptor {
     /// Reads what is there; to be called when poll(2) has said that it is [`readable`](Self::readable).
     pub(super) fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match &mut self.way {
-            Way::Plain => Ok(rustix::io::read(&*self.fd, buffer)?),
+            Way::Plain | Way::Own => Ok(rustix::io::read(&*self.fd, buffer)?),
             Way::Socket => {
                 // MSG_TRUNC is not asked for, so both counts are the same.
                 let (n, _) = rustix::net::recv(&*self.fd, buffer, RecvFlags::DONTWAIT)?;
@@ -98,14 +118,21 @@ impl Descriptor {
         }
     }
 
-    /// Writes what there is room for. After `WouldBlock` it is called again with the same bytes, once poll(2) has said that it is
+    /// Writes what there is room for; a pipe whose reader is gone is an error, whatever this process does with SIGPIPE. After `WouldBlock` it is called again with the same bytes, once poll(2) has said that it is
     /// [`writable`](Self::writable).
     pub(super) fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match &mut self.way {
             Way::Plain => Ok(rustix::io::write(&*self.fd, bytes)?),
+            #[cfg(target_os = "linux")]
+            Way::Own => Ok(self.write_quietly(bytes, ReadWriteFlags::empty())?),
+            #[cfg(not(target_os = "linux"))]
+            Way::Own => {
+                check_reader(&self.fd)?;
+                Ok(rustix::io::write(&*self.fd, bytes)?)
+            }
             Way::Socket => Ok(rustix::net::send(&*self.fd, bytes, SendFlags::DONTWAIT | NO_SIGNAL)?),
             #[cfg(target_os = "linux")]
-            Way::NoWait => match nowait::write(&self.fd, bytes) {
+            Way::NoWait => match self.write_quietly(bytes, ReadWriteFlags::NOWAIT) {
                 Err(error) if nowait::is_unknown(error) => self.worker()?.write(bytes),
                 other => Ok(other?),
             },
@@ -113,10 +140,25 @@ impl Descriptor {
         }
     }
 
+    /// With `RWF_NOSIGNAL` (Linux 6.18), or after a look whether there is a reader.
+    #[cfg(target_os = "linux")]
+    fn write_quietly(&mut self, bytes: &[u8], flags: ReadWriteFlags) -> Result<usize, Errno> {
+        if self.may_be_quiet {
+            match nowait::write(&self.fd, bytes, flags | nowait::NO_SIGNAL) {
+                Err(error) if nowait::is_unknown(error) => self.may_be_quiet = false,
+                other => return other,
+            }
+        }
+        if self.is_pipe {
+            check_reader(&self.fd)?;
+        }
+        nowait::write(&self.fd, bytes, flags)
+    }
+
     /// From here on a thread waits.
     fn worker(&mut self) -> io::Result<&mut Worker> {
         if !matches!(self.way, Way::Waits(Some(_))) {
-            self.way = Way::Waits(Some(Worker::start(Arc::clone(&self.fd))?));
+            self.way = Way::Waits(Some(Worker::start(Arc::clone(&self.fd), self.is_pipe)?));
         }
         match &mut self.way {
             Way::Waits(Some(worker)) => Ok(worker),
@@ -131,13 +173,26 @@ pub(super) const NO_SIGNAL: SendFlags = SendFlags::NOSIGNAL;
 #[cfg(target_vendor = "apple")]
 pub(super) const NO_SIGNAL: SendFlags = SendFlags::empty();
 
-/// `RWF_NOWAIT` at the current position, which pipes do not have: an offset of -1.
+/// Says that nobody reads a pipe any more before a write would say it, with SIGPIPE. That leaves a moment for a reader to go, but it is
+/// all that a thread can do which cannot block the signal.
+pub(super) fn check_reader(fd: &OwnedFd) -> Result<(), Errno> {
+    let mut fds = [PollFd::new(fd, PollFlags::empty())];
+    rustix::event::poll(&mut fds, Some(&Timespec::default()))?;
+    let [looked_at] = fds;
+    let is_gone = looked_at.revents().intersects(PollFlags::ERR | PollFlags::HUP);
+    if is_gone { Err(Errno::PIPE) } else { Ok(()) }
+}
+
+/// `RWF_NOWAIT` and the like at the current position, which pipes do not have: an offset of -1.
 #[cfg(target_os = "linux")]
 mod nowait {
     use std::io::{IoSlice, IoSliceMut};
     use std::os::fd::OwnedFd;
 
     use rustix::io::{Errno, ReadWriteFlags, preadv2, pwritev2};
+
+    /// `RWF_NOSIGNAL`, which rustix does not name yet.
+    pub(super) const NO_SIGNAL: ReadWriteFlags = ReadWriteFlags::from_bits_retain(0x100);
 
     /// Whether it is the flag that is refused.
     pub(super) const fn is_unknown(error: Errno) -> bool {
@@ -148,14 +203,14 @@ mod nowait {
         preadv2(fd, &mut [IoSliceMut::new(buffer)], u64::MAX, ReadWriteFlags::NOWAIT)
     }
 
-    pub(super) fn write(fd: &OwnedFd, bytes: &[u8]) -> Result<usize, Errno> {
-        pwritev2(fd, &[IoSlice::new(bytes)], u64::MAX, ReadWriteFlags::NOWAIT)
+    pub(super) fn write(fd: &OwnedFd, bytes: &[u8], flags: ReadWriteFlags) -> Result<usize, Errno> {
+        pwritev2(fd, &[IoSlice::new(bytes)], u64::MAX, flags)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use rustix::event::{PollFd, Timespec, poll};
+    use rustix::event::poll;
 
     use super::*;
 
@@ -186,8 +241,8 @@ mod tests {
     #[test]
     fn pipes_for_which_a_thread_waits() {
         let (reader, writer) = io::pipe().unwrap();
-        let mut reader = Descriptor { fd: Arc::new(reader.into()), way: Way::Waits(None) };
-        let mut writer = Descriptor { fd: Arc::new(writer.into()), way: Way::Waits(None) };
+        let mut reader = Descriptor::new(reader.into(), Way::Waits(None), true);
+        let mut writer = Descriptor::new(writer.into(), Way::Waits(None), true);
         check(&mut reader, &mut writer);
     }
 
@@ -233,7 +288,7 @@ mod tests {
     #[test]
     fn a_read_that_waits() {
         let (reader, mut writer) = io::pipe().unwrap();
-        let mut reader = Descriptor { fd: Arc::new(reader.into()), way: Way::Waits(None) };
+        let mut reader = Descriptor::new(reader.into(), Way::Waits(None), true);
         let mut buffer = [0; 8];
         assert!(would_block(&reader.read(&mut buffer)));
         assert!(!is_ready_now(reader.readable()));
@@ -246,6 +301,26 @@ mod tests {
         assert!(would_block(&reader.read(&mut buffer)));
         assert!(is_ready(reader.readable(), None));
         assert_eq!(reader.read(&mut buffer).unwrap(), 0);
+    }
+
+    /// Whatever way is taken, and without what Linux 6.18 has.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn pipes_that_nobody_reads() {
+        for quiet in [true, false] {
+            for way in [|| Way::Own, || Way::NoWait, || Way::Waits(None)] {
+                let (reader, writer) = io::pipe().unwrap();
+                let mut writer = Descriptor::new(writer.into(), way(), true);
+                writer.may_be_quiet = quiet;
+                drop(reader);
+                let mut result = writer.write(b"x");
+                if would_block(&result) {
+                    assert!(is_ready(writer.writable(), None));
+                    result = writer.write(b"x");
+                }
+                assert_eq!(result.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+            }
+        }
     }
 
     #[test]

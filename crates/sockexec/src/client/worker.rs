@@ -13,6 +13,8 @@ use std::thread;
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 
+use super::descriptor::check_reader;
+
 /// A thread that makes one call after the other on one descriptor.
 ///
 /// Dropped while one waits, it leaves the thread behind: nothing short of a signal ends such a call, and the descriptor stays open
@@ -41,7 +43,7 @@ struct Done {
 impl Worker {
     /// # Errors
     /// For want of a pipe or a thread.
-    pub(super) fn start(fd: Arc<OwnedFd>) -> io::Result<Self> {
+    pub(super) fn start(fd: Arc<OwnedFd>, is_pipe: bool) -> io::Result<Self> {
         let (bell, ring) = io::pipe()?;
         rustix::io::ioctl_fionbio(&bell, true)?;
         let bell = Arc::new(bell);
@@ -50,7 +52,7 @@ impl Worker {
         // Kept by the thread as well: to ring when nobody listens any more is to raise no SIGPIPE.
         let kept = Arc::clone(&bell);
         let work = move || {
-            work(&fd, &todo, &done, &ring);
+            work(&fd, is_pipe, &todo, &done, &ring);
             drop(kept);
         };
         thread::Builder::new().name("sockexec-client".to_owned()).spawn(work)?;
@@ -109,7 +111,7 @@ fn gone() -> io::Error {
     io::Error::other("the thread that reads or writes for the program is gone")
 }
 
-fn work(fd: &OwnedFd, jobs: &Receiver<Job>, results: &Sender<Done>, mut bell: &PipeWriter) {
+fn work(fd: &OwnedFd, is_pipe: bool, jobs: &Receiver<Job>, results: &Sender<Done>, mut bell: &PipeWriter) {
     for job in jobs {
         let done = match job {
             Job::Read(mut buffer) => {
@@ -117,7 +119,12 @@ fn work(fd: &OwnedFd, jobs: &Receiver<Job>, results: &Sender<Done>, mut bell: &P
                 Done { buffer, result }
             }
             Job::Write(bytes) => {
-                let result = patiently(fd, PollFlags::OUT, || rustix::io::write(fd, &bytes));
+                let result = patiently(fd, PollFlags::OUT, || {
+                    if is_pipe {
+                        check_reader(fd)?;
+                    }
+                    rustix::io::write(fd, &bytes)
+                });
                 Done { buffer: bytes, result }
             }
         };

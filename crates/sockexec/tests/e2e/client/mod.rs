@@ -11,6 +11,7 @@ mod introduction;
 mod library;
 mod ping;
 mod recorded;
+mod sigpipe;
 mod spawned;
 mod statuses;
 mod stopped;
