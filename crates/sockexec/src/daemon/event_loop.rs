@@ -148,7 +148,7 @@ impl EventLoop {
             let meanings: Vec<_> = lacks.iter().map(|lack| lack.meaning).collect();
             log::warn!("the kernel lacks, or a filter refuses: {}", meanings.join("; "));
         }
-        let spawner = Spawner::new(settings.max_connections, settings.spare_descriptors, settings.program_descriptors);
+        let spawner = Spawner::new(settings.spare_descriptors, settings.program_descriptors);
         if let Some(descriptor) = spawner.descriptor() {
             poll.registry().register(&mut SourceFd(&descriptor.as_raw_fd()), token::SPAWNER, Interest::READABLE)?;
         }

@@ -279,7 +279,7 @@ impl Builder {
         let spare =
             limit.map_or(u64::MAX, |limit| limit.saturating_sub(descriptors_for(max_connections, LEAST_WAITING)));
         // Not at the expense of those that are reserved for many connections.
-        let watches = spare > 0 && spare != Spawner::reserved_descriptors(max_connections);
+        let watches = spare > 0 && spare != Spawner::RESERVED_DESCRIPTORS;
         let spare = spare - u64::from(watches);
         let for_waiting = limit.map(|limit| limit - u64::from(watches));
         let max_waiting = self.max_waiting.min(allowed_waiting(max_connections, for_waiting));
@@ -340,7 +340,7 @@ fn allowed_waiting(max_connections: usize, limit: Option<u64>) -> usize {
     let Some(limit) = limit else { return usize::MAX };
     let left = limit.saturating_sub(descriptors_for(max_connections, 0));
     // Nothing is reserved where that would leave less than the least.
-    let reserved = Spawner::reserved_descriptors(max_connections);
+    let reserved = Spawner::RESERVED_DESCRIPTORS;
     let left = left.saturating_sub(reserved).max(left.min(LEAST_WAITING * DESCRIPTORS_PER_WAITING));
     usize::try_from(left / DESCRIPTORS_PER_WAITING).unwrap_or(usize::MAX).max(1)
 }

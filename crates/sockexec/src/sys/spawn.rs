@@ -77,14 +77,14 @@ impl Spawner {
     /// Whether [`Spawner::spawn`] waits for the exec.
     pub(crate) const WAITS: bool = Launcher::WAITS;
 
-    /// Programs will have the environment that this process has now. Of `spare_descriptors` some are kept for when there are
-    /// many connections, of which there will be `max_connections` at most.
+    /// Programs will have the environment that this process has now. Of `spare_descriptors` [some](Self::RESERVED_DESCRIPTORS) are
+    /// kept, if there are so many.
     ///
     /// Their limit of descriptors is `limit`, or that of this process.
     ///
     /// For tests and comparisons `SOCKEXEC_SPAWN` in the environment chooses the first call that is tried (`clone3`, `clone`,
     /// `fork`), and `crowd` what is done for many connections, however few there are; a comma stands between two.
-    pub(crate) fn new(max_connections: usize, spare_descriptors: u64, limit: Option<DescriptorLimit>) -> Self {
+    pub(crate) fn new(spare_descriptors: u64, limit: Option<DescriptorLimit>) -> Self {
         let way = env::var_os("SOCKEXEC_SPAWN").unwrap_or_default();
         let mut first = None;
         let mut crowd = CROWD;
@@ -104,10 +104,8 @@ impl Spawner {
             limit.map(|DescriptorLimit(limit)| limit),
             first.unwrap_or_else(Call::best),
         );
-        let reserves = Launcher::can_leave_table()
-            && launcher.call().shares_memory()
-            && max_connections >= crowd
-            && spare_descriptors >= reserve::DESCRIPTORS;
+        let reserves =
+            Launcher::can_leave_table() && launcher.call().shares_memory() && spare_descriptors >= reserve::DESCRIPTORS;
         let reserve = if reserves { Reserve::new().ok() } else { None };
         let spawner = Self { launcher, reserve, crowd };
         if !asked_for {
@@ -116,10 +114,8 @@ impl Spawner {
         spawner
     }
 
-    /// How many descriptors are kept for when there are many connections, if there may be so many.
-    pub(crate) fn reserved_descriptors(max_connections: usize) -> u64 {
-        if max_connections >= CROWD { reserve::DESCRIPTORS } else { 0 }
-    }
+    /// How many descriptors are kept for children that do not copy the table.
+    pub(crate) const RESERVED_DESCRIPTORS: u64 = reserve::DESCRIPTORS;
 
     /// The call that makes processes.
     pub(crate) fn call(&self) -> Call {

@@ -168,7 +168,7 @@ fn requests_with_descriptors_wait() {
     let null = fs::File::options().read(true).write(true).open("/dev/null").expect("a device");
     let request = [netstring("protocol=2"), netstring("fds"), crate::common::request(&steps("exit 3"))].concat();
     let places = status(&daemon)["limits"]["max_waiting"].as_u64().expect("a number");
-    assert_eq!(places, 32);
+    assert_eq!(places, 23);
     let mut clients: Vec<Client> = (0..places)
         .map(|_| {
             let client = daemon.connect();
