@@ -181,7 +181,10 @@ fn what_is_refused_for_a_moment() {
             assert_eq!(daemon.run(&steps("out words"), b"").code(), 125, "{way} {error}");
             daemon.assert_serves();
             strace.detach();
-            assert_eq!(call(&daemon), way, "{error}");
+            // Under Docker's filter the next one is refused for good.
+            if std::env::var_os("SOCKEXEC_FILTER").is_none() {
+                assert_eq!(call(&daemon), way, "{error}");
+            }
         }
     }
 }
