@@ -72,6 +72,11 @@ impl ChildHandle {
         Ok(())
     }
 
+    /// As [`Child::disconnect`].
+    pub fn disconnect(&self) {
+        self.orders.send(Order::Disconnect);
+    }
+
     /// As [`Child::signal`].
     ///
     /// # Errors
@@ -226,17 +231,23 @@ impl Child {
         Ok(Output { status, stdout, stderr, usage: self.usage() })
     }
 
-    /// Ends the program, if it has not ended yet.
+    /// Ends the program, if it has not ended yet, and returns at once: SIGKILL to its process group. How it ended is what
+    /// [`Child::wait`] tells, which does not wait for output that is not read: the streams end where they have come to.
     ///
-    /// This closes the connection, which works whatever the program and the daemon do, and in both versions of the protocol: the
-    /// daemon then sends TERM and CONT to the program's process group, and KILL when its `--kill-timeout` (10 seconds, unless it
-    /// was told otherwise) is over. How the program ended is not told: [`Child::wait`] returns
-    /// [`Error::Killed`], unless the status had come before. [`Child::signal`] with 9 kills and is told.
+    /// Version 1 of the protocol has no signals. There it is [`Child::disconnect`].
     ///
     /// # Errors
     /// None: there is a result because the standard library has one.
     pub fn kill(&mut self) -> Result<(), Error> {
         self.handle.kill()
+    }
+
+    /// Closes the connection, which ends the program whatever it and the daemon do, and in both versions of the protocol: the
+    /// daemon sends TERM and CONT to the program's process group, and KILL when its `--kill-timeout` (10 seconds, unless it
+    /// was told otherwise) is over. How the program ended is not told: [`Child::wait`] returns [`Error::Killed`], unless the
+    /// status had come before.
+    pub fn disconnect(&mut self) {
+        self.handle.disconnect();
     }
 
     fn ended(&self) -> Result<ExitStatus, Error> {

@@ -53,7 +53,8 @@ pub enum Error {
     /// The time that [`Command::timeout`](super::Command::timeout) allows is over. The connection was closed,
     /// so the daemon ends the program.
     TimedOut,
-    /// [`Child::kill`](super::Child::kill) closed the connection, so the status was never told.
+    /// [`Child::disconnect`](super::Child::disconnect), or in version 1 of the protocol [`Child::kill`](super::Child::kill),
+    /// closed the connection, so the status was never told.
     Killed,
     /// A signal did not reach the program: see [`Child::signal`](super::Child::signal).
     NotDelivered {

@@ -4,7 +4,7 @@
 //! | --- | --- | --- |
 //! | [`Command::new`](std::process::Command::new) | [`Command::new`] | the daemon's socket comes first |
 //! | [`Stdio`](std::process::Stdio) | [`Stdio`] | this process reads and writes for the program, which has the descriptors only after [`Command::pass_stdio`] |
-//! | [`Child`](std::process::Child) | [`Child`] | the program ends when this process does; [`Child::kill`] closes the connection |
+//! | [`Child`](std::process::Child) | [`Child`] | the program ends when this process does; in version 1 of the protocol [`Child::kill`] closes the connection |
 //! | [`ExitStatus`](std::process::ExitStatus) | [`ExitStatus`] | `signal` without a trait |
 //! | [`io::Error`] | [`Error`] | typed; `?` turns it into an `io::Error` |
 //!
@@ -248,6 +248,7 @@ impl Command {
             version: self.version,
             descriptors: Vec::new(),
             silence: Silence::default(),
+            killed: false,
         };
         if self.options.descriptors {
             let failed = |error| Error::Io("cannot duplicate a descriptor", error);

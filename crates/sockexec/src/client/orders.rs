@@ -12,6 +12,8 @@ use super::{Error, WindowSize};
 #[derive(Debug)]
 pub(super) enum Order {
     /// Close the connection.
+    Disconnect,
+    /// Send KILL to the program's process group, and keep nothing from ending; in version 1, which has no signals, close the connection.
     Kill,
     /// Send this signal to the program's process group, and tell when it was sent in full.
     Signal(i32, Tell<()>),

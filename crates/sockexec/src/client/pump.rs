@@ -115,7 +115,12 @@ pub(super) struct Pump {
     /// The program's own streams, which go with the first bytes of the request.
     pub(super) descriptors: Vec<OwnedFd>,
     pub(super) silence: Silence,
+    /// The program was killed from here: what it has written and nobody takes is not waited for.
+    pub(super) killed: bool,
 }
+
+/// The same on every system.
+const KILL: i32 = 9;
 
 impl Pump {
     /// Runs until the daemon has ended the connection. Dropped, the pump closes it.
@@ -154,7 +159,7 @@ impl Pump {
                 return Ok(Some(end));
             }
             self.deliver()?;
-        } else if ready.sink {
+        } else if ready.sink || self.killed && self.blocked.is_some() {
             self.deliver()?;
         }
         self.mind_silence()?;
@@ -249,7 +254,12 @@ impl Pump {
         let mut told = Vec::new();
         while let Some(orders) = &mut self.orders {
             match orders.next() {
-                Ok(Order::Kill) => return Err(Error::Killed),
+                Ok(Order::Disconnect) => return Err(Error::Killed),
+                Ok(Order::Kill) if self.version == Version::One => return Err(Error::Killed),
+                Ok(Order::Kill) => {
+                    self.killed = true;
+                    request::encode_signal(&Signal::Number(KILL), &mut told);
+                }
                 Ok(Order::Signal(number, sent)) => {
                     request::encode_signal(&Signal::Number(number), &mut told);
                     self.signals.push_back((self.outgoing.end() + told.len() as u64, sent));
@@ -353,6 +363,8 @@ impl Pump {
             match sink.write(bytes) {
                 Ok(n) => self.incoming.consume(n),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // At its end, not with a hole in it.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && self.killed => *sink = Sink::Nothing,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.blocked = Some(stream);
                     break;

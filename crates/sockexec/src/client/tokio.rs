@@ -276,7 +276,7 @@ struct KillOnDrop(Option<ChildHandle>);
 impl Drop for KillOnDrop {
     fn drop(&mut self) {
         if let Some(program) = &self.0 {
-            let _ = program.kill();
+            program.disconnect();
         }
     }
 }
@@ -372,10 +372,29 @@ impl Child {
         }
     }
 
-    /// Ends the program, if it has not ended yet, by closing the connection: see
-    /// [`sockexec::Child::kill`](crate::Child::kill).
-    pub fn kill(&mut self) {
-        let _ = self.handle.kill();
+    /// As [`sockexec::Child::kill`](crate::Child::kill), without waiting for the end.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn start_kill(&mut self) -> Result<(), Error> {
+        self.handle.kill()
+    }
+
+    /// The same, and waits for the end; [`wait`](Self::wait) tells how the program ended.
+    ///
+    /// # Errors
+    /// Those of [`wait`](Self::wait), but for [`Error::Killed`], which is what is wanted.
+    pub async fn kill(&mut self) -> Result<(), Error> {
+        self.start_kill()?;
+        match self.wait().await {
+            Ok(_) | Err(Error::Killed) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// As [`sockexec::Child::disconnect`](crate::Child::disconnect).
+    pub fn disconnect(&mut self) {
+        self.handle.disconnect();
     }
 }
 

@@ -169,6 +169,31 @@ fn blocks(child: &Child, signal: Signal) -> bool {
     u64::from_str_radix(mask.trim(), 16).expect("a mask") & (1 << (signal.as_raw() - 1)) != 0
 }
 
+/// With too few descriptors nothing is started, or all goes well: the last of them was made after the request, and the program ran
+/// for nobody.
+#[test]
+fn too_few_descriptors() {
+    let daemon = Daemon::start("-t 0");
+    let mut succeeded = 0;
+    for limit in 3..24 {
+        let position = daemon.log_position();
+        let mut shell = Command::new("/bin/sh");
+        shell.args(["-c", &format!("ulimit -n {limit}; exec \"$0\" \"$@\""), env!("CARGO_BIN_EXE_sockexec-client")]);
+        shell.arg("--usage").arg(daemon.socket()).args(steps("out ran"));
+        let output = run({
+            shell.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+            shell
+        });
+        if output.status.success() {
+            assert_eq!(text(&output.stdout), "ran");
+            succeeded += 1;
+        } else {
+            assert!(daemon.started(position).is_empty(), "{limit}: {}", text(&output.stderr));
+        }
+    }
+    assert!((1..21).contains(&succeeded), "{succeeded}");
+}
+
 /// `nohup`: what the starter ignores is not forwarded either.
 #[test]
 fn ignored_signals_stay_ignored() {

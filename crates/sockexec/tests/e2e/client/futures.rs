@@ -114,7 +114,7 @@ fn the_ways_to_end_a_program() {
             .await
             .expect("it starts");
         child.stdout.as_mut().expect("a pipe").read_exact(&mut [0; 1000]).await.expect("some of the flood");
-        child.kill();
+        child.kill().await.expect("it has ended");
         assert!(matches!(child.wait().await, Err(Error::Killed)));
         assert!(matches!(child.wait().await, Err(Error::Killed)));
         life.wait_for_death();
@@ -272,6 +272,31 @@ fn numbers_signals_costs_and_descriptors() {
         assert_eq!((output.stdout.len(), output.stderr.len(), output.status.code()), (len, len, Some(1)));
         let mut child = command(&daemon, "wait").stdin(Stdio::null()).spawn().await.expect("it starts");
         assert!(matches!(child.signal(10).await, Err(Error::InvalidOption(_))));
-        child.kill();
+        child.kill().await.expect("it has ended");
+    });
+}
+
+/// In version 2 it is KILL, and how the program ended is told; the output that nobody reads keeps nothing.
+#[test]
+fn killed() {
+    let daemon = Daemon::start("-t 0");
+    runtime().block_on(async {
+        for wait in [true, false] {
+            let mut flood = command(&daemon, "flood");
+            flood.version(Version::Two).timeout(None).stdin(Stdio::null()).stdout(Stdio::piped());
+            let mut child = flood.spawn().await.expect("it starts");
+            child.stdout.as_mut().expect("a pipe").read_exact(&mut [0; 1000]).await.expect("some of the flood");
+            if wait {
+                child.kill().await.expect("it has ended");
+            } else {
+                child.start_kill().expect("it is told");
+            }
+            assert_eq!(child.wait().await.expect("a status").signal(), Some(9));
+            child.kill().await.expect("once more is no fault");
+        }
+        let mut wait = command(&daemon, "wait");
+        let mut child = wait.version(Version::Two).stdin(Stdio::null()).spawn().await.expect("it starts");
+        child.disconnect();
+        assert!(matches!(child.wait().await, Err(Error::Killed)));
     });
 }

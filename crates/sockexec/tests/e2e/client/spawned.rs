@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::thread;
 
-use sockexec::{Error, Stdio};
+use sockexec::{Error, Stdio, Version};
 
 use super::library::command;
 use crate::common::{Daemon, eventually};
@@ -74,6 +74,52 @@ fn kill_ends_the_program() {
             let error = child.wait().expect_err("the status is not told");
             assert!(matches!(error, Error::Killed), "{error:?}");
         }
+        life.wait_for_death();
+    }
+}
+
+/// In version 2 it is KILL, of which the program cannot put off its end, and how it ended is told.
+#[test]
+fn kill_in_version_2() {
+    let daemon = Daemon::start("-t 0 -k 100");
+    for words in ["ignore TERM ; wait", "ignore TERM ; flood"] {
+        let name = words.rsplit(' ').next().expect("a word");
+        let mut life = daemon.fifo(name);
+        let words = words.replace("; ", &format!("; hold {} ", life.path()));
+        let mut flood = command(&daemon, &words);
+        flood.version(Version::Two).timeout(None).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = flood.spawn().expect("it starts");
+        life.holder();
+        if name == "flood" {
+            daemon.process().wait_until_blocked();
+        }
+        child.kill().expect("it runs");
+        child.kill().expect("once more is no fault");
+        // Its output, which nobody reads, does not keep it.
+        for _ in 0..2 {
+            assert_eq!(child.wait().expect("a status").signal(), Some(9));
+        }
+        life.wait_for_death();
+        child.kill().expect("nor is it after the end");
+        // What was read is what it wrote, without a hole.
+        let mut bytes = Vec::new();
+        child.stdout.take().expect("a pipe").read_to_end(&mut bytes).expect("end of file");
+        assert!(crate::pattern::Pattern::new().check(&bytes));
+    }
+}
+
+/// What KILL is without signals, and what works although the daemon is stopped.
+#[test]
+fn disconnected() {
+    let daemon = Daemon::start("-t 0");
+    for version in [Version::One, Version::Two] {
+        let mut life = daemon.fifo(&format!("{version:?}"));
+        let mut command = command(&daemon, &format!("hold {} flood", life.path()));
+        command.version(version).stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut child = command.spawn().expect("it starts");
+        life.holder();
+        child.disconnect();
+        assert!(matches!(child.wait(), Err(Error::Killed)));
         life.wait_for_death();
     }
 }

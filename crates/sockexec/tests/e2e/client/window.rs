@@ -183,7 +183,7 @@ fn a_signal_that_is_not_delivered() {
     let waiting = thread::spawn(move || handle.signal(10));
     assert!(matches!(child.signal(12), Err(Error::NotDelivered { ended: false })));
     assert!(matches!(waiting.join().expect("no panic"), Err(Error::NotDelivered { ended: false })));
-    child.kill().expect("it is told");
+    child.disconnect();
     assert!(matches!(child.wait(), Err(Error::Killed)));
     assert!(matches!(child.signal(12), Err(Error::NotDelivered { ended: true })));
     feeder.join().expect("no panic");
@@ -198,7 +198,7 @@ fn a_signal_that_is_not_delivered() {
             let mut stdin = child.stdin.take().expect("a pipe");
             while tokio::time::timeout(4 * MOMENT, stdin.write_all(&[b'x'; 4096])).await.is_ok() {}
             assert!(matches!(child.signal(12).await, Err(Error::NotDelivered { ended: false })));
-            child.kill();
+            child.disconnect();
             assert!(matches!(child.wait().await, Err(Error::Killed)));
             assert!(matches!(child.signal(12).await, Err(Error::NotDelivered { ended: true })));
         });
@@ -363,7 +363,7 @@ fn a_writer_for_tokio_learns_it_too() {
         assert_eq!(error, io::ErrorKind::BrokenPipe);
         life.holder();
         assert!(life.is_held(), "the program ended");
-        child.kill();
+        child.kill().await.expect("it has ended");
     });
 }
 
