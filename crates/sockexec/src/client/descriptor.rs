@@ -83,6 +83,10 @@ impl Descriptor {
         }
     }
 
+    pub(super) fn is_terminal(&self) -> bool {
+        rustix::termios::isatty(&*self.fd)
+    }
+
     /// What to wait for with poll(2) before the next [`read`](Self::read).
     pub(super) fn readable(&self) -> (BorrowedFd<'_>, PollFlags) {
         self.event(PollFlags::IN)

@@ -43,6 +43,19 @@ pub(super) enum Source {
     Descriptor(Descriptor),
 }
 
+impl Source {
+    /// Whether it is nothing that could be read: open only to write (what `nohup` leaves), a directory, or a terminal whose foreground
+    /// is somebody else's for good. Of a file EIO is a failure.
+    fn is_unreadable(&self, error: &io::Error) -> bool {
+        let Self::Descriptor(descriptor) = self else { return false };
+        match Errno::from_io_error(error) {
+            Some(Errno::BADF | Errno::ISDIR) => true,
+            Some(Errno::IO) => descriptor.is_terminal(),
+            _ => false,
+        }
+    }
+}
+
 /// Where a stream of output goes.
 #[derive(Debug)]
 pub(super) enum Sink {
@@ -293,6 +306,12 @@ impl Pump {
                 Ok(())
             }
             Err(error) if is_transient(&error) => Ok(()),
+            // As one that is closed.
+            Err(error) if self.source.is_unreadable(&error) => {
+                self.outgoing.put(0);
+                self.source = Source::Nothing;
+                Ok(())
+            }
             Err(error) => Err(Error::Stdin(error)),
         }
     }

@@ -1,13 +1,15 @@
 //! How the command ends: as its program, of its reader's end, of a signal, or for want of a daemon.
 
-use std::io::Read;
+use std::fs::File;
+use std::io::{Read, Write};
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Command, Stdio};
 
 use rustix::process::{Pid, Signal};
 
-use super::{assert_lost, client, fixture_client, run, text, wait};
-use crate::common::{Daemon, eventually, steps};
+use super::terminals::{in_time, terminal};
+use super::{assert_lost, bare, client, fixture_client, run, text, wait};
+use crate::common::{Daemon, fixture, steps};
 
 #[test]
 fn every_exit_code() {
@@ -104,19 +106,59 @@ fn the_reader_of_the_output_goes() {
 fn output_that_cannot_be_written() {
     let daemon = Daemon::start("");
     let mut command = fixture_client(&daemon, "out x");
-    command.stdout(std::fs::File::options().write(true).open("/dev/full").expect("/dev/full"));
+    command.stdout(File::options().write(true).open("/dev/full").expect("/dev/full"));
     let output = run(command);
     assert_lost(&output, daemon.socket(), "standard output");
 }
 
-/// And input that cannot be read.
+/// `nohup sockexec-client S PROGRAM` at a terminal always failed: what cannot be read is an input that has ended, as a closed one is.
 #[test]
 fn input_that_cannot_be_read() {
     let daemon = Daemon::start("");
-    let mut command = fixture_client(&daemon, "cat");
-    command.stdin(std::fs::File::open("/").expect("a directory"));
-    assert_lost(&run(command), daemon.socket(), "standard input");
-    eventually("the end of the program", || daemon.process().children() == (0, 0));
+    for option in ["--", "--usage"] {
+        for unreadable in [
+            File::options().write(true).open("/dev/null").expect("a device"),
+            File::create(daemon.directory().join("file")).expect("a file"),
+            File::open("/").expect("a directory"),
+        ] {
+            let mut command = bare(&daemon);
+            command.arg(option).arg(daemon.socket()).args(steps("verify")).stdin(unreadable);
+            let output = run(command);
+            assert_eq!((text(&output.stdout), output.status.code()), ("ok 0\n", Some(0)), "{}", text(&output.stderr));
+        }
+    }
+}
+
+/// Nor can a terminal whose foreground is somebody else's for good: to a group that is in the background and orphaned it says EIO.
+#[test]
+fn a_terminal_of_somebody_else() {
+    let daemon = Daemon::start("");
+    for option in ["--", "--usage"] {
+        let mut orphaned = daemon.fifo(&format!("orphaned{option}"));
+        let (begin, end) = (daemon.gate(&format!("begin{option}")), daemon.gate(&format!("end{option}")));
+        let (mut master, terminal) = terminal();
+        let mut leader = Command::new(fixture());
+        // Orphaned, as its parent has gone, while the leader of the session keeps the foreground.
+        leader.args(["setsid", "ctty", "spawn", "[", "spawn", "[", "setpgid", "gate", begin.path()]);
+        leader.args(["exec", env!("CARGO_BIN_EXE_sockexec-client"), option]);
+        leader.arg(daemon.socket()).args(steps("verify"));
+        leader.args(["]", "]", "reap", "hold", orphaned.path(), "gate", end.path()]);
+        leader.stdin(terminal).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut leader = leader.spawn().expect("it starts");
+        orphaned.holder();
+        begin.open();
+        // It says so once there is something to read.
+        master.write_all(b"typed\n").expect("typing");
+        let mut stdout = leader.stdout.take().expect("a pipe");
+        let answer = in_time("the program's answer", move || {
+            let mut answer = [0; 5];
+            stdout.read_exact(&mut answer).map(|()| answer)
+        });
+        assert_eq!(&answer.expect("an answer"), b"ok 0\n");
+        end.open();
+        let output = leader.wait_with_output().expect("it ends");
+        assert!(!text(&output.stderr).contains("sockexec-client"), "{}", text(&output.stderr));
+    }
 }
 
 /// INT, TERM, HUP and QUIT to the client, and KILL, which it cannot even see: no orphan is left.
@@ -196,7 +238,7 @@ fn a_hundred_clients() {
             let mut command = client(&daemon, &argv);
             let input = daemon.directory().join(format!("in-{n}"));
             std::fs::write(&input, format!("input {n} ").repeat(20_000)).expect("a file");
-            command.stdin(std::fs::File::open(&input).expect("a file"));
+            command.stdin(File::open(&input).expect("a file"));
             std::thread::spawn(move || run(command))
         })
         .collect();
