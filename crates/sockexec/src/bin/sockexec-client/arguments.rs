@@ -112,7 +112,8 @@ const AFTER_HELP: &str = "\
 Environment:
   SOCKEXEC_SOCKET  path of the socket, used where SOCKET is -
 
-Exit status: that of the program. If a signal ended the program, the same signal ends this command.
+Exit status: that of the program. If a signal ended the program, the same signal ends this command;
+as process 1 of a container, which no signal ends, it exits with 128 + the signal's number.
   100  wrong arguments
   111  no daemon, no answer, a refused request, or the connection was lost
   124  the program exited with 0 after a deadline, a shutdown or another limit had ended it; or its
@@ -239,6 +240,11 @@ impl Arguments {
             || *usage
             || *status
             || *ping
+    }
+
+    /// Whether a program is run, and in version 2.
+    pub(crate) const fn runs_in_version_2(&self) -> bool {
+        self.needs_version_2() && !self.status && !self.ping
     }
 
     /// The program to be run.

@@ -51,6 +51,13 @@ fn main() -> ExitCode {
         complain(&format!("SOCKET is - and {SOCKET_VARIABLE} is not set; set it to the path of the daemon's socket"));
         return ExitCode::from(EXIT_USAGE);
     };
+    // Version 1 and questions need no handler otherwise; in version 2 there is one anyway.
+    if is_init()
+        && !arguments.runs_in_version_2()
+        && let Err(error) = signals::Caught::new(false)
+    {
+        return fail(&socket, &Error::Io("cannot catch signals", error));
+    }
     if arguments.status {
         return answer(&socket, status::text(&socket, arguments.json));
     }
@@ -142,6 +149,11 @@ fn end_like(status: ExitStatus) -> ExitCode {
 /// Dies of a signal, so that the starter sees what it would see of the program itself.
 fn die_of(signal: i32) -> ExitCode {
     terminal::restore_for_good();
+    // What a shell would show.
+    let code = ExitCode::from(u8::try_from(signal.saturating_add(128)).unwrap_or(u8::MAX));
+    if is_init() {
+        return code;
+    }
     // The program has dumped its core, if any; one of this would only be in its way.
     let none = Rlimit { current: Some(0), maximum: rustix::process::getrlimit(Resource::Core).maximum };
     let _ = rustix::process::setrlimit(Resource::Core, none);
@@ -150,8 +162,13 @@ fn die_of(signal: i32) -> ExitCode {
     let _ = signal_hook::low_level::emulate_default_handler(signal);
     // Still here: a signal that it does not know (a real-time one), or takes for harmless (IO).
     let _ = signal_hook::low_level::raise(signal);
-    // Nothing dies of this one here. What a shell would show:
-    ExitCode::from(u8::try_from(signal.saturating_add(128)).unwrap_or(u8::MAX))
+    // Nothing dies of this one here.
+    code
+}
+
+/// Whether this is process 1 of a container: no signal ends it whose action is the default, not even one of its own.
+fn is_init() -> bool {
+    rustix::process::getpid().is_init()
 }
 
 /// What the daemon said of itself, or did not.

@@ -161,6 +161,48 @@ fn a_terminal_of_somebody_else() {
     }
 }
 
+/// `unshare -pf --mount-proc sockexec-client …`; `None`, with a line that says so, where that may not be done.
+fn as_init(daemon: &Daemon, option: &str, words: &str) -> Option<Command> {
+    let unshare = || {
+        let mut unshare = Command::new("unshare");
+        unshare.args(["-pf", "--mount-proc"]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        unshare
+    };
+    if !unshare().arg("true").output().is_ok_and(|output| output.status.success()) {
+        eprintln!("skipped: unshare(1) is not there, or may not make a PID namespace");
+        return None;
+    }
+    let mut command = unshare();
+    command.arg(env!("CARGO_BIN_EXE_sockexec-client")).arg(option).arg(daemon.socket()).args(steps(words));
+    Some(command)
+}
+
+/// No signal ends process 1 of a container by default: it exits with what a shell would show.
+#[test]
+fn as_process_1() {
+    let daemon = Daemon::start("-t 0");
+    for option in ["-n", "--usage"] {
+        for signal in [Signal::TERM, Signal::KILL, Signal::SEGV] {
+            let Some(command) = as_init(&daemon, option, &format!("die {}", signal.as_raw())) else { return };
+            let output = run(command);
+            assert_eq!(output.status.code(), Some(128 + signal.as_raw()), "{option}: {}", text(&output.stderr));
+        }
+        // And its own.
+        for signal in [Signal::TERM, Signal::INT] {
+            let mut life = daemon.fifo(&format!("{option}{}", signal.as_raw()));
+            let Some(mut command) = as_init(&daemon, option, &format!("hold {} wait", life.path())) else { return };
+            let mut child = command.spawn().expect("it starts");
+            life.holder();
+            let children = format!("/proc/{0}/task/{0}/children", child.id());
+            let client = std::fs::read_to_string(children).expect("a file of /proc");
+            let client = Pid::from_raw(client.trim().parse().expect("one child")).expect("a pid");
+            rustix::process::kill_process(client, signal).expect("it lives");
+            assert_eq!(wait(&mut child).code(), Some(128 + signal.as_raw()), "{option}");
+            life.wait_for_death();
+        }
+    }
+}
+
 /// INT, TERM, HUP and QUIT to the client, and KILL, which it cannot even see: no orphan is left.
 #[test]
 fn a_signal_to_the_client_ends_the_program() {
