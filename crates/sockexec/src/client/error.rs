@@ -214,6 +214,8 @@ fn advice(error: &io::Error) -> &'static str {
     }
 }
 
+/// What shows an error shows its sources after it, so what the words above hold already is none: the cause is a field. Its own
+/// source is this one's.
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
@@ -221,8 +223,8 @@ impl std::error::Error for Error {
             | Self::Stdin(error)
             | Self::Output(_, error)
             | Self::Io(_, error)
-            | Self::Lost { source: Some(error), .. } => Some(error),
-            Self::Protocol(fault) => Some(fault),
+            | Self::Lost { source: Some(error), .. } => error.source(),
+            Self::Protocol(fault) => fault.source(),
             Self::InvalidArgument(_)
             | Self::InvalidOption(_)
             | Self::Failed { .. }

@@ -108,6 +108,27 @@ fn no_daemon() {
     }
 }
 
+/// What shows an error with its sources said the cause twice.
+#[test]
+fn a_cause_is_told_once() {
+    let daemon = Daemon::start("");
+    let full = File::options().write(true).open("/dev/full").expect("/dev/full");
+    for error in [
+        Command::new("/nowhere/sock", "true").output().expect_err("no daemon"),
+        command(&daemon, "out x").stdout(full).status().expect_err("a full disk"),
+    ] {
+        let words = error.to_string();
+        let mut source = std::error::Error::source(&error);
+        while let Some(cause) = source {
+            assert!(!words.contains(&cause.to_string()), "{cause} is in {words}");
+            source = cause.source();
+        }
+        // It is told, and found.
+        let (Error::Connect(_, cause) | Error::Output(_, cause)) = &error else { panic!("{error:?}") };
+        assert!(words.contains(&cause.to_string()), "{words}");
+    }
+}
+
 /// Time is over: the program is ended, whatever it does.
 #[test]
 fn a_timeout() {
