@@ -2,8 +2,10 @@
 
 use std::os::fd::{AsFd as _, BorrowedFd};
 
-use super::raw;
+use rustix::net::{AddressFamily, SocketType};
+
 use super::raw::launch::Launcher;
+use super::{raw, session};
 
 /// Something that is not there, and what follows from it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,7 +41,27 @@ pub(crate) fn lacks() -> Vec<Lack> {
         }),
         Some(_) => {}
     }
+    if !refuses_descriptors() {
+        lacks.push(Lack {
+            name: "passrights",
+            meaning: "SO_PASSRIGHTS (Linux 6.16): input of clients of other users is copied, as descriptors may come with what \
+                      is spliced",
+        });
+    }
+    if !session::are_known() {
+        lacks.push(Lack {
+            name: "proc",
+            meaning: "a /proc of this PID namespace: what a program with a terminal moves to other groups of its session is \
+                      not ended with it",
+        });
+    }
     lacks
+}
+
+/// Whether a UNIX socket can be told to refuse descriptors. If none can be made for the moment, that is not known, and not a lack.
+fn refuses_descriptors() -> bool {
+    rustix::net::socket(AddressFamily::UNIX, SocketType::STREAM, None)
+        .map_or(true, |socket| raw::descriptors::refuse_rights(socket.as_fd()).is_ok())
 }
 
 /// Whether the system takes signals for groups: this process may lead none, which is ESRCH.

@@ -105,6 +105,8 @@ fn what_the_kernel_lacks() {
         ("pidfd_open", "ENOSYS", "pidfd"),
         ("pidfd_send_signal", "EINVAL", "pidfd-group"),
         ("pidfd_send_signal", "EPERM", "pidfd-group"),
+        ("setsockopt", "ENOPROTOOPT", "passrights"),
+        ("readlink", "ENOENT", "proc"),
     ] {
         let (lacks, log) = told(&format!("-e trace={call} -e inject={call}:error={error}:when=1+"));
         let lacks = lacks.as_array().expect("a list");
