@@ -617,6 +617,7 @@ impl Connection {
                 self.session.start_failed(&StartError { kind: StartErrorKind::Failed, about: None, reason });
                 return;
             }
+            child.close_exec(cx.registry);
             log::debug!("connection {}: pid {} ended: {}", self.number, child.group.leader(), Ended(status));
             cx.totals.finished();
             self.session.executed(child.group.leader().unsigned_abs());
