@@ -148,7 +148,9 @@ impl Drop for Reserve {
         if !self.lent.is_empty() {
             // Children are still in this table, and go by these numbers: nothing else may come to be there.
             std::mem::forget(std::mem::take(&mut self.lent));
-            std::mem::forget(self.event.try_clone());
+            if let Ok(copy) = self.event.try_clone() {
+                std::mem::forget(std::mem::replace(&mut self.event, copy));
+            }
         }
     }
 }
