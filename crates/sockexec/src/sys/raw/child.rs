@@ -168,8 +168,7 @@ unsafe fn prepare(orders: &Orders) -> c_int {
         }
         if let Some(shared) = orders.shared {
             // Up to here no descriptor was touched, from here on each is the child's own.
-            const CLOSE_RANGE_UNSHARE: usize = 2;
-            let everything_from = [shared.cut as usize, u32::MAX as usize, CLOSE_RANGE_UNSHARE, 0];
+            let everything_from = [shared.cut as usize, u32::MAX as usize, libc::CLOSE_RANGE_UNSHARE as usize, 0];
             let failed = call(libc::SYS_close_range, everything_from);
             if failed < 0 {
                 return failed.wrapping_neg();

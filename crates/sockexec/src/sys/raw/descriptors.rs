@@ -5,10 +5,6 @@ use std::os::fd::{BorrowedFd, RawFd};
 #[cfg(target_os = "linux")]
 use std::{mem, ptr};
 
-/// `<linux/close_range.h>`.
-#[cfg(target_os = "linux")]
-const CLOSE_RANGE_UNSHARE: libc::c_uint = 2;
-
 /// `<asm-generic/socket.h>`; one family of processors has a number of its own.
 #[cfg(target_os = "linux")]
 const SO_PASSRIGHTS: libc::c_int = if cfg!(any(target_arch = "sparc", target_arch = "sparc64")) { 0x5c } else { 83 };
@@ -28,7 +24,7 @@ pub(in crate::sys) fn leave_table(end: RawFd) -> io::Result<()> {
     }
     let end = libc::c_uint::try_from(end).map_err(io::Error::other)?;
     // SAFETY: plain integers. What is closed is closed in the new table alone, which this thread does not use.
-    if unsafe { libc::syscall(libc::SYS_close_range, end, libc::c_uint::MAX, CLOSE_RANGE_UNSHARE) } == 0 {
+    if unsafe { libc::syscall(libc::SYS_close_range, end, libc::c_uint::MAX, libc::CLOSE_RANGE_UNSHARE) } == 0 {
         return Ok(());
     }
     // SAFETY: a plain integer. The new table is a copy.

@@ -110,9 +110,8 @@ pub(super) fn close_on_exec_from(first: libc::c_int) {
     #[cfg(target_os = "linux")]
     {
         // Linux 5.11; older kernels say ENOSYS or EINVAL.
-        const CLOSE_RANGE_CLOEXEC: libc::c_uint = 4;
         // SAFETY: plain integers; the call touches no memory of ours, and with CLOEXEC closes nothing.
-        let done = unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, CLOSE_RANGE_CLOEXEC) };
+        let done = unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) };
         if done == 0 {
             return;
         }
@@ -128,35 +127,52 @@ pub(super) fn close_on_exec_from(first: libc::c_int) {
     }
 }
 
-/// The soft `RLIMIT_NOFILE`; `None`: infinite, or the call is refused. rustix's wrapper would panic then.
+/// What a resource is called by: an enumeration in glibc.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+type Resource = libc::__rlimit_resource_t;
+#[cfg(all(target_os = "linux", not(target_env = "gnu")))]
+type Resource = libc::c_int;
+
+/// A limit of this process, soft and hard; `None`: the call is refused.
 #[cfg(target_os = "linux")]
-pub(super) fn descriptor_limit() -> Option<u64> {
-    // Not getrlimit(3): its numbers have 32 bits on some 32-bit systems. These have 64 on all.
-    let mut limit = [0_u64; 2];
+fn limits(resource: Resource) -> Option<[u64; 2]> {
+    // Not getrlimit(3), whose numbers have 32 bits on some systems, and not rustix's wrapper, which panics where it is refused.
+    let mut limits = [0_u64; 2];
     // SAFETY: 0 is this process; a null pointer sets nothing; the kernel fills a `struct rlimit64`, which is two
     // integers of 64 bits, the soft limit first, of which any values are valid.
-    let done = unsafe {
-        libc::syscall(libc::SYS_prlimit64, 0, libc::RLIMIT_NOFILE, ptr::null::<[u64; 2]>(), limit.as_mut_ptr())
-    };
-    let [soft, _hard] = limit;
-    (done == 0 && soft != u64::MAX).then_some(soft)
+    let done = unsafe { libc::syscall(libc::SYS_prlimit64, 0, resource, ptr::null::<[u64; 2]>(), limits.as_mut_ptr()) };
+    (done == 0).then_some(limits)
+}
+
+/// The soft limit of a resource; `None`: infinite, or the call is refused.
+#[cfg(target_os = "linux")]
+fn soft_limit(resource: Resource) -> Option<u64> {
+    limits(resource).map(|[soft, _hard]| soft).filter(|&soft| soft != u64::MAX)
+}
+
+/// The soft `RLIMIT_NOFILE`; `None`: infinite, or the call is refused.
+#[cfg(target_os = "linux")]
+pub(super) fn descriptor_limit() -> Option<u64> {
+    soft_limit(libc::RLIMIT_NOFILE)
+}
+
+/// The soft `RLIMIT_NPROC`, which counts the processes of a user; `None`: infinite, or the call is refused.
+#[cfg(target_os = "linux")]
+pub(super) fn process_limit() -> Option<u64> {
+    soft_limit(libc::RLIMIT_NPROC)
 }
 
 /// Raises the soft `RLIMIT_NOFILE` to the hard one: what both were before. `None`: there was nothing to raise, or it is refused.
 #[cfg(target_os = "linux")]
 pub(super) fn raise_descriptor_limit() -> Option<[u64; 2]> {
-    let mut old = [0_u64; 2];
-    // SAFETY: `prlimit64` has two numbers of 64 bits, the soft limit first, on all processors, and fills them; null: nothing is set.
-    let got =
-        unsafe { libc::syscall(libc::SYS_prlimit64, 0, libc::RLIMIT_NOFILE, std::ptr::null::<u64>(), &raw mut old) };
-    let [soft, hard] = old;
-    if got != 0 || soft >= hard {
+    let old @ [soft, hard] = limits(libc::RLIMIT_NOFILE)?;
+    if soft >= hard {
         return None;
     }
     let new = [hard, hard];
-    // SAFETY: as above; the call reads `new`. Null: the old limit is not asked for.
+    // SAFETY: 0 is this process; the call reads a `struct rlimit64`, as in `limits`. Null: the old limit is not asked for.
     let set =
-        unsafe { libc::syscall(libc::SYS_prlimit64, 0, libc::RLIMIT_NOFILE, &raw const new, std::ptr::null::<u64>()) };
+        unsafe { libc::syscall(libc::SYS_prlimit64, 0, libc::RLIMIT_NOFILE, new.as_ptr(), ptr::null::<[u64; 2]>()) };
     (set == 0).then_some(old)
 }
 
@@ -270,20 +286,6 @@ pub(super) fn status_of(pid: libc::pid_t) -> rustix::io::Result<Option<(ExitStat
 pub(super) fn kill(pid: libc::pid_t, signal: libc::c_int) -> io::Result<()> {
     // SAFETY: plain integers; the call touches no memory of ours. The caller sees to it that 0 and -1 are not asked for.
     if unsafe { libc::kill(pid, signal) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-}
-
-/// The soft `RLIMIT_NPROC`, which counts the processes of a user; `None`: infinite, or the call is refused.
-#[cfg(target_os = "linux")]
-pub(super) fn process_limit() -> Option<u64> {
-    // Not getrlimit(3), whose numbers have 32 bits on some systems.
-    let mut limit = [0_u64; 2];
-    // SAFETY: 0 is this process; a null pointer sets nothing; the kernel fills a `struct rlimit64`, which is two
-    // integers of 64 bits, the soft limit first, of which any values are valid.
-    let done = unsafe {
-        libc::syscall(libc::SYS_prlimit64, 0, libc::RLIMIT_NPROC, ptr::null::<[u64; 2]>(), limit.as_mut_ptr())
-    };
-    let [soft, _hard] = limit;
-    (done == 0 && soft != u64::MAX).then_some(soft)
 }
 
 /// The number of the session that the process `pid` is in; `None`: there is no such process, its session began outside of our PID
