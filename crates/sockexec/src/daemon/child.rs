@@ -211,7 +211,7 @@ impl Child {
     pub(crate) fn start_error(&self, program: &[u8]) -> Option<StartError> {
         let failure = match &self.start {
             Start::Shared(outcome) => outcome.error(),
-            Start::Forked => self.told().and_then(Result::err).map(spawn::failure),
+            Start::Forked => self.told().and_then(Result::err).map(spawn::failure_of),
         };
         failure.map(|failure| start_error(self.directory.as_deref().map(CString::as_c_str), program, &failure))
     }

@@ -44,6 +44,28 @@ impl Program {
     }
 }
 
+/// A program, and what its process is to be before it is executed.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) program: Program,
+    /// The whole environment, `NAME=VALUE` each. `None`: that of the daemon's start.
+    pub(crate) environment: Option<Vec<CString>>,
+    /// The working directory. `None`: this process's.
+    pub(crate) directory: Option<CString>,
+    /// Descriptor 0 is to be the controlling terminal of a new session.
+    pub(crate) terminal: bool,
+    /// The descriptors are others' as well: their flags are left alone.
+    pub(crate) foreign: bool,
+}
+
+/// No child was made or, where the exec is waited for, none was executed.
+#[derive(Debug)]
+pub(crate) struct NotMade {
+    pub(crate) failure: Failure,
+    /// `Some`: the call that was tried is not permitted here, and will not be tried again; the next one may work.
+    pub(crate) again: Option<Plan>,
+}
+
 /// Why a program was not started.
 #[derive(Debug)]
 pub(crate) enum Failure {

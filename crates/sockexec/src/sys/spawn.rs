@@ -19,9 +19,9 @@ use sockexec_proto::{Options, WindowSize};
 use super::foreign::{self, Foreign};
 use super::process::DescriptorLimit;
 pub(crate) use super::program::Failure;
-use super::program::Program;
-pub(crate) use super::raw::launch::{Call, Start, failure, reported};
-use super::raw::launch::{Descriptors, Launcher, NotMade, Plan};
+use super::program::{NotMade, Plan, Program};
+pub(crate) use super::raw::launch::{Call, Start, failure_of, reported};
+use super::raw::launch::{Descriptors, Launcher};
 use super::reserve::{self, Reserve};
 use super::{raw, terminal};
 

@@ -35,7 +35,7 @@ fn code_of(Refused { error, found }: Refused) -> c_int {
 }
 
 /// What such a number says.
-pub(super) fn failure_of(code: c_int) -> Failure {
+pub(crate) fn failure_of(code: c_int) -> Failure {
     let error = io::Error::from_raw_os_error;
     match code {
         FOUND.. => Failure::Exec { error: error(code - FOUND), found: true },

@@ -57,9 +57,9 @@ use std::sync::Arc;
 use rustix::process::Pid;
 
 use super::arch;
-use super::child::{Orders, SIGSET_SIZE, call, child_main, failure_of};
-pub(crate) use super::child::{Outcome, SharedTable};
-use crate::sys::program::{Failure, Program};
+use super::child::{Orders, SIGSET_SIZE, call, child_main};
+pub(crate) use super::child::{Outcome, SharedTable, failure_of};
+use crate::sys::program::{Failure, NotMade, Plan};
 
 /// The size of a child's stack, in bytes. [`child_main`] needs the length of a path (4 KiB) and a few hundred; nothing else
 /// runs on it.
@@ -117,20 +117,6 @@ impl Call {
     }
 }
 
-/// A program, and what its process is to be before it is executed.
-#[derive(Debug)]
-pub(crate) struct Plan {
-    pub(crate) program: Program,
-    /// The whole environment, `NAME=VALUE` each. `None`: that of [`Launcher::new`].
-    pub(crate) environment: Option<Vec<CString>>,
-    /// The working directory. `None`: this process's.
-    pub(crate) directory: Option<CString>,
-    /// Descriptor 0 is to be the controlling terminal of a new session.
-    pub(crate) terminal: bool,
-    /// The descriptors are others' as well: their flags are left alone.
-    pub(crate) foreign: bool,
-}
-
 /// What a child is given of this process's descriptors.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Descriptors<'a> {
@@ -143,15 +129,7 @@ pub(crate) struct Descriptors<'a> {
     pub(crate) shared: Option<SharedTable>,
 }
 
-/// No child was made.
-#[derive(Debug)]
-pub(crate) struct NotMade {
-    pub(crate) failure: Failure,
-    /// `Some`: the call that was tried is not permitted here, and will not be tried again; the next one may work.
-    pub(crate) again: Option<Plan>,
-}
-
-/// What a child that was forked says through its watch, if it has: that there was no error, by its end, or a number for [`failure`].
+/// What a child that was forked says through its watch, if it has: that there was no error, by its end, or a number for [`failure_of`].
 /// It is said once.
 pub(crate) fn reported(watch: BorrowedFd<'_>) -> Option<Result<(), i32>> {
     let mut code = [0; size_of::<c_int>()];
@@ -160,11 +138,6 @@ pub(crate) fn reported(watch: BorrowedFd<'_>) -> Option<Result<(), i32>> {
         Ok(n) if n == code.len() => Some(Err(c_int::from_ne_bytes(code))),
         Ok(_) | Err(_) => None,
     }
-}
-
-/// What such a number says.
-pub(crate) fn failure(code: i32) -> Failure {
-    failure_of(code)
 }
 
 /// How the outcome of a child is learned.

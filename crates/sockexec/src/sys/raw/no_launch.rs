@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use rustix::process::Pid;
 
-use crate::sys::program::{Failure, Program};
+use crate::sys::program::{Failure, NotMade, Plan, Program};
 
 /// There is one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,20 +42,6 @@ impl Call {
     }
 }
 
-/// A program, and what its process is to be before it is executed.
-#[derive(Debug)]
-pub(crate) struct Plan {
-    pub(crate) program: Program,
-    /// The whole environment, `NAME=VALUE` each. `None`: this process's.
-    pub(crate) environment: Option<Vec<CString>>,
-    /// The working directory. `None`: this process's.
-    pub(crate) directory: Option<CString>,
-    /// Descriptor 0 is to be the controlling terminal of a new session.
-    pub(crate) terminal: bool,
-    /// The descriptors are others' as well.
-    pub(crate) foreign: bool,
-}
-
 /// What a child is given of this process's descriptors.
 #[derive(Debug, Clone, Copy)]
 #[expect(dead_code, reason = "read on Linux alone")]
@@ -71,14 +57,6 @@ pub(crate) struct Descriptors<'a> {
 /// There is none.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct SharedTable(Infallible);
-
-/// No child was made, or it could not be executed.
-#[derive(Debug)]
-pub(crate) struct NotMade {
-    pub(crate) failure: Failure,
-    /// No other call is tried.
-    pub(crate) again: Option<Plan>,
-}
 
 /// There is none.
 #[derive(Debug)]
@@ -100,7 +78,7 @@ pub(crate) fn reported(_watch: BorrowedFd<'_>) -> Option<Result<(), i32>> {
 }
 
 /// Nobody has such a number.
-pub(crate) fn failure(code: i32) -> Failure {
+pub(crate) fn failure_of(code: i32) -> Failure {
     Failure::Own(io::Error::from_raw_os_error(code))
 }
 
