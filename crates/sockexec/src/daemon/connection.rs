@@ -6,6 +6,7 @@ mod input;
 mod output;
 mod session;
 mod version_2;
+mod waiting;
 
 use std::cell::RefCell;
 use std::os::fd::OwnedFd;
@@ -21,16 +22,14 @@ use sockexec_proto::{Stream, Version};
 use self::describe::{Arguments, Credentials, Ended, Seconds};
 use self::input::Input;
 use super::child::{self, Child, Pipe};
-use super::line::User;
 use super::memory::RequestMemory;
 use super::outbox::Outbox;
-use super::room::Guest;
-use super::scratch::{CHUNK, Scratch};
+use super::scratch::Scratch;
 use super::sessions::Lookout;
 use super::slots::Slots;
 use super::status::Totals;
 use super::token::{Source, token};
-use crate::engine::{Action, Limits, Session, StartError, StartErrorKind, Stay, Time};
+use crate::engine::{Action, Limits, Session, StartError, StartErrorKind, Time};
 use crate::sys::foreign::Foreign;
 use crate::sys::socket::Peer;
 use crate::sys::spawn::{Order, Spawner};
@@ -199,103 +198,6 @@ impl Connection {
         self.waits = false;
         self.has_slot = true;
         self.session.slot(now);
-    }
-
-    /// Whose it is.
-    pub(crate) fn user(&self) -> User {
-        self.peer.map(|peer| peer.uid)
-    }
-
-    /// What it is in the waiting room; `None`: it has a slot.
-    pub(crate) fn guest(&self) -> Option<Guest> {
-        (!self.has_slot).then(|| Guest {
-            place: self.slot,
-            number: self.number,
-            user: self.user(),
-            // What it waits for is not its client.
-            stay: if self.paused { Some(Stay::Slot) } else { self.session.stay() },
-            moved_at: self.moved_at,
-        })
-    }
-
-    /// Its place is needed for another.
-    pub(crate) fn turn_away(&mut self, now: Time) {
-        log::debug!("connection {}: turned away while it waits for: {}", self.number, self.session.waits_for());
-        self.session.turn_away(now);
-        // Nobody wants what came with its request.
-        self.descriptors = None;
-    }
-
-    /// There is memory for its request, which was left in its socket.
-    pub(crate) fn go_on(&mut self, now: Time) {
-        self.paused = false;
-        self.moved_at = now;
-        // The time for it may have come meanwhile, and counts anew.
-        self.request_due = false;
-        self.session.resume(now);
-    }
-
-    /// How many bytes more of its request may be read now: 0, none, as all requests together keep too much in memory.
-    fn allowance(&mut self, cx: &Context<'_>) -> usize {
-        if !self.session.awaits_request() {
-            return usize::MAX;
-        }
-        self.settle_memory(cx);
-        let allowance = cx.memory.allowance(self.slot, self.held);
-        if allowance > 0 {
-            if self.paused {
-                cx.memory.forget(self.user(), self.slot);
-                self.go_on(cx.now);
-            }
-            return allowance;
-        }
-        let is_there = |socket| rustix::io::ioctl_fionread(socket).is_ok_and(|bytes| bytes > 0);
-        if !self.paused && !self.socket.as_ref().is_some_and(is_there) {
-            // It is the client that is waited for, and its time runs. At most its end is read, or what has come this moment.
-            return CHUNK;
-        }
-        if !self.paused {
-            log::debug!("connection {}: its request waits in its socket: those in memory are too big", self.number);
-            self.paused = true;
-            self.session.pause(cx.now);
-            cx.memory.wait(self.user(), self.slot);
-        }
-        0
-    }
-
-    /// Tells what its request takes of the memory of all.
-    fn settle_memory(&mut self, cx: &Context<'_>) {
-        let waits = matches!(self.session.stay(), Some(Stay::Request | Stay::Slot));
-        let held = if waits { self.session.memory() + self.input.waiting() } else { 0 };
-        if held != self.held {
-            cx.memory.change(self.held, held);
-            self.held = held;
-        }
-        if !waits && cx.memory.is_led_by(self.slot) {
-            cx.memory.end_lead();
-        }
-        if self.paused && !self.session.awaits_request() {
-            self.paused = false;
-            cx.memory.forget(self.user(), self.slot);
-        }
-    }
-
-    /// Gives back the slot, or the place among those that wait, that its request does not need any more.
-    fn settle_slot(&mut self, cx: &Context<'_>) {
-        if self.has_slot && !self.session.holds_slot() {
-            self.has_slot = false;
-            cx.slots.free(self.user());
-        }
-        let is_leftover = self.session.is_leftover();
-        match (std::mem::replace(&mut self.is_leftover, is_leftover), is_leftover) {
-            (false, true) => cx.slots.leave(),
-            (true, false) => cx.slots.forget_leftover(),
-            (false, false) | (true, true) => {}
-        }
-        if self.waits && !self.session.waits_for_slot() {
-            self.waits = false;
-            cx.slots.forget(self.user(), self.slot);
-        }
     }
 
     /// Notes what `event` tells of `source`.

@@ -1,0 +1,106 @@
+//! What the daemon says of itself when it is asked: the status, and what USR1 and USR2 print.
+
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
+use std::os::fd::AsRawFd as _;
+
+use super::EventLoop;
+use crate::daemon::Settings;
+use crate::daemon::status::{LimitsReport, Report};
+use crate::engine::Time;
+
+impl EventLoop {
+    /// What a client is told that asks for the daemon's status: JSON.
+    pub(super) fn status(&self, now: Time) -> Vec<u8> {
+        let connections: Vec<_> = self.slots.iter().map(|(_, place)| place.connection.report(now)).collect();
+        let live = connections.iter().fold((0, 0), |(in_, out), one| (in_ + one.bytes_in, out + one.bytes_out));
+        let Settings {
+            limits,
+            spool,
+            spool_total,
+            max_connections,
+            max_per_user,
+            max_waiting,
+            extra: _,
+            spare_descriptors: _,
+            watches: _,
+            program_descriptors: _,
+        } = self.settings;
+        let report = Report {
+            version: env!("CARGO_PKG_VERSION"),
+            uptime: now.saturating_sub(Time::ZERO),
+            spawn: self.spawner.borrow().call().name(),
+            lacks: self.lacks.iter().map(|lack| lack.name).collect(),
+            limits: LimitsReport {
+                max_connections,
+                max_waiting,
+                max_per_user: Some(max_per_user).filter(|&max| max < max_connections),
+                request_timeout: limits.request_timeout,
+                timeout: limits.timeout,
+                kill_timeout: limits.kill_timeout,
+                linger: limits.linger,
+                spool,
+                spool_total,
+                window: limits.window,
+            },
+            totals: self.totals.report(self.accepted, self.programs.waiting(), self.spools.on_disk(), live),
+            connections,
+        };
+        serde_json::to_vec(&report).unwrap_or_else(|error| {
+            // Cannot be: every map has strings as keys, and a Vec takes everything.
+            log::error!("cannot write the status: {error}");
+            b"{}".to_vec()
+        })
+    }
+
+    pub(super) fn print_connections(&self, now: Time) {
+        let mut text = format!(
+            "sockexec: {} of {} slots taken, {} requests wait, {} connections, {} accepted, {} turns of the loop, {} looks for sessions, output gathered {} times\n",
+            self.programs.taken(),
+            self.settings.max_connections,
+            self.programs.waiting(),
+            self.slots.len(),
+            self.accepted,
+            self.turns_made,
+            self.lookout.looks(),
+            self.totals.gatherings()
+        );
+        for (_, place) in &self.slots {
+            let _ = writeln!(text, "sockexec: {}", place.connection.describe(now));
+        }
+        print(&text);
+    }
+
+    pub(super) fn print_descriptors(&self, now: Time) {
+        let mut text = String::new();
+        if let Some(listening) = &self.listening {
+            let wait = if self.has_room() { "clients" } else { "a place under --max-waiting" };
+            let _ = writeln!(
+                text,
+                "sockexec: descriptor {}: listening on {}, waits for {wait}",
+                listening.socket.as_raw_fd(),
+                listening.file.path().display()
+            );
+        }
+        if let Some(retiring) = &self.retiring {
+            let _ = writeln!(
+                text,
+                "sockexec: descriptor {}: listening where it was before, waits for late clients",
+                retiring.socket.as_raw_fd()
+            );
+        }
+        for (_, place) in &self.slots {
+            let connection = place.connection.describe(now);
+            for (descriptor, what) in place.connection.descriptors() {
+                let _ = writeln!(text, "sockexec: descriptor {descriptor}: {what}; {connection}");
+            }
+        }
+        print(&text);
+    }
+}
+
+/// Asked for by a signal, so whatever the level of logging is. Standard error may be gone; that is no
+/// reason to stop.
+fn print(text: &str) {
+    let _ = io::stderr().lock().write_all(text.as_bytes());
+}
