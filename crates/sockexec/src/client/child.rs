@@ -56,7 +56,7 @@ pub struct ChildHandle {
 }
 
 impl ChildHandle {
-    /// To whoever is served by this pump, which is still to be run.
+    /// To the one who is served by this pump, which is still to be run.
     pub(super) fn to(pump: &mut Pump) -> Result<Self, Error> {
         let (sender, orders) = orders::channel()?;
         pump.orders = Some(orders);

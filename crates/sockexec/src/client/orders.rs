@@ -25,7 +25,7 @@ pub(super) enum Order {
 pub(super) struct Tell<T>(Box<dyn FnOnce(T) + Send>);
 
 impl<T> Tell<T> {
-    /// What `tell` returns is dropped: whoever was to be told may have gone.
+    /// What `tell` returns is dropped: those who were to be told may have gone.
     pub(super) fn new<R>(tell: impl FnOnce(T) -> R + Send + 'static) -> Self {
         Self(Box::new(move |what| {
             let _ = tell(what);
@@ -123,7 +123,7 @@ mod tests {
         assert_eq!(orders.next().unwrap_err(), TryRecvError::Disconnected);
     }
 
-    /// Whoever waits for an answer gets none.
+    /// Those who wait for an answer get no answer.
     #[test]
     fn a_pump_that_is_gone() {
         let (sender, orders) = channel().unwrap();

@@ -31,7 +31,7 @@ pub(super) fn connect(path: &Path, deadline: Option<Instant>) -> Result<UnixStre
     Ok(socket)
 }
 
-/// Connects if the daemon has room in its backlog now. There is no event that tells when it has, so whoever must not wait here asks again.
+/// Connects if the daemon has room in its backlog now. There is no event that tells when it has, so one who must not wait here asks again.
 #[cfg(feature = "tokio")]
 pub(super) fn try_connect(path: &Path) -> Result<Option<UnixStream>, Error> {
     let connect = || {

@@ -270,7 +270,7 @@ async fn outcome<T>(ended: &mut oneshot::Receiver<Result<T, Error>>) -> Result<T
     ended.await.unwrap_or_else(|_| Err(no_thread()))
 }
 
-/// Whoever waited for the program has gone.
+/// Those who waited for the program have gone.
 struct KillOnDrop(Option<ChildHandle>);
 
 impl Drop for KillOnDrop {

@@ -387,7 +387,7 @@ fn start_error(directory: Option<&CStr>, program: &[u8], failure: &Failure) -> S
 fn own_error(error: &io::Error) -> String {
     let reason = strerror(error);
     let limit = match error.raw_os_error() {
-        // Nothing else that the daemon does for a program says so: a terminal that is not to be had has words of its own.
+        // Nothing else that the daemon does for a program says so: a terminal that cannot be had has words of its own.
         Some(libc::EAGAIN) => process::no_more_processes(),
         Some(libc::EMFILE) => match process::descriptor_limit() {
             Some(limit) => format!("the daemon may have {limit} descriptors (ulimit -n)"),

@@ -275,7 +275,7 @@ enum Lock {
     Ours { _directory: File },
     /// By somebody else.
     Held,
-    /// None is to be had: the directory may not be read, or its file system has no locks.
+    /// No lock can be had: the directory may not be read, or its file system has no locks.
     Absent,
 }
 

@@ -82,7 +82,7 @@ impl RequestMemory {
         self.lead() == Some(place)
     }
 
-    /// The request that went on has its slot, or is none any more.
+    /// The request that went on has its slot, or is no longer a request.
     pub(crate) fn end_lead(&self) {
         self.lead.set(None);
     }

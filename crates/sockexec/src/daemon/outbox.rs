@@ -385,7 +385,7 @@ mod tests {
         }
     }
 
-    /// The same where less disk is to be had than the spool may take, or none.
+    /// The same where there is less disk than the spool may take, or no disk at all.
     #[test]
     fn within_what_all_may_take() {
         for disk in [700_000, 0] {

@@ -31,7 +31,7 @@ const LONGEST: Duration = Duration::from_secs(10);
 /// Watches over the place of the socket file.
 #[derive(Debug)]
 pub(crate) struct Guard {
-    /// None: there is none to be had, and only looking tells.
+    /// None: there is no watch, and one has to look.
     watch: Option<sys::watch::Watch>,
     /// The file that is watched has another name now.
     moved: bool,

@@ -753,7 +753,7 @@ impl Session {
         }
     }
 
-    /// Whoever [`Action::Kill`] means was sent KILL: from now on their death and the rest of the output are waited for.
+    /// All that [`Action::Kill`] means were sent KILL: from now on their death and the rest of the output are waited for.
     pub(crate) fn killed(&mut self, now: Time) {
         if self.ending == Ending::Killing {
             self.ending = Ending::Killed { drain_at: now + DRAIN_AFTER_KILL };

@@ -36,7 +36,7 @@ impl AsFd for Foreign {
 
 impl Drop for Foreign {
     fn drop(&mut self) {
-        // Whatever it looks like now: whoever else has the socket may set the option, or send another one in its queue, between a look
+        // Whatever it looks like now: others who have the socket may set the option, or send another one in its queue, between a look
         // and the close.
         if let Some(socket) = self.0.take_if(|descriptor| socket_type(descriptor).is_ok()) {
             closer::close_socket(socket);

@@ -17,7 +17,7 @@ pub(crate) struct Member {
     pub(crate) group: Pid,
 }
 
-/// Whether `/proc` tells of the processes that this one can name: it may be absent, or that of another PID namespace, whose numbers mean
+/// Whether `/proc` shows the processes that this one can name: it may be absent, or that of another PID namespace, whose numbers mean
 /// others.
 #[cfg(target_os = "linux")]
 pub(crate) fn are_known() -> bool {

@@ -14,7 +14,7 @@ use crate::programs::ignoring;
 /// Without a terminal HUP means to reload, and there is nothing to reload.
 #[test]
 fn without_a_terminal_it_is_logged_and_nothing_else() {
-    // Whoever runs the tests may do so at a terminal.
+    // The tests may be run at a terminal.
     let mut daemon = Launch::default().quiet().prelude("exec setsid \"$0\" \"$@\"").start();
     for _ in 0..2 {
         let position = daemon.log_position();

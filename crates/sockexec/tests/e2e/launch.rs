@@ -167,7 +167,7 @@ fn where_all_but_fork_is_refused() {
     assert_eq!(daemon.log_text().matches("programs are started by fork").count(), 1, "{}", daemon.log_text());
 }
 
-/// No process is to be had for a moment: that client is told, and the call is not given up.
+/// There is no process for a moment: that client is told, and the call is not given up.
 #[test]
 fn what_is_refused_for_a_moment() {
     if !strace::is_usable() {

@@ -159,7 +159,7 @@ fn the_status_is_the_daemons() {
     }
 }
 
-/// /proc of another namespace tells of others by the same numbers: strangers got HUP. It is treated as absent then, and the group that the
+/// /proc of another namespace shows others under the same numbers: strangers got HUP. It is treated as absent then, and the group that the
 /// daemon knows is ended.
 #[test]
 fn a_proc_of_another_namespace() {

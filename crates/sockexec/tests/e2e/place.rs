@@ -43,7 +43,7 @@ fn a_lock_that_somebody_keeps() {
     daemon.assert_serves();
 }
 
-/// A cleaner of old files, or somebody who is not careful. An idle daemon notices, and whoever had connected before is served.
+/// A cleaner of old files, or somebody who is not careful. An idle daemon notices, and those who had connected before are served.
 #[test]
 fn a_file_that_is_removed() {
     let mut daemon = Launch::default().quiet().options("-t 0 -M 0640").start();
@@ -120,7 +120,7 @@ fn a_file_that_is_moved_and_comes_back() {
     assert!(!daemon.socket().exists());
 }
 
-/// `rm -r DIR; mkdir DIR`: there is no place until the directory is there, and nothing tells of that.
+/// `rm -r DIR; mkdir DIR`: there is no place until the directory is there, and there is no event for that.
 #[test]
 fn a_directory_that_is_made_again() {
     let launch = Launch::default().quiet().options("-t 0");

@@ -74,7 +74,7 @@ struct Forwarder {
 
 impl Forwarder {
     fn take(&mut self, signal: Signal) {
-        // Held while this process dies: either the program gets it, or there is none and will be none.
+        // Held while this process dies: either the program gets it, or there is no program, and never will be.
         let guard = lock(&self.program);
         match (&*guard, signal) {
             (Some(program), Signal::SIGWINCH) => drop(program.resize(terminal::size())),

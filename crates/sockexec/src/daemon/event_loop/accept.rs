@@ -58,7 +58,7 @@ impl EventLoop {
                     io::ErrorKind::WouldBlock => listening.ready = false,
                     // That client gave up while it waited (accept(2)).
                     io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted => {}
-                    // EMFILE, ENFILE, ENOBUFS, ENOMEM: whoever waits stays in the backlog.
+                    // EMFILE, ENFILE, ENOBUFS, ENOMEM: those who wait stay in the backlog.
                     _ => {
                         if !listening.complained {
                             log::warn!("cannot accept connections for now: {error}");

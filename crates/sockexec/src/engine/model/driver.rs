@@ -431,7 +431,7 @@ impl World<'_> {
     }
 
     fn check_exit(&mut self) {
-        // What tells of the exec tells of a death before it as well.
+        // The event that says how the exec went also says that the process died before it.
         let is_dead = matches!(self.program.leader, Leader::Dead(_));
         if !(self.session.wants_exit() || self.session.wants_executed() && is_dead) {
             return;

@@ -119,7 +119,7 @@ fn the_time_for_a_request_stands_still_while_it_is_not_read() {
     assert_eq!(told(&session, |session| session.tick(after(110))).1, [Action::CloseClient]);
 }
 
-/// Whoever has a slot keeps it, and its time does not stand still.
+/// Those that have a slot keep it, and its time does not stand still.
 #[test]
 fn a_program_is_not_turned_away() {
     assert_eq!(told(&running(), |session| session.turn_away(NOW)), (running(), vec![]));

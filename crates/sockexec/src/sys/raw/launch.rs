@@ -298,7 +298,7 @@ impl Launcher {
             },
         };
         made.map_err(|error| {
-            // Others are temporary: no process or memory to be had for now.
+            // Others are temporary: there is no process or memory for now.
             let for_good =
                 matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM | libc::EACCES | libc::EINVAL));
             let again = match way.next() {

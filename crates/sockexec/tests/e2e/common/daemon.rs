@@ -20,7 +20,7 @@ pub(crate) fn binary() -> OsString {
     env::var_os("SOCKEXEC_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_sockexec").into())
 }
 
-/// What whoever runs the tests has had ignored (a shell's job in the background), a daemon would go on ignoring. A handler that does
+/// What the runner of the tests has had ignored (a shell's job in the background), a daemon would go on ignoring. A handler that does
 /// nothing is the same to the tests, and the default to what they start.
 fn undo_ignoring() {
     static DONE: Once = Once::new();
