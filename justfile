@@ -9,7 +9,7 @@ test:
 # The end-to-end suite N times over, beside two busy loops: what fails one time in a hundred shows here.
 repeat N="20":
     cargo test --workspace --all-features --no-run
-    sh -c 'trap "kill 0" EXIT; (while :; do :; done) & (while :; do :; done) & for i in $(seq {{ N }}); do echo "run $i"; cargo test --quiet --all-features --test e2e || exit 1; done'
+    sh -c 'trap "kill 0" EXIT; (while :; do :; done) & (while :; do :; done) & for i in $(seq {{ N }}); do echo "run $i"; cargo test --quiet --test e2e || exit 1; done'
 
 # What CI checks beside the tests.
 check:
@@ -33,10 +33,10 @@ soak *ARGUMENTS:
 # Makes the system calls of the daemon fail (N: every call, at its first N occurrences, or `all`, which writes docs/faults.md).
 faults N="":
     rm -rf target/tmp/faults
-    {{ if N == "" { "" } else { "SOCKEXEC_FAULTS=" + N } }} cargo test --test e2e --all-features -- --test-threads 6 faults::
+    {{ if N == "" { "" } else { "SOCKEXEC_FAULTS=" + N } }} cargo test --test e2e -- --test-threads 6 faults::
     if [ "{{ N }}" = all ]; then sed -i '/^\*\*/,$d' docs/faults.md && cat target/tmp/faults/*.md | tail -n +2 >>docs/faults.md; fi
 
 # Lines of the daemon and of the protocol that the tests reach (cargo-llvm-cov and the component llvm-tools).
 coverage *ARGUMENTS:
     mkdir -p target/llvm-cov-target && chmod 1777 target/llvm-cov-target
-    cargo llvm-cov --all-features --package sockexec --package sockexec-proto --failure-mode all {{ ARGUMENTS }}
+    cargo llvm-cov --all-features --package sockexec --package sockexec-cli --package sockexec-proto --failure-mode all {{ ARGUMENTS }}

@@ -1,6 +1,6 @@
 //! A daemon on a temporary socket, and two programs run through it.
 //!
-//!     cargo run --release --example quickstart
+//!     cargo run --release --package sockexec --features daemon --example quickstart
 #![forbid(unsafe_code)]
 
 use std::error::Error;

@@ -136,12 +136,11 @@
 //!
 //! | feature | what it adds |
 //! | --- | --- |
-//! | none | the [`client`] alone, on `std` and `rustix` |
+//! | none (default) | the [`client`] alone, on `std` and `rustix` |
 //! | `tokio` | the client for tokio |
 //! | `daemon` | the daemon |
-//! | `cli` (default) | the daemon and the programs `sockexec` and `sockexec-client` |
 //!
-//! Whoever only wants the client: `sockexec = { version = "…", default-features = false }`.
+//! The programs `sockexec` and `sockexec-client` are the crate `sockexec-cli`.
 #![deny(unsafe_code)]
 
 pub mod client;

@@ -19,7 +19,7 @@ pub(crate) fn workspace() -> &'static Path {
 pub(crate) fn build(target: Option<&str>) -> Result<PathBuf> {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
-    command.current_dir(workspace()).args(["build", "--release", "--package", "sockexec", "--bin", "sockexec"]);
+    command.current_dir(workspace()).args(["build", "--release", "--package", "sockexec-cli", "--bin", "sockexec"]);
     // Its messages, not its usual place, tell where the binary is: CARGO_TARGET_DIR and the like may move it.
     command.arg("--message-format=json-render-diagnostics");
     if let Some(target) = target {

@@ -20,7 +20,7 @@ pub(super) fn file(path: &str) -> String {
 
 /// The long flags of the command, as the fields of `Arguments` have them, and whether each takes a value.
 pub(super) fn flags() -> BTreeMap<String, bool> {
-    let source = file("crates/sockexec/src/bin/sockexec-client/arguments.rs");
+    let source = file("crates/sockexec-cli/src/bin/sockexec-client/arguments.rs");
     let (_, rest) = source.split_once("struct Arguments {\n").expect("the struct of the arguments");
     let (body, _) = rest.split_once("\n}\n").expect("its end");
     let (mut flags, mut attributes) = (BTreeMap::new(), String::new());

@@ -33,7 +33,6 @@ fn results(reply: &[u8]) -> Vec<Result<sockexec::Output, Error>> {
             let mut command = command(fake);
             command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?.wait_with_output()
         }),
-        #[cfg(feature = "tokio")]
         with(&|fake| super::futures::runtime().block_on(sockexec::tokio::Command::from(command(fake)).output())),
     ]
 }
@@ -111,7 +110,6 @@ fn a_daemon_that_takes_its_time_after_the_introduction() {
             .map(slow);
     std::thread::scope(|scope| {
         let by_library = scope.spawn(|| command(&library).output());
-        #[cfg(feature = "tokio")]
         let by_tokio = scope
             .spawn(|| super::futures::runtime().block_on(sockexec::tokio::Command::from(command(&tokio)).output()));
         let mut by_tool = std::process::Command::new(env!("CARGO_BIN_EXE_sockexec-client"));
@@ -119,12 +117,10 @@ fn a_daemon_that_takes_its_time_after_the_introduction() {
         let output = run(by_tool);
         assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
         assert!(by_library.join().expect("no panic").expect("a status").status.success());
-        #[cfg(feature = "tokio")]
         assert!(by_tokio.join().expect("no panic").expect("a status").status.success());
     });
     library.join();
     tool.join();
-    #[cfg(feature = "tokio")]
     tokio.join();
 }
 

@@ -60,7 +60,6 @@ fn a_time_limit() {
     life.wait_for_death();
 }
 
-#[cfg(feature = "tokio")]
 #[test]
 fn a_time_limit_with_tokio() {
     let daemon = Daemon::start("-t 0");

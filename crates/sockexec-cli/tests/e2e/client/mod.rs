@@ -5,7 +5,6 @@ mod command_2;
 mod ends;
 mod fake;
 mod forgotten;
-#[cfg(feature = "tokio")]
 mod futures;
 mod introduction;
 mod library;

@@ -89,7 +89,6 @@ fn no_more_is_sent_than_the_window_allows() {
         let mut command = in_version_2(&fake);
         assert!(command.stdin_bytes(vec![b'x'; PLENTY]).status().expect("a status").success());
         fake.join();
-        #[cfg(feature = "tokio")]
         {
             let fake = slow(window, largest);
             let mut command = sockexec::tokio::Command::from(in_version_2(&fake));
@@ -188,7 +187,6 @@ fn a_signal_that_is_not_delivered() {
     assert!(matches!(child.signal(12), Err(Error::NotDelivered { ended: true })));
     feeder.join().expect("no panic");
     fake.join();
-    #[cfg(feature = "tokio")]
     {
         use tokio::io::AsyncWriteExt as _;
         let fake = play();
@@ -340,7 +338,6 @@ fn a_writer_learns_that_the_program_has_closed_its_input() {
     assert_eq!(thread.join().expect("no panic").expect("a status").stdout, b"done");
 }
 
-#[cfg(feature = "tokio")]
 #[test]
 fn a_writer_for_tokio_learns_it_too() {
     use tokio::io::AsyncWriteExt as _;
