@@ -30,11 +30,11 @@ bench *ARGUMENTS:
 soak *ARGUMENTS:
     cargo xtask soak {{ ARGUMENTS }}
 
-# Makes the system calls of the daemon fail (N: every call, at its first N occurrences, or `all`, which writes docs/faults.md).
+# Makes the system calls of the daemon fail (N: every call, at its first N occurrences, or `all`, which writes target/faults.md).
 faults N="":
     rm -rf target/tmp/faults
     {{ if N == "" { "" } else { "SOCKEXEC_FAULTS=" + N } }} cargo test --test e2e -- --test-threads 6 faults::
-    if [ "{{ N }}" = all ]; then sed -i '/^\*\*/,$d' docs/faults.md && cat target/tmp/faults/*.md | tail -n +2 >>docs/faults.md; fi
+    if [ "{{ N }}" = all ]; then (sed -n '/^| scenario |/,/^| ---/p' docs/testing.md; cat target/tmp/faults/*.row target/tmp/faults/*.md) >target/faults.md; fi
 
 # Lines of the daemon and of the protocol that the tests reach (cargo-llvm-cov and the component llvm-tools).
 coverage *ARGUMENTS:

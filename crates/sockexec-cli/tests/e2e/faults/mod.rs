@@ -5,8 +5,8 @@
 //!
 //! [`ERRORS`] is the table to extend: a call that the daemon makes and that is not in it fails the tests. A normal run
 //! takes the first occurrences of the calls that a scenario is there for; `SOCKEXEC_FAULTS=all` takes all of all (of a
-//! call that is made more than [`EVERY`] times some), `SOCKEXEC_FAULTS=N` the first N. What happened is written to `target/tmp/faults/`, a file for each scenario;
-//! `just faults all` makes docs/faults.md of that.
+//! call that is made more than [`EVERY`] times some), `SOCKEXEC_FAULTS=N` the first N. What happened is written to
+//! `target/tmp/faults/`: for each scenario a table, and its row of a summary. `just faults all` puts them together.
 //!
 //! A call that strace makes fail is not made at all. That matters for close(2), which on Linux closes whatever it
 //! returns: here the descriptor stays open, and who waits for its end waits for the deadline.
@@ -396,7 +396,7 @@ impl Table {
         }
     }
 
-    /// Rows for docs/faults.md.
+    /// The scenario's table, and its row of the summary in docs/testing.md.
     fn write(&self, scenario: &Scenario) {
         let mut text = format!(
             "\n**{}**: {}\n\n| call | error | at | what happened |\n| --- | --- | --- | --- |\n",
@@ -410,7 +410,31 @@ impl Table {
         let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("faults");
         fs::create_dir_all(&directory).expect("a directory");
         fs::write(directory.join(format!("{}.md", scenario.name)), &text).expect("a file");
+        fs::write(directory.join(format!("{}.row", scenario.name)), self.row(scenario.name)).expect("a file");
         println!("{text}");
+    }
+
+    /// How many cases there were, and how many came to each of the outcomes that a summary counts.
+    fn row(&self, name: &str) -> String {
+        let mut counts = [0; 6];
+        for (outcome, when) in self.rows.iter().flat_map(|row| &row.outcomes) {
+            let column = match outcome {
+                Outcome::Served => 0,
+                Outcome::Told(_) => 1,
+                Outcome::Ended(_) => 2,
+                Outcome::Closed => 3,
+                Outcome::Gone => 4,
+                Outcome::LivesOn => 5,
+                Outcome::Wrong(_) => continue,
+            };
+            counts[column] += when.len();
+        }
+        let cases: usize = counts.iter().sum();
+        let mut row = format!("| `{name}` | {cases} |");
+        for count in counts {
+            let _ = write!(row, " {count} |");
+        }
+        row + "\n"
     }
 
     fn assert_right(&self) {
