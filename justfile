@@ -36,6 +36,11 @@ faults N="":
     {{ if N == "" { "" } else { "SOCKEXEC_FAULTS=" + N } }} cargo test --test e2e -- --test-threads 6 faults::
     if [ "{{ N }}" = all ]; then (sed -n '/^| scenario |/,/^| ---/p' docs/testing.md; cat target/tmp/faults/*.row target/tmp/faults/*.md) >target/faults.md; fi
 
+# Draws the picture of docs/architecture.md from the source (graphviz).
+picture:
+    cargo run --quiet --package xtask -- rooms >docs/architecture.dot
+    dot -Tsvg docs/architecture.dot | sed '/^<!-- Generated/,/-->/d' >docs/architecture.svg
+
 # Lines of the daemon and of the protocol that the tests reach (cargo-llvm-cov and the component llvm-tools).
 coverage *ARGUMENTS:
     mkdir -p target/llvm-cov-target && chmod 1777 target/llvm-cov-target

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::load::Outcome;
-use super::{Result, context};
+use crate::{Result, context};
 
 /// `loops` loops side by side, each of which keeps `at_a_time` programs `argv` running for `time`.
 pub(crate) fn run(argv: &[String], loops: usize, at_a_time: usize, time: Duration) -> Result<Outcome> {

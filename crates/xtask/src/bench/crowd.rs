@@ -11,7 +11,7 @@ use sockexec_proto::reply;
 use sockexec_proto::request::{END_OF_STDIN, encode_exec};
 
 use super::program::RUNNING;
-use super::{Result, context};
+use crate::{Result, context};
 
 /// Clients of a server, each with a program that runs until the crowd leaves.
 #[derive(Debug)]

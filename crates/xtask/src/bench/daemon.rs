@@ -2,24 +2,25 @@
 
 use std::env;
 use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use super::{Result, context};
-
-/// The root of this workspace.
-pub(crate) fn workspace() -> &'static Path {
-    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
-    package.ancestors().nth(2).unwrap_or(package)
-}
+use crate::{Result, context};
 
 /// Builds the daemon; where its binary is.
 pub(crate) fn build(target: Option<&str>) -> Result<PathBuf> {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
-    command.current_dir(workspace()).args(["build", "--release", "--package", "sockexec-cli", "--bin", "sockexec"]);
+    command.current_dir(crate::workspace()).args([
+        "build",
+        "--release",
+        "--package",
+        "sockexec-cli",
+        "--bin",
+        "sockexec",
+    ]);
     // Its messages, not its usual place, tell where the binary is: CARGO_TARGET_DIR and the like may move it.
     command.arg("--message-format=json-render-diagnostics");
     if let Some(target) = target {
@@ -58,6 +59,6 @@ mod tests {
 
     #[test]
     fn the_workspace_is_above_this_package() {
-        assert!(workspace().join("crates/xtask/Cargo.toml").is_file());
+        assert!(crate::workspace().join("crates/xtask/Cargo.toml").is_file());
     }
 }

@@ -1,7 +1,7 @@
 //! `xtask bench`: the daemon beside a bare loop, bare pipes and its peers.
 
 mod bare;
-mod contender;
+pub(crate) mod contender;
 mod crowd;
 pub(crate) mod daemon;
 mod experiment;
@@ -9,7 +9,7 @@ mod goals;
 mod load;
 mod plot;
 pub(crate) mod proc;
-mod program;
+pub(crate) mod program;
 mod report;
 mod results;
 mod run;
@@ -18,105 +18,61 @@ mod ssh;
 mod stats;
 mod stream;
 
-use std::error::Error;
-use std::fmt::Display;
 use std::fs;
 use std::io::Write as _;
 use std::path::PathBuf;
-use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::Args;
 use rustix::process::{Resource, getrlimit, setrlimit};
 
 use contender::Contender;
 use run::{Bench, Binaries, Effort};
 
-use crate::soak;
-
-/// What goes wrong here is shown and ends the benchmark.
-pub(crate) type Result<T> = std::result::Result<T, Box<dyn Error>>;
-
-/// Puts what it was about before an error.
-pub(crate) fn context<E: Display>(what: impl Display) -> impl FnOnce(E) -> Box<dyn Error> {
-    move |error| format!("{what}: {error}").into()
-}
-
-/// Chores of this workspace.
-#[derive(Debug, Parser)]
-#[command(name = "cargo xtask", bin_name = "cargo xtask")]
-struct Arguments {
-    #[command(subcommand)]
-    command: Chore,
-}
-
-#[derive(Debug, Subcommand)]
-enum Chore {
-    /// Measure the daemon beside a bare loop, bare pipes and its peers.
-    #[command(after_help = AFTER_HELP)]
-    Bench(Options),
-    /// Load the daemon with everything there is, for a long time, and check every byte and what it uses.
-    #[command(after_help = soak::AFTER_HELP)]
-    Soak(soak::Options),
-    /// The program of the soak.
-    #[command(hide = true)]
-    SoakProgram {
-        #[command(subcommand)]
-        act: soak::Act,
-    },
-    /// Write BYTES bytes to standard output, CHUNK at a time.
-    #[command(hide = true)]
-    Produce {
-        bytes: u64,
-        #[arg(value_parser = clap::value_parser!(u32).range(1..))]
-        chunk: u32,
-    },
-    /// Count the bytes of standard input.
-    #[command(hide = true)]
-    Consume,
-}
+use crate::{Result, context};
 
 #[derive(Debug, Args)]
-struct Options {
+pub(crate) struct Options {
     /// Few and short rounds: done within a minute. The figures are rough.
     #[arg(long)]
-    quick: bool,
+    pub(crate) quick: bool,
 
     /// Measure sockexec 3.1.1 too: the path of its binary.
     #[arg(long, value_name = "PATH")]
-    original: Option<PathBuf>,
+    pub(crate) original: Option<PathBuf>,
 
     /// Measure another build of the daemon too, and compare: the path of its binary.
     #[arg(long, value_name = "PATH")]
-    other: Option<PathBuf>,
+    pub(crate) other: Option<PathBuf>,
 
     /// Measure these alone: names of contenders, with commas between them [default: all].
     #[arg(long, value_name = "NAMES", value_delimiter = ',', value_parser = contender::named)]
-    only: Vec<Contender>,
+    pub(crate) only: Vec<Contender>,
 
     /// Where bench.json and bench.svg are written [default: target/bench].
     #[arg(long, value_name = "DIR")]
-    out: Option<PathBuf>,
+    pub(crate) out: Option<PathBuf>,
 
     /// Write the goals and the figures into this document too, between its marks, and the plot beside it.
     #[arg(long, value_name = "FILE")]
-    document: Option<PathBuf>,
+    pub(crate) document: Option<PathBuf>,
 
     /// Rounds, of which medians are taken [default: 7, with --quick 3].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
-    rounds: Option<u16>,
+    pub(crate) rounds: Option<u16>,
 
     /// Build the daemon for this target. The goals for memory are those of a static build, such as
     /// x86_64-unknown-linux-musl.
     #[arg(long, value_name = "TRIPLE")]
-    target: Option<String>,
+    pub(crate) target: Option<String>,
 
     /// What to measure [default: everything].
     #[arg(value_name = "ROW")]
-    rows: Vec<String>,
+    pub(crate) rows: Vec<String>,
 }
 
-const AFTER_HELP: &str = "\
+/// The help behind the options.
+pub(crate) const AFTER_HELP: &str = "\
 Rows:
   small-1 small-16 small-64   a small static program, so many at a time: programs a second, latency from
                               connect to the end of the connection, CPU time of the daemon for each
@@ -152,35 +108,13 @@ Examples:
   cargo xtask bench --target x86_64-unknown-linux-musl memory
   cargo xtask bench --target x86_64-unknown-linux-musl --original PATH --document docs/performance.md";
 
-/// The whole command.
-pub(crate) fn main() -> ExitCode {
-    let outcome = match Arguments::parse().command {
-        Chore::Bench(options) => bench(options),
-        Chore::Soak(options) => soak::soak(&options),
-        Chore::SoakProgram { act } => match soak::act(act) {
-            Ok(code) => return code,
-            Err(error) => Err(error),
-        },
-        Chore::Produce { bytes, chunk } => {
-            usize::try_from(chunk).map_err(Into::into).and_then(|chunk| program::produce(bytes, chunk))
-        }
-        Chore::Consume => program::consume(),
-    };
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            say!("\nxtask: {error}\n");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn bench(options: Options) -> Result<()> {
+/// Measures, prints and writes what was asked for.
+pub(crate) fn bench(options: Options) -> Result<()> {
     let experiments = experiment::select(&options.rows)?;
     let whole =
         |path: Option<PathBuf>| path.map(|path| path.canonicalize().map_err(context(path.display()))).transpose();
     let (other, original) = (whole(options.other)?, whole(options.original)?);
-    let out = options.out.unwrap_or_else(|| daemon::workspace().join("target/bench"));
+    let out = options.out.unwrap_or_else(|| crate::workspace().join("target/bench"));
     fs::create_dir_all(&out).map_err(context(out.display()))?;
     let daemon = daemon::build(options.target.as_deref())?;
     raise_limit_of_descriptors()?;
@@ -238,23 +172,6 @@ fn raise_limit_of_descriptors() -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory as _;
-
-    #[test]
-    fn the_command_line_is_sound() {
-        Arguments::command().debug_assert();
-        let parsed =
-            Arguments::try_parse_from(["xtask", "bench", "--quick", "--rounds", "2", "small", "stdin"]).unwrap();
-        let Chore::Bench(options) = parsed.command else { panic!("not the benchmark") };
-        assert!(options.quick);
-        assert_eq!((options.rounds, options.rows), (Some(2), vec!["small".to_owned(), "stdin".to_owned()]));
-        let parsed = Arguments::try_parse_from(["xtask", "bench", "--only", "fast v2,bare"]).unwrap();
-        let Chore::Bench(options) = parsed.command else { panic!("not the benchmark") };
-        assert_eq!(options.only, [Contender::Fast2, Contender::Bare]);
-        assert!(Arguments::try_parse_from(["xtask", "bench", "--only", "fastest"]).is_err());
-        assert!(Arguments::try_parse_from(["xtask", "bench", "--rounds", "0"]).is_err());
-        assert!(Arguments::try_parse_from(["xtask", "produce", "10", "0"]).is_err());
-    }
 
     #[test]
     fn streams_are_whole_chunks() {

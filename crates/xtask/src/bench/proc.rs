@@ -7,7 +7,7 @@ use std::time::Duration;
 use rustix::io::Errno;
 
 use super::stats::float;
-use super::{Result, context};
+use crate::{Result, context};
 
 /// CPU time that the threads of a process have used, its children's not counted.
 pub(crate) fn cpu(pid: u32) -> Result<Duration> {

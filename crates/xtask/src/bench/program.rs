@@ -7,7 +7,7 @@ use std::process::Command;
 
 use rustix::stdio;
 
-use super::{Result, context};
+use crate::{Result, context};
 
 /// A static program that exits at once, so that starting it costs as little as it can.
 ///

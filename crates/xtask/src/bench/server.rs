@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 use super::contender::Contender;
 use super::load::{Expected, Load};
-use super::{Result, context};
+use crate::{Result, context};
 
 /// Connections that a server must take: the largest experiment has 1000 programs running.
 const CONNECTIONS: &str = "1100";

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 use super::contender::find;
 use super::server::{end, last_lines};
-use super::{Result, context};
+use crate::{Result, context};
 
 /// How long the connection may take.
 const PATIENCE: Duration = Duration::from_secs(20);

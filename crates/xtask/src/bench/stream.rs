@@ -14,7 +14,7 @@ use sockexec_proto::request::{chunk_header, stdin_header};
 use sockexec_proto::{Exit, ReplyDecoder, Stream, Version};
 
 use super::server::{Server, end_of_stdin, request, start};
-use super::{Result, context};
+use crate::{Result, context};
 
 /// What is read at a time, from a pipe and from a socket alike.
 const READ: usize = 256 * 1024;

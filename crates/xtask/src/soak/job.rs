@@ -12,7 +12,7 @@ use sockexec_proto::reply::Event;
 use sockexec_proto::{Exit, ReplyDecoder, Signal, Stream, request};
 
 use super::bytes::Bytes;
-use crate::bench::{Result, context};
+use crate::{Result, context};
 
 /// Nothing takes so long but a fault.
 const PATIENCE: Duration = Duration::from_secs(120);

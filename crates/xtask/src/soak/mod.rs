@@ -21,7 +21,8 @@ use fastrand::Rng;
 use rustix::process::{Pid, Signal};
 use tempfile::TempDir;
 
-use crate::bench::{Result, context, daemon};
+use crate::bench::daemon;
+use crate::{Result, context};
 use job::{Job, Sockets};
 pub(crate) use program::{Act, act};
 use watch::Rest;

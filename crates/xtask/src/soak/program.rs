@@ -9,7 +9,7 @@ use rustix::process::Signal;
 use rustix::stdio;
 
 use super::bytes::Bytes;
-use crate::bench::Result;
+use crate::Result;
 
 /// How long a program that waits does so at most, so that a fault leaves none for ever.
 const GIVE_UP: Duration = Duration::from_secs(600);

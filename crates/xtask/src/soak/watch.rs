@@ -5,7 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::bench::proc;
-use crate::bench::{Result, context};
+use crate::{Result, context};
 
 /// How long a daemon may take to come to rest: nothing is asked of it any more.
 const REST: Duration = Duration::from_secs(20);
