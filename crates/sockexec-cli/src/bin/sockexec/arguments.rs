@@ -1,19 +1,9 @@
-//! The daemon's command: arguments, then [`sockexec::Daemon`], then an exit code.
-#![forbid(unsafe_code)]
+//! The arguments, and what is said of them.
 
 use std::ffi::OsString;
-use std::io::Write as _;
-use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{ArgAction, Parser, ValueEnum};
-use sockexec::{Daemon, TermSig, daemon};
-
-/// Wrong arguments.
-const EXIT_USAGE: u8 = 100;
-
-/// The system refused something.
-const EXIT_SYSTEM: u8 = 111;
 
 /// Listen on a UNIX socket and run the programs that clients ask for.
 #[derive(Debug, Parser)]
@@ -27,69 +17,69 @@ const EXIT_SYSTEM: u8 = 111;
     args_override_self = true,
     after_help = AFTER_HELP,
 )]
-struct Arguments {
+pub(crate) struct Arguments {
     /// Path of the socket, at most 107 bytes. A stale socket there is replaced.
     // As an OsString: clap would refuse an empty path with a message that does not tell why.
     #[arg(value_name = "SOCKET")]
-    socket: OsString,
+    pub(crate) socket: OsString,
 
     /// Clients that may wait to be accepted.
     #[arg(short = 'q', long, value_name = "N", default_value_t = 100, value_parser = at_least_one)]
-    max_queue: u32,
+    pub(crate) max_queue: u32,
 
     /// Programs that may run at once; further requests wait for a slot. Lowered, with a warning, to what the limit of
     /// descriptors allows (128 + 6 a program), the hard one: programs get the soft one.
     #[arg(short = 'm', long, value_name = "N", default_value_t = 100, value_parser = at_least_one)]
-    max_connections: u32,
+    pub(crate) max_connections: u32,
 
     /// Programs that one user may run at once, by the uid of the client; its further requests wait, and others' pass
     /// them [default: no limit].
     #[arg(long, value_name = "N", value_parser = at_least_one)]
-    max_per_user: Option<u32>,
+    pub(crate) max_per_user: Option<u32>,
 
     /// Connections without a slot: their request is not complete or waits, or their reply is still being read. When
     /// there are more, the user that has most of them loses one. Lowered to what the limit of descriptors leaves (7
     /// each).
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = at_least_one)]
-    max_waiting: u32,
+    pub(crate) max_waiting: u32,
 
     /// Longest time from connecting to the complete request, never longer than the time-out. 0: as long as that.
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
-    request_timeout: Duration,
+    pub(crate) request_timeout: Duration,
 
     /// Longest time of a program and its reply, from when the request has its slot; then the program gets TERM. 0: no limit.
     #[arg(short = 't', long, value_name = "SECONDS", default_value = "60", value_parser = seconds)]
-    timeout: Duration,
+    pub(crate) timeout: Duration,
 
     /// Time between TERM and KILL.
     #[arg(short = 'k', long, value_name = "SECONDS", default_value = "10", value_parser = seconds_above_zero)]
-    kill_timeout: Duration,
+    pub(crate) kill_timeout: Duration,
 
     /// Permissions of the socket, in octal, whatever the umask.
     #[arg(short = 'M', long, value_name = "MODE", default_value = "0660", value_parser = octal)]
-    mode: u32,
+    pub(crate) mode: u32,
 
     /// How long after a program's exit its descendants may hold its output open [default: until the time-out].
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
-    linger: Option<Duration>,
+    pub(crate) linger: Option<Duration>,
 
     /// Output kept for a client that does not read while it still sends input (suffixes K, M, G). 0: none, the
     /// program waits. Beyond 1 MiB it goes to a file without a name in $TMPDIR or /var/tmp.
     #[arg(long, value_name = "BYTES", default_value = "1G", value_parser = bytes)]
-    spool: u64,
+    pub(crate) spool: u64,
 
     /// What all of that output together may take of the disk; beyond it programs wait. A tenth of the file system stays
     /// free in any case.
     #[arg(long, value_name = "BYTES", default_value = "4G", value_parser = bytes)]
-    spool_total: u64,
+    pub(crate) spool_total: u64,
 
     /// How `termsig` tells the signal that ended a program: 15 or TERM.
     #[arg(long, value_name = "FORM", default_value = "number")]
-    termsig: TermSigForm,
+    pub(crate) termsig: TermSigForm,
 
     /// Say on standard error what happens.
     #[arg(short = 'd', long)]
-    debug: bool,
+    pub(crate) debug: bool,
 
     /// Print the version and exit.
     #[arg(short = 'v', long, action = ArgAction::Version)]
@@ -101,7 +91,7 @@ struct Arguments {
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
-enum TermSigForm {
+pub(crate) enum TermSigForm {
     Number,
     Name,
 }
@@ -123,75 +113,10 @@ Example:
   sockexec -m 20 -t 30 /tmp/exec.sock
   printf '1:2,5:uname,2:-a,0:,' | nc -U -N /tmp/exec.sock";
 
-fn main() -> ExitCode {
-    let arguments = match Arguments::try_parse() {
-        Ok(arguments) => arguments,
-        Err(error) if error.use_stderr() => {
-            let _ = error.print();
-            return ExitCode::from(EXIT_USAGE);
-        }
-        Err(help) => return exit_after_printing(&help.to_string()),
-    };
-    log_to_stderr(arguments.debug);
-    match daemon::leave_init() {
-        Ok(None) => {}
-        Ok(Some(status)) => return ExitCode::from(status),
-        Err(error) => {
-            log::error!("cannot fork, as PID 1 has to: {error}");
-            return ExitCode::from(EXIT_SYSTEM);
-        }
-    }
-    daemon::forget_inheritance();
-    match run(&arguments) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            log::error!("{error}");
-            ExitCode::from(EXIT_SYSTEM)
-        }
-    }
-}
-
-fn run(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
-    let daemon = Daemon::builder()
-        .backlog(arguments.max_queue)
-        .max_connections(usize::try_from(arguments.max_connections)?)
-        .max_waiting(usize::try_from(arguments.max_waiting)?)
-        .max_per_user(arguments.max_per_user.map(usize::try_from).transpose()?)
-        .request_timeout(Some(arguments.request_timeout).filter(|timeout| !timeout.is_zero()))
-        .timeout(Some(arguments.timeout).filter(|timeout| !timeout.is_zero()))
-        .kill_timeout(arguments.kill_timeout)
-        .mode(arguments.mode)
-        .linger(arguments.linger)
-        .spool(arguments.spool)
-        .spool_total(arguments.spool_total)
-        .termsig(match arguments.termsig {
-            TermSigForm::Number => TermSig::Number,
-            TermSigForm::Name => TermSig::Name,
-        })
-        .handle_signals(true)
-        .program_descriptors(daemon::raise_descriptor_limit())
-        .bind(&arguments.socket)?;
-    Ok(daemon.run()?)
-}
-
-/// Warnings and errors, or with `debug` everything, as `sockexec: LEVEL: MESSAGE`.
-fn log_to_stderr(debug: bool) {
-    let level = if debug { log::LevelFilter::Debug } else { log::LevelFilter::Warn };
-    env_logger::Builder::new()
-        .filter_module("sockexec", level)
-        .format(|out, record| match record.level() {
-            log::Level::Warn => writeln!(out, "sockexec: warning: {}", record.args()),
-            log::Level::Error | log::Level::Info | log::Level::Debug | log::Level::Trace => {
-                writeln!(out, "sockexec: {}", record.args())
-            }
-        })
-        .init();
-}
-
-fn exit_after_printing(text: &str) -> ExitCode {
-    match std::io::stdout().lock().write_all(text.as_bytes()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(_) => ExitCode::from(EXIT_SYSTEM),
+impl Arguments {
+    /// Those of this process.
+    pub(crate) fn read() -> Result<Self, clap::Error> {
+        Self::try_parse()
     }
 }
 

@@ -1,0 +1,88 @@
+//! The daemon's command: arguments, then [`sockexec::Daemon`], then an exit code.
+#![forbid(unsafe_code)]
+
+mod arguments;
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use arguments::{Arguments, TermSigForm};
+use sockexec::{Daemon, TermSig, daemon};
+
+/// Wrong arguments.
+const EXIT_USAGE: u8 = 100;
+
+/// The system refused something.
+const EXIT_SYSTEM: u8 = 111;
+
+fn main() -> ExitCode {
+    let arguments = match Arguments::read() {
+        Ok(arguments) => arguments,
+        Err(error) if error.use_stderr() => {
+            let _ = error.print();
+            return ExitCode::from(EXIT_USAGE);
+        }
+        Err(help) => return exit_after_printing(&help.to_string()),
+    };
+    log_to_stderr(arguments.debug);
+    match daemon::leave_init() {
+        Ok(None) => {}
+        Ok(Some(status)) => return ExitCode::from(status),
+        Err(error) => {
+            log::error!("cannot fork, as PID 1 has to: {error}");
+            return ExitCode::from(EXIT_SYSTEM);
+        }
+    }
+    daemon::forget_inheritance();
+    match run(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            log::error!("{error}");
+            ExitCode::from(EXIT_SYSTEM)
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
+    let daemon = Daemon::builder()
+        .backlog(arguments.max_queue)
+        .max_connections(usize::try_from(arguments.max_connections)?)
+        .max_waiting(usize::try_from(arguments.max_waiting)?)
+        .max_per_user(arguments.max_per_user.map(usize::try_from).transpose()?)
+        .request_timeout(Some(arguments.request_timeout).filter(|timeout| !timeout.is_zero()))
+        .timeout(Some(arguments.timeout).filter(|timeout| !timeout.is_zero()))
+        .kill_timeout(arguments.kill_timeout)
+        .mode(arguments.mode)
+        .linger(arguments.linger)
+        .spool(arguments.spool)
+        .spool_total(arguments.spool_total)
+        .termsig(match arguments.termsig {
+            TermSigForm::Number => TermSig::Number,
+            TermSigForm::Name => TermSig::Name,
+        })
+        .handle_signals(true)
+        .program_descriptors(daemon::raise_descriptor_limit())
+        .bind(&arguments.socket)?;
+    Ok(daemon.run()?)
+}
+
+/// Warnings and errors, or with `debug` everything, as `sockexec: LEVEL: MESSAGE`.
+fn log_to_stderr(debug: bool) {
+    let level = if debug { log::LevelFilter::Debug } else { log::LevelFilter::Warn };
+    env_logger::Builder::new()
+        .filter_module("sockexec", level)
+        .format(|out, record| match record.level() {
+            log::Level::Warn => writeln!(out, "sockexec: warning: {}", record.args()),
+            log::Level::Error | log::Level::Info | log::Level::Debug | log::Level::Trace => {
+                writeln!(out, "sockexec: {}", record.args())
+            }
+        })
+        .init();
+}
+
+fn exit_after_printing(text: &str) -> ExitCode {
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::from(EXIT_SYSTEM),
+    }
+}
