@@ -1,7 +1,36 @@
 //! The life of one connection. Every transition is in this file.
+//!
+//! Four machines run beside each other: the program, its ending by force, the client, and the reply. Each line below is a transition,
+//! and there is no other: `diagram::is_true` compares with what the model sees.
+//!
+//! ```text
+//! Program    Absent     -> Waiting     the request is complete
+//!            Waiting    -> Starting    it has a slot
+//!            Waiting    -> Absent      withdrawn: the client left, was turned away, or its time was up
+//!            Starting   -> Running     its process exists
+//!            Starting   -> Absent      it could not be made
+//!            Running    -> Exited      the leader of the group is dead, and stays a zombie
+//!            Running    -> Over        the exec failed, which may be known late
+//!            Exited     -> Over        reaped: nobody is left in the group, or who is left is a job in the background
+//!
+//! Ending     Not        -> Terminated  the client left, the time is up, or the request was bad: TERM
+//!            Terminated -> Terminated  the group is asked again whether anybody is left
+//!            Terminated -> Killing     the kill time-out is over: KILL
+//!            Terminated -> Killed      the same, when the program is gone already
+//!            Killing    -> Killed      KILL has reached everybody
+//!            Killed     -> Drained     what is in the pipes is taken, and they are closed
+//!
+//! Client     Open       -> HalfClosed  it sends no more
+//!            Open       -> Closed      it left, or the reply is sent and read
+//!            HalfClosed -> Closed      the same
+//!
+//! Reply      Streaming  -> Finishing   the exit pair, or the error, is queued
+//!            Finishing  -> Sent        it is sent
+//! ```
 
 use std::collections::VecDeque;
 use std::ffi::CStr;
+use std::fmt::Debug;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -518,7 +547,7 @@ impl Session {
         if let Some(request) = self.waiting.take() {
             let timeouts = [self.limits.timeout, request.options.timeout];
             self.deadline = earliest(timeouts.map(|timeout| timeout.and_then(|timeout| now.checked_add(timeout))));
-            self.program = Program::Starting;
+            enter(&mut self.program, Program::Starting);
             self.act(Action::Spawn(request));
         }
     }
@@ -582,7 +611,7 @@ impl Session {
         if self.client != Client::Open {
             return;
         }
-        self.client = Client::HalfClosed;
+        enter(&mut self.client, Client::HalfClosed);
         if !self.refused {
             let is_ping = self.request.is_ping();
             match self.request.end_of_file() {
@@ -618,7 +647,7 @@ impl Session {
     pub(crate) fn sent(&mut self, now: Time) {
         if self.reply == Reply::Finishing {
             let linger = if self.shutting_down { LINGER_AT_SHUTDOWN } else { LINGER_AFTER_REPLY };
-            self.reply = Reply::Sent { close_at: now + linger };
+            enter(&mut self.reply, Reply::Sent { close_at: now + linger });
             self.settle();
         }
     }
@@ -627,7 +656,7 @@ impl Session {
 
     /// The program is running, as the leader of a process group of its own.
     pub(crate) fn started(&mut self, now: Time) {
-        self.program = Program::Running;
+        enter(&mut self.program, Program::Running);
         self.stdin = if self.streams == Streams::Foreign { Stdin::Closed } else { Stdin::Open };
         self.stdout_open = self.streams != Streams::Foreign;
         self.stderr_open = self.streams == Streams::Pipes;
@@ -656,7 +685,7 @@ impl Session {
     /// become it.
     pub(crate) fn start_failed(&mut self, error: &StartError) {
         match self.program {
-            Program::Starting => self.program = Program::Absent,
+            Program::Starting => enter(&mut self.program, Program::Absent),
             Program::Running => {
                 self.reap();
                 self.close_stdin();
@@ -717,7 +746,7 @@ impl Session {
         if self.program != Program::Running {
             return;
         }
-        self.program = Program::Exited;
+        enter(&mut self.program, Program::Exited);
         self.status = Some(status);
         self.usage = usage.map(Box::new);
         if let Ending::Terminated { probe_at, .. } = &mut self.ending {
@@ -756,7 +785,7 @@ impl Session {
     /// All that [`Action::Kill`] means were sent KILL: from now on their death and the rest of the output are waited for.
     pub(crate) fn killed(&mut self, now: Time) {
         if self.ending == Ending::Killing {
-            self.ending = Ending::Killed { drain_at: now + DRAIN_AFTER_KILL };
+            enter(&mut self.ending, Ending::Killed { drain_at: now + DRAIN_AFTER_KILL });
             self.settle();
         }
     }
@@ -786,18 +815,21 @@ impl Session {
             if kill_at <= now {
                 self.kill(now);
             } else if due(probe_at) {
-                self.ending = Ending::Terminated {
-                    kill_at,
-                    probe_at: Some(now + FIRST_PROBE * (1 << probes)),
-                    probes: (probes + 1).min(MAX_DOUBLINGS),
-                };
+                enter(
+                    &mut self.ending,
+                    Ending::Terminated {
+                        kill_at,
+                        probe_at: Some(now + FIRST_PROBE * (1 << probes)),
+                        probes: (probes + 1).min(MAX_DOUBLINGS),
+                    },
+                );
                 self.act(Action::Probe);
             }
         }
         if let Ending::Killed { drain_at } = self.ending
             && drain_at <= now
         {
-            self.ending = Ending::Drained;
+            enter(&mut self.ending, Ending::Drained);
             self.act(Action::DrainOutput);
             // What came of the exec may be learned too late for the client.
             if self.withheld.is_some() {
@@ -911,7 +943,7 @@ impl Session {
     /// The request is not carried out any more.
     fn withdraw(&mut self) {
         if self.program == Program::Waiting {
-            self.program = Program::Absent;
+            enter(&mut self.program, Program::Absent);
             self.waiting = None;
         }
     }
@@ -939,21 +971,21 @@ impl Session {
         }
         // At once: also for a program of which it was not known yet whether it starts.
         let kill_at = if self.at_once { now } else { now + self.limits.kill_timeout };
-        self.ending = Ending::Terminated { kill_at, probe_at, probes: 0 };
+        enter(&mut self.ending, Ending::Terminated { kill_at, probe_at, probes: 0 });
         self.act(Action::Terminate);
     }
 
     fn kill(&mut self, now: Time) {
         if matches!(self.program, Program::Running | Program::Exited) {
-            self.ending = Ending::Killing;
+            enter(&mut self.ending, Ending::Killing);
             self.act(Action::Kill);
         } else {
-            self.ending = Ending::Killed { drain_at: now + DRAIN_AFTER_KILL };
+            enter(&mut self.ending, Ending::Killed { drain_at: now + DRAIN_AFTER_KILL });
         }
     }
 
     fn reap(&mut self) {
-        self.program = Program::Over;
+        enter(&mut self.program, Program::Over);
         if let Ending::Terminated { probe_at, .. } = &mut self.ending {
             *probe_at = None;
         }
@@ -996,7 +1028,7 @@ impl Session {
 
     fn close_client(&mut self) {
         if self.client != Client::Closed {
-            self.client = Client::Closed;
+            enter(&mut self.client, Client::Closed);
             self.withdraw();
             self.act(Action::CloseClient);
         }
@@ -1026,7 +1058,7 @@ impl Session {
         let name = request.argv.first().map(CStr::to_bytes).unwrap_or_default();
         self.program_name = name.get(..SHOWN_NAME).unwrap_or(name).into();
         self.streams = Streams::of(&request.options);
-        self.program = Program::Waiting;
+        enter(&mut self.program, Program::Waiting);
         self.waiting = Some(request);
         self.deadline = None;
         self.act(Action::WantSlot);
@@ -1084,7 +1116,7 @@ impl Session {
 
     fn finish(&mut self, bytes: Vec<u8>) {
         if self.reply == Reply::Streaming {
-            self.reply = Reply::Finishing;
+            enter(&mut self.reply, Reply::Finishing);
             if self.client != Client::Closed {
                 if !bytes.is_empty() {
                     self.act(Action::Send(bytes));
@@ -1130,6 +1162,13 @@ impl Session {
     }
 }
 
+/// The only way to change one of the four machines.
+fn enter<State: Debug>(state: &mut State, next: State) {
+    #[cfg(test)]
+    diagram::note(state, &next);
+    *state = next;
+}
+
 /// All of `input` is to be dropped.
 fn everything(input: &[u8]) -> Step {
     match input.len() {
@@ -1142,5 +1181,7 @@ fn earliest<const N: usize>(times: [Option<Time>; N]) -> Option<Time> {
     times.into_iter().flatten().min()
 }
 
+#[cfg(test)]
+pub(super) mod diagram;
 #[cfg(test)]
 mod tests;

@@ -6,6 +6,7 @@ use std::hash::{Hash, Hasher};
 
 use super::world::Output;
 use super::*;
+use crate::engine::session::diagram;
 
 /// How many moves the daemon may miss before its turn: two events in one batch of the poll.
 const MISSED: u8 = 2;
@@ -370,4 +371,41 @@ fn all_windows() {
             explore(&format!("{what}, reads ahead {reads_ahead}"), &setup, &alphabet);
         }
     }
+}
+
+/// Each transition at the head of `session.rs` happens, and no other does.
+#[test]
+#[cfg_attr(miri, ignore = "minutes")]
+fn the_diagram_is_true() {
+    let alphabet = [
+        Move::Send(14),
+        Move::HalfClose,
+        Move::Leave,
+        Move::TakeAll,
+        Move::GiveSlot,
+        Move::CloseOutput(To::Stdout),
+        Move::Execute,
+        Move::Exit(Ended::Code(3)),
+        Move::EmptyGroup,
+        Move::WaitForTimer,
+        Move::ShutDown,
+        Move::Reach,
+    ];
+    let one = vec![Piece::Exec(vec![b"a".into()]), Piece::Chunk(0)];
+    let two = vec![Piece::Exec2(vec![Choice::Merged], vec![b"a".into()]), Piece::Stdin(0)];
+    let seen = diagram::watch(|| {
+        for (request, start, execs_later) in
+            [(one.clone(), Start::AtOnce, false), (one, Start::Fails, false), (two, Start::FailsLate, true)]
+        {
+            for (busy, job, kills_late) in [(true, false, false), (false, true, true)] {
+                let setup = Setup { request: request.clone(), start, execs_later, busy, job, kills_late, ..setup() };
+                explore(&format!("{start:?}, busy {busy}, job {job}"), &setup, &alphabet);
+            }
+        }
+    });
+    let drawn = diagram::drawn();
+    assert!(drawn.len() > 15, "{drawn:?}");
+    let missing: Vec<_> = drawn.difference(&seen).collect();
+    let new: Vec<_> = seen.difference(&drawn).collect();
+    assert!(missing.is_empty() && new.is_empty(), "drawn but never seen: {missing:?}; seen but not drawn: {new:?}");
 }
