@@ -14,6 +14,7 @@ mod bench;
 mod rooms;
 #[cfg(target_os = "linux")]
 mod soak;
+mod touched;
 
 use std::error::Error;
 use std::fmt::Display;
@@ -55,6 +56,8 @@ enum Chore {
     #[cfg(target_os = "linux")]
     #[command(after_help = soak::AFTER_HELP)]
     Soak(soak::Options),
+    /// Run the tests of what was touched: an answer within a minute or two, before all the tests.
+    Test(touched::Options),
     /// Print which room of the source imports which, as a graph for dot(1): docs/architecture.dot.
     Rooms,
     /// The program of the soak.
@@ -94,6 +97,7 @@ fn run(chore: Chore) -> Result<ExitCode> {
         Chore::Bench(options) => bench::bench(options)?,
         #[cfg(target_os = "linux")]
         Chore::Soak(options) => soak::soak(&options)?,
+        Chore::Test(options) => touched::test(&options)?,
         Chore::Rooms => std::io::stdout().write_all(rooms::graph()?.as_bytes())?,
         #[cfg(target_os = "linux")]
         Chore::SoakProgram { act } => return soak::act(act),
