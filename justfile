@@ -41,6 +41,10 @@ picture:
     cargo run --quiet --package xtask -- rooms >docs/architecture.dot
     dot -Tsvg docs/architecture.dot | sed '/^<!-- Generated/,/-->/d' >docs/architecture.svg
 
+# Draws the picture of the README: a terminal session with a real daemon.
+demo:
+    cargo xtask demo
+
 # Lines of the daemon and of the protocol that the tests reach (cargo-llvm-cov and the component llvm-tools).
 coverage *ARGUMENTS:
     mkdir -p target/llvm-cov-target && chmod 1777 target/llvm-cov-target

@@ -11,6 +11,7 @@ macro_rules! say {
 
 #[cfg(target_os = "linux")]
 mod bench;
+mod demo;
 mod rooms;
 #[cfg(target_os = "linux")]
 mod soak;
@@ -58,6 +59,8 @@ enum Chore {
     Soak(soak::Options),
     /// Run the tests of what was touched: an answer within a minute or two, before all the tests.
     Test(touched::Options),
+    /// Draw docs/demo.svg: a terminal session with a real daemon.
+    Demo,
     /// Print which room of the source imports which, as a graph for dot(1): docs/architecture.dot.
     Rooms,
     /// The program of the soak.
@@ -98,6 +101,7 @@ fn run(chore: Chore) -> Result<ExitCode> {
         #[cfg(target_os = "linux")]
         Chore::Soak(options) => soak::soak(&options)?,
         Chore::Test(options) => touched::test(&options)?,
+        Chore::Demo => demo::demo()?,
         Chore::Rooms => std::io::stdout().write_all(rooms::graph()?.as_bytes())?,
         #[cfg(target_os = "linux")]
         Chore::SoakProgram { act } => return soak::act(act),

@@ -92,6 +92,8 @@ const ELSEWHERE: &[Row] = &[
     row("crates/xtask/", &["xtask"], &[]),
     row("docs/protocol.md", &["sockexec"], &["documented::"]),
     row("docs/architecture", &["xtask"], &[]),
+    row("README.md", &[], &["readme::"]),
+    row("packaging/", &[], &["readme::"]),
     row("CHANGELOG.md", &[], &["documented::", "client::forgotten"]),
     row("fuzz/", &[], &["documented::every_option"]),
     row("Cargo", &["sockexec-proto", "sockexec"], &["protocol::", "programs::", "client::"]),
@@ -190,10 +192,10 @@ mod tests {
     #[test]
     fn the_rows_fit_the_tree() {
         let mut files = Vec::new();
-        for directory in ["crates", "docs", "fuzz"] {
+        for directory in ["crates", "docs", "fuzz", "packaging"] {
             walk(&workspace().join(directory), &mut files);
         }
-        files.extend(["CHANGELOG.md", "Cargo.toml"].map(str::to_owned));
+        files.extend(["CHANGELOG.md", "Cargo.toml", "README.md"].map(str::to_owned));
         let sources = files.iter().filter(|file| file.starts_with("crates/"));
         for file in sources.filter(|file| module_of_suite(file).is_none()) {
             assert!(row_of(file).is_some(), "{file} is in no row");
@@ -217,7 +219,7 @@ mod tests {
         let suite = |file: &str| row_of(file).map(|row| row.suite);
         assert_eq!(suite("crates/sockexec/src/daemon/spool.rs"), Some(&["spool::", "streams::"][..]));
         assert_eq!(suite("crates/sockexec-cli/src/bin/sockexec-client/main.rs"), Some(&["client::"][..]));
-        assert_eq!(suite("README.md"), None);
+        assert_eq!(suite("LICENSE"), None);
         assert_eq!(module_of_suite("crates/sockexec-cli/tests/e2e/client/ends.rs").as_deref(), Some("client::ends::"));
         assert_eq!(module_of_suite("crates/sockexec-cli/tests/e2e/faults/mod.rs").as_deref(), Some("faults::"));
         assert_eq!(module_of_suite("crates/sockexec-cli/tests/e2e/common/mod.rs"), None);

@@ -36,6 +36,7 @@ mod pid_1;
 mod place;
 mod programs;
 mod protocol;
+mod readme;
 mod shutdown;
 mod slots;
 mod soak;
