@@ -96,7 +96,7 @@
 //! assert!(error.to_string().contains("/no-such-directory"));
 //!
 //! // A signal to the program's process group.
-//! let mut child = Command::new(&socket, "sleep").arg("100").deadline(Duration::from_secs(50)).stdin(Stdio::null()).spawn()?;
+//! let mut child = Command::new(&socket, "sleep").arg("100").daemon_timeout(Duration::from_secs(50)).stdin(Stdio::null()).spawn()?;
 //! println!("process {:?}", child.id());
 //! child.signal(15)?;
 //! assert_eq!(child.wait()?.signal(), Some(15));

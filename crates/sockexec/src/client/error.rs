@@ -50,7 +50,7 @@ pub enum Error {
         /// it is stopped, or busy with more connections than it may have. `None`: the system does not tell (other than Linux).
         read: Option<bool>,
     },
-    /// The time that [`Command::timeout`](super::Command::timeout) allows is over. The connection was closed,
+    /// The time that [`Command::client_timeout`](super::Command::client_timeout) allows is over. The connection was closed,
     /// so the daemon ends the program.
     TimedOut,
     /// [`Child::disconnect`](super::Child::disconnect), or in version 1 of the protocol [`Child::kill`](super::Child::kill),

@@ -10,7 +10,7 @@
 //!
 //! It speaks version 1 of the protocol, as every daemon does, 3.1.1 included, until something is asked for that needs
 //! [version 2](Version::Two), which [`Command::version`] lists. A daemon without version 2 is detected within two seconds:
-//! [`Error::Unsupported`]. One that is busy is waited for, for as long as it takes or [`Command::timeout`] allows.
+//! [`Error::Unsupported`]. One that is busy is waited for, for as long as it takes or [`Command::client_timeout`] allows.
 #![forbid(unsafe_code)]
 
 mod child;
@@ -76,7 +76,7 @@ pub struct Command {
     stdin: Option<Input>,
     stdout: Option<Stdio>,
     stderr: Option<Stdio>,
-    timeout: Option<Duration>,
+    client_timeout: Option<Duration>,
     version: Version,
     options: Options,
     /// What is wrong with one of the options, to be told when it is run.
@@ -122,7 +122,7 @@ impl Command {
             stdin: None,
             stdout: None,
             stderr: None,
-            timeout: None,
+            client_timeout: None,
             version: Version::One,
             options: Options::default(),
             invalid: None,
@@ -169,12 +169,14 @@ impl Command {
         self
     }
 
-    /// The longest that a run may last, from the attempt to connect to the program's end; then the connection
-    /// is closed, so the daemon ends the program, and the result is [`Error::TimedOut`]. `None`: no limit but
-    /// the daemon's own. Default `None`. It is kept on this side, so it holds for every daemon, busy or stopped;
-    /// [`deadline`](Self::deadline) is kept by the daemon, which tells how the program ended.
-    pub fn timeout(&mut self, timeout: Option<Duration>) -> &mut Self {
-        self.timeout = timeout;
+    /// The longest that a run may last, from the attempt to connect to the program's end; then this side closes the
+    /// connection, so that the daemon ends the program, and the result is [`Error::TimedOut`]. `None`: no limit but
+    /// the daemon's own. Default `None`.
+    ///
+    /// The client keeps it, so it holds for every daemon, busy or stopped. [`daemon_timeout`](Self::daemon_timeout) is
+    /// kept by the daemon, which tells how the program ended.
+    pub fn client_timeout(&mut self, timeout: impl Into<Option<Duration>>) -> &mut Self {
+        self.client_timeout = timeout.into();
         self
     }
 
@@ -262,7 +264,7 @@ impl Command {
     }
 
     fn ends_at(&self) -> Option<Instant> {
-        self.timeout.and_then(|timeout| Instant::now().checked_add(timeout))
+        self.client_timeout.and_then(|timeout| Instant::now().checked_add(timeout))
     }
 
     fn check_arguments(&self) -> Result<(), Error> {

@@ -18,7 +18,7 @@ use super::{Command, Input, Run};
 impl Command {
     /// The version of the protocol to speak. Default: [`Version::One`], until one of these is called, which need the
     /// other: [`current_dir`](Self::current_dir), [`env`](Self::env), [`envs`](Self::envs), [`env_remove`](Self::env_remove),
-    /// [`env_clear`](Self::env_clear), [`deadline`](Self::deadline), [`stderr_to_stdout`](Self::stderr_to_stdout),
+    /// [`env_clear`](Self::env_clear), [`daemon_timeout`](Self::daemon_timeout), [`stderr_to_stdout`](Self::stderr_to_stdout),
     /// [`terminal`](Self::terminal), [`pass_stdio`](Self::pass_stdio).
     ///
     /// Ask for [`Version::Two`] to have the [number](super::Child::id), [signals](super::Child::signal) and
@@ -73,15 +73,18 @@ impl Command {
         self.in_version_2()
     }
 
-    /// How long the daemon lets the program run, if its own limit is not shorter. The time that the request waits for its turn does
-    /// not count. Then TERM goes to the program's process group, and KILL some seconds later. What the program still writes arrives;
+    /// How long the daemon lets the program run, if its own limit (`-t`) is not shorter. The time that the request waits for its turn
+    /// does not count. Then TERM goes to the program's process group, and KILL some seconds later. What the program still writes arrives;
     /// the result is [`Error::Failed`](super::Error::Failed) with [`ErrorKind::Timeout`](super::ErrorKind::Timeout) and the status.
-    /// One of 10^18 seconds or more is no limit.
-    pub fn deadline(&mut self, deadline: Duration) -> &mut Self {
-        if deadline.is_zero() {
-            self.refuse("a deadline of no time at all");
+    /// `None`, or 10^18 seconds or more: no limit but the daemon's own. Default `None`.
+    ///
+    /// The daemon keeps it, and cannot while it is stopped; [`client_timeout`](Self::client_timeout) is kept on this side.
+    pub fn daemon_timeout(&mut self, timeout: impl Into<Option<Duration>>) -> &mut Self {
+        let timeout = timeout.into();
+        if timeout.is_some_and(|timeout| timeout.is_zero()) {
+            self.refuse("the daemon's timeout is no time at all");
         }
-        self.options.timeout = Some(deadline);
+        self.options.timeout = timeout;
         self.in_version_2()
     }
 

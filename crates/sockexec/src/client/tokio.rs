@@ -98,9 +98,9 @@ impl Command {
         self
     }
 
-    /// As [`sockexec::Command::timeout`](crate::Command::timeout).
-    pub fn timeout(&mut self, timeout: Option<Duration>) -> &mut Self {
-        self.0.timeout(timeout);
+    /// As [`sockexec::Command::client_timeout`](crate::Command::client_timeout).
+    pub fn client_timeout(&mut self, timeout: impl Into<Option<Duration>>) -> &mut Self {
+        self.0.client_timeout(timeout);
         self
     }
 
@@ -140,9 +140,9 @@ impl Command {
         self
     }
 
-    /// As [`sockexec::Command::deadline`](crate::Command::deadline).
-    pub fn deadline(&mut self, deadline: Duration) -> &mut Self {
-        self.0.deadline(deadline);
+    /// As [`sockexec::Command::daemon_timeout`](crate::Command::daemon_timeout).
+    pub fn daemon_timeout(&mut self, timeout: impl Into<Option<Duration>>) -> &mut Self {
+        self.0.daemon_timeout(timeout);
         self
     }
 

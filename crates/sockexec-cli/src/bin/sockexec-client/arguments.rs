@@ -300,7 +300,7 @@ impl Arguments {
             };
         }
         if let Some(timeout) = timeout {
-            command.deadline(timeout);
+            command.daemon_timeout(timeout);
         }
         if merge_stderr {
             command.stderr_to_stdout();

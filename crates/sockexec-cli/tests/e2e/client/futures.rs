@@ -120,7 +120,7 @@ fn the_ways_to_end_a_program() {
         life.wait_for_death();
 
         let mut wait = command(&daemon, "wait");
-        let result = wait.timeout(Some(Duration::from_millis(300))).output().await;
+        let result = wait.client_timeout(Duration::from_millis(300)).output().await;
         assert!(matches!(result, Err(Error::TimedOut)), "{result:?}");
         eventually("the end of the program", || daemon.process().children() == (0, 0));
 
@@ -148,8 +148,11 @@ fn options() {
         assert_eq!(output.stdout, b"/usr\n1\n");
         let error = command(&daemon, "cwd").current_dir("/nowhere").output().await.expect_err("no directory");
         assert_eq!(error.kind(), sockexec::ErrorKind::NotFound);
-        let error =
-            command(&daemon, "out x wait").deadline(Duration::from_millis(200)).output().await.expect_err("a deadline");
+        let error = command(&daemon, "out x wait")
+            .daemon_timeout(Duration::from_millis(200))
+            .output()
+            .await
+            .expect_err("a deadline");
         assert_eq!(error.kind(), sockexec::ErrorKind::Timeout);
     });
 }
@@ -180,7 +183,7 @@ fn futures_dropped_in_a_full_backlog() {
             let mut command = Command::new(&path, "true");
             let output = tokio::time::timeout(Duration::from_millis(50), command.output());
             assert!(output.await.is_err(), "there is no room");
-            let result = Command::new(&path, "true").timeout(Some(Duration::from_millis(50))).output().await;
+            let result = Command::new(&path, "true").client_timeout(Duration::from_millis(50)).output().await;
             assert!(matches!(result, Err(Error::TimedOut)), "{result:?}");
             tokio::task::spawn_blocking(|| ()).await.expect("a thread");
         });
@@ -241,7 +244,7 @@ fn a_program_that_is_missing() {
     let daemon = Daemon::start("");
     runtime().block_on(async {
         let mut command = Command::new(daemon.socket(), "no-such-program");
-        command.version(Version::Two).timeout(Some(PATIENCE)).stdin(Stdio::null());
+        command.version(Version::Two).client_timeout(PATIENCE).stdin(Stdio::null());
         let error = command.spawn().await.expect_err("no such program");
         assert_eq!(error.kind(), ErrorKind::NotFound);
     });
@@ -283,7 +286,7 @@ fn killed() {
     runtime().block_on(async {
         for wait in [true, false] {
             let mut flood = command(&daemon, "flood");
-            flood.version(Version::Two).timeout(None).stdin(Stdio::null()).stdout(Stdio::piped());
+            flood.version(Version::Two).client_timeout(None).stdin(Stdio::null()).stdout(Stdio::piped());
             let mut child = flood.spawn().await.expect("it starts");
             child.stdout.as_mut().expect("a pipe").read_exact(&mut [0; 1000]).await.expect("some of the flood");
             if wait {

@@ -14,7 +14,7 @@ const LONG: Duration = Duration::from_millis(2500);
 
 fn command(fake: &Fake) -> Command {
     let mut command = Command::new(fake.socket(), "program");
-    command.version(Version::Two).timeout(Some(PATIENCE));
+    command.version(Version::Two).client_timeout(PATIENCE);
     command
 }
 
@@ -71,7 +71,7 @@ fn an_older_alpha_is_left_at_once() {
         // Of a daemon that has read nothing silence says nothing.
         peer.wait_for_the_end();
     });
-    assert_eq!(command(&fake).timeout(None).output().expect_err("not version 2").kind(), ErrorKind::Unsupported);
+    assert_eq!(command(&fake).client_timeout(None).output().expect_err("not version 2").kind(), ErrorKind::Unsupported);
     fake.join();
 }
 
@@ -147,6 +147,6 @@ fn an_exec_that_is_slow() {
 fn the_longest_deadline() {
     let daemon = Daemon::start("");
     let mut command = super::library::command(&daemon, "out ran");
-    let output = command.deadline(Duration::MAX).output().expect("a status");
+    let output = command.daemon_timeout(Duration::MAX).output().expect("a status");
     assert_eq!(output.stdout, b"ran");
 }

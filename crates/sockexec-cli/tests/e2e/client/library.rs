@@ -14,7 +14,7 @@ use crate::common::{Daemon, PATIENCE, eventually, fixture, steps};
 pub(super) fn command(daemon: &Daemon, words: &str) -> Command {
     let argv = steps(words);
     let mut command = Command::new(daemon.socket(), fixture());
-    command.args(&argv[1..]).timeout(Some(PATIENCE));
+    command.args(&argv[1..]).client_timeout(PATIENCE);
     command
 }
 
@@ -137,7 +137,7 @@ fn a_timeout() {
         let mut command = command(&daemon, words);
         // Never at its end.
         let (reader, writer) = std::io::pipe().expect("a pipe");
-        command.stdin(reader).stdout(Stdio::null()).timeout(Some(Duration::from_millis(300)));
+        command.stdin(reader).stdout(Stdio::null()).client_timeout(Duration::from_millis(300));
         let error = command.status().expect_err("no status");
         assert!(matches!(error, Error::TimedOut), "{error:?}");
         drop(writer);
@@ -156,7 +156,7 @@ fn a_timeout_in_the_backlog() {
     rustix::net::listen(&listener, 0).expect("a socket");
     // One connection fits; it is never accepted.
     let _first = UnixStream::connect(&path).expect("room for one");
-    let error = Command::new(&path, "true").timeout(Some(Duration::from_millis(50))).output().expect_err("full");
+    let error = Command::new(&path, "true").client_timeout(Duration::from_millis(50)).output().expect_err("full");
     assert!(matches!(error, Error::TimedOut), "{error:?}");
 }
 

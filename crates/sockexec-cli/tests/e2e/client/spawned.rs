@@ -87,7 +87,7 @@ fn kill_in_version_2() {
         let mut life = daemon.fifo(name);
         let words = words.replace("; ", &format!("; hold {} ", life.path()));
         let mut flood = command(&daemon, &words);
-        flood.version(Version::Two).timeout(None).stdin(Stdio::piped()).stdout(Stdio::piped());
+        flood.version(Version::Two).client_timeout(None).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = flood.spawn().expect("it starts");
         life.holder();
         if name == "flood" {

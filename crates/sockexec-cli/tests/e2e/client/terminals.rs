@@ -54,7 +54,7 @@ fn a_time_limit() {
     make_raw(&terminal);
     let mut life = daemon.fifo("life");
     let mut flood = command(&daemon, &format!("hold {} flood", life.path()));
-    flood.stdin(Stdio::null()).stdout(terminal).timeout(Some(Duration::from_millis(500)));
+    flood.stdin(Stdio::null()).stdout(terminal).client_timeout(Duration::from_millis(500));
     let result = in_time("the time limit", move || flood.status());
     assert!(matches!(result, Err(Error::TimedOut)), "{result:?}");
     life.wait_for_death();
@@ -67,7 +67,7 @@ fn a_time_limit_with_tokio() {
     make_raw(&terminal);
     let mut life = daemon.fifo("life");
     let mut flood = sockexec::tokio::Command::from(command(&daemon, &format!("hold {} flood", life.path())));
-    flood.stdin(Stdio::null()).stdout(terminal).timeout(Some(Duration::from_millis(500)));
+    flood.stdin(Stdio::null()).stdout(terminal).client_timeout(Duration::from_millis(500));
     // The end of the runtime included.
     let result = in_time("the time limit", move || super::futures::runtime().block_on(flood.status()));
     assert!(matches!(result, Err(Error::TimedOut)), "{result:?}");
@@ -87,7 +87,7 @@ fn kill_signals_and_input() {
         // A writer beside the program, which is the one that is stuck.
         let words = format!("hold {} spawn [ flood ] read 300000 gate {} wait", life.path(), gate.path());
         let mut command = command(&daemon, &words);
-        command.version(Version::Two).stdin(Stdio::piped()).stdout(terminal).timeout(None);
+        command.version(Version::Two).stdin(Stdio::piped()).stdout(terminal).client_timeout(None);
         let mut child = in_time("the program", move || command.spawn()).expect("it starts");
         life.holder();
         daemon.process().wait_until_blocked();

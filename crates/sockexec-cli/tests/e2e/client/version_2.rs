@@ -33,7 +33,7 @@ fn reasons() {
     let kind = |result: Result<sockexec::Output, Error>| result.expect_err("a reason").kind();
     let version_2 = |program: &str| {
         let mut command = Command::new(daemon.socket(), program);
-        command.version(Version::Two).timeout(Some(PATIENCE));
+        command.version(Version::Two).client_timeout(PATIENCE);
         command
     };
     assert_eq!(kind(version_2("no-such-program").output()), ErrorKind::NotFound);
@@ -63,7 +63,7 @@ fn options_that_mean_nothing() {
         (|command| command.env("A=B", "x"), "name"),
         (|command| command.env("A", "x\0"), "value"),
         (|command| command.env_remove("="), "name"),
-        (|command| command.deadline(Duration::ZERO), "deadline"),
+        (|command| command.daemon_timeout(Duration::ZERO), "timeout"),
         (|command| command.env_clear().version(Version::One), "version 1"),
         (|command| command.pass_stdio().stderr_to_stdout(), "passed"),
         (|command| command.pass_stdio().stdin_bytes("x"), "memory"),
@@ -83,7 +83,7 @@ fn options_that_mean_nothing() {
 fn a_deadline_is_told_with_the_status() {
     let daemon = Daemon::start("-t 0");
     let mut command = command(&daemon, "out begun wait");
-    let error = command.deadline(Duration::from_millis(200)).output().expect_err("a deadline");
+    let error = command.daemon_timeout(Duration::from_millis(200)).output().expect_err("a deadline");
     assert_eq!(error.kind(), ErrorKind::Timeout);
     let Error::Failed { status: Some(status), .. } = error else { panic!("{error:?}") };
     assert_eq!(status.signal(), Some(15));
@@ -145,7 +145,7 @@ fn version_1_has_neither() {
 fn a_terminal_and_its_size() {
     let daemon = Daemon::start("-t 0");
     let mut command = Command::new(daemon.socket(), "sh");
-    command.args(["-c", "stty -echo; stty size; read x; stty size"]).timeout(Some(PATIENCE));
+    command.args(["-c", "stty -echo; stty size; read x; stty size"]).client_timeout(PATIENCE);
     command.terminal(WindowSize { columns: 132, rows: 50 }).stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut child = command.spawn().expect("it starts");
     let mut stdout = child.stdout.take().expect("a pipe");
@@ -221,7 +221,7 @@ fn daemons_that_do_not_know_version_2() {
         // Standard input that is never told: it could be for another program.
         let (reader, mut writer) = io::pipe().expect("a pipe");
         writer.write_all(b"kept").expect("a pipe");
-        command.version(Version::Two).stdin(reader.try_clone().expect("a pipe")).timeout(Some(PATIENCE));
+        command.version(Version::Two).stdin(reader.try_clone().expect("a pipe")).client_timeout(PATIENCE);
         let error = command.status().expect_err("no version 2");
         assert_eq!(error.kind(), kind, "{error}");
         drop((command, writer));

@@ -77,7 +77,7 @@ fn slow(window: usize, largest: usize) -> Fake {
 
 fn in_version_2(fake: &Fake) -> Command {
     let mut command = Command::new(fake.socket(), "program");
-    command.version(Version::Two).timeout(Some(PATIENCE));
+    command.version(Version::Two).client_timeout(PATIENCE);
     command
 }
 
@@ -112,7 +112,7 @@ fn version_1_has_no_window() {
         peer.say(b"8:exitcode,1:0,");
     });
     let mut command = Command::new(fake.socket(), "program");
-    command.timeout(Some(PATIENCE)).stdin_bytes(vec![b'x'; PLENTY]);
+    command.client_timeout(PATIENCE).stdin_bytes(vec![b'x'; PLENTY]);
     assert!(command.status().expect("a status").success());
     fake.join();
 }
@@ -319,7 +319,7 @@ fn a_writer_learns_that_the_program_has_closed_its_input() {
     let daemon = Daemon::start("-t 0");
     let mut child = command(&daemon, "close 0 wait")
         .version(Version::Two)
-        .timeout(None)
+        .client_timeout(None)
         .stdin(sockexec::Stdio::piped())
         .spawn()
         .expect("it starts");
@@ -346,7 +346,7 @@ fn a_writer_for_tokio_learns_it_too() {
     super::futures::runtime().block_on(async {
         let mut command =
             sockexec::tokio::Command::from(command(&daemon, &format!("close 0 hold {} wait", life.path())));
-        command.version(Version::Two).timeout(None).stdin(sockexec::Stdio::piped());
+        command.version(Version::Two).client_timeout(None).stdin(sockexec::Stdio::piped());
         let mut child = command.spawn().await.expect("it starts");
         let mut stdin = child.stdin.take().expect("a pipe");
         let write = async {
