@@ -73,7 +73,7 @@
 //!
 //! ```
 //! use std::time::Duration;
-//! use sockexec::{Command, ErrorKind, Stdio};
+//! use sockexec::{Command, ErrorKind, Signal, Stdio};
 //!
 //! # #[cfg(feature = "daemon")]
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -98,7 +98,7 @@
 //! // A signal to the program's process group.
 //! let mut child = Command::new(&socket, "sleep").arg("100").daemon_timeout(Duration::from_secs(50)).stdin(Stdio::null()).spawn()?;
 //! println!("process {:?}", child.id());
-//! child.signal(15)?;
+//! child.signal(Signal::TERM)?;
 //! assert_eq!(child.wait()?.signal(), Some(15));
 //! # handle.shut_down();
 //! # thread.join().expect("no panic")?;
@@ -160,8 +160,9 @@ mod sys;
 #[cfg(feature = "tokio")]
 pub use client::tokio;
 pub use client::{
-    BadReply, Child, ChildHandle, ChildStderr, ChildStdin, ChildStdout, Command, Error, ErrorCode, ErrorKind,
-    ExitStatus, Failure, Output, Stdio, Stream, Usage, Version, WindowSize,
+    BadReply, Child, ChildHandle, ChildStderr, ChildStdin, ChildStdout, Command, CommandArgs, CommandEnvs, Error,
+    ErrorCode, ErrorKind, ExitStatus, ExitStatusError, Failure, Output, Signal, Stdio, Stream, UnknownSignal, Usage,
+    Version, WindowSize,
 };
 #[cfg(feature = "daemon")]
 pub use daemon::Daemon;

@@ -1,16 +1,16 @@
 //! A program that runs while the caller does something else.
 
-use std::io::{self, IoSlice, IoSliceMut, PipeReader, PipeWriter, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::io::{self, Read};
 use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use super::orders::{self, Order, OrderSender, Tell};
+use super::pipes::{ChildStderr, ChildStdin, ChildStdout, Pipes};
 use super::pump::Pump;
 use super::wire::Ended;
-use super::{Error, ExitStatus, Output, Usage, Version, WindowSize};
+use super::{Error, ExitStatus, Output, Signal, Usage, Version, WindowSize};
 
 /// How long a signal may take to be sent. The daemon reads at once unless it is stopped, or its system very busy.
 pub(super) const SIGNAL_PATIENCE: Duration = Duration::from_secs(1);
@@ -81,10 +81,9 @@ impl ChildHandle {
     ///
     /// # Errors
     /// As there.
-    pub fn signal(&self, signal: i32) -> Result<(), Error> {
-        self.needs_version_2()?;
+    pub fn signal(&self, signal: impl Into<Signal>) -> Result<(), Error> {
         let (sent, was_sent) = mpsc::channel();
-        self.orders.send(Order::Signal(signal, Tell::new(move |()| sent.send(()))));
+        self.send_signal(signal.into(), Tell::new(move |()| sent.send(())))?;
         match was_sent.recv_timeout(SIGNAL_PATIENCE) {
             Ok(()) => Ok(()),
             Err(RecvTimeoutError::Timeout) => Err(Error::NotDelivered { ended: false }),
@@ -103,9 +102,12 @@ impl ChildHandle {
     }
 
     /// That a signal was to be sent is told to `sent` once it was; dropped, it never will be.
-    #[cfg(feature = "tokio")]
-    pub(super) fn send_signal(&self, signal: i32, sent: Tell<()>) -> Result<(), Error> {
+    pub(super) fn send_signal(&self, signal: Signal, sent: Tell<()>) -> Result<(), Error> {
         self.needs_version_2()?;
+        if signal.number() <= 0 {
+            // The daemon would take it for a bad request, and end the program.
+            return Err(Error::InvalidOption("the number of a signal is above 0"));
+        }
         self.orders.send(Order::Signal(signal, sent));
         Ok(())
     }
@@ -154,8 +156,8 @@ impl Child {
         self.handle.clone()
     }
 
-    /// Sends a signal to the program's process group (in a terminal, a session of its own). A signal that does not exist ends the
-    /// program: the daemon refuses it and the connection with it.
+    /// Sends a signal to the program's process group (in a terminal, a session of its own). A number above 0 that is no signal ends
+    /// the program: only the daemon's system knows, and the daemon refuses it and the connection with it.
     ///
     /// It arrives although the program does not read its standard input: no more of that is sent than the daemon has room for.
     /// Returns once the signal is with the daemon, which is at once unless that is stopped. The daemon passes it on, unless
@@ -163,8 +165,9 @@ impl Child {
     ///
     /// # Errors
     /// [`Error::NotDelivered`]: the program has ended, or the signal could not be sent within a second.
-    /// [`Error::InvalidOption`]: the connection is one of version 1 of the protocol, which has no signals.
-    pub fn signal(&self, signal: i32) -> Result<(), Error> {
+    /// [`Error::InvalidOption`]: the connection is one of version 1 of the protocol, which has no signals, or the number is not
+    /// above 0.
+    pub fn signal(&self, signal: impl Into<Signal>) -> Result<(), Error> {
         self.handle.signal(signal)
     }
 
@@ -293,74 +296,3 @@ fn read_both(stdout: Option<ChildStdout>, stderr: Option<ChildStderr>) -> io::Re
         Ok((stdout?, stderr?))
     })
 }
-
-/// The caller's ends of the pipes.
-#[derive(Debug, Default)]
-pub(super) struct Pipes {
-    pub(super) stdin: Option<PipeWriter>,
-    pub(super) stdout: Option<PipeReader>,
-    pub(super) stderr: Option<PipeReader>,
-}
-
-/// The writing end of a program's standard input. Dropped, it ends it.
-///
-/// Once the program has ended, or in version 2 of the protocol has closed its standard input, a write fails with
-/// [`BrokenPipe`](io::ErrorKind::BrokenPipe), as for any pipe.
-#[derive(Debug)]
-pub struct ChildStdin(PipeWriter);
-
-impl Write for ChildStdin {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.write(bytes)
-    }
-
-    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        self.0.write_vectored(slices)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.0.flush()
-    }
-}
-
-/// The reading end of a program's standard output.
-#[derive(Debug)]
-pub struct ChildStdout(PipeReader);
-
-/// The reading end of a program's standard error.
-#[derive(Debug)]
-pub struct ChildStderr(PipeReader);
-
-macro_rules! read {
-    ($($type:ty)*) => {$(
-        impl Read for $type {
-            fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-                self.0.read(buffer)
-            }
-
-            fn read_vectored(&mut self, slices: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
-                self.0.read_vectored(slices)
-            }
-        }
-    )*};
-}
-
-read!(ChildStdout ChildStderr);
-
-macro_rules! descriptor {
-    ($($type:ty)*) => {$(
-        impl AsFd for $type {
-            fn as_fd(&self) -> BorrowedFd<'_> {
-                self.0.as_fd()
-            }
-        }
-
-        impl From<$type> for OwnedFd {
-            fn from(from: $type) -> Self {
-                from.0.into()
-            }
-        }
-    )*};
-}
-
-descriptor!(ChildStdin ChildStdout ChildStderr);

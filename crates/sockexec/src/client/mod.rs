@@ -13,13 +13,17 @@
 //! [`Error::Unsupported`]. One that is busy is waited for, for as long as it takes or [`Command::client_timeout`] allows.
 #![forbid(unsafe_code)]
 
+mod access;
 mod child;
 mod descriptor;
 mod error;
 mod options;
 mod orders;
+mod output;
+mod pipes;
 mod pump;
 mod query;
+mod signal;
 mod socket;
 mod status;
 mod stdio;
@@ -37,23 +41,27 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use child::Pipes;
 use descriptor::Descriptor;
+use pipes::Pipes;
 use pump::{Bytes, Pump, Sink, Source};
 use socket::Silence;
 use sockexec_proto::Options;
 use stdio::{Channel, Kind};
 use wire::{Incoming, Outgoing};
 
-pub use child::{Child, ChildHandle, ChildStderr, ChildStdin, ChildStdout};
+pub use access::{CommandArgs, CommandEnvs};
+pub use child::{Child, ChildHandle};
 pub use error::{Error, ErrorKind};
+pub use pipes::{ChildStderr, ChildStdin, ChildStdout};
 pub use query::{daemon_status, ping};
+pub use signal::{Signal, UnknownSignal};
 pub use sockexec_proto::{BadReply, ErrorCode, Failure, Stream, Usage, Version, WindowSize};
-pub use status::ExitStatus;
+pub use status::{ExitStatus, ExitStatusError};
 pub use stdio::Stdio;
 
 /// What [`Command::output`] returns, as [`std::process::Output`].
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Output {
     /// How the program ended.
     pub status: ExitStatus,
@@ -69,7 +77,14 @@ pub struct Output {
 ///
 /// The program has the daemon's user and, unless it is told otherwise, its environment and working directory. Its name is looked up in
 /// the `PATH` that it gets, unless there is a slash in it.
-#[derive(Debug)]
+///
+/// # Clones
+///
+/// Unlike the standard library's, a command can be cloned. A clone shares the descriptors that were given to
+/// [`stdin`](Self::stdin), [`stdout`](Self::stdout) and [`stderr`](Self::stderr), as a command that is run twice does: two
+/// programs that read one file read parts of it, and the reader of a pipe sees its end when the last of the clones was dropped too.
+/// Bytes of [`stdin_bytes`](Self::stdin_bytes) are shared as well, and each program gets all of them.
+#[derive(Debug, Clone)]
 pub struct Command {
     socket: PathBuf,
     argv: Vec<OsString>,
@@ -83,7 +98,7 @@ pub struct Command {
     invalid: Option<&'static str>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum Input {
     Stdio(Stdio),
     Bytes(Bytes),

@@ -11,7 +11,7 @@ use std::time::Duration;
 use sockexec_proto::request::EnvironmentChange;
 use sockexec_proto::{Version, WindowSize};
 
-use super::child::Pipes;
+use super::pipes::Pipes;
 use super::stdio::{Channel, Kind, Stdio};
 use super::{Command, Input, Run};
 

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
 
-use super::{Error, WindowSize};
+use super::{Error, Signal, WindowSize};
 
 #[derive(Debug)]
 pub(super) enum Order {
@@ -16,7 +16,7 @@ pub(super) enum Order {
     /// Send KILL to the program's process group, and keep nothing from ending; in version 1, which has no signals, close the connection.
     Kill,
     /// Send this signal to the program's process group, and tell when it was sent in full.
-    Signal(i32, Tell<()>),
+    Signal(Signal, Tell<()>),
     /// The terminal has this size now.
     Resize(WindowSize),
 }
@@ -115,9 +115,9 @@ mod tests {
         }
         assert_eq!(orders.next().unwrap_err(), TryRecvError::Empty);
         let (told, was_told) = mpsc::channel();
-        sender.send(Order::Signal(15, Tell::new(move |()| told.send(()))));
+        sender.send(Order::Signal(Signal::TERM, Tell::new(move |()| told.send(()))));
         drop(sender);
-        let Ok(Order::Signal(15, tell)) = orders.next() else { panic!("the signal is lost") };
+        let Ok(Order::Signal(Signal::TERM, tell)) = orders.next() else { panic!("the signal is lost") };
         tell.tell(());
         was_told.recv().unwrap();
         assert_eq!(orders.next().unwrap_err(), TryRecvError::Disconnected);
@@ -128,7 +128,7 @@ mod tests {
     fn a_pump_that_is_gone() {
         let (sender, orders) = channel().unwrap();
         let (told, was_told) = mpsc::channel();
-        let signal = |told: Sender<()>| Order::Signal(15, Tell::new(move |()| told.send(())));
+        let signal = |told: Sender<()>| Order::Signal(Signal::TERM, Tell::new(move |()| told.send(())));
         sender.send(signal(told.clone()));
         drop(orders);
         sender.send(signal(told));

@@ -6,6 +6,7 @@
 //! the two holds up the other.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::io::{self, Read as _};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -17,17 +18,24 @@ use std::time::Instant;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendAncillaryMessage};
-use sockexec_proto::{Signal, Stream, Version, request};
+use sockexec_proto::{Signal as Wire, Stream, Version, request};
 
-use super::Error;
 use super::descriptor::{Descriptor, NO_SIGNAL};
 use super::orders::{Order, Orders, Tell};
 use super::socket::{LOOK, Silence};
 use super::wire::{Ended, Incoming, Outgoing};
+use super::{Error, Signal};
 
 /// Bytes in memory that may be needed again for another run.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(super) struct Bytes(pub(super) Arc<Vec<u8>>);
+
+/// They may be many, and secret.
+impl fmt::Debug for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes", self.0.len())
+    }
+}
 
 impl AsRef<[u8]> for Bytes {
     fn as_ref(&self) -> &[u8] {
@@ -131,9 +139,6 @@ pub(super) struct Pump {
     /// The program was killed from here: what it has written and nobody takes is not waited for.
     pub(super) killed: bool,
 }
-
-/// The same on every system.
-const KILL: i32 = 9;
 
 impl Pump {
     /// Runs until the daemon has ended the connection. Dropped, the pump closes it.
@@ -271,10 +276,10 @@ impl Pump {
                 Ok(Order::Kill) if self.version == Version::One => return Err(Error::Killed),
                 Ok(Order::Kill) => {
                     self.killed = true;
-                    request::encode_signal(&Signal::Number(KILL), &mut told);
+                    request::encode_signal(&Wire::Number(Signal::KILL.number()), &mut told);
                 }
-                Ok(Order::Signal(number, sent)) => {
-                    request::encode_signal(&Signal::Number(number), &mut told);
+                Ok(Order::Signal(signal, sent)) => {
+                    request::encode_signal(&Wire::Number(signal.number()), &mut told);
                     self.signals.push_back((self.outgoing.end() + told.len() as u64, sent));
                 }
                 Ok(Order::Resize(size)) => request::encode_window_size(size, &mut told),

@@ -1,6 +1,7 @@
 //! How a program ended.
 
-use std::fmt;
+use std::os::unix::process::ExitStatusExt as _;
+use std::{fmt, io, process};
 
 use sockexec_proto::{Exit, Signal as Told};
 
@@ -11,7 +12,9 @@ use crate::signals;
 /// Like [`std::process::ExitStatus`] on UNIX, less what the protocol does not tell (whether a core was
 /// dumped). Codes 125, 126 and 127 may be the daemon's, which then says why on standard error: it could
 /// not start the program, the program is not executable, or was not found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+///
+/// The default is success: code 0.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct ExitStatus(Ending);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -19,6 +22,12 @@ enum Ending {
     Code(u8),
     /// `None`: by a signal whose name has no number here.
     Signal(Option<i32>),
+}
+
+impl Default for Ending {
+    fn default() -> Self {
+        Self::Code(0)
+    }
 }
 
 impl ExitStatus {
@@ -55,6 +64,66 @@ impl ExitStatus {
             Ending::Code(_) => None,
             Ending::Signal(number) => number,
         }
+    }
+
+    /// An error unless the program exited with code 0, for `?`.
+    ///
+    /// # Errors
+    /// The program exited with another code, or a signal ended it.
+    pub const fn exit_ok(self) -> Result<(), ExitStatusError> {
+        if self.success() { Ok(()) } else { Err(ExitStatusError(self)) }
+    }
+
+    /// The same as the standard library has it, for functions that take that. `None`: by a signal that has no number here (see
+    /// [`signal`](Self::signal)), or one that is beyond what a status can hold (126).
+    #[must_use]
+    pub fn to_std(self) -> Option<process::ExitStatus> {
+        // As wait(2) tells it: 127 in the low bits is a program that has stopped.
+        let raw = match self.0 {
+            Ending::Code(code) => i32::from(code) << 8,
+            Ending::Signal(Some(number @ 1..=126)) => number,
+            Ending::Signal(_) => return None,
+        };
+        Some(process::ExitStatus::from_raw(raw))
+    }
+}
+
+/// A program that did not exit with code 0, as an error: [`ExitStatus::exit_ok`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ExitStatusError(ExitStatus);
+
+impl ExitStatusError {
+    /// The exit code, 1 to 255; `None` if a signal ended the program.
+    #[must_use]
+    pub const fn code(self) -> Option<i32> {
+        self.0.code()
+    }
+
+    /// How the program ended.
+    #[must_use]
+    pub const fn into_status(self) -> ExitStatus {
+        self.0
+    }
+}
+
+impl fmt::Display for ExitStatusError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the program exited unsuccessfully: {}", self.0)
+    }
+}
+
+impl std::error::Error for ExitStatusError {}
+
+impl From<ExitStatusError> for ExitStatus {
+    fn from(error: ExitStatusError) -> Self {
+        error.0
+    }
+}
+
+/// For functions that return [`io::Error`].
+impl From<ExitStatusError> for io::Error {
+    fn from(error: ExitStatusError) -> Self {
+        Self::other(error)
     }
 }
 
@@ -109,6 +178,39 @@ mod tests {
         for number in (1..=15).chain([24, 25, 26, 27, 31]) {
             let std = std::process::ExitStatus::from_raw(number);
             assert_eq!(ExitStatus::new(&Exit::Signal(Told::Number(number))).to_string(), std.to_string());
+        }
+    }
+
+    #[test]
+    fn as_the_standard_library_has_it() {
+        use std::os::unix::process::ExitStatusExt as _;
+        for code in 0..=255_u8 {
+            let ours = ExitStatus::new(&Exit::Code(code));
+            let std = ours.to_std().unwrap();
+            assert_eq!((std.code(), std.signal(), std.success()), (ours.code(), None, ours.success()));
+        }
+        for number in 1..=126 {
+            let std = ExitStatus::new(&Exit::Signal(Told::Number(number))).to_std().unwrap();
+            assert_eq!((std.code(), std.signal(), std.core_dumped()), (None, Some(number), false));
+            assert_eq!(std.stopped_signal(), None);
+        }
+        for number in [127, 128, 137, i32::MAX] {
+            assert_eq!(ExitStatus::new(&Exit::Signal(Told::Number(number))).to_std(), None);
+        }
+        assert_eq!(ExitStatus::new(&Exit::Signal(Told::Name(b"???".to_vec()))).to_std(), None);
+        assert_eq!(ExitStatus::default().to_std(), Some(process::ExitStatus::default()));
+    }
+
+    #[test]
+    fn an_error_unless_it_succeeded() {
+        assert_eq!(ExitStatus::default().exit_ok(), Ok(()));
+        for (exit, words) in [(Exit::Code(3), "exit status: 3"), (Exit::Signal(Told::Number(9)), "signal: 9 (SIGKILL)")]
+        {
+            let status = ExitStatus::new(&exit);
+            let error = status.exit_ok().unwrap_err();
+            assert_eq!((error.code(), error.into_status(), ExitStatus::from(error)), (status.code(), status, status));
+            assert_eq!(error.to_string(), format!("the program exited unsuccessfully: {words}"));
+            assert_eq!(io::Error::from(error).to_string(), error.to_string());
         }
     }
 

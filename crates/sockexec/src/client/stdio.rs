@@ -3,23 +3,30 @@
 use std::fs::File;
 use std::io::{self, PipeReader, PipeWriter};
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 
-use super::child::{ChildStderr, ChildStdin, ChildStdout};
 use super::descriptor::Descriptor;
+use super::pipes::{ChildStderr, ChildStdin, ChildStdout};
 
 /// Where a stream of a program comes from or goes to, as [`std::process::Stdio`].
 ///
 /// The program runs in the daemon and never has these descriptors themselves: this process reads and
 /// writes them for it. They are duplicated, not changed: they stay blocking for whoever shares them.
-#[derive(Debug)]
+///
+/// A clone is the same descriptor, as is that of a [`Command`](super::Command) with it. A pipe is open until the last of them was
+/// dropped.
+#[derive(Debug, Clone)]
 pub struct Stdio(pub(super) Kind);
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) enum Kind {
     Null,
     Piped,
     Inherit,
-    Descriptor(OwnedFd),
+    /// This stream of this process, whatever the program's is.
+    Own(Channel),
+    /// Shared, not duplicated, so that to clone it cannot fail.
+    Descriptor(Arc<OwnedFd>),
 }
 
 impl Stdio {
@@ -58,9 +65,15 @@ impl Kind {
         match (self, channel) {
             (Self::Null | Self::Piped, _) => Ok(None),
             (Self::Descriptor(fd), _) => fd.try_clone().map(Some),
-            (Self::Inherit, Channel::Stdin) => io::stdin().as_fd().try_clone_to_owned().map(Some),
-            (Self::Inherit, Channel::Stdout) => io::stdout().as_fd().try_clone_to_owned().map(Some),
-            (Self::Inherit, Channel::Stderr) => io::stderr().as_fd().try_clone_to_owned().map(Some),
+            (Self::Inherit, Channel::Stdin) | (Self::Own(Channel::Stdin), _) => {
+                io::stdin().as_fd().try_clone_to_owned().map(Some)
+            }
+            (Self::Inherit, Channel::Stdout) | (Self::Own(Channel::Stdout), _) => {
+                io::stdout().as_fd().try_clone_to_owned().map(Some)
+            }
+            (Self::Inherit, Channel::Stderr) | (Self::Own(Channel::Stderr), _) => {
+                io::stderr().as_fd().try_clone_to_owned().map(Some)
+            }
         }
     }
 
@@ -74,7 +87,7 @@ macro_rules! from_descriptor {
     ($($type:ty)*) => {$(
         impl From<$type> for Stdio {
             fn from(from: $type) -> Self {
-                Self(Kind::Descriptor(from.into()))
+                Self(Kind::Descriptor(Arc::new(from.into())))
             }
         }
     )*};
@@ -92,4 +105,18 @@ from_descriptor! {
     ChildStdin
     ChildStdout
     ChildStderr
+}
+
+/// This process's standard output; for a program's standard error, what a shell writes as `2>&1`.
+impl From<io::Stdout> for Stdio {
+    fn from(_: io::Stdout) -> Self {
+        Self(Kind::Own(Channel::Stdout))
+    }
+}
+
+/// This process's standard error; for a program's standard output, what a shell writes as `>&2`.
+impl From<io::Stderr> for Stdio {
+    fn from(_: io::Stderr) -> Self {
+        Self(Kind::Own(Channel::Stderr))
+    }
 }

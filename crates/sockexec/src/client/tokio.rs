@@ -34,13 +34,14 @@ use ::tokio::io::AsyncReadExt as _;
 use ::tokio::net::unix::pipe;
 use ::tokio::sync::oneshot;
 
-use super::child::{ChildHandle, Pipes, SIGNAL_PATIENCE, no_thread, on_a_thread};
+use super::child::{ChildHandle, SIGNAL_PATIENCE, no_thread, on_a_thread};
 use super::orders::Tell;
+use super::pipes::Pipes;
 use super::pump::Pump;
 use super::socket;
 use super::stdio::Stdio;
 use super::wire::Ended;
-use super::{Error, ExitStatus, Output, Run, Usage, Version, WindowSize};
+use super::{Error, ExitStatus, Output, Run, Signal, Usage, Version, WindowSize};
 
 /// How soon a daemon without room is asked again: at first, and at last.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
@@ -344,9 +345,9 @@ impl Child {
     ///
     /// # Errors
     /// As there.
-    pub async fn signal(&self, signal: i32) -> Result<(), Error> {
+    pub async fn signal(&self, signal: impl Into<Signal>) -> Result<(), Error> {
         let (sent, was_sent) = oneshot::channel();
-        self.handle.send_signal(signal, Tell::new(move |()| sent.send(())))?;
+        self.handle.send_signal(signal.into(), Tell::new(move |()| sent.send(())))?;
         match ::tokio::time::timeout(SIGNAL_PATIENCE, was_sent).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err(Error::NotDelivered { ended: true }),

@@ -8,6 +8,7 @@ mod forgotten;
 mod futures;
 mod introduction;
 mod library;
+mod like_std;
 mod ping;
 mod recorded;
 mod sigpipe;
