@@ -2,6 +2,7 @@
 
 use std::io::{self, Read as _, Write as _};
 use std::net::Shutdown;
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -23,9 +24,7 @@ const MAX_STATUS: usize = 64 << 20;
 /// request. [`Error::Unsupported`], [`Error::Protocol`] and [`Error::Lost`]: it answers something else, or closes the
 /// connection; so does a daemon without version 2. [`Error::Failed`]: it refuses. [`Error::Io`].
 pub fn ping(path: impl AsRef<Path>, timeout: Duration) -> Result<(), Error> {
-    let mut question = Vec::new();
-    request::encode_ping(&mut question);
-    let reply = ask(path.as_ref(), timeout, &question)?;
+    let reply = ask(path.as_ref(), timeout, &encoded(request::encode_ping))?;
     read(&reply).map(drop)
 }
 
@@ -35,10 +34,18 @@ pub fn ping(path: impl AsRef<Path>, timeout: Duration) -> Result<(), Error> {
 /// # Errors
 /// As [`ping`].
 pub fn daemon_status(path: impl AsRef<Path>, timeout: Duration) -> Result<String, Error> {
-    let mut question = Vec::new();
-    request::encode_status(&mut question);
-    let reply = ask(path.as_ref(), timeout, &question)?;
-    let status = read(&reply)?;
+    status(&ask(path.as_ref(), timeout, &encoded(request::encode_status))?)
+}
+
+pub(super) fn encoded(question: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    question(&mut bytes);
+    bytes
+}
+
+/// The status in a whole reply.
+pub(super) fn status(reply: &[u8]) -> Result<String, Error> {
+    let status = read(reply)?;
     if status.is_empty() {
         return Err(Error::Lost { received: reply.len() as u64, within_pair: false, source: None });
     }
@@ -48,17 +55,28 @@ pub fn daemon_status(path: impl AsRef<Path>, timeout: Duration) -> Result<String
 /// Sends the question and ends the sending; the whole reply.
 fn ask(path: &Path, timeout: Duration, question: &[u8]) -> Result<Vec<u8>, Error> {
     let deadline = Instant::now().checked_add(timeout);
-    let socket = socket::connect(path, deadline).map_err(|error| match error {
+    let socket = socket::connect(path, deadline).map_err(unconnected)?;
+    let mut reply = Vec::new();
+    let exchanged = exchange(&socket, deadline, question, &mut reply);
+    answer(exchanged, reply, &socket)
+}
+
+/// Why there is no connection to ask on.
+pub(super) fn unconnected(error: Error) -> Error {
+    match error {
         // There is no room for it in the backlog.
         Error::TimedOut => Error::NoAnswer { read: Some(false) },
         error => error,
-    })?;
-    let mut reply = Vec::new();
-    match exchange(&socket, deadline, question, &mut reply) {
+    }
+}
+
+/// The whole reply, after an exchange that ended like this.
+pub(super) fn answer(exchanged: io::Result<()>, reply: Vec<u8>, socket: impl AsFd) -> Result<Vec<u8>, Error> {
+    match exchanged {
         // Linux tells so, after all that was sent, if the daemon has left some of the question unread.
         Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe) => Ok(reply),
         Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
-            let read = if reply.is_empty() { socket::was_read(&socket) } else { Some(true) };
+            let read = if reply.is_empty() { socket::was_read(socket) } else { Some(true) };
             Err(Error::NoAnswer { read })
         }
         Err(error) => Err(Error::Io("cannot ask the daemon", error)),
@@ -89,14 +107,19 @@ fn exchange(
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
-        if reply.len() > MAX_STATUS {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "the reply has no end"));
-        }
+        check_length(reply)?;
     }
 }
 
+pub(super) fn check_length(reply: &[u8]) -> io::Result<()> {
+    if reply.len() > MAX_STATUS {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "the reply has no end"));
+    }
+    Ok(())
+}
+
 /// The status in a whole reply; empty if there is none.
-fn read(reply: &[u8]) -> Result<Vec<u8>, Error> {
+pub(super) fn read(reply: &[u8]) -> Result<Vec<u8>, Error> {
     let mut decoder = ReplyDecoder::of(Version::Two);
     let mut used = 0;
     let mut status = Vec::new();

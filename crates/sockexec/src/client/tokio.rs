@@ -15,15 +15,20 @@
 //! - Each program is served by a thread of its own, as a blocking [`Child`](crate::Child) is. Nothing of it runs on the
 //!   runtime's threads, those for blocking work included, so a standard input that never says anything keeps
 //!   neither them nor the end of the runtime waiting.
-//! - A future that is dropped closes the connection, so the daemon ends the program.
+//! - A future that is dropped closes the connection, so the daemon ends the program, whatever
+//!   [`Command::kill_on_drop`] says: that is for a [`Child`].
 //! - Where the daemon has no room for a connection, it is asked again every few milliseconds. So others that wait in
 //!   connect(2), as the blocking [`Command`](crate::Command) does, may come first.
 //! - The runtime must have I/O and time enabled.
 
+mod access;
+mod handle;
+mod pipes;
+mod query;
+
 use std::ffi::OsStr;
 use std::future::{Future as _, poll_fn};
 use std::io;
-use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::pin::pin;
@@ -32,9 +37,9 @@ use std::time::{Duration, Instant};
 
 use ::tokio::io::AsyncReadExt as _;
 use ::tokio::net::unix::pipe;
-use ::tokio::sync::oneshot;
+use ::tokio::sync::oneshot::{self, error::TryRecvError};
 
-use super::child::{ChildHandle, SIGNAL_PATIENCE, no_thread, on_a_thread};
+use super::child::{ChildHandle as Handle, no_thread, on_a_thread};
 use super::orders::Tell;
 use super::pipes::Pipes;
 use super::pump::Pump;
@@ -46,21 +51,27 @@ use super::{Error, ExitStatus, Output, Run, Signal, Usage, Version, WindowSize};
 /// How soon a daemon without room is asked again: at first, and at last.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
 
+pub use handle::ChildHandle;
+pub use pipes::{ChildStderr, ChildStdin, ChildStdout};
+pub use query::{daemon_status, ping};
+
 /// A program to be run by a daemon; [`sockexec::Command`](crate::Command) with asynchronous ways to run it.
 /// One can be made from the other.
-#[derive(Debug)]
-pub struct Command(super::Command);
+#[derive(Debug, Clone)]
+pub struct Command(super::Command, OnDrop);
 
-impl From<super::Command> for Command {
-    fn from(command: super::Command) -> Self {
-        Self(command)
-    }
+/// What happens to a program whose [`Child`] is dropped.
+#[derive(Debug, Clone, Copy, Default)]
+enum OnDrop {
+    #[default]
+    GoesOn,
+    Killed,
 }
 
 impl Command {
     /// As [`sockexec::Command::new`](crate::Command::new).
     pub fn new(socket: impl AsRef<Path>, program: impl AsRef<OsStr>) -> Self {
-        Self(super::Command::new(socket, program))
+        super::Command::new(socket, program).into()
     }
 
     /// As [`sockexec::Command::arg`](crate::Command::arg).
@@ -165,6 +176,14 @@ impl Command {
         self
     }
 
+    /// Whether a [`Child`] that is dropped while its program runs [kills](Child::start_kill) it. It is not waited for. Default: no.
+    ///
+    /// As for tokio's own, but that the program ends with this process in any case.
+    pub fn kill_on_drop(&mut self, kill: bool) -> &mut Self {
+        self.1 = if kill { OnDrop::Killed } else { OnDrop::GoesOn };
+        self
+    }
+
     /// As [`sockexec::Command::output`](crate::Command::output).
     ///
     /// # Errors
@@ -173,7 +192,7 @@ impl Command {
         if self.0.options.descriptors {
             let child = self.spawn_as(Run::Output).await?;
             // After its end it is nothing.
-            let _guard = KillOnDrop(Some(child.handle.clone()));
+            let _guard = DisconnectOnDrop(Some(child.handle.clone()));
             return child.wait_with_output().await;
         }
         run(self.pump(Run::Output, &mut Pipes::default()).await?).await
@@ -200,12 +219,11 @@ impl Command {
         let mut pump = self.pump(run, &mut pipes).await?;
         self.0.pipe(&mut pump, &mut pipes)?;
         let failed = |error| Error::Io("cannot set up a pipe", error);
-        let reader = |end: Option<io::PipeReader>| end.map(|end| pipe::Receiver::from_owned_fd(end.into())).transpose();
-        let stdin = pipes.stdin.map(|end| pipe::Sender::from_owned_fd(OwnedFd::from(end))).transpose();
-        let (stdin, stdout, stderr) =
-            (stdin.map_err(failed)?, reader(pipes.stdout).map_err(failed)?, reader(pipes.stderr).map_err(failed)?);
-        let handle = ChildHandle::to(&mut pump)?;
-        let mut guard = KillOnDrop(Some(handle.clone()));
+        let stdin = pipes.stdin.map(ChildStdin::new).transpose().map_err(failed)?;
+        let stdout = pipes.stdout.map(ChildStdout::new).transpose().map_err(failed)?;
+        let stderr = pipes.stderr.map(ChildStderr::new).transpose().map_err(failed)?;
+        let handle = Handle::to(&mut pump)?;
+        let mut guard = DisconnectOnDrop(Some(handle.clone()));
         let (started, has_started) = oneshot::channel();
         pump.started = Some(Tell::new(move |pid| started.send(pid)));
         let (end, mut ended) = oneshot::channel();
@@ -219,7 +237,8 @@ impl Command {
             return Err(outcome(&mut ended).await.err().unwrap_or(Error::Unsupported));
         };
         guard.0 = None;
-        Ok(Child { stdin, stdout, stderr, pid, handle, run: Going::Running(ended) })
+        let on_drop = KillOnDrop(matches!(self.1, OnDrop::Killed).then(|| handle.clone()));
+        Ok(Child { _on_drop: on_drop, stdin, stdout, stderr, pid, handle, run: Going::Running(ended) })
     }
 
     /// Connects, with everything else ready.
@@ -250,7 +269,7 @@ async fn connect(path: &Path, deadline: Option<Instant>) -> Result<UnixStream, E
 
 /// Runs a program to its end; what of its output was kept in memory.
 async fn run(mut pump: Pump) -> Result<Output, Error> {
-    let _guard = KillOnDrop(Some(ChildHandle::to(&mut pump)?));
+    let _guard = DisconnectOnDrop(Some(Handle::to(&mut pump)?));
     let (end, mut ended) = oneshot::channel();
     on_a_thread(move || {
         let ended = pump.run();
@@ -272,9 +291,9 @@ async fn outcome<T>(ended: &mut oneshot::Receiver<Result<T, Error>>) -> Result<T
 }
 
 /// Those who waited for the program have gone.
-struct KillOnDrop(Option<ChildHandle>);
+struct DisconnectOnDrop(Option<Handle>);
 
-impl Drop for KillOnDrop {
+impl Drop for DisconnectOnDrop {
     fn drop(&mut self) {
         if let Some(program) = &self.0 {
             program.disconnect();
@@ -282,19 +301,35 @@ impl Drop for KillOnDrop {
     }
 }
 
+/// Apart from the [`Child`], so that its pipes can be moved out of it. After the program's end it does nothing.
+#[derive(Debug)]
+struct KillOnDrop(Option<Handle>);
+
+impl Drop for KillOnDrop {
+    fn drop(&mut self) {
+        if let Some(program) = &self.0 {
+            // It cannot fail.
+            let _ = program.kill();
+        }
+    }
+}
+
 /// A program that was started with [`Command::spawn`], as [`sockexec::Child`](crate::Child).
 ///
-/// Dropping it does not end the program, nor does the end of the runtime, but the end of this process does.
+/// Dropping it does not end the program, unless [`Command::kill_on_drop`] was called, nor does the end of the runtime, but the
+/// end of this process does.
 #[derive(Debug)]
 pub struct Child {
+    /// First, so that the program is killed before it sees its input end.
+    _on_drop: KillOnDrop,
     /// The writing end of the program's standard input, if it is [`piped`](Stdio::piped). Dropped, it ends it.
-    pub stdin: Option<pipe::Sender>,
+    pub stdin: Option<ChildStdin>,
     /// The reading end of the program's standard output, if it is [`piped`](Stdio::piped).
-    pub stdout: Option<pipe::Receiver>,
+    pub stdout: Option<ChildStdout>,
     /// The reading end of the program's standard error, if it is [`piped`](Stdio::piped).
-    pub stderr: Option<pipe::Receiver>,
+    pub stderr: Option<ChildStderr>,
     pid: Option<u32>,
-    handle: ChildHandle,
+    handle: Handle,
     run: Going,
 }
 
@@ -321,6 +356,25 @@ impl Child {
         if let Going::Running(ended) = &mut self.run {
             self.run = Going::Ended(outcome(ended).await);
         }
+        self.ended()
+    }
+
+    /// As [`sockexec::Child::try_wait`](crate::Child::try_wait).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn try_wait(&mut self) -> Result<Option<ExitStatus>, Error> {
+        if let Going::Running(ended) = &mut self.run {
+            self.run = Going::Ended(match ended.try_recv() {
+                Ok(ended) => ended,
+                Err(TryRecvError::Empty) => return Ok(None),
+                Err(TryRecvError::Closed) => Err(no_thread()),
+            });
+        }
+        self.ended().map(Some)
+    }
+
+    fn ended(&self) -> Result<ExitStatus, Error> {
         match &self.run {
             Going::Ended(Ok(ended)) => Ok(ended.status),
             Going::Ended(Err(error)) => Err(error.again()),
@@ -346,13 +400,13 @@ impl Child {
     /// # Errors
     /// As there.
     pub async fn signal(&self, signal: impl Into<Signal>) -> Result<(), Error> {
-        let (sent, was_sent) = oneshot::channel();
-        self.handle.send_signal(signal.into(), Tell::new(move |()| sent.send(())))?;
-        match ::tokio::time::timeout(SIGNAL_PATIENCE, was_sent).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) => Err(Error::NotDelivered { ended: true }),
-            Err(_) => Err(Error::NotDelivered { ended: false }),
-        }
+        handle::signal(&self.handle, signal.into()).await
+    }
+
+    /// As [`sockexec::Child::handle`](crate::Child::handle).
+    #[must_use]
+    pub fn handle(&self) -> ChildHandle {
+        self.handle.clone().into()
     }
 
     /// As [`sockexec::Child::resize`](crate::Child::resize).
@@ -400,7 +454,7 @@ impl Child {
 }
 
 /// Reads both at the same time: the program may fill either while the other is waited for.
-async fn read_both(stdout: Option<pipe::Receiver>, stderr: Option<pipe::Receiver>) -> io::Result<(Vec<u8>, Vec<u8>)> {
+async fn read_both(stdout: Option<ChildStdout>, stderr: Option<ChildStderr>) -> io::Result<(Vec<u8>, Vec<u8>)> {
     async fn read(from: Option<pipe::Receiver>) -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
         if let Some(mut from) = from {
@@ -408,7 +462,8 @@ async fn read_both(stdout: Option<pipe::Receiver>, stderr: Option<pipe::Receiver
         }
         Ok(bytes)
     }
-    let (mut stdout, mut stderr) = (pin!(read(stdout)), pin!(read(stderr)));
+    let mut stdout = pin!(read(stdout.map(ChildStdout::into_inner)));
+    let mut stderr = pin!(read(stderr.map(ChildStderr::into_inner)));
     let (mut out, mut err) = (None, None);
     poll_fn(|context| {
         for (bytes, reader) in [(&mut out, &mut stdout), (&mut err, &mut stderr)] {

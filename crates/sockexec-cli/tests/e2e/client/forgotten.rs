@@ -50,18 +50,58 @@ fn builders(path: &str) -> BTreeSet<String> {
     builders.filter_map(name).collect()
 }
 
-/// What the blocking `Command` can be told, the one for tokio can be told too.
+/// The sources of a library: those of a directory, with or without the file beside it that has its name.
+fn sources(directory: &str) -> String {
+    let root = format!("{}/../../{directory}", env!("CARGO_MANIFEST_DIR"));
+    let entries = fs::read_dir(&root).unwrap_or_else(|error| panic!("{root}: {error}"));
+    let paths = entries.map(|entry| entry.expect("an entry").path());
+    let files = paths.filter(|path| path.extension().is_some_and(|extension| extension == "rs"));
+    files.map(|path| fs::read_to_string(path).expect("a source")).collect()
+}
+
+/// The names of the public functions at this depth of indentation.
+fn functions(source: &str, indent: &str) -> BTreeSet<String> {
+    let heads = source.lines().filter_map(|line| line.strip_prefix(indent)?.strip_prefix("pub "));
+    let names = heads.filter_map(|head| {
+        let head = ["const ", "async "].iter().find_map(|word| head.strip_prefix(word)).unwrap_or(head);
+        head.strip_prefix("fn ")?.split(['(', '<']).next()
+    });
+    names.map(str::to_owned).collect()
+}
+
+/// The names of the public methods of this type.
+fn methods(source: &str, owner: &str) -> BTreeSet<String> {
+    let head = format!("\nimpl {owner} {{\n");
+    let blocks = source.split(&head).skip(1);
+    let bodies = blocks.filter_map(|block| block.split("\n}\n").next());
+    bodies.flat_map(|body| functions(body, "    ")).collect()
+}
+
+/// What the blocking library can do, the one for tokio can do too: each method of each type, and each function. What has no name of its
+/// own, such as a trait, nobody holds together.
 #[test]
 fn both_libraries_have_every_method() {
-    let blocking: BTreeSet<String> =
-        [builders("crates/sockexec/src/client/mod.rs"), builders("crates/sockexec/src/client/options.rs")]
-            .into_iter()
-            .flatten()
-            .collect();
-    let tokio = builders("crates/sockexec/src/client/tokio.rs");
-    // Descriptors are not passed there, as its documentation says.
-    let missing: Vec<_> = blocking.difference(&tokio).filter(|&name| name != "pass_stdio").collect();
-    assert!(blocking.len() > 15 && missing.is_empty(), "client/tokio.rs has no method {missing:?}");
+    // As tokio has it: `kill` waits, and only a `Child` can.
+    let waits = [("ChildHandle", "kill", "start_kill"), ("Child", "kill", "start_kill")];
+    let tokio = sources("crates/sockexec/src/client/tokio") + &file("crates/sockexec/src/client/tokio.rs");
+    let all = sources("crates/sockexec/src/client");
+    // Not those for tokio once more.
+    let blocking = all.replace(&file("crates/sockexec/src/client/tokio.rs"), "");
+    assert!(blocking.len() < all.len());
+    let mut missing = Vec::new();
+    for (owner, least) in [("Command", 25), ("Child", 9), ("ChildHandle", 4)] {
+        let (mut ours, theirs) = (methods(&blocking, owner), methods(&tokio, owner));
+        assert!(ours.len() >= least, "{owner} has methods that this test does not see: {ours:?}");
+        for (_, name, other) in waits.iter().filter(|(row, ..)| *row == owner) {
+            assert!(ours.remove(*name), "{owner}::{name}");
+            ours.insert((*other).to_owned());
+        }
+        missing.extend(ours.difference(&theirs).map(|name| format!("{owner}::{name}")));
+    }
+    let functions = (functions(&blocking, ""), functions(&tokio, ""));
+    assert!(functions.0.len() >= 2, "{functions:?}");
+    missing.extend(functions.0.difference(&functions.1).cloned());
+    assert!(missing.is_empty(), "client/tokio.rs and client/tokio have nothing for {missing:?}");
 }
 
 /// The documentation of `Command::version` lists all methods that need version 2.

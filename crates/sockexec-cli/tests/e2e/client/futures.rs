@@ -19,7 +19,7 @@ use super::fake::{EXIT, INTRODUCTION, STARTED};
 use super::terminals::in_time;
 use crate::common::{Daemon, PATIENCE, eventually};
 
-fn command(daemon: &Daemon, words: &str) -> Command {
+pub(super) fn command(daemon: &Daemon, words: &str) -> Command {
     super::library::command(daemon, words).into()
 }
 
@@ -158,7 +158,7 @@ fn options() {
 }
 
 /// A socket whose backlog is full, and who fills it.
-fn full(path: &Path) -> (OwnedFd, UnixStream) {
+pub(super) fn full(path: &Path) -> (OwnedFd, UnixStream) {
     let listener = rustix::net::socket(AddressFamily::UNIX, SocketType::STREAM, None).expect("a socket");
     rustix::net::bind(&listener, &SocketAddrUnix::new(path).expect("an address")).expect("a socket");
     rustix::net::listen(&listener, 0).expect("a socket");

@@ -9,6 +9,7 @@ mod futures;
 mod introduction;
 mod library;
 mod like_std;
+mod like_tokio;
 mod ping;
 mod recorded;
 mod sigpipe;
