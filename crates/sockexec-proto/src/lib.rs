@@ -18,6 +18,12 @@
 //! caller is told how many bytes of payload come next and moves them itself, by whatever means
 //! (a copy, a write, `splice(2)`), so memory does not grow with a length that a peer announces.
 //!
+//! # What may grow
+//!
+//! What a daemon tells grows with its versions, so [`ErrorCode`], [`Failure`], [`Usage`], [`Introduction`] and the reasons in
+//! [`error`] are `#[non_exhaustive]`. [`Options`] and the events of the decoders are not, on purpose: to overlook an option or
+//! an event is a mistake, and the compiler finds it. One more of those is a new major version of this crate.
+//!
 //! [netstring]: https://cr.yp.to/proto/netstrings.txt
 #![no_std]
 #![forbid(unsafe_code)]

@@ -144,11 +144,11 @@ fn started(pid: u32) -> Seen {
 
 fn introduction(version: u32, window: u64, options: &[&str]) -> Seen {
     let options = options.iter().map(|name| name.as_bytes().to_vec()).collect();
-    Seen::Told(Event::Introduction(Introduction { version, window, options }))
+    Seen::Told(Event::Introduction(Introduction::new(version, window, options)))
 }
 
 fn failure(code: ErrorCode, text: &[u8]) -> Seen {
-    Seen::Told(Event::Failure(Failure { code, text: text.to_vec() }))
+    Seen::Told(Event::Failure(Failure::new(code, text.to_vec())))
 }
 
 fn code(code: u8) -> Seen {
@@ -156,7 +156,7 @@ fn code(code: u8) -> Seen {
 }
 
 fn usage(user: u64, system: u64, max_rss_kib: u64) -> Usage {
-    Usage { user_time: Duration::from_micros(user), system_time: Duration::from_micros(system), max_rss_kib }
+    Usage::new(Duration::from_micros(user), Duration::from_micros(system), max_rss_kib)
 }
 
 #[test]
@@ -237,7 +237,7 @@ fn every_code_is_known_by_its_name() {
         let mut bytes = Vec::new();
         encode_error(&code, b"why", &mut bytes);
         assert_eq!(bytes, format!("5:error,{}:{name} why,", name.len() + 4).into_bytes());
-        assert_eq!(Failure { code: code.clone(), text: b"why".to_vec() }.to_string(), format!("{name}: why"));
+        assert_eq!(Failure::new(code.clone(), b"why".to_vec()).to_string(), format!("{name}: why"));
         check_read(&bytes, &[failure(code, b"why")]);
     }
 }
@@ -298,7 +298,7 @@ fn a_daemon_writes_what_the_protocol_says() {
     encode_input_closed(&mut bytes);
     encode_end_of(Stream::Stdout, &mut bytes);
     encode_end_of(Stream::Stderr, &mut bytes);
-    encode_usage(&Usage { user_time: Duration::new(1, 2_999), ..usage(0, 500_000, 1320) }, &mut bytes);
+    encode_usage(&Usage::new(Duration::new(1, 2_999), Duration::from_millis(500), 1320), &mut bytes);
     encode_exit(&Exit::Code(3), &mut bytes);
     encode_exit(&Exit::Signal(Signal::Number(9)), &mut bytes);
     encode_exit(&Exit::Signal(Signal::Name(b"TERM".to_vec())), &mut bytes);
@@ -383,21 +383,19 @@ fn naive_told(tag: &[u8], bytes: Vec<u8>) -> Result<Event, Kind> {
         b"error" => {
             let mut parts = bytes.splitn(2, |&byte| byte == b' ');
             let code = parts.next().unwrap_or_default();
-            let found = ErrorCode::KNOWN.into_iter().find(|known| known.to_string().as_bytes() == code);
+            let found = ErrorCode::KNOWN.iter().find(|known| known.to_string().as_bytes() == code);
             let code = match found {
-                Some(code) => code,
+                Some(code) => code.clone(),
                 None if code.is_empty() => return Err(Kind::ErrorCode(bytes)),
                 None => ErrorCode::Other(code.to_vec()),
             };
-            Ok(Event::Failure(Failure { code, text: parts.next().unwrap_or_default().to_vec() }))
+            Ok(Event::Failure(Failure::new(code, parts.next().unwrap_or_default().to_vec())))
         }
         b"queued" => number.map(Event::Queued).ok_or(Kind::Queued(bytes)),
         b"taken" => number.map(Event::Taken).ok_or(Kind::Taken(bytes)),
         b"input-closed" => Ok(Event::InputClosed),
         // And of introductions.
-        b"protocol" if text == "2" => {
-            Ok(Event::Introduction(Introduction { version: 2, window: MIN_WINDOW, options: vec![] }))
-        }
+        b"protocol" if text == "2" => Ok(Event::Introduction(Introduction::new(2, MIN_WINDOW, vec![]))),
         b"protocol" => Err(Kind::Introduction(bytes)),
         // Of usages the generator has this one, and damaged ones: those are the business of the tests above.
         b"usage" if text == "utime=0 stime=0 maxrss=0" => Ok(Event::Usage(Usage::default())),

@@ -43,6 +43,7 @@ pub const MAX_ERROR: usize = 64 << 10;
 
 /// Why there is no exit status, or why the program was cut: the part that programs read.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum ErrorCode {
     /// The program, or the directory it was to run in, is not there.
     NotFound,
@@ -76,7 +77,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// All that this version knows.
-    pub const KNOWN: [Self; 13] = [
+    pub const KNOWN: &'static [Self] = &[
         Self::NotFound,
         Self::NotExecutable,
         Self::SpawnFailed,
@@ -114,7 +115,8 @@ impl ErrorCode {
     }
 
     fn from_bytes(bytes: &[u8]) -> Self {
-        Self::KNOWN.into_iter().find(|known| known.as_bytes() == bytes).unwrap_or_else(|| Self::Other(bytes.to_vec()))
+        let known = Self::KNOWN.iter().find(|known| known.as_bytes() == bytes);
+        known.cloned().unwrap_or_else(|| Self::Other(bytes.to_vec()))
     }
 }
 
@@ -126,6 +128,7 @@ impl fmt::Display for ErrorCode {
 
 /// What the daemon says of itself before anything else: `2 window=N options=A,B`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub struct Introduction {
     /// The version of the protocol that it speaks.
     pub version: u32,
@@ -136,6 +139,12 @@ pub struct Introduction {
 }
 
 impl Introduction {
+    /// One that says this.
+    #[must_use]
+    pub const fn new(version: u32, window: u64, options: Vec<Vec<u8>>) -> Self {
+        Self { version, window, options }
+    }
+
     /// Whether the client may use the option of this name.
     #[must_use]
     pub fn allows(&self, option: &str) -> bool {
@@ -161,6 +170,7 @@ impl Introduction {
 
 /// An `error` pair: `CODE SP TEXT`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub struct Failure {
     /// For programs.
     pub code: ErrorCode,
@@ -169,6 +179,12 @@ pub struct Failure {
 }
 
 impl Failure {
+    /// One that says this.
+    #[must_use]
+    pub const fn new(code: ErrorCode, text: Vec<u8>) -> Self {
+        Self { code, text }
+    }
+
     pub(super) fn parse(payload: &[u8]) -> Option<Self> {
         let space = payload.iter().position(|&byte| byte == b' ').unwrap_or(payload.len());
         let code = payload.get(..space).filter(|code| !code.is_empty())?;
@@ -186,6 +202,7 @@ impl fmt::Display for Failure {
 
 /// What a program cost, with those of its children that it waited for (`getrusage(2)`, `RUSAGE_CHILDREN`).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub struct Usage {
     /// Processor time in its own code. On the wire in microseconds at best.
     pub user_time: Duration,
@@ -196,6 +213,12 @@ pub struct Usage {
 }
 
 impl Usage {
+    /// These times, and so much memory in KiB.
+    #[must_use]
+    pub const fn new(user_time: Duration, system_time: Duration, max_rss_kib: u64) -> Self {
+        Self { user_time, system_time, max_rss_kib }
+    }
+
     /// Reads `utime=S stime=S maxrss=KIB`, in any order; other names, which later versions may add, are skipped.
     pub(super) fn parse(payload: &[u8]) -> Option<Self> {
         let (mut user_time, mut system_time, mut max_rss_kib) = (None, None, None);

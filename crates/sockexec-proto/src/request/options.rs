@@ -103,6 +103,7 @@ fn option(parts: &[&[u8]], out: &mut Vec<u8>) {
 
 /// What the protocol says of one option. Whatever else has to know the options takes them from [`OPTIONS`].
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct OptionSpec {
     /// Its name on the wire; no name begins with a digit.
     pub name: &'static str,

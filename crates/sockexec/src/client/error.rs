@@ -24,6 +24,7 @@ pub enum Error {
     /// The daemon's reply breaks the protocol: what is wrong, and at which byte of the reply.
     Protocol(BadReply),
     /// The connection ended before the program's status, or in the middle of its output.
+    #[non_exhaustive]
     Lost {
         /// Bytes of the reply that had come by then, framing included.
         received: u64,
@@ -34,6 +35,7 @@ pub enum Error {
     },
     /// The daemon said why there is no program, or why it was ended (version 2 of the protocol). [`Error::kind`] has the
     /// reason for programs.
+    #[non_exhaustive]
     Failed {
         /// The reason, and the daemon's words.
         failure: Failure,
@@ -139,7 +141,8 @@ impl Error {
                 ErrorCode::OutOfMemory => ErrorKind::OutOfMemory,
                 ErrorCode::OutputLimit => ErrorKind::OutputLimit,
                 ErrorCode::IdleTimeout => ErrorKind::IdleTimeout,
-                ErrorCode::Internal | ErrorCode::Other(_) => ErrorKind::Internal,
+                // A code that is new is found by the test below.
+                _ => ErrorKind::Internal,
             },
             Self::Connect(..) => ErrorKind::Connect,
             Self::Unsupported => ErrorKind::Unsupported,
@@ -307,5 +310,25 @@ fn again(error: &io::Error) -> io::Error {
     match error.raw_os_error() {
         Some(code) => io::Error::from_raw_os_error(code),
         None => io::Error::new(error.kind(), error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    /// Each code has a kind of its own; those that this version does not know are the daemon's internal ones.
+    #[test]
+    fn every_code_has_a_kind() {
+        let kind = |code: &ErrorCode| {
+            let failure = Failure::new(code.clone(), Vec::new());
+            Error::Failed { failure, status: None, usage: None }.kind()
+        };
+        let kinds: HashSet<ErrorKind> = ErrorCode::KNOWN.iter().map(kind).collect();
+        assert_eq!(kinds.len(), ErrorCode::KNOWN.len(), "{kinds:?}");
+        assert_eq!(kind(&ErrorCode::Other(b"news".to_vec())), ErrorKind::Internal);
+        assert_eq!(kind(&ErrorCode::Internal), ErrorKind::Internal);
     }
 }

@@ -378,6 +378,7 @@ struct Settings {
 /// A daemon that listens, and serves when it is [run](Daemon::run).
 ///
 /// Dropping it removes and closes the socket.
+#[must_use = "nobody is served before `run`"]
 pub struct Daemon {
     settings: Settings,
     poll: Poll,

@@ -20,6 +20,7 @@ pub(crate) use time::Time;
 
 /// How the signal that ended a program is told to a version 1 client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
 pub enum TermSig {
     /// Its number in decimal (`15`), which is what the published clients parse.
     #[default]

@@ -212,12 +212,8 @@ fn end_after(failure: &Failure, status: Option<ExitStatus>) -> ExitCode {
         ErrorCode::NotExecutable | ErrorCode::Denied | ErrorCode::Forbidden => 126,
         ErrorCode::Busy | ErrorCode::SpawnFailed | ErrorCode::Internal => 125,
         ErrorCode::BadRequest => EXIT_SYSTEM,
-        ErrorCode::Timeout
-        | ErrorCode::Shutdown
-        | ErrorCode::OutOfMemory
-        | ErrorCode::OutputLimit
-        | ErrorCode::IdleTimeout
-        | ErrorCode::Other(_) => match status {
+        // Those that cut a program. The test of the table has a row for each code, one that is new as well.
+        _ => match status {
             Some(status) if !status.success() => return end_like(status),
             Some(_) => EXIT_CUT,
             None if failure.code == ErrorCode::Timeout => EXIT_CUT,

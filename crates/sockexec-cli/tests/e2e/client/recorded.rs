@@ -99,13 +99,13 @@ fn a_close_without_a_status() {
     let (output, socket) = command(b"");
     assert_lost(&output, &socket, "without an answer");
     let error = library(b"").expect_err("no status");
-    assert!(matches!(error, Error::Lost { received: 0, within_pair: false, source: None }), "{error:?}");
+    assert!(matches!(error, Error::Lost { received: 0, within_pair: false, source: None, .. }), "{error:?}");
 
     let (output, socket) = command(b"6:stdout,5:hello,");
     assert_lost(&output, &socket, "before it told how the program ended");
     assert_eq!(text(&output.stdout), "hello");
     let error = library(b"6:stdout,5:hello,").expect_err("no status");
-    assert!(matches!(error, Error::Lost { received: 17, within_pair: false, source: None }), "{error:?}");
+    assert!(matches!(error, Error::Lost { received: 17, within_pair: false, source: None, .. }), "{error:?}");
 }
 
 /// Cut at every byte: never a success, never a fault but this one.
@@ -116,7 +116,7 @@ fn a_reply_that_breaks_off() {
         let error = library(&reply[..len]).expect_err("no status");
         let boundary = [0, 17, 30].contains(&len);
         match error {
-            Error::Lost { received, within_pair, source: None } => {
+            Error::Lost { received, within_pair, source: None, .. } => {
                 assert_eq!((usize::try_from(received), within_pair), (Ok(len), !boundary));
             }
             error => panic!("{len}: {error:?}"),

@@ -70,7 +70,7 @@ fn every_row_of_the_table() {
         }
     }
     let has_row = |known: &ErrorCode| ROWS.iter().any(|(code, ..)| code.as_bytes() == known.as_bytes());
-    for known in &ErrorCode::KNOWN {
+    for known in ErrorCode::KNOWN {
         assert!(has_row(known), "the code {known} has no row here");
     }
 }

@@ -11,8 +11,7 @@ use crate::engine::{Action, Backpressure, Frame, StartError, StartErrorKind, Ste
 
 /// The number of the program's process, what it costs, and the daemon's status.
 pub(super) const PID: u32 = 4711;
-pub(super) const USAGE: Usage =
-    Usage { user_time: Duration::from_millis(1), system_time: Duration::from_millis(2), max_rss_kib: 3 };
+pub(super) const USAGE: Usage = Usage::new(Duration::from_millis(1), Duration::from_millis(2), 3);
 pub(super) const STATUS: &[u8] = b"{}";
 
 /// How many requests wait, this one included.

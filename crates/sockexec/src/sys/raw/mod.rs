@@ -266,11 +266,8 @@ pub(super) fn status_of(pid: libc::pid_t) -> rustix::io::Result<Option<(ExitStat
         let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
         Duration::from_secs(seconds) + Duration::from_micros(u64::try_from(time.tv_usec).unwrap_or(0))
     };
-    let usage = Usage {
-        user_time: time(usage.ru_utime),
-        system_time: time(usage.ru_stime),
-        max_rss_kib: u64::try_from(usage.ru_maxrss).unwrap_or(0),
-    };
+    let memory = u64::try_from(usage.ru_maxrss).unwrap_or(0);
+    let usage = Usage::new(time(usage.ru_utime), time(usage.ru_stime), memory);
     let status = match code {
         // WEXITSTATUS: the kernel keeps eight bits.
         libc::CLD_EXITED => ExitStatus::Code(u8::try_from(status & 0xff).unwrap_or(u8::MAX)),

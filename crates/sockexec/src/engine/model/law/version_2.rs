@@ -110,7 +110,7 @@ impl World<'_> {
     fn check_last_words_2(&mut self, said: &[Event]) -> Result<(), Violation> {
         let record = &self.record;
         let understood = self.understood();
-        let failed = |code, text: &[u8]| vec![Event::Failure(Failure { code, text: text.to_vec() })];
+        let failed = |code, text: &[u8]| vec![Event::Failure(Failure::new(code, text.to_vec()))];
         let expected = match (&record.refused, record.status) {
             _ if record.busy => failed(ErrorCode::Busy, BUSY.as_bytes()),
             (Some(error), _) => {
