@@ -24,7 +24,7 @@ fn a_handle_shuts_it_down() {
     let directory = tempfile::tempdir().unwrap();
     let socket = directory.path().join("sock");
     let daemon = Daemon::builder().timeout(None).kill_timeout(PATIENCE * 100).bind(&socket).unwrap();
-    assert_eq!(daemon.path(), socket);
+    assert_eq!(daemon.path(), Some(socket.as_path()));
     assert!(format!("{daemon:?}").contains(socket.to_str().unwrap()), "{daemon:?}");
     let handle = daemon.handle();
     let (sender, end) = mpsc::channel();

@@ -43,6 +43,7 @@ fn help_names_every_option() {
             "--kill-timeout",
             "--mode",
             "--linger",
+            "--listen-fd",
             "--spool",
             "--spool-total",
             "--termsig",
@@ -84,6 +85,10 @@ fn usage_errors() {
         (&["--spool-total", "x", "sock"], "x"),
         (&["--termsig", "maybe", "sock"], "maybe"),
         (&["--termsig"], "--termsig"),
+        (&["--listen-fd"], "--listen-fd"),
+        (&["--listen-fd", "three"], "three"),
+        (&["--listen-fd", "-1"], "-1"),
+        (&["--listen-fd", "+1"], "+1"),
     ];
     for (arguments, word) in cases {
         let stopped = run(arguments);

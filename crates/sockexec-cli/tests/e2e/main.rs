@@ -15,6 +15,7 @@
     reason = "a test says what it expects by panicking where that is not so"
 )]
 
+mod activation;
 mod chatty;
 mod client;
 mod command_line;

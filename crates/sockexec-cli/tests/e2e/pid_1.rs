@@ -23,7 +23,7 @@ fn as_pid_1(before: &str) -> Option<Launch> {
 
 /// Its one child.
 #[track_caller]
-fn only_child(process: Process) -> Process {
+pub(crate) fn only_child(process: Process) -> Process {
     let pid = process.0.as_raw_pid();
     let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).expect("a file of /proc");
     let mut pids = children.split_whitespace().map(|pid| Pid::from_raw(pid.parse().expect("a number")));

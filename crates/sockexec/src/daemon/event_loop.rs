@@ -7,7 +7,7 @@ mod waiting;
 use std::cell::RefCell;
 use std::collections::{BTreeSet, VecDeque};
 use std::io;
-use std::os::fd::AsRawFd as _;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook_mio::v1_0::Signals;
 use slab::Slab;
 
-use self::accept::Listening;
+use self::accept::{Activated, Door, Listening};
 use self::waiting::Room;
 use super::alarm::Alarm;
 use super::connection::{Connection, Context};
@@ -30,9 +30,10 @@ use super::slots::Slots;
 use super::spool::Spools;
 use super::status::Totals;
 use super::token::{self, Target};
-use super::{Daemon, Handle, Settings};
+use super::{Daemon, Handle, Own, Settings};
 use crate::engine::{Limits, Time};
 use crate::sys::closer;
+use crate::sys::foreign::Foreign;
 use crate::sys::kernel::{self, Lack};
 use crate::sys::process;
 use crate::sys::socket;
@@ -68,9 +69,11 @@ pub(super) struct EventLoop {
     /// When to look whether the terminal is gone, and in what time after that.
     terminal_look: Option<(Time, Duration)>,
     handle: Handle,
-    /// None: shutting down, or another daemon has taken over.
+    /// None: shutting down, or another daemon has taken over, or there was none.
     listening: Option<Listening>,
-    place: Guard,
+    activated: Vec<Activated>,
+    /// Over the file of our own socket, if there is one.
+    place: Option<Guard>,
     /// The listening socket before, while somebody may still come to it.
     retiring: Option<Retiring>,
     shutting_down: bool,
@@ -100,13 +103,25 @@ pub(super) struct EventLoop {
 
 impl EventLoop {
     pub(super) fn new(daemon: Daemon) -> io::Result<Self> {
-        let Daemon { settings, poll, mut signals, had_terminal, handle, file, socket } = daemon;
-        let mut listener = UnixListener::from_std(socket.into());
-        poll.registry().register(&mut listener, token::LISTENER, Interest::READABLE)?;
+        let Daemon { settings, poll, mut signals, had_terminal, handle, own, listeners } = daemon;
+        let open = |socket: OwnedFd, token| {
+            let mut socket = UnixListener::from_std(socket.into());
+            poll.registry().register(&mut socket, token, Interest::READABLE).map(|()| Door::new(socket))
+        };
+        let place = own.as_ref().map(|own| Guard::new(poll.registry(), &own.file, settings.watches));
+        let listening = match own {
+            Some(Own { file, socket }) => Some(Listening { file, door: open(socket, token::LISTENER)? }),
+            None => None,
+        };
+        let mut activated = Vec::with_capacity(listeners.len());
+        for (index, listener) in listeners.into_iter().enumerate() {
+            let description = listener.to_string();
+            let door = open(listener.into_socket()?, token::activated(index))?;
+            activated.push(Activated { door, description });
+        }
         if let Some(signals) = &mut signals {
             poll.registry().register(signals, token::SIGNALS, Interest::READABLE)?;
         }
-        let place = Guard::new(poll.registry(), &file, settings.watches);
         let spools = Rc::new(Spools::new(settings.spool_total, Some(handle.clone())));
         let alarm = Alarm::new(poll.registry());
         let lacks = kernel::lacks();
@@ -126,7 +141,8 @@ impl EventLoop {
             had_terminal,
             terminal_look: None,
             handle,
-            listening: Some(Listening { socket: listener, file, ready: true, retry_at: None, complained: false }),
+            listening,
+            activated,
             place,
             retiring: None,
             shutting_down: false,
@@ -152,11 +168,11 @@ impl EventLoop {
     }
 
     pub(super) fn run(mut self) -> io::Result<()> {
-        if let Some(listening) = &self.listening {
-            log::debug!("listening on {}", listening.file.path().display());
+        for place in self.places() {
+            log::debug!("listening on {place}");
         }
         let mut events = Events::with_capacity(EVENTS);
-        while self.listening.is_some() || self.retiring.is_some() || !self.slots.is_empty() {
+        while self.doors().next().is_some() || self.retiring.is_some() || !self.slots.is_empty() {
             let timeout = self.poll_timeout();
             match self.poll.poll(&mut events, timeout) {
                 Ok(()) => {}
@@ -183,7 +199,12 @@ impl EventLoop {
                 }
                 Some(Target::Listener) => {
                     if let Some(listening) = &mut self.listening {
-                        listening.ready = true;
+                        listening.door.ready = true;
+                    }
+                }
+                Some(Target::Activated(index)) => {
+                    if let Some(activated) = self.activated.get_mut(index) {
+                        activated.door.ready = true;
                     }
                 }
                 Some(Target::Signals) => self.take_signals(now),
@@ -192,7 +213,11 @@ impl EventLoop {
                         self.shut_down(now);
                     }
                 }
-                Some(Target::Place) => self.place.note(),
+                Some(Target::Place) => {
+                    if let Some(place) = &mut self.place {
+                        place.note();
+                    }
+                }
                 Some(Target::Retiring) => {
                     if let Some(retiring) = &mut self.retiring {
                         retiring.ready = true;
@@ -230,13 +255,13 @@ impl EventLoop {
 
     fn poll_timeout(&mut self) -> Option<Duration> {
         // The listener is edge-triggered too: clients that were left for this turn are not told of again.
-        let more = self.listening.as_ref().is_some_and(|listening| listening.ready && listening.retry_at.is_none());
+        let more = self.doors().any(|door| door.ready && door.retry_at.is_none());
         let more = more || self.retiring.as_ref().is_some_and(|retiring| retiring.ready);
         if !self.turns.is_empty() || more && self.has_room() {
             return Some(Duration::ZERO);
         }
         let look = self.spawner.borrow().next_look();
-        let accept = self.listening.as_ref().filter(|_| self.has_room()).and_then(|listening| listening.retry_at);
+        let accept = self.doors().filter_map(|door| door.retry_at).min().filter(|_| self.has_room());
         let timer = self.timers.first().map(|&(time, _)| time);
         let Some(next) = accept.into_iter().chain(timer).chain(self.next_own_timer()).min() else {
             return look;
@@ -249,7 +274,7 @@ impl EventLoop {
 
     /// When to do something that no connection has asked for.
     fn next_own_timer(&self) -> Option<Time> {
-        let look = self.listening.as_ref().and_then(|_| self.place.next_look());
+        let look = self.listening.as_ref().and(self.place.as_ref()).and_then(Guard::next_look);
         let close = self.retiring.as_ref().and_then(Retiring::close_at);
         let room = self.room.look_at.into_iter().chain(self.lead_look_at);
         let terminal = self.terminal_look.map(|(at, _)| at);
@@ -337,10 +362,8 @@ impl EventLoop {
                 self.room.leaving.retain(|&leaves| leaves != slot);
             }
             self.slots.remove(slot).connection.close(&cx);
-            if let Some(listening) = &mut self.listening {
-                // Descriptors were freed.
-                listening.retry_at = None;
-            }
+            // Descriptors were freed.
+            self.doors_mut().for_each(|door| door.retry_at = None);
             return;
         }
         let timer = place.connection.next_timer();
@@ -425,7 +448,12 @@ impl EventLoop {
     fn shut_down(&mut self, now: Time) {
         let at_once = std::mem::replace(&mut self.shutting_down, true);
         log::debug!("shutting down{}", if at_once { " at once" } else { "" });
-        let sockets = [self.listening.take().map(|it| it.socket), self.retiring.take().map(|it| it.socket)];
+        for Activated { door: Door { mut socket, .. }, .. } in self.activated.drain(..) {
+            let _ = self.poll.registry().deregister(&mut socket);
+            // Others have it as well, and those who wait are theirs. Where nobody has it may be closed with what they have sent.
+            drop(Foreign::from(OwnedFd::from(socket)));
+        }
+        let sockets = [self.listening.take().map(|it| it.door.socket), self.retiring.take().map(|it| it.socket)];
         for mut socket in sockets.into_iter().flatten() {
             let _ = self.poll.registry().deregister(&mut socket);
             socket::close_listener(socket.into());

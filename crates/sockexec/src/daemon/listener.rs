@@ -45,6 +45,10 @@ pub enum BindError {
     Unknown(PathBuf, io::Error),
     /// The socket cannot be made there.
     Create(PathBuf, io::Error),
+    /// Nowhere to listen: neither was a path given nor a socket handed over.
+    NoSocket,
+    /// A socket that was handed over cannot be accepted from: which, and why.
+    NotAListener(String, &'static str),
     /// So few descriptors (`RLIMIT_NOFILE`) are allowed that not one program could be run; how many are.
     TooFewDescriptors(u64),
     /// SIGCHLD is ignored in this process, so how a program ended could not be learned.
@@ -75,6 +79,8 @@ impl std::fmt::Display for BindError {
                 write!(f, "{}: cannot make the socket: the directory does not exist", path.display())
             }
             Self::Create(path, error) => write!(f, "{}: cannot make the socket: {error}", path.display()),
+            Self::NoSocket => f.write_str("no socket to listen on: none was handed over, and there is no path"),
+            Self::NotAListener(which, why) => write!(f, "{which}: clients cannot be accepted there: {why}"),
             Self::TooFewDescriptors(limit) => {
                 write!(f, "{limit} descriptors are not enough to run a program; raise the limit (ulimit -n)")
             }
@@ -94,6 +100,8 @@ impl std::error::Error for BindError {
             | Self::PathTooLong(..)
             | Self::InUse(_)
             | Self::NotASocket(..)
+            | Self::NoSocket
+            | Self::NotAListener(..)
             | Self::TooFewDescriptors(_)
             | Self::ChildrenIgnored => None,
         }

@@ -23,6 +23,7 @@
 //! SIGXFSZ that does nothing, so that a spool that meets `RLIMIT_FSIZE` does not end the process.
 #![forbid(unsafe_code)]
 
+mod activation;
 mod alarm;
 mod chatter;
 mod child;
@@ -60,6 +61,7 @@ use crate::sys::spawn::Spawner;
 use waker::Waker;
 
 pub use crate::sys::process::{DescriptorLimit, forget_inheritance, leave_init, raise_descriptor_limit};
+pub use activation::{Activation, Listener, take_descriptor};
 pub use listener::{BindError, MAX_PATH};
 
 /// Descriptors that one connection may need at once: its socket, three pipes, a spool's file and a process's
@@ -109,6 +111,7 @@ pub struct Builder {
     termsig: TermSig,
     signals: bool,
     program_descriptors: Option<DescriptorLimit>,
+    listeners: Vec<Listener>,
 }
 
 impl Default for Builder {
@@ -128,6 +131,7 @@ impl Default for Builder {
             termsig: TermSig::Number,
             signals: false,
             program_descriptors: None,
+            listeners: Vec::new(),
         }
     }
 }
@@ -246,17 +250,34 @@ impl Builder {
         self
     }
 
-    /// Makes the socket and listens on it. A stale socket is replaced, anything else that exists is
-    /// left alone.
+    /// Makes the socket and listens on it, beside those that [others have made](Self::listener): if one of them has this path it is that one,
+    /// and none is made. A stale socket is replaced, anything else that exists is left alone.
     ///
     /// # Errors
     /// [`BindError`] says what is in the way.
     pub fn bind(self, path: impl AsRef<Path>) -> Result<Daemon, BindError> {
+        self.set_up(Some(path.as_ref()))
+    }
+
+    /// A daemon with no socket of its own, which listens where [others have made one](Self::listener).
+    ///
+    /// # Errors
+    /// [`BindError`] says what is in the way; [`BindError::NoSocket`]: there is none.
+    pub fn build(self) -> Result<Daemon, BindError> {
+        if self.listeners.is_empty() {
+            return Err(BindError::NoSocket);
+        }
+        self.set_up(None)
+    }
+
+    fn set_up(self, path: Option<&Path>) -> Result<Daemon, BindError> {
         if process::sigchld_is_ignored() {
             return Err(BindError::ChildrenIgnored);
         }
         let limit = process::descriptor_limit();
-        let max_connections = self.allowed_connections(limit)?;
+        let taken = self.listeners.len() as u64;
+        let max_connections = self.allowed_connections(limit, taken)?;
+        let limit = limit.map(|limit| limit.saturating_sub(taken));
         let setup = |what| move |error| BindError::Setup(what, error);
         let poll = Poll::new().map_err(setup("cannot set up the event loop"))?;
         let waker = Waker::new(poll.registry()).map_err(setup("cannot set up the event loop"))?;
@@ -275,7 +296,18 @@ impl Builder {
         if !process::ignores(SIGXFSZ) {
             signal_hook::flag::register(SIGXFSZ, Arc::default()).map_err(setup("cannot handle signals"))?;
         }
-        let (socket, file) = listener::listen(path.as_ref(), self.mode, self.backlog)?;
+        for listener in &self.listeners {
+            listener.prepare()?;
+        }
+        let own = match path {
+            // A service manager's, and the unit names it twice.
+            Some(path) if self.listeners.iter().any(|listener| listener.is_at(path)) => None,
+            Some(path) => {
+                let (socket, file) = listener::listen(path, self.mode, self.backlog)?;
+                Some(Own { file, socket })
+            }
+            None => None,
+        };
         let spare =
             limit.map_or(u64::MAX, |limit| limit.saturating_sub(descriptors_for(max_connections, LEAST_WAITING)));
         // Not at the expense of those that are reserved for many connections.
@@ -307,18 +339,18 @@ impl Builder {
             had_terminal,
             signals,
             handle: Handle { shared: Arc::new(Shared { orders: AtomicU8::new(0), waker }) },
-            file,
-            socket,
+            own,
+            listeners: self.listeners,
         })
     }
 
-    /// The connections that the limit of descriptors leaves room for.
-    fn allowed_connections(&self, limit: Option<u64>) -> Result<usize, BindError> {
+    /// The connections that the limit of descriptors leaves room for. `taken`: those of sockets that were handed over.
+    fn allowed_connections(&self, limit: Option<u64>, taken: u64) -> Result<usize, BindError> {
         let Some(limit) = limit else { return Ok(self.max_connections) };
-        let own = OWN_DESCRIPTORS + LEAST_WAITING * DESCRIPTORS_PER_WAITING;
-        let allowed = limit.saturating_sub(own) / DESCRIPTORS_PER_CONNECTION;
+        let own = OWN_DESCRIPTORS + taken;
+        let allowed = limit.saturating_sub(own + LEAST_WAITING * DESCRIPTORS_PER_WAITING) / DESCRIPTORS_PER_CONNECTION;
         // Where so many cannot wait beside half as many programs, there are as few places as slots.
-        let allowed = allowed.max(limit.saturating_sub(OWN_DESCRIPTORS) / (2 * DESCRIPTORS_PER_CONNECTION));
+        let allowed = allowed.max(limit.saturating_sub(own) / (2 * DESCRIPTORS_PER_CONNECTION));
         let allowed = usize::try_from(allowed).unwrap_or(usize::MAX);
         if allowed == 0 {
             return Err(BindError::TooFewDescriptors(limit));
@@ -328,7 +360,7 @@ impl Builder {
                 "a limit of {limit} descriptors (ulimit -n) allows {allowed} programs at once, not {}; \
                  {} would be needed",
                 self.max_connections,
-                descriptors_for(self.max_connections, LEAST_WAITING),
+                descriptors_for(self.max_connections, LEAST_WAITING) + taken,
             );
         }
         Ok(allowed.min(self.max_connections))
@@ -386,6 +418,12 @@ pub struct Daemon {
     /// This process had a controlling terminal, of which HUP may tell.
     had_terminal: bool,
     handle: Handle,
+    own: Option<Own>,
+    listeners: Vec<Listener>,
+}
+
+/// A socket that the daemon has made itself.
+struct Own {
     /// Before the socket, so that the name goes first: while the socket is open nobody takes it for stale,
     /// and its inode's number is not given to another file.
     file: listener::SocketFile,
@@ -405,10 +443,10 @@ impl Daemon {
         Builder::default()
     }
 
-    /// Where it listens.
+    /// Where the socket is that it has made; `None`: it has not, and serves those that [others have made](Builder::listener).
     #[must_use]
-    pub fn path(&self) -> &Path {
-        self.file.path()
+    pub fn path(&self) -> Option<&Path> {
+        self.own.as_ref().map(|own| own.file.path())
     }
 
     /// What gives orders to the daemon from another thread.

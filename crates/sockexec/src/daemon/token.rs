@@ -16,7 +16,10 @@ pub(crate) enum Source {
 /// What an event is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Target {
+    /// The socket of our own.
     Listener,
+    /// This one of those that were handed over.
+    Activated(usize),
     Signals,
     /// A [`super::Handle`] was used.
     Handle,
@@ -39,6 +42,12 @@ pub(crate) const SPAWNER: Token = Token(10);
 pub(crate) const PLACE: Token = Token(11);
 pub(crate) const RETIRING: Token = Token(12);
 
+/// The token of one of the listening sockets that were handed over, counted from 0: above four bits, as slots are, beside a source that no
+/// connection has. That of slot 0 is the daemon's own socket.
+pub(crate) fn activated(index: usize) -> Token {
+    Token((index + 1) << 4 | LISTENER.0)
+}
+
 /// The slot above four bits for the source; of the sources left over in slot 0's sixteen seven are the daemon's own.
 pub(crate) fn token(slot: usize, source: Source) -> Token {
     Token(slot << 4 | source as usize)
@@ -55,6 +64,7 @@ pub(crate) fn target(token: Token) -> Option<Target> {
         5 => Source::Exec,
         _ => {
             return match token {
+                Token(number) if slot > 0 && number & 15 == LISTENER.0 => Some(Target::Activated(slot - 1)),
                 LISTENER => Some(Target::Listener),
                 SIGNALS => Some(Target::Signals),
                 HANDLE => Some(Target::Handle),
@@ -81,6 +91,9 @@ mod tests {
             }
         }
         assert_eq!(target(LISTENER), Some(Target::Listener));
+        for index in [0, 1, 1 << 20] {
+            assert_eq!(target(activated(index)), Some(Target::Activated(index)));
+        }
         assert_eq!(target(SIGNALS), Some(Target::Signals));
         assert_eq!(target(HANDLE), Some(Target::Handle));
         assert_eq!(target(ALARM), Some(Target::Alarm));

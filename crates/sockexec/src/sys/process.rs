@@ -1,7 +1,7 @@
 //! The state of this process that its children inherit.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{OwnedFd, RawFd};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -39,6 +39,14 @@ pub fn leave_init() -> io::Result<Option<u8>> {
 pub fn forget_inheritance() {
     raw::restore_signals();
     raw::close_on_exec_from(3);
+}
+
+/// A descriptor that the starter of this process has handed over by its number becomes ours; `/dev/null` takes the place of 0, 1 and 2.
+///
+/// # Errors
+/// EBADF: there is none of this number, or it was taken before.
+pub(crate) fn take_descriptor(number: RawFd) -> io::Result<OwnedFd> {
+    raw::descriptors::take(number)
 }
 
 /// Whether this process ignores the signal of this number.

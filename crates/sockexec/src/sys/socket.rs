@@ -116,6 +116,96 @@ pub(crate) fn listen(path: &Path, mode: u32, backlog: u32) -> io::Result<OwnedFd
     Ok(socket)
 }
 
+/// What a descriptor is to somebody who wants to accept from it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Acceptor {
+    Listens,
+    NotASocket,
+    NotAStream,
+    IsConnected,
+    DoesNotListen,
+}
+
+/// What this descriptor is.
+///
+/// # Errors
+/// Those of getsockopt(2).
+pub(crate) fn acceptor(descriptor: impl AsFd) -> io::Result<Acceptor> {
+    match rustix::net::sockopt::socket_type(&descriptor) {
+        Ok(SocketType::STREAM) => {}
+        Ok(_) => return Ok(Acceptor::NotAStream),
+        Err(Errno::NOTSOCK) => return Ok(Acceptor::NotASocket),
+        Err(error) => return Err(error.into()),
+    }
+    if rustix::net::getpeername(&descriptor).is_ok() {
+        return Ok(Acceptor::IsConnected);
+    }
+    // There it does not tell.
+    #[cfg(target_vendor = "apple")]
+    let listens = true;
+    #[cfg(not(target_vendor = "apple"))]
+    let listens = rustix::net::sockopt::socket_acceptconn(&descriptor)?;
+    Ok(if listens { Acceptor::Listens } else { Acceptor::DoesNotListen })
+}
+
+/// Whether it is a UNIX socket.
+pub(crate) fn is_unix(socket: impl AsFd) -> bool {
+    rustix::net::getsockname(socket).is_ok_and(|address| address.address_family() == AddressFamily::UNIX)
+}
+
+/// The path that a UNIX socket was bound to, if it was.
+pub(crate) fn local_path(socket: impl AsFd) -> Option<Vec<u8>> {
+    let address = SocketAddrUnix::try_from(rustix::net::getsockname(socket).ok()?).ok()?;
+    address.path_bytes().map(<[u8]>::to_vec)
+}
+
+/// Where a socket is to be found, for people; `None`: it is of a family that is not known here, or has no address.
+pub(crate) fn local_address(socket: impl AsFd) -> Option<String> {
+    let address = rustix::net::getsockname(socket).ok()?;
+    match address.address_family() {
+        AddressFamily::UNIX => {
+            let address = SocketAddrUnix::try_from(address).ok()?;
+            let path = address.path().map(|path| path.to_string_lossy().into_owned());
+            #[cfg(target_os = "linux")]
+            let path = path.or_else(|| Some(format!("@{}", address.abstract_name()?.escape_ascii())));
+            path
+        }
+        AddressFamily::INET | AddressFamily::INET6 => {
+            std::net::SocketAddr::try_from(address).ok().map(|address| address.to_string())
+        }
+        _ => None,
+    }
+}
+
+/// The next connection of those that wait to be accepted at a listening socket that does not block: it does not block, and is not inherited.
+///
+/// # Errors
+/// Those of accept(2); `WouldBlock`: nobody waits.
+#[cfg(not(target_vendor = "apple"))]
+pub(crate) fn accept(listener: impl AsFd) -> io::Result<OwnedFd> {
+    use rustix::net::SocketFlags;
+    Ok(rustix::net::accept_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)?)
+}
+
+/// The next connection of those that wait to be accepted at a listening socket that does not block: it does not block, and is not inherited.
+///
+/// # Errors
+/// Those of accept(2); `WouldBlock`: nobody waits.
+#[cfg(target_vendor = "apple")]
+pub(crate) fn accept(listener: impl AsFd) -> io::Result<OwnedFd> {
+    let socket = rustix::net::accept(listener)?;
+    rustix::io::fcntl_setfd(&socket, rustix::io::FdFlags::CLOEXEC)?;
+    rustix::io::ioctl_fionbio(&socket, true)?;
+    Ok(socket)
+}
+
+/// Has a connection of another family than UNIX send what it is given at once: a reply ends with little pieces, each of which would wait for
+/// the client's acknowledgement of the one before.
+pub(crate) fn send_at_once(socket: impl AsFd) {
+    // Refused where there is no such delay.
+    let _ = rustix::net::sockopt::set_tcp_nodelay(socket, true);
+}
+
 /// Closes a listening socket that does not block, and the connections that nobody has accepted: what they have sent is taken first, as it would
 /// be closed with them, which may wait ([`super::closer`]).
 pub(crate) fn close_listener(socket: OwnedFd) {

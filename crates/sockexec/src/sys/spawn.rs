@@ -73,11 +73,17 @@ pub(crate) struct Spawner {
 /// what that takes.
 const CROWD: usize = 64;
 
+/// What a service manager says to the daemon and to nobody else (`sd_listen_fds(3)`, `sd_notify(3)`, `sd_watchdog_enabled(3)`). A program
+/// that believed it would tell the manager of a readiness that is not the daemon's, or, where process numbers are given away again, take
+/// descriptors for sockets.
+const OURS: [&str; 7] =
+    ["LISTEN_FDS", "LISTEN_PID", "LISTEN_PIDFDID", "LISTEN_FDNAMES", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"];
+
 impl Spawner {
     /// Whether [`Spawner::spawn`] waits for the exec.
     pub(crate) const WAITS: bool = Launcher::WAITS;
 
-    /// Programs will have the environment that this process has now. Of `spare_descriptors` [some](Self::RESERVED_DESCRIPTORS) are
+    /// Programs will have the environment that this process has now, without what a service manager says in it to the daemon. Of `spare_descriptors` [some](Self::RESERVED_DESCRIPTORS) are
     /// kept, if there are so many.
     ///
     /// Their limit of descriptors is `limit`, or that of this process.
@@ -97,7 +103,8 @@ impl Spawner {
             }
         }
         let asked_for = first.is_some();
-        let environment = env::vars_os().filter_map(|(name, value)| assignment(name.as_bytes(), value.as_bytes()));
+        let environment = env::vars_os().filter(|(name, _)| !OURS.iter().any(|ours| name == ours));
+        let environment = environment.filter_map(|(name, value)| assignment(name.as_bytes(), value.as_bytes()));
         let launcher = Launcher::new(
             environment.collect(),
             raw::ignored_signals(),

@@ -1,9 +1,11 @@
 //! The arguments, and what is said of them.
 
 use std::ffi::OsString;
+use std::os::fd::RawFd;
 use std::time::Duration;
 
-use clap::{ArgAction, Parser, ValueEnum};
+use clap::error::ErrorKind;
+use clap::{ArgAction, CommandFactory as _, Parser, ValueEnum};
 
 /// Listen on a UNIX socket and run the programs that clients ask for.
 #[derive(Debug, Parser)]
@@ -11,17 +13,23 @@ use clap::{ArgAction, Parser, ValueEnum};
     name = "sockexec",
     // Shown after the name, as 3.1.1 prints it.
     version = concat!("version: ", env!("CARGO_PKG_VERSION")),
-    override_usage = "sockexec [OPTIONS] SOCKET",
+    override_usage = "sockexec [OPTIONS] SOCKET\n       sockexec [OPTIONS] --listen-fd N",
     disable_version_flag = true,
     disable_help_flag = true,
     args_override_self = true,
     after_help = AFTER_HELP,
 )]
 pub(crate) struct Arguments {
-    /// Path of the socket, at most 107 bytes. A stale socket there is replaced.
+    /// Path of the socket, at most 107 bytes. A stale socket there is replaced. Not needed where a service manager hands
+    /// over listening sockets (`LISTEN_FDS`), or with `--listen-fd`.
     // As an OsString: clap would refuse an empty path with a message that does not tell why.
     #[arg(value_name = "SOCKET")]
-    pub(crate) socket: OsString,
+    pub(crate) socket: Option<OsString>,
+
+    /// Serves those as well who come to the listening socket that is this descriptor, a stream of any family. It is left
+    /// as it is: not removed, not shut down. May be given again.
+    #[arg(long, value_name = "N", value_parser = descriptor)]
+    pub(crate) listen_fd: Vec<RawFd>,
 
     /// Clients that may wait to be accepted.
     #[arg(short = 'q', long, value_name = "N", default_value_t = 100, value_parser = at_least_one)]
@@ -117,6 +125,23 @@ impl Arguments {
     /// Those of this process.
     pub(crate) fn read() -> Result<Self, clap::Error> {
         Self::try_parse()
+    }
+
+    /// There is no socket: that SOCKET is missing.
+    pub(crate) fn missing_socket() -> clap::Error {
+        let handed_over = match std::env::var_os("LISTEN_FDS") {
+            None => "",
+            Some(_) => " (LISTEN_FDS is set, but LISTEN_PID does not name this process)",
+        };
+        let words = format!("no socket to listen on: give SOCKET, or --listen-fd N{handed_over}");
+        Self::command().error(ErrorKind::MissingRequiredArgument, words)
+    }
+}
+
+fn descriptor(text: &str) -> Result<RawFd, String> {
+    match text.parse() {
+        Ok(number @ 0..) if text.bytes().all(|byte| byte.is_ascii_digit()) => Ok(number),
+        Ok(_) | Err(_) => Err("must be the number of an open descriptor, such as 0 or 3".to_owned()),
     }
 }
 

@@ -7,6 +7,7 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use arguments::{Arguments, TermSigForm};
+use sockexec::daemon::{Activation, Builder, Listener};
 use sockexec::{Daemon, TermSig, daemon};
 
 /// Wrong arguments.
@@ -25,6 +26,18 @@ fn main() -> ExitCode {
         Err(help) => return exit_after_printing(&help.to_string()),
     };
     log_to_stderr(arguments.debug);
+    // Before the fork: it is for this process number.
+    let activation = match Activation::from_env() {
+        Ok(activation) => activation,
+        Err(error) => {
+            log::error!("LISTEN_FDS: the sockets that were handed over cannot be had: {error}");
+            return ExitCode::from(EXIT_SYSTEM);
+        }
+    };
+    if arguments.socket.is_none() && arguments.listen_fd.is_empty() && activation.is_empty() {
+        let _ = Arguments::missing_socket().print();
+        return ExitCode::from(EXIT_USAGE);
+    }
     match daemon::leave_init() {
         Ok(None) => {}
         Ok(Some(status)) => return ExitCode::from(status),
@@ -34,7 +47,7 @@ fn main() -> ExitCode {
         }
     }
     daemon::forget_inheritance();
-    match run(&arguments) {
+    match run(&arguments, activation) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             log::error!("{error}");
@@ -43,8 +56,13 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
-    let daemon = Daemon::builder()
+fn run(arguments: &Arguments, activation: Activation) -> Result<(), Box<dyn std::error::Error>> {
+    let mut listeners = activation.take()?;
+    for &number in &arguments.listen_fd {
+        let socket = daemon::take_descriptor(number).map_err(|error| format!("--listen-fd {number}: {error}"))?;
+        listeners.push(Listener::from(socket).numbered(number));
+    }
+    let builder = Daemon::builder()
         .backlog(arguments.max_queue)
         .max_connections(usize::try_from(arguments.max_connections)?)
         .max_waiting(usize::try_from(arguments.max_waiting)?)
@@ -61,8 +79,12 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
             TermSigForm::Name => TermSig::Name,
         })
         .handle_signals(true)
-        .program_descriptors(daemon::raise_descriptor_limit())
-        .bind(&arguments.socket)?;
+        .program_descriptors(daemon::raise_descriptor_limit());
+    let builder = listeners.into_iter().fold(builder, Builder::listener);
+    let daemon = match &arguments.socket {
+        Some(path) => builder.bind(path)?,
+        None => builder.build()?,
+    };
     Ok(daemon.run()?)
 }
 

@@ -3,6 +3,7 @@
 use std::env;
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
@@ -45,6 +46,7 @@ pub(crate) struct Launch {
     socket: PathBuf,
     debug: bool,
     bare: bool,
+    streams: Vec<Arc<OwnedFd>>,
 }
 
 impl Default for Launch {
@@ -60,6 +62,7 @@ impl Default for Launch {
             socket,
             debug: true,
             bare: false,
+            streams: Vec::new(),
         }
     }
 }
@@ -106,6 +109,18 @@ impl Launch {
         self
     }
 
+    /// No socket of its own; tests connect to the one that [`Launch::socket`] names.
+    pub(crate) const fn without_socket(mut self) -> Self {
+        self.bare = true;
+        self
+    }
+
+    /// This is its standard input; given again, its standard output.
+    pub(crate) fn stream(mut self, stream: impl Into<OwnedFd>) -> Self {
+        self.streams.push(Arc::new(stream.into()));
+        self
+    }
+
     pub(crate) fn socket(mut self, socket: impl Into<PathBuf>) -> Self {
         self.socket = socket.into();
         self
@@ -144,6 +159,13 @@ impl Launch {
             };
         }
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut streams = self.streams.iter().map(|stream| stream.try_clone().expect("a descriptor"));
+        if let Some(stdin) = streams.next() {
+            command.stdin(stdin);
+        }
+        if let Some(stdout) = streams.next() {
+            command.stdout(stdout);
+        }
         command
     }
 
@@ -386,7 +408,9 @@ impl Daemon {
         };
         self.reader.take().expect("not yet waited for").join().expect("no panic");
         let mut stdout = String::new();
-        self.child.stdout.take().expect("a pipe").read_to_string(&mut stdout).expect("text");
+        if let Some(pipe) = &mut self.child.stdout {
+            pipe.read_to_string(&mut stdout).expect("text");
+        }
         Stopped { status, stdout, stderr: self.log_text(), _directory: Arc::clone(&self.directory) }
     }
 

@@ -1,11 +1,12 @@
 //! Accepting clients, also where the socket file has vanished or been replaced.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
 
 use mio::Interest;
-use mio::net::UnixListener;
+use mio::net::{UnixListener, UnixStream};
 
 use super::{EventLoop, Slot};
 use crate::daemon::connection::Connection;
@@ -23,48 +24,88 @@ const ACCEPTS_A_TURN: usize = 64;
 /// How soon to accept again after it failed for want of descriptors or memory, if nothing is freed before.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
-/// The listening socket while clients are accepted.
+/// A listening socket while clients are accepted.
 #[derive(Debug)]
-pub(super) struct Listening {
-    /// Before the socket: see [`Daemon`](crate::daemon::Daemon).
-    pub(super) file: SocketFile,
+pub(super) struct Door {
     pub(super) socket: UnixListener,
+    /// UNIX sockets alone tell who is at the other end.
+    is_unix: bool,
     /// Somebody may be waiting: accept has not said otherwise since the last event.
     pub(super) ready: bool,
     /// Not before this.
     pub(super) retry_at: Option<Time>,
     /// That it fails was logged, and it has not succeeded since.
-    pub(super) complained: bool,
+    complained: bool,
+}
+
+impl Door {
+    pub(super) fn new(socket: UnixListener) -> Self {
+        let is_unix = socket::is_unix(&socket);
+        Self { socket, is_unix, ready: true, retry_at: None, complained: false }
+    }
+}
+
+/// The daemon's own listening socket.
+#[derive(Debug)]
+pub(super) struct Listening {
+    /// Before the socket: see [`Daemon`](crate::daemon::Daemon).
+    pub(super) file: SocketFile,
+    pub(super) door: Door,
+}
+
+/// A listening socket that was handed over.
+#[derive(Debug)]
+pub(super) struct Activated {
+    pub(super) door: Door,
+    /// Where it listens, for people.
+    pub(super) description: String,
 }
 
 impl EventLoop {
+    /// All sockets at which clients are accepted.
+    pub(super) fn doors(&self) -> impl Iterator<Item = &Door> {
+        self.listening.iter().map(|own| &own.door).chain(self.activated.iter().map(|one| &one.door))
+    }
+
+    pub(super) fn doors_mut(&mut self) -> impl Iterator<Item = &mut Door> {
+        self.listening.iter_mut().map(|own| &mut own.door).chain(self.activated.iter_mut().map(|one| &mut one.door))
+    }
+
     pub(super) fn accept(&mut self, now: Time) {
+        let doors = self.doors().count();
+        for n in 0..doors {
+            // Each in its turn is the first, or one that is busy would have all the room.
+            let first = usize::try_from(self.turns_made).unwrap_or_default();
+            self.accept_at(now, (first.wrapping_add(n)) % doors);
+        }
+    }
+
+    fn accept_at(&mut self, now: Time, index: usize) {
         for _ in 0..ACCEPTS_A_TURN {
-            if !self.has_room() {
+            let has_room = self.has_room();
+            let Some(door) = self.doors_mut().nth(index).filter(|door| door.ready && has_room) else { return };
+            if door.retry_at.is_some_and(|at| at > now) {
                 return;
             }
-            let Some(listening) = &mut self.listening else { return };
-            if !listening.ready || listening.retry_at.is_some_and(|at| at > now) {
-                return;
-            }
-            listening.retry_at = None;
-            match listening.socket.accept() {
-                Ok((socket, _)) => {
-                    listening.complained = false;
-                    self.admit(now, socket);
+            door.retry_at = None;
+            match socket::accept(&door.socket) {
+                Ok(socket) => {
+                    door.complained = false;
+                    let is_unix = door.is_unix;
+                    self.admit(now, socket, is_unix);
                     self.make_room(now);
                 }
                 Err(error) => match error.kind() {
-                    io::ErrorKind::WouldBlock => listening.ready = false,
+                    io::ErrorKind::WouldBlock => door.ready = false,
                     // That client gave up while it waited (accept(2)).
                     io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted => {}
                     // EMFILE, ENFILE, ENOBUFS, ENOMEM: those who wait stay in the backlog.
                     _ => {
-                        if !listening.complained {
+                        if !door.complained {
                             log::warn!("cannot accept connections for now: {error}");
-                            listening.complained = true;
+                            door.complained = true;
                         }
-                        listening.retry_at = Some(now + ACCEPT_RETRY);
+                        door.retry_at = Some(now + ACCEPT_RETRY);
                     }
                 },
             }
@@ -74,8 +115,8 @@ impl EventLoop {
     /// Sees to it that there is a socket where clients look for one.
     pub(super) fn look_at_place(&mut self, now: Time) {
         let former = self.retiring.as_ref().map(|retiring| &retiring.file);
-        let Some(listening) = &self.listening else { return };
-        let (next, stays) = match self.place.look(self.poll.registry(), now, &listening.file, former) {
+        let (Some(listening), Some(place)) = (&self.listening, &mut self.place) else { return };
+        let (next, stays) = match place.look(self.poll.registry(), now, &listening.file, former) {
             News::Nothing => return,
             News::TakenOver => (None, false),
             News::Made { socket, file, moved } => (Some((file, socket)), moved),
@@ -87,10 +128,12 @@ impl EventLoop {
         if let Some((file, mut socket)) = next {
             // One that was registered already gets this token now.
             let _ = registry.reregister(&mut socket, token::LISTENER, Interest::READABLE);
-            self.place.watch(&file);
-            self.listening = Some(Listening { socket, file, ready: true, retry_at: None, complained: false });
+            if let Some(place) = &mut self.place {
+                place.watch(&file);
+            }
+            self.listening = Some(Listening { file, door: Door::new(socket) });
         }
-        if let Some(Listening { mut socket, file, .. }) = before {
+        if let Some(Listening { file, door: Door { mut socket, .. } }) = before {
             // Without events it is looked at when it is closed.
             let _ = registry.reregister(&mut socket, token::RETIRING, Interest::READABLE);
             self.retiring = Some(Retiring::new(file, socket, stays, now));
@@ -109,10 +152,10 @@ impl EventLoop {
         for _ in 0..most {
             let has_room = self.has_room();
             let Some(retiring) = self.retiring.as_mut().filter(|retiring| retiring.ready && has_room) else { return };
-            match retiring.socket.accept() {
-                Ok((socket, _)) => {
+            match socket::accept(&retiring.socket) {
+                Ok(socket) => {
                     retiring.accepted();
-                    self.admit(now, socket);
+                    self.admit(now, socket, true);
                 }
                 Err(error) => match error.kind() {
                     io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted => {}
@@ -136,10 +179,17 @@ impl EventLoop {
         }
     }
 
-    pub(super) fn admit(&mut self, now: Time, socket: mio::net::UnixStream) {
+    pub(super) fn admit(&mut self, now: Time, socket: OwnedFd, is_unix: bool) {
         self.accepted += 1;
         socket::keep_urgent_in_line(&socket);
-        let peer = socket::peer(&socket);
+        let peer = if is_unix {
+            socket::peer(&socket)
+        } else {
+            socket::send_at_once(&socket);
+            None
+        };
+        // Of whatever family it is, no more than a descriptor is made of it.
+        let socket = UnixStream::from_std(socket.into());
         let entry = self.slots.vacant_entry();
         let slot = entry.key();
         let (limits, spool) = (Rc::clone(&self.limits), self.settings.spool);

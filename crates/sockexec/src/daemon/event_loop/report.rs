@@ -53,6 +53,12 @@ impl EventLoop {
         })
     }
 
+    /// Where clients are accepted, for people, in the order of [`EventLoop::doors`].
+    pub(super) fn places(&self) -> impl Iterator<Item = String> {
+        let own = self.listening.iter().map(|own| own.file.path().display().to_string());
+        own.chain(self.activated.iter().map(|one| one.description.clone()))
+    }
+
     pub(super) fn print_connections(&self, now: Time) {
         let mut text = format!(
             "sockexec: {} of {} slots taken, {} requests wait, {} connections, {} accepted, {} turns of the loop, {} looks for sessions, output gathered {} times\n",
@@ -73,14 +79,10 @@ impl EventLoop {
 
     pub(super) fn print_descriptors(&self, now: Time) {
         let mut text = String::new();
-        if let Some(listening) = &self.listening {
-            let wait = if self.has_room() { "clients" } else { "a place under --max-waiting" };
-            let _ = writeln!(
-                text,
-                "sockexec: descriptor {}: listening on {}, waits for {wait}",
-                listening.socket.as_raw_fd(),
-                listening.file.path().display()
-            );
+        let wait = if self.has_room() { "clients" } else { "a place under --max-waiting" };
+        for (door, place) in self.doors().zip(self.places()) {
+            let descriptor = door.socket.as_raw_fd();
+            let _ = writeln!(text, "sockexec: descriptor {descriptor}: listening on {place}, waits for {wait}");
         }
         if let Some(retiring) = &self.retiring {
             let _ = writeln!(

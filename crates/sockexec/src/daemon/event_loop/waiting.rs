@@ -40,7 +40,7 @@ impl EventLoop {
         loop {
             let over = self.guests().saturating_sub(self.settings.max_waiting);
             // At the end of the daemon nobody comes any more, and those that are here are told why they have to go.
-            if over == 0 || self.listening.is_none() {
+            if over == 0 || self.doors().next().is_none() {
                 (self.room.look_at, self.room.seen) = (None, None);
                 self.room.complained &= self.guests() > self.settings.max_waiting / 2;
                 return;

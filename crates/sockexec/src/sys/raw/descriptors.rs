@@ -1,7 +1,7 @@
-//! A thread's own table of descriptors, and a socket that refuses descriptors.
+//! A thread's own table of descriptors, a socket that refuses descriptors, and descriptors that were handed over.
 
 use std::io;
-use std::os::fd::{BorrowedFd, RawFd};
+use std::os::fd::{BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 #[cfg(target_os = "linux")]
 use std::{mem, ptr};
 
@@ -58,4 +58,39 @@ pub(in crate::sys) fn refuse_rights(socket: BorrowedFd<'_>) -> io::Result<()> {
 #[cfg(not(target_os = "linux"))]
 pub(in crate::sys) fn refuse_rights(_socket: BorrowedFd<'_>) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
+}
+
+/// A descriptor that the starter of this process has handed over by its number becomes ours. Of 0, 1 and 2, which are
+/// the standard library's, `/dev/null` takes the place.
+///
+/// # Errors
+/// EBADF: there is none of this number, or it was taken before.
+pub(in crate::sys) fn take(number: RawFd) -> io::Result<OwnedFd> {
+    use std::sync::{Mutex, PoisonError};
+
+    static TAKEN: Mutex<Vec<RawFd>> = Mutex::new(Vec::new());
+
+    let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
+    // SAFETY: a plain integer; on a number that is no open descriptor the call fails with EBADF, and else it changes
+    // nothing but a flag that matters at exec only.
+    if taken.contains(&number) || unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) } < 0 {
+        return Err(io::Error::from_raw_os_error(libc::EBADF));
+    }
+    if (0..3).contains(&number) {
+        // SAFETY: it is open, as was asked above, and nothing closes 0, 1 or 2.
+        let given = unsafe { BorrowedFd::borrow_raw(number) };
+        let moved = rustix::io::fcntl_dupfd_cloexec(given, 3)?;
+        let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
+        match number {
+            0 => rustix::stdio::dup2_stdin(null)?,
+            1 => rustix::stdio::dup2_stdout(null)?,
+            _ => rustix::stdio::dup2_stderr(null)?,
+        }
+        taken.push(number);
+        return Ok(moved);
+    }
+    taken.push(number);
+    // SAFETY: it is open, and was not taken before. The numbers that this is asked for are those that the starter of the
+    // process names as handed over: nothing in the process has opened them, and so nothing else owns them.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }

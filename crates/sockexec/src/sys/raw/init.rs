@@ -55,6 +55,10 @@ pub(in crate::sys) fn fork() -> io::Result<Option<u8>> {
 
 /// Reaps and passes signals on until `child` has ended: its status.
 fn stand_by(child: libc::pid_t, all: &libc::sigset_t) -> u8 {
+    // What the starter has handed over is the child's: a socket that it closes is to be closed, and a pipe to be at its end. Before Linux 5.9
+    // this process keeps a copy until the child has ended.
+    // SAFETY: plain integers. Nothing of this process, which does no more than wait and signal, has a descriptor beyond 2.
+    unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, 0) };
     loop {
         let mut signal = 0;
         // SAFETY: a set that was filled, and an integer of ours.
