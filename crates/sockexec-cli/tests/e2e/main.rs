@@ -44,5 +44,6 @@ mod soak;
 mod socket;
 mod spool;
 mod streams;
+mod supervised;
 mod version_2;
 mod waiting;

@@ -9,6 +9,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mio::net::UnixListener;
@@ -29,6 +30,7 @@ use super::sessions::Lookout;
 use super::slots::Slots;
 use super::spool::Spools;
 use super::status::Totals;
+use super::supervisor::{self, Counts, Notifier};
 use super::token::{self, Target};
 use super::{Daemon, Handle, Own, Settings};
 use crate::engine::{Limits, Time};
@@ -99,11 +101,16 @@ pub(super) struct EventLoop {
     /// What all outboxes together keep in memory and on disk.
     spools: Rc<Spools>,
     totals: Totals,
+    /// None: no service manager wants to be told.
+    notifier: Option<Box<Notifier>>,
+    /// Who waits for a newline.
+    notification: Option<Arc<OwnedFd>>,
 }
 
 impl EventLoop {
     pub(super) fn new(daemon: Daemon) -> io::Result<Self> {
-        let Daemon { settings, poll, mut signals, had_terminal, handle, own, listeners } = daemon;
+        let Daemon { settings, poll, mut signals, had_terminal, handle, own, listeners, notifier, notification } =
+            daemon;
         let open = |socket: OwnedFd, token| {
             let mut socket = UnixListener::from_std(socket.into());
             poll.registry().register(&mut socket, token, Interest::READABLE).map(|()| Door::new(socket))
@@ -164,13 +171,13 @@ impl EventLoop {
             splicer: RefCell::new(Splicer::new()),
             spools,
             totals: Totals::default(),
+            notifier: notifier.map(Box::new),
+            notification,
         })
     }
 
     pub(super) fn run(mut self) -> io::Result<()> {
-        for place in self.places() {
-            log::debug!("listening on {place}");
-        }
+        self.begin();
         let mut events = Events::with_capacity(EVENTS);
         while self.doors().next().is_some() || self.retiring.is_some() || !self.slots.is_empty() {
             let timeout = self.poll_timeout();
@@ -182,6 +189,27 @@ impl EventLoop {
             self.turn(&events);
         }
         Ok(())
+    }
+
+    /// Says that it serves.
+    fn begin(&mut self) {
+        for place in self.places() {
+            // A target of its own, for who wants to hear this and nothing else.
+            log::info!(target: "sockexec::start", "listening on {place}");
+        }
+        let (now, counts) = (self.now(), self.counts());
+        if let Some(notifier) = &mut self.notifier {
+            notifier.ready(now, counts);
+        }
+        if let Some(descriptor) = self.notification.take() {
+            supervisor::write_newline(descriptor);
+        }
+    }
+
+    /// What a service manager is told.
+    fn counts(&self) -> Counts {
+        let (running, waiting) = (self.programs.taken(), self.programs.waiting());
+        Counts { running, slots: self.settings.max_connections, waiting }
     }
 
     /// One turn of the loop.
@@ -247,6 +275,10 @@ impl EventLoop {
         self.read_requests(now);
         self.spawner.borrow_mut().collect();
         closer::retry();
+        let counts = self.counts();
+        if let Some(notifier) = &mut self.notifier {
+            notifier.turn(now, counts);
+        }
     }
 
     fn now(&self) -> Time {
@@ -278,7 +310,8 @@ impl EventLoop {
         let close = self.retiring.as_ref().and_then(Retiring::close_at);
         let room = self.room.look_at.into_iter().chain(self.lead_look_at);
         let terminal = self.terminal_look.map(|(at, _)| at);
-        terminal.into_iter().chain(look).chain(close).chain(room).chain(self.lookout.due()).min()
+        let notifier = self.notifier.as_ref().and_then(|notifier| notifier.due(self.counts()));
+        terminal.into_iter().chain(notifier).chain(look).chain(close).chain(room).chain(self.lookout.due()).min()
     }
 
     /// Gives the slots that are free to those who wait for one.
@@ -420,7 +453,14 @@ impl EventLoop {
 
     fn take_hang_up(&mut self, now: Time) {
         if !self.hang_up(now) {
+            let counts = self.counts();
+            if let Some(notifier) = &mut self.notifier {
+                notifier.reloading(now);
+            }
             log::warn!("HUP: there is nothing to reload");
+            if let Some(notifier) = &mut self.notifier {
+                notifier.ready(now, counts);
+            }
             self.look_at_terminal(now, FIRST_LOOK);
         }
     }
@@ -448,6 +488,9 @@ impl EventLoop {
     fn shut_down(&mut self, now: Time) {
         let at_once = std::mem::replace(&mut self.shutting_down, true);
         log::debug!("shutting down{}", if at_once { " at once" } else { "" });
+        if let Some(notifier) = &mut self.notifier {
+            notifier.stopping(now);
+        }
         for Activated { door: Door { mut socket, .. }, .. } in self.activated.drain(..) {
             let _ = self.poll.registry().deregister(&mut socket);
             // Others have it as well, and those who wait are theirs. Where nobody has it may be closed with what they have sent.

@@ -40,6 +40,7 @@ mod sessions;
 mod slots;
 mod spool;
 mod status;
+mod supervisor;
 mod token;
 mod waker;
 
@@ -58,11 +59,13 @@ use sockexec_proto::reply;
 use crate::engine::{Limits, TermSig};
 use crate::sys::process;
 use crate::sys::spawn::Spawner;
+use supervisor::Notifier;
 use waker::Waker;
 
 pub use crate::sys::process::{DescriptorLimit, forget_inheritance, leave_init, raise_descriptor_limit};
 pub use activation::{Activation, Listener, take_descriptor};
 pub use listener::{BindError, MAX_PATH};
+pub use supervisor::Supervisor;
 
 /// Descriptors that one connection may need at once: its socket, three pipes, a spool's file and a process's
 /// exit.
@@ -112,6 +115,8 @@ pub struct Builder {
     signals: bool,
     program_descriptors: Option<DescriptorLimit>,
     listeners: Vec<Listener>,
+    supervisor: Option<Supervisor>,
+    notification: Option<Arc<OwnedFd>>,
 }
 
 impl Default for Builder {
@@ -132,6 +137,8 @@ impl Default for Builder {
             signals: false,
             program_descriptors: None,
             listeners: Vec::new(),
+            supervisor: None,
+            notification: None,
         }
     }
 }
@@ -275,7 +282,7 @@ impl Builder {
             return Err(BindError::ChildrenIgnored);
         }
         let limit = process::descriptor_limit();
-        let taken = self.listeners.len() as u64;
+        let taken = self.listeners.len() as u64 + u64::from(self.supervisor.is_some());
         let max_connections = self.allowed_connections(limit, taken)?;
         let limit = limit.map(|limit| limit.saturating_sub(taken));
         let setup = |what| move |error| BindError::Setup(what, error);
@@ -341,10 +348,13 @@ impl Builder {
             handle: Handle { shared: Arc::new(Shared { orders: AtomicU8::new(0), waker }) },
             own,
             listeners: self.listeners,
+            notifier: self.supervisor.and_then(Notifier::new),
+            notification: self.notification,
         })
     }
 
-    /// The connections that the limit of descriptors leaves room for. `taken`: those of sockets that were handed over.
+    /// The connections that the limit of descriptors leaves room for. `taken`: what those who have started the daemon make
+    /// it need beside its own.
     fn allowed_connections(&self, limit: Option<u64>, taken: u64) -> Result<usize, BindError> {
         let Some(limit) = limit else { return Ok(self.max_connections) };
         let own = OWN_DESCRIPTORS + taken;
@@ -420,6 +430,8 @@ pub struct Daemon {
     handle: Handle,
     own: Option<Own>,
     listeners: Vec<Listener>,
+    notifier: Option<Notifier>,
+    notification: Option<Arc<OwnedFd>>,
 }
 
 /// A socket that the daemon has made itself.

@@ -31,6 +31,10 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "N", value_parser = descriptor)]
     pub(crate) listen_fd: Vec<RawFd>,
 
+    /// Writes a newline to this descriptor when clients are served, and closes it (s6: `notification-fd`). At least 3.
+    #[arg(long, value_name = "N", value_parser = descriptor_above_standard)]
+    pub(crate) notification_fd: Option<RawFd>,
+
     /// Clients that may wait to be accepted.
     #[arg(short = 'q', long, value_name = "N", default_value_t = 100, value_parser = at_least_one)]
     pub(crate) max_queue: u32,
@@ -142,6 +146,13 @@ fn descriptor(text: &str) -> Result<RawFd, String> {
     match text.parse() {
         Ok(number @ 0..) if text.bytes().all(|byte| byte.is_ascii_digit()) => Ok(number),
         Ok(_) | Err(_) => Err("must be the number of an open descriptor, such as 0 or 3".to_owned()),
+    }
+}
+
+fn descriptor_above_standard(text: &str) -> Result<RawFd, String> {
+    match descriptor(text)? {
+        0..3 => Err("must be at least 3: 0, 1 and 2 have a meaning of their own".to_owned()),
+        number => Ok(number),
     }
 }
 

@@ -3,11 +3,12 @@
 
 mod arguments;
 
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
+use std::os::fd::{OwnedFd, RawFd};
 use std::process::ExitCode;
 
 use arguments::{Arguments, TermSigForm};
-use sockexec::daemon::{Activation, Builder, Listener};
+use sockexec::daemon::{Activation, Builder, Listener, Supervisor};
 use sockexec::{Daemon, TermSig, daemon};
 
 /// Wrong arguments.
@@ -26,7 +27,8 @@ fn main() -> ExitCode {
         Err(help) => return exit_after_printing(&help.to_string()),
     };
     log_to_stderr(arguments.debug);
-    // Before the fork: it is for this process number.
+    // Before the fork: both are for this process number.
+    let supervisor = Supervisor::from_env();
     let activation = match Activation::from_env() {
         Ok(activation) => activation,
         Err(error) => {
@@ -47,7 +49,7 @@ fn main() -> ExitCode {
         }
     }
     daemon::forget_inheritance();
-    match run(&arguments, activation) {
+    match run(&arguments, activation, supervisor) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             log::error!("{error}");
@@ -56,12 +58,16 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(arguments: &Arguments, activation: Activation) -> Result<(), Box<dyn std::error::Error>> {
+fn run(
+    arguments: &Arguments,
+    activation: Activation,
+    supervisor: Option<Supervisor>,
+) -> Result<(), Box<dyn std::error::Error>> {
     let mut listeners = activation.take()?;
     for &number in &arguments.listen_fd {
-        let socket = daemon::take_descriptor(number).map_err(|error| format!("--listen-fd {number}: {error}"))?;
-        listeners.push(Listener::from(socket).numbered(number));
+        listeners.push(Listener::from(take("--listen-fd", number)?).numbered(number));
     }
+    let notification = arguments.notification_fd.map(|number| take("--notification-fd", number)).transpose()?;
     let builder = Daemon::builder()
         .backlog(arguments.max_queue)
         .max_connections(usize::try_from(arguments.max_connections)?)
@@ -79,6 +85,8 @@ fn run(arguments: &Arguments, activation: Activation) -> Result<(), Box<dyn std:
             TermSigForm::Name => TermSig::Name,
         })
         .handle_signals(true)
+        .supervisor(supervisor)
+        .notification(notification)
         .program_descriptors(daemon::raise_descriptor_limit());
     let builder = listeners.into_iter().fold(builder, Builder::listener);
     let daemon = match &arguments.socket {
@@ -88,11 +96,20 @@ fn run(arguments: &Arguments, activation: Activation) -> Result<(), Box<dyn std:
     Ok(daemon.run()?)
 }
 
-/// Warnings and errors, or with `debug` everything, as `sockexec: LEVEL: MESSAGE`.
+/// A descriptor that the starter has given a number for.
+fn take(option: &str, number: RawFd) -> Result<OwnedFd, String> {
+    daemon::take_descriptor(number).map_err(|error| format!("{option} {number}: {error}"))
+}
+
+/// Warnings and errors, at a terminal also where the daemon listens, or with `debug` everything, as `sockexec: LEVEL: MESSAGE`.
 fn log_to_stderr(debug: bool) {
     let level = if debug { log::LevelFilter::Debug } else { log::LevelFilter::Warn };
-    env_logger::Builder::new()
-        .filter_module("sockexec", level)
+    let mut logger = env_logger::Builder::new();
+    logger.filter_module("sockexec", level);
+    if std::io::stderr().is_terminal() {
+        logger.filter_module("sockexec::start", level.max(log::LevelFilter::Info));
+    }
+    logger
         .format(|out, record| match record.level() {
             log::Level::Warn => writeln!(out, "sockexec: warning: {}", record.args()),
             log::Level::Error | log::Level::Info | log::Level::Debug | log::Level::Trace => {

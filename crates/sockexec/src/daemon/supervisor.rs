@@ -1,0 +1,244 @@
+//! What a service manager is told: `sd_notify(3)`, and the newline of s6.
+
+use std::collections::VecDeque;
+use std::ffi::{OsStr, OsString};
+use std::io::{self, Write as _};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::net::UnixDatagram;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sd_notify::NotifyState;
+
+use super::Builder;
+use crate::engine::Time;
+
+/// How often the number of running programs is told at most.
+const STATUS_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How soon what could not be sent is tried again.
+const RETRY: Duration = Duration::from_millis(100);
+
+/// So many messages that tell of a change wait at most for a service manager that does not read; the oldest goes first. Others are not kept.
+const MAX_PENDING: usize = 16;
+
+/// A service manager that wants to know how the daemon is: `NOTIFY_SOCKET` of `sd_notify(3)`, and `WATCHDOG_USEC` of
+/// `sd_watchdog_enabled(3)`.
+#[derive(Debug, Clone)]
+pub struct Supervisor {
+    address: OsString,
+    watchdog: Option<Duration>,
+}
+
+impl Supervisor {
+    /// The one that the environment names; `None`: there is none.
+    ///
+    /// To be called before [`leave_init`](super::leave_init), as `WATCHDOG_PID` is the number of the process before that. Programs do not
+    /// see these variables.
+    #[must_use]
+    pub fn from_env() -> Option<Self> {
+        let address = std::env::var_os("NOTIFY_SOCKET").filter(|address| !address.is_empty())?;
+        let watchdog = sd_notify::watchdog_enabled().filter(|interval| !interval.is_zero());
+        Some(Self { address, watchdog })
+    }
+}
+
+impl Builder {
+    /// Has this service manager told when the daemon serves (`READY=1`), reloads and stops, how many programs run (`STATUS=`, once a second
+    /// at most), and, if it has asked for that, that the loop is not stuck (`WATCHDOG=1`, in half of the time that it allows). Default
+    /// `None`.
+    #[must_use]
+    pub fn supervisor(mut self, supervisor: Option<Supervisor>) -> Self {
+        self.supervisor = supervisor;
+        self
+    }
+
+    /// Has a newline written to this descriptor when the daemon serves, and then closes it, as s6 has it. Default `None`.
+    #[must_use]
+    pub fn notification(mut self, descriptor: Option<OwnedFd>) -> Self {
+        self.notification = descriptor.map(Arc::new);
+        self
+    }
+}
+
+/// Tells somebody who waits for a newline that the daemon serves.
+pub(super) fn write_newline(descriptor: Arc<OwnedFd>) {
+    let written = descriptor.try_clone().map(std::fs::File::from).and_then(|mut file| file.write_all(b"\n"));
+    if let Err(error) = written {
+        log::warn!("cannot tell by the notification descriptor that the daemon serves: {error}");
+    }
+    drop(descriptor);
+}
+
+/// What is told of the daemon beside its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Counts {
+    pub(super) running: usize,
+    pub(super) slots: usize,
+    pub(super) waiting: usize,
+}
+
+/// Tells the service manager. Nothing here waits: where it does not read, what tells of a change is kept and sent later.
+///
+/// That is why the messages are sent here and not by `sd_notify::notify`, which would wait for a manager that is stopped, and the daemon with
+/// it, once ten messages are in its queue (`net.unix.max_dgram_qlen`).
+#[derive(Debug)]
+pub(super) struct Notifier {
+    address: OsString,
+    socket: UnixDatagram,
+    pending: VecDeque<String>,
+    retry_at: Option<Time>,
+    /// The daemon serves, and has said so.
+    ready: bool,
+    stopping: bool,
+    told: Option<Counts>,
+    status_at: Time,
+    /// In what time to say that the loop turns, and when next.
+    watchdog: Option<(Duration, Time)>,
+}
+
+impl Notifier {
+    /// `None`, with a warning: it cannot be told anything.
+    pub(super) fn new(supervisor: Supervisor) -> Option<Self> {
+        let Supervisor { address, watchdog } = supervisor;
+        match connect(&address) {
+            Ok(socket) => Some(Self {
+                address,
+                socket,
+                pending: VecDeque::new(),
+                retry_at: None,
+                ready: false,
+                stopping: false,
+                told: None,
+                status_at: Time::ZERO,
+                // A manager that asks for more often than that asks for a loop that does nothing else.
+                watchdog: watchdog.map(|interval| ((interval / 2).max(Duration::from_millis(1)), Time::ZERO)),
+            }),
+            Err(error) => {
+                log::warn!("the service manager cannot be told anything: NOTIFY_SOCKET={}: {error}", address.display());
+                None
+            }
+        }
+    }
+
+    /// The daemon serves.
+    pub(super) fn ready(&mut self, now: Time, counts: Counts) {
+        self.ready = true;
+        self.told = Some(counts);
+        self.status_at = now + STATUS_INTERVAL;
+        self.tell(now, &[NotifyState::Ready, NotifyState::Status(&self.status(counts))]);
+    }
+
+    /// The daemon reads anew what can be read anew, and [serves](Self::ready) when that is done.
+    pub(super) fn reloading(&mut self, now: Time) {
+        match NotifyState::monotonic_usec_now() {
+            Ok(moment) => self.tell(now, &[NotifyState::Reloading, moment]),
+            Err(error) => log::debug!("no clock for RELOADING=1: {error}"),
+        }
+    }
+
+    /// The daemon is about to end; once.
+    pub(super) fn stopping(&mut self, now: Time) {
+        if !std::mem::replace(&mut self.stopping, true) {
+            // The words have changed.
+            self.told = None;
+            self.tell(now, &[NotifyState::Stopping]);
+        }
+    }
+
+    /// Says what is due at `now`.
+    pub(super) fn turn(&mut self, now: Time, counts: Counts) {
+        if self.retry_at.is_some_and(|at| at <= now) {
+            self.retry_at = None;
+            self.flush(now);
+        }
+        if let Some((interval, due)) = &mut self.watchdog
+            && *due <= now
+        {
+            *due = now + *interval;
+            self.mention(&[NotifyState::Watchdog]);
+        }
+        if self.ready && self.told != Some(counts) && self.status_at <= now {
+            self.status_at = now + STATUS_INTERVAL;
+            if self.mention(&[NotifyState::Status(&self.status(counts))]) {
+                self.told = Some(counts);
+            }
+        }
+    }
+
+    /// When [`Notifier::turn`] has something to say, unless something changes before.
+    pub(super) fn due(&self, counts: Counts) -> Option<Time> {
+        let status = (self.ready && self.told != Some(counts)).then_some(self.status_at);
+        let watchdog = self.watchdog.map(|(_, due)| due);
+        status.into_iter().chain(watchdog).chain(self.retry_at).min()
+    }
+
+    fn status(&self, Counts { running, slots, waiting }: Counts) -> String {
+        let phase = if self.stopping { "stopping: " } else { "" };
+        format!("{phase}running: {running} of {slots}, waiting: {waiting}")
+    }
+
+    /// Tells of a change: at once or later.
+    fn tell(&mut self, now: Time, states: &[NotifyState<'_>]) {
+        if self.pending.len() >= MAX_PENDING {
+            self.pending.pop_front();
+        }
+        self.pending.push_back(message(states));
+        self.flush(now);
+    }
+
+    /// Says something that will be said again, unless it would have to wait; false: it would.
+    fn mention(&self, states: &[NotifyState<'_>]) -> bool {
+        self.pending.is_empty() && self.send(&message(states)).is_ok()
+    }
+
+    fn flush(&mut self, now: Time) {
+        while let Some(first) = self.pending.front() {
+            match self.send(first) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.retry_at = Some(now + RETRY);
+                    return;
+                }
+                Err(error) => log::debug!("the service manager cannot be told: {error}"),
+                Ok(()) => {}
+            }
+            self.pending.pop_front();
+        }
+    }
+
+    fn send(&self, message: &str) -> io::Result<()> {
+        match self.socket.send(message.as_bytes()) {
+            // It has made its socket anew.
+            Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotConnected) => {
+                connect_to(&self.socket, &self.address)?;
+                self.socket.send(message.as_bytes()).map(drop)
+            }
+            sent => sent.map(drop),
+        }
+    }
+}
+
+fn message(states: &[NotifyState<'_>]) -> String {
+    states.iter().fold(String::new(), |lines, state| lines + &state.to_string() + "\n")
+}
+
+fn connect(address: &OsStr) -> io::Result<UnixDatagram> {
+    let socket = UnixDatagram::unbound()?;
+    socket.set_nonblocking(true)?;
+    connect_to(&socket, address)?;
+    Ok(socket)
+}
+
+/// Connects to a path, or to the name without a file that an `@` stands for.
+fn connect_to(socket: &UnixDatagram, address: &OsStr) -> io::Result<()> {
+    match address.as_bytes() {
+        #[cfg(target_os = "linux")]
+        [b'@', name @ ..] => {
+            use std::os::linux::net::SocketAddrExt as _;
+            socket.connect_addr(&std::os::unix::net::SocketAddr::from_abstract_name(name)?)
+        }
+        [b'/', ..] => socket.connect(address),
+        _ => Err(io::Error::new(io::ErrorKind::Unsupported, "an address that is not known here")),
+    }
+}
