@@ -54,6 +54,8 @@ pub enum BadRequestKind {
     OptionTwice(&'static str),
     /// Version 2: these two options contradict each other.
     OptionsExclude(&'static str, &'static str),
+    /// Version 2: the first of these options is given without the second, which it needs.
+    OptionNeeds(&'static str, &'static str),
     /// Version 2: the option of this name holds a NUL byte.
     NulByteInOption(&'static str),
     /// Version 2: a tag is longer than any that exists.
@@ -108,6 +110,7 @@ impl fmt::Display for BadRequest {
             }
             BadRequestKind::OptionTwice(name) => write!(f, "option {name} given twice")?,
             BadRequestKind::OptionsExclude(one, other) => write!(f, "option {one} beside option {other}")?,
+            BadRequestKind::OptionNeeds(one, other) => write!(f, "option {one} without option {other}")?,
             BadRequestKind::NulByteInOption(name) => write!(f, "option {name} holds a NUL byte")?,
             BadRequestKind::TagTooLong => f.write_str("overlong tag")?,
             BadRequestKind::UnknownTag(tag) => write!(f, "unknown tag \"{}\"", tag.escape_ascii())?,

@@ -302,7 +302,7 @@ fn a_daemon_writes_what_the_protocol_says() {
     encode_exit(&Exit::Code(3), &mut bytes);
     encode_exit(&Exit::Signal(Signal::Number(9)), &mut bytes);
     encode_exit(&Exit::Signal(Signal::Name(b"TERM".to_vec())), &mut bytes);
-    let expected = "8:protocol,79:2 window=671088 options=cwd,env,unsetenv,clearenv,timeout,stderr,pty,fds,status,\
+    let expected = "8:protocol,84:2 window=671088 options=cwd,env,unsetenv,clearenv,timeout,stderr,pty,utf8,fds,status,\
                     6:queued,1:3,7:started,4:4711,5:taken,6:335544,12:input-closed,0:,6:stdout,0:,6:stderr,0:,5:usage,36:utime=1.000002 stime=0.5 maxrss=1320,\
                     8:exitcode,1:3,7:termsig,1:9,7:termsig,4:TERM,";
     assert_eq!(String::from_utf8(bytes).unwrap(), expected);

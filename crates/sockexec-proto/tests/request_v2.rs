@@ -244,6 +244,10 @@ fn each_option_is_read() {
     for (option, options) in cases {
         check_read(&input(&[option, b"1", b"cat"], b""), &[start(options, &[b"cat"])]);
     }
+    let options = || Options { pty: WindowSize::parse(b"1x2"), utf8: true, ..default() };
+    for both in [[&b"pty=1x2"[..], b"utf8"], [b"utf8", b"pty=1x2"]] {
+        check_read(&input(&[both[0], both[1], b"1", b"cat"], b""), &[start(options(), &[b"cat"])]);
+    }
 }
 
 #[test]
@@ -264,7 +268,7 @@ fn changes_to_the_environment_keep_their_order() {
 #[test]
 fn a_wrong_option_is_refused_and_named() {
     let long = [b'x'; 100];
-    let cases: [(&[u8], usize, Kind, &str); 31] = [
+    let cases: [(&[u8], usize, Kind, &str); 32] = [
         (b"x", 0, Kind::UnknownOption(b"x".to_vec()), "unknown option \"x\""),
         (b"cwd2=/", 0, Kind::UnknownOption(b"cwd2".to_vec()), "unknown option \"cwd2\""),
         (b"CWD=/", 0, Kind::UnknownOption(b"CWD".to_vec()), "unknown option \"CWD\""),
@@ -282,6 +286,7 @@ fn a_wrong_option_is_refused_and_named() {
         (b"stderr", 0, Kind::OptionNeedsValue("stderr"), "option stderr without a value"),
         (b"pty", 0, Kind::OptionNeedsValue("pty"), "option pty without a value"),
         (b"clearenv=1", 8, Kind::OptionTakesNoValue("clearenv"), "option clearenv with a value"),
+        (b"utf8=1", 4, Kind::OptionTakesNoValue("utf8"), "option utf8 with a value"),
         (b"fds=3", 3, Kind::OptionTakesNoValue("fds"), "option fds with a value"),
         (b"status=", 6, Kind::OptionTakesNoValue("status"), "option status with a value"),
         (b"cwd=", 4, Kind::OptionValue("cwd", vec![]), "option cwd with the value \"\""),
@@ -316,11 +321,12 @@ fn a_wrong_option_is_refused_and_named() {
 
 #[test]
 fn options_that_contradict_each_other_are_refused() {
-    let cases: [(&[u8], &[u8], Kind, &str); 11] = [
+    let cases: [(&[u8], &[u8], Kind, &str); 12] = [
         (b"cwd=/", b"cwd=/", Kind::OptionTwice("cwd"), "option cwd given twice"),
         (b"timeout=1", b"timeout=1", Kind::OptionTwice("timeout"), "option timeout given twice"),
         (b"stderr=stdout", b"stderr=stdout", Kind::OptionTwice("stderr"), "option stderr given twice"),
         (b"pty=1x1", b"pty=2x2", Kind::OptionTwice("pty"), "option pty given twice"),
+        (b"utf8", b"utf8", Kind::OptionTwice("utf8"), "option utf8 given twice"),
         (b"fds", b"fds", Kind::OptionTwice("fds"), "option fds given twice"),
         (b"fds", b"pty=1x1", Kind::OptionsExclude("pty", "fds"), "option pty beside option fds"),
         (b"pty=1x1", b"fds", Kind::OptionsExclude("fds", "pty"), "option fds beside option pty"),
@@ -334,6 +340,10 @@ fn options_that_contradict_each_other_are_refused() {
         let head = netstring::Header::new(second.len() as u64).as_bytes().len();
         check_refused(&input(&[first, second], b""), &[], &kind, before + head, text);
     }
+    // One that needs another, which may still come.
+    let at = input(&[b"cwd=/"], b"").len() + 2;
+    let without = input(&[b"cwd=/", b"utf8", b"stderr=stdout", b"1"], b"");
+    check_refused(&without, &[], &Kind::OptionNeeds("utf8", "pty"), at, "option utf8 without option pty");
     // These two say the same.
     let options = Options { pty: WindowSize::parse(b"1x2"), stderr_to_stdout: true, ..Options::default() };
     check_read(&input(&[b"pty=1x2", b"stderr=stdout", b"1", b"cat"], b""), &[start(options, &[b"cat"])]);
@@ -378,9 +388,13 @@ fn every_option_is_read_and_written_as_its_example() {
         if option.name == request::STATUS {
             continue;
         }
-        let input = input(&[option.example.as_bytes(), b"1", b"cat"], b"");
+        let needed = option.needs.and_then(|name| request::OPTIONS.iter().find(|option| option.name == name));
+        let mut words: Vec<&[u8]> = needed.map(|option| option.example.as_bytes()).into_iter().collect();
+        words.extend([option.example.as_bytes(), b"1", b"cat"]);
+        let input = input(&words, b"");
         let seen = drive(&input, &[1]).seen;
         let [Seen::Start(options, argv)] = seen.as_slice() else { panic!("{seen:?}") };
+        assert_eq!(needed.map(|option| option.name), option.needs);
         assert_ne!(*options, Options::default(), "{} changes nothing", option.name);
         let mut written = Vec::new();
         encode_request(options, argv, &mut written);
@@ -625,11 +639,12 @@ fn a_client_writes_what_the_protocol_says() {
         timeout: Some(Duration::from_millis(1500)),
         stderr_to_stdout: true,
         pty: WindowSize::parse(b"80x24"),
+        utf8: true,
         descriptors: true,
     };
     let mut out = Vec::new();
     encode_request(&options, &["echo", "hi"], &mut out);
-    let expected = b"10:protocol=2,8:cwd=/tmp,7:env=A=b,10:unsetenv=C,8:clearenv,11:timeout=1.5,13:stderr=stdout,9:pty=80x24,3:fds,1:2,4:echo,2:hi,";
+    let expected = b"10:protocol=2,8:cwd=/tmp,7:env=A=b,10:unsetenv=C,8:clearenv,11:timeout=1.5,13:stderr=stdout,9:pty=80x24,4:utf8,3:fds,1:2,4:echo,2:hi,";
     assert_eq!(out.escape_ascii().to_string(), expected.escape_ascii().to_string());
 
     out.clear();
@@ -756,17 +771,23 @@ fn options() -> impl Strategy<Value = Options> {
     let directory = prop::option::of(text().prop_filter("not empty", |path| !path.is_empty()));
     let timeout = prop::option::of((0..1_000_000_u64, 1..1_000_000_000_u32));
     let streams = prop_oneof![
-        any::<bool>().prop_map(|merged| (merged, None, false)),
-        (any::<bool>(), window_size()).prop_map(|(merged, size)| (merged, Some(size), false)),
-        Just((false, None, true)),
+        any::<bool>().prop_map(|merged| (merged, None, false, false)),
+        (any::<bool>(), window_size(), any::<bool>()).prop_map(|(merged, size, utf8)| (
+            merged,
+            Some(size),
+            utf8,
+            false
+        )),
+        Just((false, None, false, true)),
     ];
     (directory, prop::collection::vec(change(), 0..6), timeout, streams).prop_map(
-        |(directory, environment, timeout, (stderr_to_stdout, pty, descriptors))| Options {
+        |(directory, environment, timeout, (stderr_to_stdout, pty, utf8, descriptors))| Options {
             directory: directory.and_then(|path| std::ffi::CString::new(path).ok()),
             environment,
             timeout: timeout.map(|(seconds, nanoseconds)| Duration::new(seconds, nanoseconds)),
             stderr_to_stdout,
             pty,
+            utf8,
             descriptors,
         },
     )

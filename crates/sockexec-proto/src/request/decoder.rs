@@ -311,6 +311,7 @@ impl RequestDecoder {
             Phase::Count { digits } => self.begin_arguments(&digits, None),
             // No option begins with a digit; the empty netstring is rather a number that is missing.
             Phase::Option { reading, current } if current.first().is_none_or(u8::is_ascii_digit) => {
+                reading.finish()?;
                 self.begin_arguments(&current, Some(reading))
             }
             Phase::Option { mut reading, current } => {

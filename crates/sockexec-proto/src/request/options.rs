@@ -78,6 +78,8 @@ pub struct Options {
     pub stderr_to_stdout: bool,
     /// `pty=COLSxROWS`: the program has a terminal of this size.
     pub pty: Option<WindowSize>,
+    /// `utf8`: that terminal takes what is typed for UTF-8 when it edits a line. It needs `pty`.
+    pub utf8: bool,
     /// `fds`: the program's standard streams are three descriptors that come with the request (`unix(7)`, `SCM_RIGHTS`).
     pub descriptors: bool,
 }
@@ -115,6 +117,8 @@ pub struct OptionSpec {
     repeats: bool,
     /// Options beside which it contradicts itself.
     excludes: &'static [&'static str],
+    /// The option without which it makes no sense.
+    pub needs: Option<&'static str>,
     /// Whether the options have it; not asked of those that repeat.
     is_set: fn(&Options) -> bool,
     /// Takes its value; `None`: that is invalid.
@@ -133,6 +137,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         takes_value: true,
         repeats: false,
         excludes: &[],
+        needs: None,
         is_set: |options| options.directory.is_some(),
         read: |options, value| {
             options.directory = Some(CString::new(value).ok().filter(|path| !path.is_empty())?);
@@ -150,6 +155,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         takes_value: true,
         repeats: true,
         excludes: &[],
+        needs: None,
         is_set: |_| false,
         read: |options, value| {
             let equals = value.iter().position(|&byte| byte == b'=').filter(|&at| at > 0)?;
@@ -174,6 +180,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         takes_value: true,
         repeats: true,
         excludes: &[],
+        needs: None,
         is_set: |_| false,
         read: |options, value| {
             let name = Some(value).filter(|name| !name.is_empty() && !name.contains(&b'='))?;
@@ -188,6 +195,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         takes_value: false,
         repeats: true,
         excludes: &[],
+        needs: None,
         is_set: |_| false,
         read: |options, _| {
             options.environment.push(EnvironmentChange::Clear);
@@ -201,6 +209,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         takes_value: true,
         repeats: false,
         excludes: &[],
+        needs: None,
         is_set: |options| options.timeout.is_some(),
         read: |options, value| {
             options.timeout = Some(number::parse_seconds(value).filter(|timeout| !timeout.is_zero())?);
@@ -219,6 +228,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         takes_value: true,
         repeats: false,
         excludes: &["fds"],
+        needs: None,
         is_set: |options| options.stderr_to_stdout,
         read: |options, value| {
             options.stderr_to_stdout = true;
@@ -236,6 +246,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         takes_value: true,
         repeats: false,
         excludes: &["fds"],
+        needs: None,
         is_set: |options| options.pty.is_some(),
         read: |options, value| {
             options.pty = Some(WindowSize::parse(value)?);
@@ -248,11 +259,30 @@ pub const OPTIONS: &[OptionSpec] = &[
         },
     },
     OptionSpec {
+        name: "utf8",
+        example: "utf8",
+        takes_value: false,
+        repeats: false,
+        excludes: &[],
+        needs: Some("pty"),
+        is_set: |options| options.utf8,
+        read: |options, _| {
+            options.utf8 = true;
+            Some(())
+        },
+        write: |options, out| {
+            if options.utf8 {
+                option(&[b"utf8"], out);
+            }
+        },
+    },
+    OptionSpec {
         name: "fds",
         example: "fds",
         takes_value: false,
         repeats: false,
         excludes: &["pty", "stderr"],
+        needs: None,
         is_set: |options| options.descriptors,
         read: |options, _| {
             options.descriptors = true;
@@ -271,6 +301,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         // It stands alone, which is looked after in `Reading`.
         repeats: true,
         excludes: &[],
+        needs: None,
         is_set: |_| false,
         read: |_, _| Some(()),
         write: |_, _| {},
@@ -285,6 +316,8 @@ pub(super) struct Reading {
     count: usize,
     /// The last one, to be named where it may not stand beside another.
     last: Option<&'static str>,
+    /// The last one that needs another, the other, and where its name begins.
+    needing: Option<(&'static str, &'static str, u64)>,
 }
 
 impl Reading {
@@ -325,8 +358,18 @@ impl Reading {
         if let Some(other) = self.contradicted(spec) {
             return Err(at(BadRequestKind::OptionsExclude(spec.name, other), 0));
         }
+        if let Some(other) = spec.needs {
+            self.needing = Some((spec.name, other, start));
+        }
         self.last = Some(spec.name);
         Ok(spec.name == STATUS)
+    }
+
+    /// There are no more.
+    pub(super) fn finish(&self) -> Result<(), BadRequest> {
+        let Some((name, needed, offset)) = self.needing else { return Ok(()) };
+        let is_there = OPTIONS.iter().any(|spec| spec.name == needed && (spec.is_set)(&self.options));
+        if is_there { Ok(()) } else { Err(BadRequest { kind: BadRequestKind::OptionNeeds(name, needed), offset }) }
     }
 
     /// The option beside which this one may not stand.

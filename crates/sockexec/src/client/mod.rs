@@ -30,6 +30,7 @@ mod stdio;
 #[cfg(feature = "tokio")]
 pub mod tokio;
 mod wire;
+mod wishes;
 mod worker;
 
 use std::collections::VecDeque;
@@ -48,6 +49,7 @@ use socket::Silence;
 use sockexec_proto::Options;
 use stdio::{Channel, Kind};
 use wire::{Incoming, Outgoing};
+use wishes::Wishes;
 
 pub use access::{CommandArgs, CommandEnvs};
 pub use child::{Child, ChildHandle};
@@ -94,6 +96,7 @@ pub struct Command {
     client_timeout: Option<Duration>,
     version: Version,
     options: Options,
+    wishes: Wishes,
     /// What is wrong with one of the options, to be told when it is run.
     invalid: Option<&'static str>,
 }
@@ -140,6 +143,7 @@ impl Command {
             client_timeout: None,
             version: Version::One,
             options: Options::default(),
+            wishes: Wishes::default(),
             invalid: None,
         }
     }
@@ -252,7 +256,7 @@ impl Command {
     ) -> Result<Pump, Error> {
         let mut pump = Pump {
             socket,
-            outgoing: Outgoing::new(self.version, &self.options, &self.argv),
+            outgoing: Outgoing::new(self.version, &self.options, &self.wishes, &self.argv),
             source: Source::Nothing,
             stdout: Sink::Nothing,
             stderr: Sink::Nothing,

@@ -19,7 +19,8 @@ impl Command {
     /// The version of the protocol to speak. Default: [`Version::One`], until one of these is called, which need the
     /// other: [`current_dir`](Self::current_dir), [`env`](Self::env), [`envs`](Self::envs), [`env_remove`](Self::env_remove),
     /// [`env_clear`](Self::env_clear), [`daemon_timeout`](Self::daemon_timeout), [`stderr_to_stdout`](Self::stderr_to_stdout),
-    /// [`terminal`](Self::terminal), [`pass_stdio`](Self::pass_stdio).
+    /// [`terminal`](Self::terminal), [`terminal_type`](Self::terminal_type), [`terminal_utf8`](Self::terminal_utf8),
+    /// [`pass_stdio`](Self::pass_stdio).
     ///
     /// Ask for [`Version::Two`] to have the [number](super::Child::id), [signals](super::Child::signal) and
     /// [cost](super::Child::usage) of a program, and errors where version 1 has exit codes (125 to 127). [`Version::One`] after one of
@@ -102,6 +103,29 @@ impl Command {
         self.in_version_2()
     }
 
+    /// What kind of terminal the [`terminal`](Self::terminal) is, such as `xterm-256color`: the program finds it in the variable
+    /// `TERM`. What [`env`](Self::env) and [`env_remove`](Self::env_remove) say of that variable counts more;
+    /// [`env_clear`](Self::env_clear) leaves it.
+    ///
+    /// A daemon that lets its clients set no variables is not asked to. So the daemon introduces itself before the request is
+    /// sent, which takes an exchange more. Without a terminal it is an
+    /// [`Error::InvalidOption`](super::Error::InvalidOption).
+    pub fn terminal_type(&mut self, name: impl AsRef<OsStr>) -> &mut Self {
+        let name = name.as_ref().as_bytes();
+        if name.contains(&0) {
+            self.refuse("the kind of the terminal holds a NUL byte");
+        }
+        self.wishes.terminal_type = Some(name.to_vec());
+        self.in_version_2()
+    }
+
+    /// The [`terminal`](Self::terminal) takes what is typed for UTF-8 when it edits a line: a backspace erases a character, not a byte
+    /// (termios(3), `IUTF8`). A daemon that does not know this is not asked for it, as for [`terminal_type`](Self::terminal_type).
+    pub fn terminal_utf8(&mut self) -> &mut Self {
+        self.wishes.utf8 = true;
+        self.in_version_2()
+    }
+
     /// The program gets the descriptors of its three streams themselves ([`unix(7)`], `SCM_RIGHTS`), as a child in the standard library does: a
     /// file stays a file, a terminal a terminal, and no byte goes through the daemon. [`Stdio::null`] is `/dev/null`, [`Stdio::piped`] a pipe;
     /// so is what [`stdin_bytes`](Self::stdin_bytes) cannot be: bytes of this process, which are refused.
@@ -131,8 +155,10 @@ impl Command {
     /// What of the options cannot be together.
     pub(super) fn contradiction(&self) -> Option<&'static str> {
         let options = &self.options;
-        if self.version == Version::One && *options != sockexec_proto::Options::default() {
+        if self.version == Version::One && (*options != sockexec_proto::Options::default() || !self.wishes.is_empty()) {
             Some("version 1 of the protocol, and an option that needs version 2")
+        } else if options.pty.is_none() && !self.wishes.is_empty() {
+            Some("what kind of terminal it is, and no terminal")
         } else if options.descriptors && options.pty.is_some() {
             Some("descriptors that are passed, and a terminal instead of them")
         } else if options.descriptors && options.stderr_to_stdout {

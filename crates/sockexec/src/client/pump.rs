@@ -177,6 +177,9 @@ impl Pump {
                 return Ok(Some(end));
             }
             self.deliver()?;
+            if let Some(introduction) = self.incoming.introduction() {
+                self.outgoing.complete(introduction);
+            }
         } else if ready.sink || self.killed && self.blocked.is_some() {
             self.deliver()?;
         }

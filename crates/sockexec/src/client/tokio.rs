@@ -170,6 +170,18 @@ impl Command {
         self
     }
 
+    /// As [`sockexec::Command::terminal_type`](crate::Command::terminal_type).
+    pub fn terminal_type(&mut self, name: impl AsRef<OsStr>) -> &mut Self {
+        self.0.terminal_type(name);
+        self
+    }
+
+    /// As [`sockexec::Command::terminal_utf8`](crate::Command::terminal_utf8).
+    pub fn terminal_utf8(&mut self) -> &mut Self {
+        self.0.terminal_utf8();
+        self
+    }
+
     /// As [`sockexec::Command::pass_stdio`](crate::Command::pass_stdio).
     pub fn pass_stdio(&mut self) -> &mut Self {
         self.0.pass_stdio();

@@ -2,11 +2,11 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::os::unix::ffi::OsStrExt as _;
 
 use sockexec_proto::reply::{self, Event, Introduction};
 use sockexec_proto::{Exit, Failure, Options, ReplyDecoder, Stream, Usage, Version, netstring, request};
 
+use super::wishes::{self, Rest, Wishes};
 use super::{Error, ExitStatus};
 
 /// Bytes of the reply that are read at once: what a pipe holds on Linux.
@@ -37,19 +37,27 @@ pub(super) struct Outgoing {
     input: u64,
     /// Bytes that were sent, or dropped, before [`Outgoing::pending`].
     begin: u64,
+    /// What waits for the introduction.
+    rest: Option<Box<Rest>>,
 }
 
 impl Outgoing {
-    /// Starts with what makes the daemon start the program; `options` are only told in version 2.
-    pub(super) fn new(version: Version, options: &Options, argv: &[OsString]) -> Self {
-        let argv: Vec<&[u8]> = argv.iter().map(|argument| argument.as_bytes()).collect();
-        let mut buffer = Vec::new();
-        match version {
-            Version::One => request::encode_exec(&argv, &mut buffer),
-            Version::Two => request::encode_request(options, &argv, &mut buffer),
-        }
+    /// Starts with what makes the daemon start the program; `options` and `wishes` are only told in version 2.
+    pub(super) fn new(version: Version, options: &Options, wishes: &Wishes, argv: &[OsString]) -> Self {
+        let (buffer, rest) = if wishes.is_empty() {
+            (wishes::encode(version, options, argv), None)
+        } else {
+            (wishes::opening(), Some(Box::new(Rest::new(options, argv, wishes))))
+        };
         let end = buffer.len();
-        Self { buffer, start: 0, end, version, input: 0, begin: 0 }
+        Self { buffer, start: 0, end, version, input: 0, begin: 0, rest }
+    }
+
+    /// The introduction has come: what waited for it is to be sent.
+    pub(super) fn complete(&mut self, introduction: &Introduction) {
+        if let Some(rest) = self.rest.take() {
+            self.append(&rest.into_bytes(introduction));
+        }
     }
 
     /// What is to be sent next.
@@ -135,6 +143,9 @@ impl Outgoing {
 
     /// Appends whole netstrings to what is still to be sent.
     pub(super) fn append(&mut self, bytes: &[u8]) {
+        if let Some(rest) = &mut self.rest {
+            return rest.behind.extend_from_slice(bytes);
+        }
         self.buffer.truncate(self.end);
         self.buffer.extend_from_slice(bytes);
         self.end = self.buffer.len();
@@ -301,6 +312,11 @@ impl Incoming {
     /// Whether it is not known yet that the daemon speaks version 2; in version 1 that does not matter.
     pub(super) const fn awaits_introduction(&self) -> bool {
         matches!(self.version, Version::Two) && self.introduction.is_none()
+    }
+
+    /// What the daemon has said of itself, once it has.
+    pub(super) const fn introduction(&self) -> Option<&Introduction> {
+        self.introduction.as_ref()
     }
 
     /// What the daemon has said about standard input.

@@ -150,7 +150,7 @@ impl Spawner {
         let argv = std::mem::take(&mut order.argv);
         let program = Program::new(argv, || search_path(&order.options, start))?;
         // Without `..`, so that a new option is seen to.
-        let Options { directory, environment: _, timeout: _, stderr_to_stdout, pty, descriptors: foreign } =
+        let Options { directory, environment: _, timeout: _, stderr_to_stdout, pty, utf8, descriptors: foreign } =
             &order.options;
         let mut plan = Plan {
             program,
@@ -161,7 +161,7 @@ impl Spawner {
         };
         let (theirs, ours) = match (order.descriptors, *pty) {
             (Some(given), _) => (Theirs::Given(given), Ours::default()),
-            (None, Some(size)) => terminal_streams(size)?,
+            (None, Some(size)) => terminal_streams(size, *utf8)?,
             (None, None) => pipes(*stderr_to_stdout)?,
         };
         let moved = above_standard(&theirs)?;
@@ -272,8 +272,8 @@ fn pipes(stderr_to_stdout: bool) -> io::Result<(Theirs, Ours)> {
 }
 
 /// Both ends of a terminal.
-fn terminal_streams(size: WindowSize) -> Result<(Theirs, Ours), Failure> {
-    let (ours, theirs) = terminal::open(size).map_err(Failure::Terminal)?;
+fn terminal_streams(size: WindowSize, utf8: bool) -> Result<(Theirs, Ours), Failure> {
+    let (ours, theirs) = terminal::open(size, utf8).map_err(Failure::Terminal)?;
     let ours =
         Ours { stdin: Some(ours.try_clone()?), stdout: Some(ours.try_clone()?), stderr: None, terminal: Some(ours) };
     Ok((Theirs::Made(theirs, None, None), ours))

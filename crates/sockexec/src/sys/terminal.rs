@@ -10,13 +10,13 @@ use rustix::pty::OpenptFlags;
 use rustix::termios::{LocalModes, SpecialCodeIndex, Winsize};
 use sockexec_proto::WindowSize;
 
-/// Both ends of a new terminal of this size: ours, which does not block, and the program's. Neither is inherited, and neither
+/// Both ends of a new terminal of this size, whose lines are UTF-8 if that is asked for: ours, which does not block, and the program's. Neither is inherited, and neither
 /// becomes the controlling terminal of this process.
 ///
 /// # Errors
 /// Those of `posix_openpt(3)`. Its EAGAIN (on Linux ENOSPC) is told in words, as it would be taken for a limit of processes: there
 /// are as many terminals as `/proc/sys/kernel/pty/max` allows.
-pub(crate) fn open(size: WindowSize) -> io::Result<(OwnedFd, OwnedFd)> {
+pub(crate) fn open(size: WindowSize, utf8: bool) -> io::Result<(OwnedFd, OwnedFd)> {
     let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY;
     #[cfg(any(target_os = "linux", target_os = "freebsd"))]
     let flags = flags | OpenptFlags::CLOEXEC;
@@ -31,7 +31,24 @@ pub(crate) fn open(size: WindowSize) -> io::Result<(OwnedFd, OwnedFd)> {
     rustix::pty::unlockpt(&ours)?;
     resize(&ours, size)?;
     let theirs = open_peer(&ours)?;
+    if utf8 {
+        edit_characters(&theirs)?;
+    }
     Ok((ours, theirs))
+}
+
+/// A backspace takes a whole character of UTF-8 from the line, not one byte of it (termios(3), `IUTF8`).
+#[cfg(any(target_os = "linux", target_vendor = "apple"))]
+fn edit_characters(terminal: &OwnedFd) -> io::Result<()> {
+    let mut modes = rustix::termios::tcgetattr(terminal)?;
+    modes.input_modes |= rustix::termios::InputModes::IUTF8;
+    Ok(rustix::termios::tcsetattr(terminal, rustix::termios::OptionalActions::Now, &modes)?)
+}
+
+/// There is no such mode.
+#[cfg(not(any(target_os = "linux", target_vendor = "apple")))]
+fn edit_characters(_: &OwnedFd) -> io::Result<()> {
+    Ok(())
 }
 
 /// By ioctl (Linux 4.13): the name may mean something else where another devpts is mounted (`ioctl_tty(2)`, `TIOCGPTPEER`).

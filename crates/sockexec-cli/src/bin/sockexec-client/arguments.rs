@@ -11,6 +11,7 @@ use clap::parser::ValueSource;
 use clap::{ArgAction, ArgMatches, CommandFactory as _, FromArgMatches as _, Parser};
 use sockexec::{Command, Stdio, Version};
 
+use crate::terminal::Keys;
 use crate::{stdin, terminal};
 
 /// Run a program through the daemon that listens on a UNIX socket.
@@ -69,9 +70,10 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     timeout: Option<Duration>,
 
-    /// Give the program a terminal; your keystrokes and window size are forwarded (*).
-    #[arg(short = 't', long, conflicts_with_all = ["pass_fds", "merge_stderr"])]
-    pub(crate) tty: bool,
+    /// Give the program a terminal; your keystrokes and window size are forwarded (*); -tt: also without a terminal
+    /// here.
+    #[arg(short = 't', long, action = ArgAction::Count, conflicts_with_all = ["pass_fds", "merge_stderr"])]
+    tty: u8,
 
     /// Pass standard input, output and error themselves to the program, a file as a file (*).
     #[arg(long, conflicts_with = "merge_stderr")]
@@ -128,10 +130,24 @@ USR2 are forwarded to the group once the program has started, and this ends when
 second INT, TERM or QUIT within 5 seconds ends both, as above; so does one that the daemon does not
 take within a second, and the hang-up of the terminal.
 
+Terminals: with -t the program has a terminal of the size and kind (TERM) of yours, and all your keys
+but these, at the start of a line:
+  ~.   ends this command and the program
+  ~^Z  stops this command, as a job
+  ~~   sends one ~
+  ~?   lists these
+With -n your keys stay yours. With -tt and no terminal as standard input the program's terminal takes
+the bytes for keys: while it edits lines, it echoes them, keeps 4095 bytes of a line and drops the
+rest, and ^C (byte 3) kills. The end of input is ^D to it. A shell that edits lines itself is not
+told, and goes on. After KILL of this command your terminal stays raw: type `stty sane` and ^J.
+
 Examples:
   sockexec-client /tmp/exec.sock uname -a
   tar -c docs | sockexec-client /tmp/exec.sock sha256sum
   SOCKEXEC_SOCKET=/tmp/exec.sock sockexec-client -n - sh -c 'date; exit 3'";
+
+const NO_TERMINAL: &str = "-t without a terminal as standard input; -n gives the program no input, and -tt gives it this one as if it was \
+     typed, where a line has at most 4095 bytes and the byte of ^C kills";
 
 /// An option that asks the daemon something instead of running a program.
 struct Question {
@@ -204,7 +220,20 @@ impl Arguments {
         let mut command = Self::command();
         let matches = command.try_get_matches_from_mut(std::env::args_os())?;
         check_questions(&mut command, &matches)?;
-        Self::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+        let arguments = Self::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
+        if arguments.tty == 1 && !arguments.null_stdin && !terminal::is_stdin() {
+            return Err(command.error(ErrorKind::ArgumentConflict, NO_TERMINAL));
+        }
+        Ok(arguments)
+    }
+
+    /// Whose keys they are if the program has a terminal.
+    pub(crate) const fn keys(&self) -> Option<Keys> {
+        match (self.tty, self.null_stdin) {
+            (0, _) => None,
+            (_, false) => Some(Keys::None),
+            (_, true) => Some(Keys::All),
+        }
     }
 
     /// Whether something is asked for that version 1 of the protocol has not.
@@ -234,7 +263,7 @@ impl Arguments {
             || !unset.is_empty()
             || *clear_env
             || timeout.is_some()
-            || *tty
+            || *tty > 0
             || *pass_fds
             || *merge_stderr
             || *usage
@@ -275,6 +304,9 @@ impl Arguments {
         command.args(words);
         if null_stdin {
             command.stdin(Stdio::null());
+        } else if tty > 0 && terminal::is_stdin() {
+            // The keys come by way of `escapes`.
+            command.stdin(Stdio::piped());
         } else if needs_version_2 && let Some(stdin) = stdin::take() {
             command.stdin(stdin);
         }
@@ -308,8 +340,14 @@ impl Arguments {
         if pass_fds {
             command.pass_stdio();
         }
-        if tty {
+        if tty > 0 {
             command.terminal(terminal::size());
+            if let Some(kind) = terminal::kind() {
+                command.terminal_type(kind);
+            }
+            if terminal::is_utf8() {
+                command.terminal_utf8();
+            }
         }
         command
     }

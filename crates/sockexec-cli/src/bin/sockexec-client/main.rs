@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod arguments;
+mod escapes;
 mod signals;
 mod status;
 mod stdin;
@@ -21,7 +22,7 @@ use std::time::{Duration, Instant};
 use arguments::Arguments;
 use rustix::process::{Resource, Rlimit, Signal};
 use sockexec::{Command, Error, ErrorCode, ExitStatus, Failure, Usage, client};
-use terminal::RawMode;
+use terminal::{Keys, RawMode};
 
 /// Wrong arguments.
 const EXIT_USAGE: u8 = 100;
@@ -70,8 +71,8 @@ fn main() -> ExitCode {
             Err(error) => fail(&socket, &error),
         };
     }
-    let (tty, usage) = (arguments.tty, arguments.usage);
-    let run = run(arguments.into_command(&socket), tty);
+    let (keys, usage) = (arguments.keys(), arguments.usage);
+    let run = run(arguments.into_command(&socket), keys);
     if let (true, Some(cost)) = (usage, run.usage) {
         print_usage(run.time, cost);
     }
@@ -88,15 +89,17 @@ struct Run {
     time: Duration,
 }
 
-/// Runs a program in version 2: signals go to it, and so do keys if it has a terminal.
-fn run(mut command: Command, tty: bool) -> Run {
+/// Runs a program in version 2: signals go to it, and so do keys if it has a terminal. `keys`: whose they are once it has started.
+fn run(mut command: Command, keys: Option<Keys>) -> Run {
     let begin = Instant::now();
     let failed = |error| Run { end: Err(error), usage: None, time: begin.elapsed() };
     // Before the program, so that none of them finds it without us.
-    let signals = match signals::Caught::new(tty) {
+    let signals = match signals::Caught::new(keys.is_some()) {
         Ok(signals) => signals,
         Err(error) => return failed(Error::Io("cannot catch signals", error)),
     };
+    // Only for as long as there is a program; restored on every way out of this function, a panic included.
+    let raw = keys.map(|keys| RawMode::begin(if keys == Keys::None { Keys::Signals } else { keys }));
     let mut child = match command.spawn() {
         Ok(child) => child,
         Err(error) => return failed(error),
@@ -104,12 +107,16 @@ fn run(mut command: Command, tty: bool) -> Run {
     // And with it standard input, which the child has now: see `stdin`.
     drop(command);
     signals.forward(child.handle());
-    if tty {
+    if let Some(keys) = keys {
         // It may have changed since the request was made; only now are changes followed.
         let _ = child.resize(terminal::size());
+        terminal::keep(keys);
     }
-    // Only for as long as there is a program; restored on every way out of this function, a panic included.
-    let raw = tty.then(RawMode::begin);
+    if let Some(stdin) = child.stdin.take()
+        && let Err(error) = escapes::forward(child.handle(), stdin)
+    {
+        return failed(Error::Io("cannot start a thread", error));
+    }
     let end = child.wait();
     drop(raw);
     Run { end, usage: child.usage(), time: begin.elapsed() }

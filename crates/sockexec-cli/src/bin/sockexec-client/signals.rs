@@ -14,6 +14,9 @@ use crate::terminal;
 const FORWARDED: [Signal; 6] =
     [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM, Signal::SIGUSR1, Signal::SIGUSR2];
 
+/// What our own terminal needs while the program has one.
+const OF_TERMINALS: [Signal; 3] = [Signal::SIGWINCH, Signal::SIGTSTP, Signal::SIGCONT];
+
 /// Within this time after one that was forwarded, another INT, TERM or QUIT is for us.
 const AGAIN: Duration = Duration::from_secs(5);
 
@@ -34,15 +37,16 @@ pub(crate) struct Caught {
 
 impl Caught {
     /// To be called before this process has other threads, which inherit what is blocked. `tty`: the program has a terminal, which follows
-    /// the size of ours.
+    /// the size of ours, and ours is not raw while this process is stopped.
     ///
     /// # Errors
     /// For want of a thread.
     pub(crate) fn new(tty: bool) -> io::Result<Self> {
         let ignored = ignored();
         // What the starter ignores stays ignored (`nohup`): blocked, it would be queued all the same.
-        let heard = FORWARDED.into_iter().filter(|&signal| ignored & bit(signal) == 0);
-        let signals: SigSet = heard.chain(tty.then_some(Signal::SIGWINCH)).collect();
+        let of_terminals = OF_TERMINALS.into_iter().filter(|_| tty);
+        let signals: SigSet =
+            FORWARDED.into_iter().chain(of_terminals).filter(|&signal| ignored & bit(signal) == 0).collect();
         signals.thread_block()?;
         let program = Arc::new(Mutex::new(None));
         let mut forwarder =
@@ -77,8 +81,18 @@ impl Forwarder {
         // Held while this process dies: either the program gets it, or there is no program, and never will be.
         let guard = lock(&self.program);
         match (&*guard, signal) {
-            (Some(program), Signal::SIGWINCH) => drop(program.resize(terminal::size())),
-            (None, Signal::SIGWINCH) => {}
+            (_, Signal::SIGTSTP) => {
+                drop(guard);
+                stop();
+            }
+            (program, Signal::SIGCONT | Signal::SIGWINCH) => {
+                if signal == Signal::SIGCONT {
+                    terminal::resume();
+                }
+                if let Some(program) = program {
+                    let _ = program.resize(terminal::size());
+                }
+            }
             (None, signal) => end(signal),
             (Some(_), Signal::SIGINT | Signal::SIGTERM | Signal::SIGQUIT) if is_again(self.last) => end(signal),
             (Some(program), signal) => {
@@ -95,6 +109,19 @@ impl Forwarder {
             }
         }
     }
+}
+
+/// Stops this process, as TSTP does by default, and not with a terminal that is raw. CONT, which follows, makes it raw again. (After
+/// STOP, which nobody hears, the shell has set the modes that it likes.)
+fn stop() {
+    terminal::pause();
+    let tstp: SigSet = std::iter::once(Signal::SIGTSTP).collect();
+    // Raised here and not by STOP: where nobody could continue this process (it is orphaned, setpgid(2)), the kernel does not stop it.
+    let _ = nix::sys::signal::raise(Signal::SIGTSTP);
+    let _ = tstp.thread_unblock();
+    let _ = tstp.thread_block();
+    // Also if it was not stopped.
+    terminal::resume();
 }
 
 fn is_again(last: Option<Instant>) -> bool {

@@ -32,7 +32,7 @@ fn help_has_every_option_and_three_examples() {
         let help = text(&output.stdout);
         let words = ["-n", "-C", "-e", "-t", "-v", "-h", "SOCKEXEC_SOCKET", "100", "111", "124", "125", "126", "127"];
         for word in flags().keys().map(String::as_str).chain(words) {
-            let is_there = help.split_whitespace().any(|found| found.trim_end_matches([',', ']']) == word);
+            let is_there = help.split_whitespace().any(|found| found.trim_end_matches([',', ']', '.']) == word);
             assert!(is_there, "no {word} in {help}");
         }
         let (_, examples) = help.split_once("Examples:\n").expect("examples");

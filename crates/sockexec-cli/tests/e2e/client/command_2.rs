@@ -283,8 +283,8 @@ fn a_terminal() {
         }
         seen.clear();
     };
-    // Before our own terminal is raw it makes `\r\n` of the program's `\n` once more.
-    expect("50 132\r");
+    // Our own terminal makes no `\r\n` of the program's once more.
+    expect("50 132\r\n");
     eventually("raw mode", || modes().is_empty());
     tcsetwinsize(&terminal, size(80, 25)).expect("a size");
     // It is no controlling terminal of the client's, so the kernel does not tell.

@@ -98,8 +98,13 @@ impl Peer {
 
     /// Reads a version 2 request up to its last argument; its options.
     pub(super) fn request(&mut self) -> Vec<String> {
+        assert_eq!(self.netstring(), b"protocol=2");
+        self.options()
+    }
+
+    /// Reads the rest of it; its options.
+    pub(super) fn options(&mut self) -> Vec<String> {
         let text = |bytes| String::from_utf8(bytes).expect("text");
-        assert_eq!(text(self.netstring()), "protocol=2");
         let mut options = Vec::new();
         let count = loop {
             let word = text(self.netstring());

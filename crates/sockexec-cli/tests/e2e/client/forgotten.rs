@@ -6,9 +6,12 @@ use std::fs;
 use std::process::Command;
 use std::sync::mpsc;
 
+use rustix::termios::{InputModes, OptionalActions, tcgetattr, tcsetattr};
+use sockexec_proto::reply;
 use sockexec_proto::request::{self, OPTIONS};
 
-use super::fake::{EXIT, Fake, INTRODUCTION, STARTED};
+use super::fake::{EXIT, Fake, STARTED};
+use super::terminals::terminal;
 use super::{run, text};
 
 /// A file of the repository.
@@ -125,6 +128,7 @@ const BY_FLAG: &[(&str, &[&str])] = &[
     ("timeout", &["--timeout", "50"]),
     ("stderr", &["--merge-stderr"]),
     ("pty", &["--tty"]),
+    ("utf8", &["--tty"]),
     ("fds", &["--pass-fds"]),
 ];
 
@@ -137,10 +141,21 @@ fn every_option_of_the_protocol_has_a_flag() {
         let (_, flag) = row.unwrap_or_else(|| panic!("BY_FLAG of this test has no row for the option {name}"));
         let (sent, options) = mpsc::channel();
         let fake = Fake::new(move |mut peer| {
-            sent.send(peer.request()).expect("the test waits");
-            peer.say(&[INTRODUCTION, STARTED, EXIT].concat());
+            // Some options are only sent to a daemon that allows them.
+            peer.until(b"10:protocol=2,");
+            let mut introduction = Vec::new();
+            reply::encode_introduction(65536, &mut introduction);
+            peer.say(&introduction);
+            sent.send(peer.options()).expect("the test waits");
+            peer.say(&[STARTED, EXIT].concat());
         });
         let mut command = Command::new(env!("CARGO_BIN_EXE_sockexec-client"));
+        // A terminal for UTF-8, which gives nothing to read.
+        let (_master, terminal) = terminal();
+        let mut modes = tcgetattr(&terminal).expect("modes");
+        modes.input_modes |= InputModes::IUTF8;
+        tcsetattr(&terminal, OptionalActions::Now, &modes).expect("modes");
+        command.stdin(terminal);
         command.arg("-n").args(*flag).arg(fake.socket()).arg("program");
         let output = run(command);
         // First, as a command that knows no such flag does not connect.

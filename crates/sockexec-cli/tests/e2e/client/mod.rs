@@ -18,6 +18,7 @@ mod statuses;
 mod stopped;
 mod streams;
 mod terminals;
+mod tty;
 mod version_2;
 mod window;
 

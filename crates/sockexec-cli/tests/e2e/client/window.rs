@@ -269,7 +269,7 @@ fn assert_ended_by(mut pipeline: Pipeline, daemon: &Daemon, signal: Signal) {
 #[test]
 fn the_command_can_be_interrupted() {
     for options in WINDOWS {
-        for option in ["--usage", "-t"] {
+        for option in ["--usage", "-tt"] {
             let daemon = Daemon::start(options);
             let pipeline = pipeline(&daemon, option, &steps("wait"));
             assert_ended_by(pipeline, &daemon, Signal::INT);

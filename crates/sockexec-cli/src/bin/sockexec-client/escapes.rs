@@ -1,0 +1,175 @@
+//! What a person types for this command and not for the program, as in ssh(1): `~` at the start of a line, and a letter.
+//!
+//! A thread reads the keys and hands on what is the program's, so that they are looked at also while the program takes none.
+//! It holds no more than a pipe does, so it waits where much was pasted that the program does not read; signals
+//! end this command then.
+
+use std::io::{self, Write as _};
+use std::os::fd::AsFd as _;
+use std::thread;
+
+use rustix::event::{PollFd, PollFlags};
+use rustix::io::Errno;
+use rustix::process::Signal;
+use rustix::stdio;
+use sockexec::{ChildHandle, ChildStdin};
+
+/// What `~?` shows. The terminal is raw.
+const LIST: &str = "~?\r\n\
+sockexec-client: at the start of a line\r\n\
+  ~.   ends this command and the program\r\n\
+  ~^Z  stops this command, as a job\r\n\
+  ~~   sends one ~\r\n\
+  ~?   shows this\r\n";
+
+const START: u8 = b'~';
+const SUSPEND: u8 = 0x1a;
+
+/// What was typed for us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wish {
+    End,
+    Suspend,
+    List,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    LineStart,
+    /// Behind a `~` that was not handed on yet.
+    Escape,
+    Within,
+}
+
+/// Takes the escapes out of what is typed.
+struct Escapes(Place);
+
+impl Escapes {
+    const fn new() -> Self {
+        Self(Place::LineStart)
+    }
+
+    /// One key: appends to `out` what is for the program.
+    fn take(&mut self, key: u8, out: &mut Vec<u8>) -> Option<Wish> {
+        let place = std::mem::replace(&mut self.0, Place::Within);
+        match (place, key) {
+            (Place::LineStart, START) => {
+                self.0 = Place::Escape;
+                return None;
+            }
+            (Place::Escape, b'.') => return Some(Wish::End),
+            (Place::Escape, SUSPEND | b'?') => {
+                self.0 = Place::LineStart;
+                return Some(if key == SUSPEND { Wish::Suspend } else { Wish::List });
+            }
+            (Place::Escape, START) | (Place::LineStart | Place::Within, _) => out.push(key),
+            (Place::Escape, _) => out.extend([START, key]),
+        }
+        if matches!(key, b'\r' | b'\n') {
+            self.0 = Place::LineStart;
+        }
+        None
+    }
+
+    /// No more keys come.
+    fn end(self, out: &mut Vec<u8>) {
+        if self.0 == Place::Escape {
+            out.push(START);
+        }
+    }
+}
+
+/// Hands the keys on from our standard input, a terminal, to the program's.
+///
+/// # Errors
+/// For want of a thread.
+pub(crate) fn forward(program: ChildHandle, stdin: ChildStdin) -> io::Result<()> {
+    // It ends with the process, or with the keys.
+    thread::Builder::new().name("keys".to_owned()).spawn(move || pass_on(&program, stdin)).map(drop)
+}
+
+/// Ends when nothing more can be read, or the program takes no more.
+fn pass_on(program: &ChildHandle, mut stdin: ChildStdin) {
+    let mut escapes = Escapes::new();
+    let (mut keys, mut out) = ([0; 4096], Vec::new());
+    loop {
+        let n = match rustix::io::read(stdio::stdin(), &mut keys) {
+            Ok(0) => break,
+            Ok(n) => n,
+            Err(Errno::INTR) => continue,
+            Err(Errno::AGAIN) => {
+                // Somebody else has made it non-blocking. What is wrong with it the next call tells.
+                let _ = rustix::event::poll(&mut [PollFd::new(&stdio::stdin().as_fd(), PollFlags::IN)], None);
+                continue;
+            }
+            Err(_) => break,
+        };
+        for &key in keys.get(..n).unwrap_or_default() {
+            let Some(wish) = escapes.take(key, &mut out) else { continue };
+            if wish == Wish::End {
+                say("~.\r\n");
+                // What was typed before it may have no room.
+                return program.disconnect();
+            }
+            if hand_on(&mut stdin, &mut out).is_err() {
+                return;
+            }
+            match wish {
+                Wish::Suspend => drop(rustix::process::kill_process(rustix::process::getpid(), Signal::TSTP)),
+                Wish::List | Wish::End => say(LIST),
+            }
+        }
+        if hand_on(&mut stdin, &mut out).is_err() {
+            return;
+        }
+    }
+    escapes.end(&mut out);
+    let _ = hand_on(&mut stdin, &mut out);
+}
+
+fn hand_on(stdin: &mut ChildStdin, out: &mut Vec<u8>) -> io::Result<()> {
+    let written = stdin.write_all(out);
+    out.clear();
+    written
+}
+
+/// Standard error may be gone; there is nobody else to tell.
+fn say(text: &str) {
+    let _ = io::stderr().lock().write_all(text.as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn typed(keys: &[u8]) -> (Vec<u8>, Vec<Wish>) {
+        let (mut escapes, mut out) = (Escapes::new(), Vec::new());
+        let wishes = keys.iter().filter_map(|&key| escapes.take(key, &mut out)).collect();
+        escapes.end(&mut out);
+        (out, wishes)
+    }
+
+    #[test]
+    fn only_at_the_start_of_a_line() {
+        let cases: [(&[u8], &[u8], &[Wish]); 15] = [
+            (b"ls\r", b"ls\r", &[]),
+            (b"~.", b"", &[Wish::End]),
+            (b"a\r~.", b"a\r", &[Wish::End]),
+            (b"a\n~.", b"a\n", &[Wish::End]),
+            (b"a~.", b"a~.", &[]),
+            (b"~~.", b"~.", &[]),
+            (b"~~~.\r", b"~~.\r", &[]),
+            (b"~a~.", b"~a~.", &[]),
+            (b"~\r~.", b"~\r", &[Wish::End]),
+            (b"~?~.", b"", &[Wish::List, Wish::End]),
+            (b"~?x", b"x", &[Wish::List]),
+            (b"~\x1a~?", b"", &[Wish::Suspend, Wish::List]),
+            (b"\x1a", b"\x1a", &[]),
+            (b"~", b"~", &[]),
+            (b"", b"", &[]),
+        ];
+        for (keys, out, wishes) in cases {
+            assert_eq!(typed(keys), (out.to_vec(), wishes.to_vec()), "{}", keys.escape_ascii());
+        }
+    }
+}
