@@ -162,7 +162,7 @@ pub use client::tokio;
 pub use client::{
     BadReply, Child, ChildHandle, ChildStderr, ChildStdin, ChildStdout, Command, CommandArgs, CommandEnvs, Error,
     ErrorCode, ErrorKind, ExitStatus, ExitStatusError, Failure, Output, Signal, Stdio, Stream, UnknownSignal, Usage,
-    Version, WindowSize,
+    Version, Waiting, WindowSize,
 };
 #[cfg(feature = "daemon")]
 pub use daemon::Daemon;

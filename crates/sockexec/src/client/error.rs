@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use sockexec_proto::{BadReply, ErrorCode, Failure, Stream, Usage};
 
-use super::ExitStatus;
+use super::{ExitStatus, Waiting};
 
 /// Why a program could not be run to its end. What is shown says what to check.
 ///
@@ -47,12 +47,11 @@ pub enum Error {
     /// The daemon does not speak version 2 of the protocol, which an option of the [`Command`](super::Command) needs.
     Unsupported,
     /// The daemon did not answer a question in time ([`ping`](super::ping), [`daemon_status`](super::daemon_status)).
-    NoAnswer {
-        /// Whether the daemon has read the question. If so, it probably does not speak version 2 of the protocol. If not,
-        /// it is stopped, or busy with more connections than it may have. `None`: the system does not tell (other than Linux).
-        read: Option<bool>,
-    },
-    /// The time that [`Command::client_timeout`](super::Command::client_timeout) allows is over. The connection was closed,
+    NoAnswer(Waiting),
+    /// The program did not start in the time that [`Command::start_timeout`](super::Command::start_timeout) allows; what was waited
+    /// for. The connection was closed; should the daemon start the program nevertheless, it ends it at once.
+    NotStarted(Waiting),
+    /// The time that [`Command::timeout`](super::Command::client_timeout) allows is over. The connection was closed,
     /// so the daemon ends the program.
     TimedOut,
     /// [`Child::disconnect`](super::Child::disconnect), or in version 1 of the protocol [`Child::kill`](super::Child::kill),
@@ -109,6 +108,8 @@ pub enum ErrorKind {
     Unsupported,
     /// The daemon did not answer a question in time.
     NoAnswer,
+    /// The program did not start in time.
+    NotStarted,
     /// The daemon's reply breaks the protocol.
     Protocol,
     /// The connection ended before the program's status.
@@ -146,7 +147,8 @@ impl Error {
             },
             Self::Connect(..) => ErrorKind::Connect,
             Self::Unsupported => ErrorKind::Unsupported,
-            Self::NoAnswer { .. } => ErrorKind::NoAnswer,
+            Self::NoAnswer(_) => ErrorKind::NoAnswer,
+            Self::NotStarted(_) => ErrorKind::NotStarted,
             Self::Protocol(_) => ErrorKind::Protocol,
             Self::Lost { .. } => ErrorKind::Lost,
             Self::TimedOut => ErrorKind::Timeout,
@@ -165,18 +167,14 @@ impl fmt::Display for Error {
             Self::Unsupported => {
                 f.write_str("the daemon does not speak version 2 of the protocol; is it sockexec 4 or later?")
             }
-            Self::NoAnswer { read } => {
-                f.write_str("the daemon did not answer in time; ")?;
-                f.write_str(match read {
-                    Some(true) => {
-                        "it has read the request; does it speak version 2 of the protocol (sockexec 4 or later)?"
-                    }
-                    Some(false) => "it has not read the request; is it stopped, or are too many connections waiting?",
-                    None => "is it stopped, or busy, or older than sockexec 4?",
-                })
-            }
+            Self::NoAnswer(waiting) => write!(f, "no answer in time: {waiting}"),
+            Self::NotStarted(waiting) => write!(f, "the program did not start in time: {waiting}"),
             Self::InvalidArgument(0) => f.write_str("the program's name holds a NUL byte"),
             Self::InvalidArgument(number) => write!(f, "argument {number} holds a NUL byte"),
+            // It has its advice in it.
+            Self::Connect(path, error) if error.raw_os_error().is_none() => {
+                write!(f, "cannot connect to {}: {error}", path.display())
+            }
             Self::Connect(path, error) => {
                 write!(f, "cannot connect to {}: {error}; {}", path.display(), advice(error))
             }
@@ -193,7 +191,7 @@ impl fmt::Display for Error {
                     None => Ok(()),
                 }
             }
-            Self::TimedOut => f.write_str("the program did not end in time"),
+            Self::TimedOut => f.write_str("the time limit was reached before the program's end"),
             Self::Killed => f.write_str("the connection was closed to end the program"),
             Self::NotDelivered { ended: true } => f.write_str("the signal was not delivered: the program has ended"),
             Self::NotDelivered { ended: false } => {
@@ -232,7 +230,8 @@ impl std::error::Error for Error {
             | Self::InvalidOption(_)
             | Self::Failed { .. }
             | Self::Unsupported
-            | Self::NoAnswer { .. }
+            | Self::NoAnswer(_)
+            | Self::NotStarted(_)
             | Self::Lost { source: None, .. }
             | Self::TimedOut
             | Self::Killed
@@ -253,7 +252,9 @@ impl From<Error> for io::Error {
             // As execve(2) has it: EACCES.
             (_, ErrorKind::NotExecutable | ErrorKind::Denied | ErrorKind::Forbidden) => io::ErrorKind::PermissionDenied,
             (Error::NotDelivered { ended: false }, _)
-            | (_, ErrorKind::Timeout | ErrorKind::IdleTimeout | ErrorKind::NoAnswer) => io::ErrorKind::TimedOut,
+            | (_, ErrorKind::Timeout | ErrorKind::IdleTimeout | ErrorKind::NoAnswer | ErrorKind::NotStarted) => {
+                io::ErrorKind::TimedOut
+            }
             (_, ErrorKind::Busy) => io::ErrorKind::ResourceBusy,
             (_, ErrorKind::OutOfMemory) => io::ErrorKind::OutOfMemory,
             (_, ErrorKind::Unsupported) => io::ErrorKind::Unsupported,
@@ -290,7 +291,8 @@ impl Error {
                 Self::Failed { failure: failure.clone(), status: *status, usage: *usage }
             }
             Self::Unsupported => Self::Unsupported,
-            Self::NoAnswer { read } => Self::NoAnswer { read: *read },
+            Self::NoAnswer(waiting) => Self::NoAnswer(*waiting),
+            Self::NotStarted(waiting) => Self::NotStarted(*waiting),
             Self::Connect(path, error) => Self::Connect(path.clone(), again(error)),
             Self::Protocol(fault) => Self::Protocol(fault.clone()),
             Self::Lost { received, within_pair, source } => {

@@ -29,6 +29,7 @@ mod status;
 mod stdio;
 #[cfg(feature = "tokio")]
 pub mod tokio;
+mod waiting;
 mod wire;
 mod wishes;
 mod worker;
@@ -40,7 +41,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use descriptor::Descriptor;
 use pipes::Pipes;
@@ -48,6 +49,7 @@ use pump::{Bytes, Pump, Sink, Source};
 use socket::Silence;
 use sockexec_proto::Options;
 use stdio::{Channel, Kind};
+use waiting::{Observer, Patience};
 use wire::{Incoming, Outgoing};
 use wishes::Wishes;
 
@@ -60,6 +62,7 @@ pub use signal::{Signal, UnknownSignal};
 pub use sockexec_proto::{BadReply, ErrorCode, Failure, Stream, Usage, Version, WindowSize};
 pub use status::{ExitStatus, ExitStatusError};
 pub use stdio::Stdio;
+pub use waiting::Waiting;
 
 /// What [`Command::output`] returns, as [`std::process::Output`].
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -94,6 +97,8 @@ pub struct Command {
     stdout: Option<Stdio>,
     stderr: Option<Stdio>,
     client_timeout: Option<Duration>,
+    start_timeout: Option<Duration>,
+    observer: Observer,
     version: Version,
     options: Options,
     wishes: Wishes,
@@ -141,6 +146,8 @@ impl Command {
             stdout: None,
             stderr: None,
             client_timeout: None,
+            start_timeout: None,
+            observer: Observer::default(),
             version: Version::One,
             options: Options::default(),
             wishes: Wishes::default(),
@@ -193,9 +200,20 @@ impl Command {
     /// the daemon's own. Default `None`.
     ///
     /// The client keeps it, so it holds for every daemon, busy or stopped. [`daemon_timeout`](Self::daemon_timeout) is
-    /// kept by the daemon, which tells how the program ended.
+    /// kept by the daemon, which tells how the program ended; [`start_timeout`](Self::start_timeout) is over once the
+    /// program has started.
     pub fn client_timeout(&mut self, timeout: impl Into<Option<Duration>>) -> &mut Self {
         self.client_timeout = timeout.into();
+        self
+    }
+
+    /// Calls `tell` if the program has to wait, at most once for each run: when the daemon says that it has to, or when two seconds have
+    /// passed from the attempt to connect and the program has not started. Version 1 of the protocol only tells of the
+    /// connection.
+    ///
+    /// It is called by the thread that serves the program, which waits for it.
+    pub fn on_wait(&mut self, tell: impl Fn(Waiting) + Send + Sync + 'static) -> &mut Self {
+        self.observer = Observer(Some(Arc::new(tell)));
         self
     }
 
@@ -243,24 +261,18 @@ impl Command {
     /// `pipes`.
     fn pump(&self, run: Run, pipes: &mut Pipes) -> Result<Pump, Error> {
         self.check_arguments()?;
-        let deadline = self.ends_at();
-        self.pump_on(socket::connect(&self.socket, deadline)?, deadline, run, pipes)
+        let mut patience = self.patience();
+        self.pump_on(socket::connect(&self.socket, &mut patience)?, patience, run, pipes)
     }
 
-    fn pump_on(
-        &self,
-        socket: UnixStream,
-        deadline: Option<Instant>,
-        run: Run,
-        pipes: &mut Pipes,
-    ) -> Result<Pump, Error> {
+    fn pump_on(&self, socket: UnixStream, patience: Patience, run: Run, pipes: &mut Pipes) -> Result<Pump, Error> {
         let mut pump = Pump {
             socket,
             outgoing: Outgoing::new(self.version, &self.options, &self.wishes, &self.argv),
             source: Source::Nothing,
             stdout: Sink::Nothing,
             stderr: Sink::Nothing,
-            deadline,
+            patience,
             orders: None,
             signals: VecDeque::new(),
             started: None,
@@ -282,8 +294,9 @@ impl Command {
         Ok(pump)
     }
 
-    fn ends_at(&self) -> Option<Instant> {
-        self.client_timeout.and_then(|timeout| Instant::now().checked_add(timeout))
+    /// From now on.
+    fn patience(&self) -> Patience {
+        Patience::new(self.client_timeout, self.start_timeout, &self.observer)
     }
 
     fn check_arguments(&self) -> Result<(), Error> {

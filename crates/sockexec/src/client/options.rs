@@ -18,7 +18,7 @@ use super::{Command, Input, Run};
 impl Command {
     /// The version of the protocol to speak. Default: [`Version::One`], until one of these is called, which need the
     /// other: [`current_dir`](Self::current_dir), [`env`](Self::env), [`envs`](Self::envs), [`env_remove`](Self::env_remove),
-    /// [`env_clear`](Self::env_clear), [`daemon_timeout`](Self::daemon_timeout), [`stderr_to_stdout`](Self::stderr_to_stdout),
+    /// [`env_clear`](Self::env_clear), [`daemon_timeout`](Self::daemon_timeout), [`start_timeout`](Self::start_timeout), [`stderr_to_stdout`](Self::stderr_to_stdout),
     /// [`terminal`](Self::terminal), [`terminal_type`](Self::terminal_type), [`terminal_utf8`](Self::terminal_utf8),
     /// [`pass_stdio`](Self::pass_stdio).
     ///
@@ -89,6 +89,15 @@ impl Command {
         self.in_version_2()
     }
 
+    /// How long the program may take to start, from the attempt to connect: a daemon that is stopped, or has no slot free, is waited
+    /// for so long. Then the connection is closed, and the result is [`Error::NotStarted`](super::Error::NotStarted), which says
+    /// what was waited for. A daemon that was stopped may still start the program later, and ends it at once. Once the program has
+    /// started this limit is over. Default: none.
+    pub fn start_timeout(&mut self, timeout: Duration) -> &mut Self {
+        self.start_timeout = Some(timeout);
+        self.in_version_2()
+    }
+
     /// Standard error goes where standard output goes, so that the order between the two is kept; what was said of
     /// [`stderr`](Self::stderr) counts for nothing.
     pub fn stderr_to_stdout(&mut self) -> &mut Self {
@@ -155,7 +164,11 @@ impl Command {
     /// What of the options cannot be together.
     pub(super) fn contradiction(&self) -> Option<&'static str> {
         let options = &self.options;
-        if self.version == Version::One && (*options != sockexec_proto::Options::default() || !self.wishes.is_empty()) {
+        if self.version == Version::One
+            && (*options != sockexec_proto::Options::default()
+                || !self.wishes.is_empty()
+                || self.start_timeout.is_some())
+        {
             Some("version 1 of the protocol, and an option that needs version 2")
         } else if options.pty.is_none() && !self.wishes.is_empty() {
             Some("what kind of terminal it is, and no terminal")

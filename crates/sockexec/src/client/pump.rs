@@ -13,7 +13,6 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::mpsc::TryRecvError;
-use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
@@ -22,7 +21,8 @@ use sockexec_proto::{Signal as Wire, Stream, Version, request};
 
 use super::descriptor::{Descriptor, NO_SIGNAL};
 use super::orders::{Order, Orders, Tell};
-use super::socket::{LOOK, Silence};
+use super::socket::{LOOK, Silence, was_read};
+use super::waiting::{Patience, Waiting};
 use super::wire::{Ended, Incoming, Outgoing};
 use super::{Error, Signal};
 
@@ -121,7 +121,7 @@ pub(super) struct Pump {
     pub(super) source: Source,
     pub(super) stdout: Sink,
     pub(super) stderr: Sink,
-    pub(super) deadline: Option<Instant>,
+    pub(super) patience: Patience,
     /// What a [`Child`](super::Child) wants.
     pub(super) orders: Option<Orders>,
     /// Signals that were not sent in full yet: up to which byte of all that is sent.
@@ -166,6 +166,7 @@ impl Pump {
 
     /// Waits until something can be done, and does it; what came of it all, if that is the end.
     fn turn(&mut self) -> Result<Option<Result<Ended, Error>>, Error> {
+        self.mind_start()?;
         let ready = self.wait()?;
         if ready.orders {
             self.obey()?;
@@ -200,7 +201,7 @@ impl Pump {
         loop {
             let timeout = self.time_left()?;
             match rustix::event::poll(&mut fds, timeout.as_ref()) {
-                Ok(0) if self.incoming.awaits_introduction() => return Ok(Ready::default()),
+                Ok(0) if !self.has_started() => return Ok(Ready::default()),
                 // Of the time-out: how much is left is looked up above.
                 Ok(0) | Err(Errno::INTR) => {}
                 Ok(_) => break,
@@ -251,12 +252,32 @@ impl Pump {
 
     fn time_left(&self) -> Result<Option<Timespec>, Error> {
         let look = self.incoming.awaits_introduction().then_some(LOOK);
-        let left = self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-        if left.is_some_and(|left| left.is_zero()) {
-            return Err(Error::TimedOut);
-        }
+        let left = self.patience.left()?;
         // A time beyond what the system counts is no limit.
         Ok(left.into_iter().chain(look).min().and_then(|time| Timespec::try_from(time).ok()))
+    }
+
+    /// Version 1 does not tell.
+    const fn has_started(&self) -> bool {
+        matches!(self.version, Version::One) || self.incoming.pid().is_some()
+    }
+
+    /// Gives a program up that takes too long to start, and tells those who want to know that it has to wait.
+    fn mind_start(&mut self) -> Result<(), Error> {
+        if self.has_started() {
+            self.patience.started();
+            return Ok(());
+        }
+        let Self { patience, incoming, outgoing, socket, .. } = self;
+        if let Some(requests) = incoming.queued() {
+            patience.notify(Waiting::Slot { requests });
+        }
+        patience.mind(|| match incoming.queued() {
+            Some(requests) => Waiting::Slot { requests },
+            None if !incoming.awaits_introduction() => Waiting::Start,
+            None if !outgoing.is_empty() => Waiting::Answer { read: Some(false) },
+            None => Waiting::Answer { read: was_read(&*socket) },
+        })
     }
 
     fn mind_silence(&mut self) -> Result<(), Error> {

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use sockexec_proto::reply::Event;
 use sockexec_proto::{ReplyDecoder, Version, netstring, request};
 
+use super::waiting::{Observer, Patience, Waiting};
 use super::wire::OPENING;
 use super::{Error, socket};
 
@@ -20,9 +21,8 @@ const MAX_STATUS: usize = 64 << 20;
 /// slot for it. Waits no longer than `timeout`.
 ///
 /// # Errors
-/// [`Error::Connect`]: no daemon listens there. [`Error::NoAnswer`]: it does not answer in time, and whether it has read the
-/// request. [`Error::Unsupported`], [`Error::Protocol`] and [`Error::Lost`]: it answers something else, or closes the
-/// connection; so does a daemon without version 2. [`Error::Failed`]: it refuses. [`Error::Io`].
+/// [`Error::Connect`]: no daemon listens there. [`Error::NoAnswer`]: it does not answer in time, and how far it came.
+/// [`Error::Unsupported`], [`Error::Protocol`] and [`Error::Lost`]: it answers something else, or closes the connection; so does a daemon without version 2. [`Error::Failed`]: it refuses. [`Error::Io`].
 pub fn ping(path: impl AsRef<Path>, timeout: Duration) -> Result<(), Error> {
     let reply = ask(path.as_ref(), timeout, &encoded(request::encode_ping))?;
     read(&reply).map(drop)
@@ -55,7 +55,8 @@ pub(super) fn status(reply: &[u8]) -> Result<String, Error> {
 /// Sends the question and ends the sending; the whole reply.
 fn ask(path: &Path, timeout: Duration, question: &[u8]) -> Result<Vec<u8>, Error> {
     let deadline = Instant::now().checked_add(timeout);
-    let socket = socket::connect(path, deadline).map_err(unconnected)?;
+    let mut patience = Patience::new(Some(timeout), None, &Observer::default());
+    let socket = socket::connect(path, &mut patience).map_err(unconnected)?;
     let mut reply = Vec::new();
     let exchanged = exchange(&socket, deadline, question, &mut reply);
     answer(exchanged, reply, &socket)
@@ -65,7 +66,7 @@ fn ask(path: &Path, timeout: Duration, question: &[u8]) -> Result<Vec<u8>, Error
 pub(super) fn unconnected(error: Error) -> Error {
     match error {
         // There is no room for it in the backlog.
-        Error::TimedOut => Error::NoAnswer { read: Some(false) },
+        Error::TimedOut => Error::NoAnswer(Waiting::Connection),
         error => error,
     }
 }
@@ -77,7 +78,7 @@ pub(super) fn answer(exchanged: io::Result<()>, reply: Vec<u8>, socket: impl AsF
         Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe) => Ok(reply),
         Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
             let read = if reply.is_empty() { socket::was_read(socket) } else { Some(true) };
-            Err(Error::NoAnswer { read })
+            Err(Error::NoAnswer(Waiting::Answer { read }))
         }
         Err(error) => Err(Error::Io("cannot ask the daemon", error)),
         Ok(()) => Ok(reply),

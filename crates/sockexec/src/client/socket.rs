@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileTypeExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -11,24 +12,59 @@ use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketType};
 
 use super::Error;
+use super::waiting::{Patience, Waiting};
 
 /// How long a daemon that has read a request of version 2 may be silent. One that speaks it introduces itself at once,
 /// before it looks for the program; 3.1.1, which does not, says nothing.
 const SILENCE: Duration = Duration::from_millis(1500);
 
+/// The longest path that a socket can have, in bytes: `sun_path` less its NUL (unix(7)).
+const MAX_PATH: usize = if cfg!(any(target_os = "linux", target_os = "android")) { 107 } else { 103 };
+
 /// How often to look whether the daemon has read the request.
 pub(super) const LOOK: Duration = Duration::from_millis(100);
 
-/// Connects; waits for as long as the daemon has no room in its backlog, but not beyond the deadline.
-pub(super) fn connect(path: &Path, deadline: Option<Instant>) -> Result<UnixStream, Error> {
-    let socket = open(path, deadline).map_err(|errno| match errno {
-        // unix(7): of a socket that waits, only when its time to send is over.
-        Errno::AGAIN if deadline.is_some() => Error::TimedOut,
-        errno => Error::Connect(path.to_owned(), errno.into()),
-    })?;
-    let socket = UnixStream::from(socket);
-    set_nonblocking(&socket)?;
-    Ok(socket)
+/// Connects; waits for as long as the daemon has no room in its backlog, and `patience` lasts.
+pub(super) fn connect(path: &Path, patience: &mut Patience) -> Result<UnixStream, Error> {
+    loop {
+        patience.mind(|| Waiting::Connection)?;
+        let left = patience.left()?;
+        match open(path, left) {
+            Ok(socket) => {
+                let socket = UnixStream::from(socket);
+                set_nonblocking(&socket)?;
+                return Ok(socket);
+            }
+            // unix(7): of a socket that waits, only when its time to send is over.
+            Err(Errno::AGAIN) if left.is_some() => {}
+            // A UNIX socket whose connect was interrupted is not connected, and can be tried again.
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(failed(path, errno)),
+        }
+    }
+}
+
+/// Why it is no connection, where the path tells more than the error does.
+fn failed(path: &Path, errno: Errno) -> Error {
+    let len = path.as_os_str().len();
+    let error = match errno {
+        Errno::NAMETOOLONG if len > MAX_PATH => {
+            let words =
+                format!("the path of a socket has at most {MAX_PATH} bytes, and this one {len}; use a shorter one");
+            io::Error::new(io::ErrorKind::InvalidFilename, words)
+        }
+        Errno::CONNREFUSED => match std::fs::metadata(path).map(|metadata| metadata.file_type()) {
+            Ok(kind) if kind.is_dir() => refused("it is a directory; give the path of the socket in it"),
+            Ok(kind) if !kind.is_socket() => refused("it is a file and no socket; give the path of a daemon's socket"),
+            Ok(_) | Err(_) => errno.into(),
+        },
+        errno => errno.into(),
+    };
+    Error::Connect(path.to_owned(), error)
+}
+
+fn refused(words: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::ConnectionRefused, words)
 }
 
 /// Connects if the daemon has room in its backlog now. There is no event that tells when it has, so one who must not wait here asks again.
@@ -43,27 +79,22 @@ pub(super) fn try_connect(path: &Path) -> Result<Option<UnixStream>, Error> {
     match connect() {
         Ok(socket) => Ok(Some(UnixStream::from(socket))),
         Err(Errno::AGAIN) => Ok(None),
-        Err(errno) => Err(Error::Connect(path.to_owned(), errno.into())),
+        Err(errno) => Err(failed(path, errno)),
     }
 }
 
-fn open(path: &Path, deadline: Option<Instant>) -> Result<OwnedFd, Errno> {
+/// Waits for as long as `left` says.
+fn open(path: &Path, left: Option<Duration>) -> Result<OwnedFd, Errno> {
     let address = SocketAddrUnix::new(path)?;
     let socket = close_on_exec_socket()?;
-    loop {
-        if let Some(deadline) = deadline {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Err(Errno::AGAIN);
-            }
-            set_socket_timeout(&socket, Timeout::Send, Some(left))?;
+    if let Some(left) = left {
+        if left.is_zero() {
+            return Err(Errno::AGAIN);
         }
-        // A UNIX socket whose connect was interrupted is not connected, and can be tried again.
-        match rustix::net::connect(&socket, &address) {
-            Err(Errno::INTR) => {}
-            other => return other.map(|()| socket),
-        }
+        set_socket_timeout(&socket, Timeout::Send, Some(left))?;
     }
+    rustix::net::connect(&socket, &address)?;
+    Ok(socket)
 }
 
 /// So that no program that this process starts holds the connection open.

@@ -33,7 +33,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::pin::pin;
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ::tokio::io::AsyncReadExt as _;
 use ::tokio::net::unix::pipe;
@@ -45,6 +45,7 @@ use super::pipes::Pipes;
 use super::pump::Pump;
 use super::socket;
 use super::stdio::Stdio;
+use super::waiting::{Patience, Waiting};
 use super::wire::Ended;
 use super::{Error, ExitStatus, Output, Run, Signal, Usage, Version, WindowSize};
 
@@ -113,6 +114,18 @@ impl Command {
     /// As [`sockexec::Command::client_timeout`](crate::Command::client_timeout).
     pub fn client_timeout(&mut self, timeout: impl Into<Option<Duration>>) -> &mut Self {
         self.0.client_timeout(timeout);
+        self
+    }
+
+    /// As [`sockexec::Command::start_timeout`](crate::Command::start_timeout).
+    pub fn start_timeout(&mut self, timeout: Duration) -> &mut Self {
+        self.0.start_timeout(timeout);
+        self
+    }
+
+    /// As [`sockexec::Command::on_wait`](crate::Command::on_wait).
+    pub fn on_wait(&mut self, tell: impl Fn(Waiting) + Send + Sync + 'static) -> &mut Self {
+        self.0.on_wait(tell);
         self
     }
 
@@ -256,21 +269,18 @@ impl Command {
     /// Connects, with everything else ready.
     async fn pump(&self, run: Run, pipes: &mut Pipes) -> Result<Pump, Error> {
         self.0.check_arguments()?;
-        let deadline = self.0.ends_at();
-        let socket = connect(&self.0.socket, deadline).await?;
-        self.0.pump_on(socket, deadline, run, pipes)
+        let mut patience = self.0.patience();
+        let socket = connect(&self.0.socket, &mut patience).await?;
+        self.0.pump_on(socket, patience, run, pipes)
     }
 }
 
 /// Connects; no thread waits, so that futures which are dropped leave none behind.
-async fn connect(path: &Path, deadline: Option<Instant>) -> Result<UnixStream, Error> {
+async fn connect(path: &Path, patience: &mut Patience) -> Result<UnixStream, Error> {
     let (mut pause, longest) = PAUSES;
     loop {
-        let now = Instant::now();
-        let left = deadline.map(|deadline| deadline.saturating_duration_since(now));
-        if left.is_some_and(|left| left.is_zero()) {
-            return Err(Error::TimedOut);
-        }
+        patience.mind(|| Waiting::Connection)?;
+        let left = patience.left()?;
         if let Some(socket) = socket::try_connect(path)? {
             return Ok(socket);
         }

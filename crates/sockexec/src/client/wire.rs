@@ -218,6 +218,7 @@ pub(super) struct Incoming {
     old: bool,
     introduction: Option<Introduction>,
     window: Window,
+    queued: Option<u64>,
     pid: Option<u32>,
     failure: Option<Failure>,
     usage: Option<Usage>,
@@ -236,6 +237,7 @@ impl Incoming {
             old: false,
             introduction: None,
             window: Window::new(version),
+            queued: None,
             pid: None,
             failure: None,
             usage: None,
@@ -298,7 +300,8 @@ impl Incoming {
                     self.failure.get_or_insert(failure);
                 }
                 Event::Usage(usage) => self.usage = Some(usage),
-                Event::Queued(_) | Event::EndOfOutput(_) => {}
+                Event::Queued(requests) => self.queued = Some(requests),
+                Event::EndOfOutput(_) => {}
             }
         }
     }
@@ -322,6 +325,11 @@ impl Incoming {
     /// What the daemon has said about standard input.
     pub(super) const fn window(&self) -> Window {
         self.window
+    }
+
+    /// How many requests wait for a slot, if this one has to.
+    pub(super) const fn queued(&self) -> Option<u64> {
+        self.queued
     }
 
     /// The number of the program's process, once it was told.

@@ -70,6 +70,10 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     timeout: Option<Duration>,
 
+    /// Give up if the program has not started in this time; fractions are allowed (*).
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    wait: Option<Duration>,
+
     /// Give the program a terminal; your keystrokes and window size are forwarded (*); -tt: also without a terminal
     /// here.
     #[arg(short = 't', long, action = ArgAction::Count, conflicts_with_all = ["pass_fds", "merge_stderr"])]
@@ -117,7 +121,7 @@ Environment:
 Exit status: that of the program. If a signal ended the program, the same signal ends this command;
 as process 1 of a container, which no signal ends, it exits with 128 + the signal's number.
   100  wrong arguments
-  111  no daemon, no answer, a refused request, or the connection was lost
+  111  no daemon, no answer, a refused request, not started in time, or the connection was lost
   124  the program exited with 0 after a deadline, a shutdown or another limit had ended it; or its
        status is unknown after a deadline
   125  the daemon could not start the program, or ended it and its status is unknown
@@ -248,6 +252,7 @@ impl Arguments {
             unset,
             clear_env,
             timeout,
+            wait,
             tty,
             pass_fds,
             merge_stderr,
@@ -263,6 +268,7 @@ impl Arguments {
             || !unset.is_empty()
             || *clear_env
             || timeout.is_some()
+            || wait.is_some()
             || *tty > 0
             || *pass_fds
             || *merge_stderr
@@ -289,6 +295,7 @@ impl Arguments {
             unset,
             clear_env,
             timeout,
+            wait,
             tty,
             pass_fds,
             merge_stderr,
@@ -333,6 +340,9 @@ impl Arguments {
         }
         if let Some(timeout) = timeout {
             command.daemon_timeout(timeout);
+        }
+        if let Some(wait) = wait {
+            command.start_timeout(wait);
         }
         if merge_stderr {
             command.stderr_to_stdout();

@@ -14,9 +14,10 @@ mod stdin;
 mod terminal;
 
 use std::ffi::OsString;
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use arguments::Arguments;
@@ -66,13 +67,17 @@ fn main() -> ExitCode {
         return answer(&socket, client::ping(&socket, PING_PATIENCE).map(|()| String::new()));
     }
     if !arguments.needs_version_2() {
-        return match arguments.into_command(&socket).status() {
+        let mut command = arguments.into_command(&socket);
+        tell_of_waiting(&mut command, &socket);
+        return match command.status() {
             Ok(status) => end_like(status),
             Err(error) => fail(&socket, &error),
         };
     }
     let (keys, usage) = (arguments.keys(), arguments.usage);
-    let run = run(arguments.into_command(&socket), keys);
+    let mut command = arguments.into_command(&socket);
+    tell_of_waiting(&mut command, &socket);
+    let run = run(command, keys);
     if let (true, Some(cost)) = (usage, run.usage) {
         print_usage(run.time, cost);
     }
@@ -80,6 +85,21 @@ fn main() -> ExitCode {
         Ok(status) => end_like(status),
         Err(error) => fail(&socket, &error),
     }
+}
+
+/// Where a person looks on, a program that has to wait is told of.
+fn tell_of_waiting(command: &mut Command, socket: &Path) {
+    if !io::stderr().is_terminal() {
+        return;
+    }
+    let socket = socket.display().to_string();
+    command.on_wait(move |waiting| {
+        // The terminal may be raw.
+        let message = format!("sockexec-client: {socket}: waiting: {waiting}\r\n");
+        // On a thread, as the terminal may take nothing (`^S`). Without one it is not told.
+        let tell = move || drop(io::stderr().lock().write_all(message.as_bytes()));
+        let _ = thread::Builder::new().name("notice".to_owned()).spawn(tell);
+    });
 }
 
 /// What came of a program, and what it took.

@@ -152,7 +152,7 @@ fn no_daemon_to_be_reached() {
     std::fs::write(&file, "").expect("a file");
     let mut command = bare(&daemon);
     command.arg(&file).arg("true");
-    assert_lost(&run(command), &file, "listen");
+    assert_lost(&run(command), &file, "no socket");
 
     let long = daemon.directory().join("x".repeat(200));
     let mut command = bare(&daemon);

@@ -215,7 +215,8 @@ fn ignored_signals_stay_ignored() {
 
 #[test]
 fn a_daemon_that_says_nothing() {
-    for (options, words) in [(&["-n", "--usage"][..], "version 2"), (&["--status"], "it has read the request")] {
+    for (options, words) in [(&["-n", "--usage"][..], "version 2"), (&["--status"], "the daemon has read the request")]
+    {
         let fake = Fake::new(|mut peer| {
             peer.until(b"10:protocol=2,");
             peer.read_to_the_end();

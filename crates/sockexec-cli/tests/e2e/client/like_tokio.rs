@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rustix::process::Signal as Raw;
 use sockexec::tokio::{Child, ChildStdout, Command, daemon_status, ping};
-use sockexec::{Error, ErrorKind, Signal, Stdio, Version};
+use sockexec::{Error, ErrorKind, Signal, Stdio, Version, Waiting};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::fake::{Fake, Peer};
@@ -218,17 +218,17 @@ fn questions() {
         daemon.signal(Raw::STOP);
         eventually("a daemon that is stopped", || daemon.process().is_stopped());
         let error = ping(daemon.socket(), moment).await.expect_err("no answer");
-        assert!(matches!(error, Error::NoAnswer { read: Some(false) }), "{error:?}");
+        assert!(matches!(error, Error::NoAnswer(Waiting::Answer { read: Some(false) })), "{error:?}");
         daemon.signal(Raw::CONT);
 
         let path = daemon.directory().join("full");
         let _full = full(&path);
         let error = daemon_status(&path, moment).await.expect_err("no answer");
-        assert!(matches!(error, Error::NoAnswer { read: Some(false) }), "{error:?}");
+        assert!(matches!(error, Error::NoAnswer(Waiting::Connection)), "{error:?}");
 
         let fake = Fake::new(|mut peer: Peer| peer.read_to_the_end());
         let error = ping(fake.socket(), moment).await.expect_err("no answer");
-        assert!(matches!(error, Error::NoAnswer { read: Some(true) }), "{error:?}");
+        assert!(matches!(error, Error::NoAnswer(Waiting::Answer { read: Some(true) })), "{error:?}");
         fake.join();
         for (reply, kind) in [
             (&b""[..], ErrorKind::Lost),

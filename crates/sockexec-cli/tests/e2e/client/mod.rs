@@ -20,6 +20,7 @@ mod streams;
 mod terminals;
 mod tty;
 mod version_2;
+mod waits;
 mod window;
 
 use std::ffi::OsStr;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketType};
 use rustix::process::Signal;
 use sockexec::client::{daemon_status, ping};
-use sockexec::{Error, ErrorKind};
+use sockexec::{Error, ErrorKind, Waiting};
 
 use super::fake::{Fake, INTRODUCTION, Peer};
 use super::{assert_lost, bare, run, text};
@@ -54,10 +54,10 @@ fn a_daemon_that_is_stopped() {
     crate::common::eventually("a daemon that is stopped", || daemon.process().is_stopped());
     for question in ["--ping", "--status"] {
         let output = run(asking(question, daemon.socket()));
-        assert_lost(&output, daemon.socket(), "did not answer in time; it has not read the request");
+        assert_lost(&output, daemon.socket(), "no answer in time: the daemon has not read the request; is it stopped?");
     }
     let error = ping(daemon.socket(), MOMENT).expect_err("no answer");
-    assert!(matches!(error, Error::NoAnswer { read: Some(false) }), "{error:?}");
+    assert!(matches!(error, Error::NoAnswer(Waiting::Answer { read: Some(false) })), "{error:?}");
     daemon.signal(Signal::CONT);
     ping(daemon.socket(), PATIENCE).expect("it serves again");
 }
@@ -70,9 +70,9 @@ fn a_backlog_that_is_full() {
     rustix::net::bind(&listener, &SocketAddrUnix::new(&path).expect("an address")).expect("a socket");
     rustix::net::listen(&listener, 0).expect("a socket");
     let _first = UnixStream::connect(&path).expect("room for one");
-    assert_lost(&run(asking("--ping", &path)), &path, "has not read the request");
+    assert_lost(&run(asking("--ping", &path)), &path, "no room for another connection");
     let error = daemon_status(&path, MOMENT).expect_err("no answer");
-    assert!(matches!(error, Error::NoAnswer { read: Some(false) }), "{error:?}");
+    assert!(matches!(error, Error::NoAnswer(Waiting::Connection)), "{error:?}");
 }
 
 /// Read, and answered with nothing, with too little, or with something else.
@@ -85,7 +85,7 @@ fn a_daemon_that_does_not_answer_the_question() {
             peer.read_to_the_end();
         });
         let output = run(asking("--ping", &fake.socket()));
-        assert_lost(&output, &fake.socket(), "did not answer in time; it has read the request");
+        assert_lost(&output, &fake.socket(), "no answer in time: the daemon has read the request");
         fake.join();
     }
     let says = |reply: &'static [u8]| {

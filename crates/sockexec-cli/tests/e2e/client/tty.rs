@@ -26,14 +26,14 @@ fn introduction(options: &str) -> Vec<u8> {
 }
 
 /// A person at a terminal.
-struct Person {
+pub(super) struct Person {
     master: File,
     terminal: File,
     seen: String,
 }
 
 impl Person {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let (master, terminal) = terminal();
         Self { master, terminal, seen: String::new() }
     }
@@ -46,7 +46,7 @@ impl Person {
         command
     }
 
-    fn sit_at(&self, command: &mut Command) {
+    pub(super) fn sit_at(&self, command: &mut Command) {
         let terminal = || self.terminal.try_clone().expect("a terminal");
         command.stdin(terminal()).stdout(terminal()).stderr(terminal());
     }
@@ -57,7 +57,7 @@ impl Person {
 
     /// Waits until the terminal shows this; what it has shown before that.
     #[track_caller]
-    fn sees(&mut self, words: &str) -> String {
+    pub(super) fn sees(&mut self, words: &str) -> String {
         loop {
             if let Some(at) = self.seen.find(words) {
                 let before = self.seen[..at].to_owned();

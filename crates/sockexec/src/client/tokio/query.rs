@@ -10,6 +10,7 @@ use tokio::net::UnixStream;
 use tokio::time::timeout_at;
 
 use super::connect;
+use crate::client::waiting::{Observer, Patience};
 use crate::client::{Error, query};
 
 /// As [`sockexec::client::ping`](crate::client::ping).
@@ -31,7 +32,8 @@ pub async fn daemon_status(path: impl AsRef<Path>, timeout: Duration) -> Result<
 
 async fn ask(path: &Path, timeout: Duration, question: &[u8]) -> Result<Vec<u8>, Error> {
     let deadline = Instant::now().checked_add(timeout);
-    let socket = connect(path, deadline).await.map_err(query::unconnected)?;
+    let mut patience = Patience::new(Some(timeout), None, &Observer::default());
+    let socket = connect(path, &mut patience).await.map_err(query::unconnected)?;
     let mut socket = UnixStream::from_std(socket).map_err(|error| Error::Io("cannot set up the connection", error))?;
     let mut reply = Vec::new();
     let exchange = exchange(&mut socket, question, &mut reply);

@@ -1,0 +1,266 @@
+//! A program that has not started yet: for how long it is waited for, what a person is told meanwhile, and why there is no connection.
+
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketType};
+use rustix::process::Signal;
+use sockexec::client::{daemon_status, ping};
+use sockexec::{Error, ErrorKind, Version, Waiting};
+
+use super::fake::{EXIT, Fake, INTRODUCTION, STARTED};
+use super::tty::Person;
+use super::{assert_lost, bare, run, text, wait};
+use crate::common::{Client, Daemon, PATIENCE, eventually, steps};
+
+/// Enough of a daemon that does not go on.
+const MOMENT: Duration = Duration::from_millis(300);
+
+fn waiting(socket: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sockexec-client"));
+    command.args(["-n", "--wait", "0.3"]).arg(socket).arg("program");
+    command
+}
+
+/// Of a program that the library waits for in each way there is.
+#[track_caller]
+fn assert_not_started(socket: &Path, expected: Waiting) {
+    let command = || {
+        let mut command = sockexec::Command::new(socket, "program");
+        command.start_timeout(MOMENT).stdin(sockexec::Stdio::null()).client_timeout(PATIENCE);
+        command
+    };
+    let tokio = || super::futures::runtime().block_on(sockexec::tokio::Command::from(command()).status());
+    for error in [
+        command().status().expect_err("nothing starts"),
+        command().spawn().expect_err("nothing starts"),
+        tokio().expect_err("nothing starts"),
+    ] {
+        assert!(matches!(error, Error::NotStarted(waiting) if waiting == expected), "{error:?}");
+        assert_eq!(
+            (error.kind(), std::io::Error::from(error).kind()),
+            (ErrorKind::NotStarted, std::io::ErrorKind::TimedOut)
+        );
+    }
+}
+
+fn stopped() -> Daemon {
+    let daemon = Daemon::start("");
+    daemon.signal(Signal::STOP);
+    eventually("a daemon that is stopped", || daemon.process().is_stopped());
+    daemon
+}
+
+/// A daemon with one slot, and the program that has it.
+fn busy() -> (Daemon, Client) {
+    let daemon = Daemon::start("-t 0 -m 1");
+    let mut running = daemon.exec(&steps("out ready cat"));
+    running.wait_for("ready");
+    (daemon, running)
+}
+
+#[test]
+fn a_daemon_that_is_stopped() {
+    let daemon = stopped();
+    assert_lost(&run(waiting(daemon.socket())), daemon.socket(), "start in time: the daemon has not read the request");
+    assert_not_started(daemon.socket(), Waiting::Answer { read: Some(false) });
+    daemon.signal(Signal::CONT);
+    ping(daemon.socket(), PATIENCE).expect("it serves again");
+}
+
+#[test]
+fn no_slot() {
+    let (mut daemon, mut running) = busy();
+    assert_lost(&run(waiting(daemon.socket())), daemon.socket(), "all slots are taken, and this request waits for one");
+    assert_not_started(daemon.socket(), Waiting::Slot { requests: 1 });
+    running.end_stdin();
+    assert_eq!(running.reply().code(), 0);
+    daemon.assert_serves();
+}
+
+#[test]
+fn no_room_in_the_backlog() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("sock");
+    let listener = rustix::net::socket(AddressFamily::UNIX, SocketType::STREAM, None).expect("a socket");
+    rustix::net::bind(&listener, &SocketAddrUnix::new(&path).expect("an address")).expect("a socket");
+    rustix::net::listen(&listener, 0).expect("a socket");
+    let _first = UnixStream::connect(&path).expect("room for one");
+    assert_lost(&run(waiting(&path)), &path, "no room for another connection");
+    assert_not_started(&path, Waiting::Connection);
+}
+
+#[test]
+fn an_exec_that_takes_too_long() {
+    let fake = Fake::new(|mut peer| {
+        peer.request();
+        peer.say(INTRODUCTION);
+        peer.read_to_the_end();
+    });
+    assert_lost(&run(waiting(&fake.socket())), &fake.socket(), "has not executed the program yet");
+    fake.join();
+}
+
+#[test]
+fn a_daemon_that_reads_and_says_nothing() {
+    let fake = Fake::new(|mut peer| {
+        peer.request();
+        peer.read_to_the_end();
+    });
+    assert_lost(&run(waiting(&fake.socket())), &fake.socket(), "has read the request and says nothing");
+    fake.join();
+}
+
+/// It is a limit for the start, and the program may take its time.
+#[test]
+fn a_program_that_has_started() {
+    const LIMIT: Duration = Duration::from_secs(5);
+    let slow = || {
+        Fake::new(|mut peer| {
+            peer.request();
+            peer.say(&[INTRODUCTION, STARTED].concat());
+            peer.pair();
+            assert!(peer.is_quiet(LIMIT + MOMENT), "the client did not wait");
+            peer.say(EXIT);
+        })
+    };
+    let (blocking, tokio) = (slow(), slow());
+    let command = |fake: &Fake| {
+        let mut command = sockexec::Command::new(fake.socket(), "program");
+        command.start_timeout(LIMIT).stdin(sockexec::Stdio::null());
+        command
+    };
+    std::thread::scope(|scope| {
+        let blocking = scope.spawn(|| command(&blocking).status());
+        let tokio = super::futures::runtime().block_on(sockexec::tokio::Command::from(command(&tokio)).status());
+        assert!(tokio.expect("a status").success());
+        assert!(blocking.join().expect("no panic").expect("a status").success());
+    });
+    blocking.join();
+    tokio.join();
+}
+
+/// Version 1 of the protocol does not tell of the start.
+#[test]
+fn needs_version_2() {
+    let mut command = sockexec::Command::new("/nowhere", "program");
+    command.start_timeout(MOMENT).version(Version::One);
+    assert_eq!(command.status().expect_err("an option of version 2").kind(), ErrorKind::BadRequest);
+}
+
+/// At a terminal a wait is told of, once; the daemon says at once that there is no slot.
+#[test]
+fn a_person_is_told() {
+    let (daemon, mut running) = busy();
+    let mut person = Person::new();
+    let mut command = bare(&daemon);
+    command.args(["-n", "--usage"]).arg(daemon.socket()).args(steps("err ran"));
+    person.sit_at(&mut command);
+    let mut child = command.stdin(Stdio::null()).spawn().expect("the client starts");
+    person.sees("waiting: all slots are taken");
+    running.end_stdin();
+    assert_eq!(running.reply().code(), 0);
+    let between = person.sees("ran");
+    assert!(!between.contains("waiting"), "{between}");
+    assert!(wait(&mut child).success());
+}
+
+/// Two seconds of silence, with and without an option of version 2.
+#[test]
+fn a_person_is_told_of_silence() {
+    let daemon = stopped();
+    let mut person = Person::new();
+    let mut command = bare(&daemon);
+    command.args(["-n", "--usage"]).arg(daemon.socket()).args(steps("err ran"));
+    person.sit_at(&mut command);
+    let mut child = command.spawn().expect("the client starts");
+    person.sees("waiting: the daemon has not read the request; is it stopped?");
+    daemon.signal(Signal::CONT);
+    person.sees("ran");
+    assert!(wait(&mut child).success());
+}
+
+/// Elsewhere standard error is the program's alone.
+#[test]
+fn nobody_is_told() {
+    let (daemon, mut running) = busy();
+    let mut command = bare(&daemon);
+    command.args(["-n", "--usage"]).arg(daemon.socket()).args(steps("out ran"));
+    let child = command.spawn().expect("the client starts");
+    eventually("a request that waits", || {
+        let status = daemon_status(daemon.socket(), PATIENCE).expect("a status");
+        let status: serde_json::Value = serde_json::from_str(&status).expect("JSON");
+        status["totals"]["waiting"] == 1
+    });
+    running.end_stdin();
+    assert_eq!(running.reply().code(), 0);
+    let output = child.wait_with_output().expect("an output");
+    assert_eq!(text(&output.stdout), "ran");
+    assert!(!text(&output.stderr).contains("waiting"), "{}", text(&output.stderr));
+}
+
+/// The library tells once for each run.
+#[test]
+fn the_library_tells() {
+    let (daemon, mut running) = busy();
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let command = || {
+        let told = Arc::clone(&told);
+        let mut command = super::library::command(&daemon, "out ran");
+        command.version(Version::Two).client_timeout(PATIENCE);
+        command.on_wait(move |waiting| told.lock().expect("no panic").push(waiting));
+        command
+    };
+    let told = || told.lock().expect("no panic").clone();
+    std::thread::scope(|scope| {
+        let blocking = scope.spawn(|| command().output());
+        eventually("the first is told", || told() == [Waiting::Slot { requests: 1 }]);
+        let tokio =
+            scope.spawn(|| super::futures::runtime().block_on(sockexec::tokio::Command::from(command()).output()));
+        eventually("the second is told", || told().len() == 2);
+        assert_eq!(told()[1], Waiting::Slot { requests: 2 });
+        running.end_stdin();
+        assert_eq!(running.reply().code(), 0);
+        assert_eq!(blocking.join().expect("no panic").expect("a status").stdout, b"ran");
+        assert_eq!(tokio.join().expect("no panic").expect("a status").stdout, b"ran");
+    });
+    assert_eq!(told().len(), 2);
+    assert_eq!(command().output().expect("a status").stdout, b"ran");
+    assert_eq!(told().len(), 2);
+}
+
+/// Each has its own words, whatever is asked.
+#[test]
+fn no_connection() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let at = |name: &str| directory.path().join(name);
+    std::fs::write(at("file"), "").expect("a file");
+    rustix::fs::mknodat(rustix::fs::CWD, at("fifo"), rustix::fs::FileType::Fifo, 0o600.into(), 0).expect("a FIFO");
+    drop(std::os::unix::net::UnixListener::bind(at("stale")).expect("a socket"));
+    let long = at(&"x".repeat(200));
+    let len = format!("has at most 107 bytes, and this one {}; use a shorter one", long.as_os_str().len());
+    let cases = [
+        (directory.path().to_owned(), "it is a directory; give the path of the socket in it"),
+        (at("file"), "it is a file and no socket"),
+        (at("fifo"), "it is a file and no socket"),
+        (at("stale"), "does a daemon (sockexec) listen on it?"),
+        (at("missing"), "does the socket exist"),
+        (long, &len),
+    ];
+    for (path, message) in &cases {
+        for arguments in [&["--ping"][..], &["--status"], &["-n"], &["-n", "--usage"]] {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_sockexec-client"));
+            command.args(arguments).arg(path);
+            if arguments[0] == "-n" {
+                command.arg("program");
+            }
+            assert_lost(&run(command), path, message);
+        }
+        let error = super::futures::runtime().block_on(sockexec::tokio::Command::new(path, "program").status());
+        let error = error.expect_err("no daemon");
+        assert!(error.kind() == ErrorKind::Connect && error.to_string().contains(message), "{error}");
+    }
+}
