@@ -171,8 +171,7 @@ impl Pump {
         if ready.orders {
             self.obey()?;
         }
-        self.fill(ready.source)?;
-        self.send()?;
+        // Before any input is taken: it may be for nobody any more.
         if ready.socket && self.blocked.is_none() {
             if let Some(end) = self.receive()? {
                 return Ok(Some(end));
@@ -184,6 +183,8 @@ impl Pump {
         } else if ready.sink || self.killed && self.blocked.is_some() {
             self.deliver()?;
         }
+        self.fill(ready.source)?;
+        self.send()?;
         self.mind_silence()?;
         Ok(None)
     }

@@ -50,7 +50,7 @@ fn failed(path: &Path, errno: Errno) -> Error {
     let error = match errno {
         Errno::NAMETOOLONG if len > MAX_PATH => {
             let words =
-                format!("the path of a socket has at most {MAX_PATH} bytes, and this one {len}; use a shorter one");
+                format!("the path is too long: {len} bytes, and a socket's has at most {MAX_PATH}; use a shorter one");
             io::Error::new(io::ErrorKind::InvalidFilename, words)
         }
         Errno::CONNREFUSED => match std::fs::metadata(path).map(|metadata| metadata.file_type()) {

@@ -172,6 +172,8 @@ pub(super) struct Window {
     started: bool,
     /// The program has closed it.
     closed: bool,
+    /// The program has ended: what nobody will read is left to the next reader.
+    ended: bool,
     /// How many bytes may be unreported.
     size: u64,
     /// How many bytes were reported.
@@ -181,12 +183,15 @@ pub(super) struct Window {
 impl Window {
     const fn new(version: Version) -> Self {
         let started = matches!(version, Version::One);
-        Self { version, started, closed: false, size: reply::MIN_WINDOW, taken: 0 }
+        Self { version, started, closed: false, ended: false, size: reply::MIN_WINDOW, taken: 0 }
     }
 
     /// How many bytes the next piece may have after `sent` bytes. 0: none may be read or sent now.
     pub(super) fn room(&self, sent: u64) -> usize {
         let largest = largest_piece(self.version);
+        if self.ended {
+            return 0;
+        }
         match self.version {
             Version::One => largest,
             Version::Two if !self.started || self.closed => 0,
@@ -282,6 +287,7 @@ impl Incoming {
                 }
                 // 3.1.1 may send a second one; the first tells what waitpid(2) told.
                 Event::Exit(exit) => {
+                    self.window.ended = true;
                     self.exit.get_or_insert(exit);
                 }
                 Event::Output(..) | Event::Unknown(_) | Event::Status(_) if arrived == 0 => return Ok(None),
@@ -299,7 +305,10 @@ impl Incoming {
                 Event::Failure(failure) => {
                     self.failure.get_or_insert(failure);
                 }
-                Event::Usage(usage) => self.usage = Some(usage),
+                Event::Usage(usage) => {
+                    self.window.ended = true;
+                    self.usage = Some(usage);
+                }
                 Event::Queued(requests) => self.queued = Some(requests),
                 Event::EndOfOutput(_) => {}
             }
@@ -421,6 +430,22 @@ mod tests {
         assert_eq!(room(b"5:taken,5:50000,", 150_000), 10_001);
         assert_eq!(room(b"5:taken,20:18446744073709551615,", 150_000), 50_000);
         assert_eq!(room(b"12:input-closed,0:,", 150_000), 0);
+        for end in [&b"8:exitcode,1:0,"[..], b"7:termsig,1:9,", b"5:usage,27:utime=0 stime=0 maxrss=3604,"] {
+            for version in [Version::One, Version::Two] {
+                if version == Version::One && end.starts_with(b"5:usage") {
+                    continue;
+                }
+                let mut incoming = Incoming::new(version);
+                if version == Version::Two {
+                    put(&mut incoming, b"8:protocol,1:2,7:started,1:7,");
+                    assert!(incoming.next().unwrap().is_none());
+                }
+                assert_ne!(incoming.window().room(0), 0);
+                put(&mut incoming, end);
+                assert!(incoming.next().unwrap().is_none());
+                assert_eq!(incoming.window().room(0), 0, "{}", end.escape_ascii());
+            }
+        }
         assert_eq!(Window::new(Version::One).room(u64::MAX), 65_536);
         let size = |size| Window { started: true, size, ..Window::new(Version::Two) }.room(0);
         assert_eq!((size(1 << 20), size(u64::MAX)), (131_072, 131_072));

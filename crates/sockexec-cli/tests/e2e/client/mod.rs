@@ -7,6 +7,7 @@ mod fake;
 mod forgotten;
 mod futures;
 mod introduction;
+mod leftovers;
 mod library;
 mod like_std;
 mod like_tokio;

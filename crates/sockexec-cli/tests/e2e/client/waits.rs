@@ -239,9 +239,11 @@ fn no_connection() {
     let at = |name: &str| directory.path().join(name);
     std::fs::write(at("file"), "").expect("a file");
     rustix::fs::mknodat(rustix::fs::CWD, at("fifo"), rustix::fs::FileType::Fifo, 0o600.into(), 0).expect("a FIFO");
-    drop(std::os::unix::net::UnixListener::bind(at("stale")).expect("a socket"));
+    // Bound, and never listened on: one that was closed lives on for a moment in a child that another test starts.
+    let stale = rustix::net::socket(AddressFamily::UNIX, SocketType::STREAM, None).expect("a socket");
+    rustix::net::bind(&stale, &SocketAddrUnix::new(at("stale")).expect("an address")).expect("a socket");
     let long = at(&"x".repeat(200));
-    let len = format!("has at most 107 bytes, and this one {}; use a shorter one", long.as_os_str().len());
+    let len = format!("the path is too long: {} bytes, and a socket's has at most 107; use", long.as_os_str().len());
     let cases = [
         (directory.path().to_owned(), "it is a directory; give the path of the socket in it"),
         (at("file"), "it is a file and no socket"),
