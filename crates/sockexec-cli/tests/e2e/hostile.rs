@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use rustix::process::Signal;
+
 use crate::common::{Daemon, Launch, eventually, request, steps};
 use crate::faults::scenario::pattern;
 use crate::limits::raise_own_limit;
@@ -76,6 +78,30 @@ fn many_short_arguments() {
         let reply = client.reply();
         assert!(reply.stderr_text().contains("sockexec: a: "), "{reply:?}");
     }
+}
+
+/// To take 65,000 arguments apart costs milliseconds. They are there at once, and the others have their turns between pieces of 64 KiB.
+#[test]
+fn many_arguments_in_one_write() {
+    let daemon = Daemon::start("-t 0");
+    let before = daemon.turns().0;
+    daemon.signal(Signal::STOP);
+    eventually("a daemon that has stopped", || daemon.process().is_stopped());
+    let mut socket = connect(&daemon);
+    // All of it has to be in the queue. Linux allows twice 208 KiB everywhere.
+    rustix::net::sockopt::set_socket_send_buffer_size(&socket, 1 << 20).expect("a size");
+    socket.set_nonblocking(true).expect("a mode");
+    // The answer to what is wrong at its end tells that all of it was read.
+    let bytes = ["5:65536,".to_owned(), "3:abc,".repeat(65_000), "x".to_owned()].concat();
+    socket.write_all(bytes.as_bytes()).expect("room for it");
+    socket.set_nonblocking(false).expect("a mode");
+    daemon.signal(Signal::CONT);
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).expect("an answer");
+    assert!(answer.contains("bad request"), "{answer}");
+    // All in one turn it is two to four, with those for the connection's begin and end.
+    let made = daemon.turns().0 - before;
+    assert!(made > bytes.len() as u64 >> 16, "{made} turns for {} bytes", bytes.len());
 }
 
 /// Half-open ones: nothing, a part of a request, or a program that waits for input that does not come.
