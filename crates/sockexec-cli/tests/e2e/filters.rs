@@ -164,12 +164,14 @@ fn its_programs_end_with_a_client(daemon: &Daemon, program: impl Fn(&str) -> Vec
     std::fs::remove_file(life.path()).expect("a FIFO");
 }
 
-/// On a busy machine it comes before the exec, and there is no exit pair. That the program is gone shows afterwards.
+/// On a busy machine it comes before the exec, and there is no exit pair; or about then, and it is KILL that ends the program. That it is gone
+/// shows afterwards.
 #[track_caller]
 fn a_deadline_is_kept(daemon: &Daemon) {
     let raw = version_2(daemon, "timeout=0.2", &steps("wait"));
     assert!(raw.contains("timeout the deadline has come; the program is ended"), "{raw}");
-    assert!(raw.ends_with("7:termsig,2:15,") || !raw.contains("7:started,"), "{raw}");
+    let ended = raw.ends_with("7:termsig,2:15,") || raw.ends_with("7:termsig,1:9,");
+    assert!(ended || !raw.contains("7:started,"), "{raw}");
 }
 
 #[track_caller]

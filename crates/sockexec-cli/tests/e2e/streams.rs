@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 use sockexec_proto::Stream;
 use sockexec_proto::reply::whole_pairs;
 
-use crate::common::{Client, Daemon, Fifo, Gate, Launch, Process, eventually, exit_code, request, steps};
+use crate::common::{
+    Client, Daemon, Fifo, Gate, Launch, Process, eventually, exit_code, kernel_is_before, request, steps,
+};
 use crate::faults::scenario::pattern;
 use crate::pattern::Pattern;
 
@@ -93,7 +95,12 @@ fn a_program_that_reads_its_own_output() {
 #[cfg(target_os = "linux")]
 #[test]
 fn what_was_sent_ends_with_a_frame() {
-    let daemon = Daemon::start("");
+    let mut launch = Launch::default();
+    if kernel_is_before(6, 5) {
+        // What is spliced comes a page at a time there, and a client on another processor may be faster than the call.
+        launch = launch.env("SOCKEXEC_TRANSFER", "copy");
+    }
+    let daemon = launch.start();
     let mut client = daemon.exec(&steps("write-out 30000000"));
     client.end_stdin();
     let mut socket = client.socket();

@@ -78,6 +78,13 @@ impl Fifo {
         !self.ended
     }
 
+    /// Whether a program has said that it holds this FIFO, and [`Fifo::holder`] was not asked.
+    #[track_caller]
+    pub(crate) fn was_held(&mut self) -> bool {
+        self.try_read();
+        !self.pending.is_empty()
+    }
+
     #[track_caller]
     fn read(&mut self, seconds: i64) {
         let mut fds = [PollFd::new(&self.reader, PollFlags::IN)];
