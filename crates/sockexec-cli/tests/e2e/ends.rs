@@ -5,7 +5,9 @@ use std::os::fd::AsFd;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use sockexec_proto::Stream;
 
-use crate::common::{Client, Daemon, Fifo, Launch, Process, eventually, exit_code, kernel_is_before, request, steps};
+use crate::common::{
+    Client, Daemon, Fifo, Launch, Process, empty_groups_are_noticed, eventually, exit_code, request, steps,
+};
 
 /// Long enough that a deadline is not met by chance before the program is up, short enough to wait for.
 const SHORT: &str = "-m 1 -t 2 -k 0.3";
@@ -17,13 +19,12 @@ fn assert_slot_is_free(daemon: &mut Daemon) {
     assert_no_children(daemon);
 }
 
-/// Before Linux 6.9 a leader stays a zombie until KILL is due, as nothing else pins its group's number (gotchas, "Is anybody
-/// left in the group?").
+/// Where nothing else pins its group's number, a leader stays a zombie until KILL is due.
 #[track_caller]
 fn assert_no_children(daemon: &Daemon) {
     eventually("no child and no zombie", || {
         let (all, zombies) = daemon.process().children();
-        all == if kernel_is_before(6, 9) { zombies } else { 0 }
+        all == if empty_groups_are_noticed() { 0 } else { zombies }
     });
 }
 

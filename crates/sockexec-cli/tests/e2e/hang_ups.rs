@@ -73,7 +73,7 @@ fn a_terminal_that_hangs_up() {
     drop(terminal);
     let reply = client.reply();
     assert_eq!((reply.stdout_text(), reply.code()), ("readylast-words", 7));
-    let stopped = daemon.wait();
+    let stopped = daemon.wait_for_groups();
     assert_eq!(stopped.status.code(), Some(0), "{stopped:?}");
     assert!(stopped.stderr.contains("the terminal is gone"), "{stopped:?}");
     assert!(!daemon.socket().exists());
@@ -110,7 +110,7 @@ fn many_at_once_are_one() {
     daemon.wait_for_log("slots taken");
     gate.open();
     assert_eq!(client.reply().code(), 3);
-    assert_eq!(daemon.wait().status.code(), Some(0));
+    assert_eq!(daemon.wait_for_groups().status.code(), Some(0));
 }
 
 /// A daemon of a session without a terminal has none to lose, even where it can open one.

@@ -6,7 +6,7 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 
 use serde_json::Value;
 
-use crate::common::{Client, Daemon, Launch, eventually, pairs, steps};
+use crate::common::{Client, Daemon, Launch, eventually, is_refused, pairs, steps};
 use crate::faults::strace::{self, Fault, Strace, Whom};
 
 /// The calls, and what is done beside many connections.
@@ -72,6 +72,12 @@ fn has_said_nothing(client: &Client) -> bool {
 /// With 16 slow execs the 17th was waited for, and with it everybody (8 and 20 seconds were seen).
 #[test]
 fn slow_execs_stop_nobody() {
+    if is_refused("close_range") {
+        eprintln!(
+            "SKIPPED: without close_range a slow exec keeps the ends of others' pipes, as the daemon says in its log"
+        );
+        return;
+    }
     for way in WAYS {
         let mut daemon = start(way, "-m 60 -t 0");
         let Some(leased) = Leased::new(&daemon) else { return };
@@ -142,7 +148,8 @@ fn where_clone3_is_refused() {
         daemon.assert_serves();
         let (calls, _) = strace.detach();
         assert_eq!((calls["clone3"], call(&daemon).as_str()), (1, "clone"), "{error}");
-        assert!(!daemon.log_text().contains("warning"), "{}", daemon.log_text());
+        let log = daemon.log_text();
+        assert!(!log.lines().any(|line| line.contains("warning") && !line.contains("the kernel lacks")), "{log}");
     }
 }
 

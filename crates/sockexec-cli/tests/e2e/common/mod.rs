@@ -13,7 +13,7 @@ pub(crate) use client::{Client, Reply, exit_code, pairs, request};
 pub(crate) use daemon::{Daemon, Launch, Stopped};
 pub(crate) use fifo::{Fifo, Gate};
 pub(crate) use fixture::{fixture, steps};
-pub(crate) use process::{Process, kernel_is_before, wait_for_exit};
+pub(crate) use process::{Process, empty_groups_are_noticed, is_refused, kernel_is_before, wait_for_exit};
 
 /// How long a test waits for what must happen: only a fault takes that long.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
