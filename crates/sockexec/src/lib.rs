@@ -9,14 +9,8 @@
 //! ```
 //! use sockexec::Command;
 //!
-//! # #[cfg(feature = "daemon")]
-//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! # let directory = tempfile::tempdir()?;
-//! # let socket = directory.path().join("exec.sock");
-//! # let daemon = sockexec::Daemon::builder().bind(&socket)?;
-//! # let handle = daemon.handle();
-//! # let thread = std::thread::spawn(move || daemon.run());
-//! // let socket = "/tmp/exec.sock";
+//! let socket = "/tmp/exec.sock";
+//! # let (socket, _daemon) = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/daemon.rs"));
 //! let output = Command::new(&socket, "echo").args(["hello,", "world"]).output()?;
 //! assert!(output.status.success());
 //! assert_eq!(output.stdout, b"hello, world\n");
@@ -29,12 +23,7 @@
 //! // A program that cannot be started ends as in a shell.
 //! let output = Command::new(&socket, "no-such-program").output()?;
 //! assert_eq!(output.status.code(), Some(127));
-//! # handle.shut_down();
-//! # thread.join().expect("no panic")?;
-//! # Ok(())
-//! # }
-//! # #[cfg(not(feature = "daemon"))]
-//! # fn main() {}
+//! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
 //! # Talking to a program while it runs
@@ -43,13 +32,8 @@
 //! use std::io::{BufRead, BufReader, Write};
 //! use sockexec::{Command, Stdio};
 //!
-//! # #[cfg(feature = "daemon")]
-//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! # let directory = tempfile::tempdir()?;
-//! # let socket = directory.path().join("exec.sock");
-//! # let daemon = sockexec::Daemon::builder().bind(&socket)?;
-//! # let handle = daemon.handle();
-//! # let thread = std::thread::spawn(move || daemon.run());
+//! let socket = "/tmp/exec.sock";
+//! # let (socket, _daemon) = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/daemon.rs"));
 //! let mut child = Command::new(&socket, "cat").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
 //! let mut stdin = child.stdin.take().ok_or("piped")?;
 //! let mut stdout = BufReader::new(child.stdout.take().ok_or("piped")?);
@@ -59,12 +43,7 @@
 //! assert_eq!(line, "ping\n");
 //! drop(stdin);
 //! assert!(child.wait()?.success());
-//! # handle.shut_down();
-//! # thread.join().expect("no panic")?;
-//! # Ok(())
-//! # }
-//! # #[cfg(not(feature = "daemon"))]
-//! # fn main() {}
+//! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
 //! # Where, with what, and for how long
@@ -75,13 +54,8 @@
 //! use std::time::Duration;
 //! use sockexec::{Command, ErrorKind, Signal, Stdio};
 //!
-//! # #[cfg(feature = "daemon")]
-//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! # let directory = tempfile::tempdir()?;
-//! # let socket = directory.path().join("exec.sock");
-//! # let daemon = sockexec::Daemon::builder().bind(&socket)?;
-//! # let handle = daemon.handle();
-//! # let thread = std::thread::spawn(move || daemon.run());
+//! let socket = "/tmp/exec.sock";
+//! # let (socket, _daemon) = include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/common/daemon.rs"));
 //! let output = Command::new(&socket, "sh")
 //!     .args(["-c", "pwd; echo $GREETING >&2"])
 //!     .current_dir("/")
@@ -100,37 +74,13 @@
 //! println!("process {:?}", child.id());
 //! child.signal(Signal::TERM)?;
 //! assert_eq!(child.wait()?.signal(), Some(15));
-//! # handle.shut_down();
-//! # thread.join().expect("no panic")?;
-//! # Ok(())
-//! # }
-//! # #[cfg(not(feature = "daemon"))]
-//! # fn main() {}
+//! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
 //! # A daemon inside
 //!
-//! ```
-//! # #[cfg(feature = "daemon")]
-//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! use sockexec::{Command, Daemon};
-//!
-//! let directory = tempfile::tempdir()?;
-//! let socket = directory.path().join("exec.sock");
-//! let daemon = Daemon::builder().max_connections(10).bind(&socket)?;
-//! let handle = daemon.handle();
-//! let thread = std::thread::spawn(move || daemon.run());
-//!
-//! let status = Command::new(&socket, "true").status()?;
-//! assert_eq!(status.to_string(), "exit status: 0");
-//!
-//! handle.shut_down();
-//! thread.join().expect("the daemon does not panic")?;
-//! # Ok(())
-//! # }
-//! # #[cfg(not(feature = "daemon"))]
-//! # fn main() {}
-//! ```
+//! With the feature `daemon` a test or an application runs a daemon of its own: `sockexec::Daemon`. `examples/quickstart.rs` does, and
+//! the module `daemon` says what to know about it.
 //!
 //! # Features
 //!
@@ -142,6 +92,8 @@
 //!
 //! The programs `sockexec` and `sockexec-client` are the crate `sockexec-cli`.
 #![deny(unsafe_code)]
+// On docs.rs, which builds with nightly, each item says which feature it needs.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod client;
 #[cfg(feature = "daemon")]

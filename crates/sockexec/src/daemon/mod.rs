@@ -2,16 +2,21 @@
 //!
 //! The binary is a thin shell around this, and an application can run one inside itself:
 //!
-//! ```no_run
-//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let daemon = sockexec::Daemon::builder().max_connections(10).bind("/tmp/exec.sock")?;
+//! ```
+//! use sockexec::{Command, Daemon};
+//!
+//! let directory = tempfile::tempdir()?;
+//! let socket = directory.path().join("exec.sock");
+//! let daemon = Daemon::builder().max_connections(10).bind(&socket)?;
 //! let handle = daemon.handle();
 //! let thread = std::thread::spawn(move || daemon.run());
-//! // Clients are served until:
+//!
+//! let status = Command::new(&socket, "true").status()?;
+//! assert_eq!(status.to_string(), "exit status: 0");
+//!
 //! handle.shut_down();
 //! thread.join().expect("the loop does not panic")?;
-//! # Ok(())
-//! # }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
 //! What an application has to know: programs inherit its environment as it is when [`Daemon::run`] is called, its
