@@ -6,7 +6,7 @@ use core::fmt;
 use crate::{netstring, request};
 
 /// A client's request cannot be carried out as it stands. Shown as `REASON at byte N`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct BadRequest {
     /// What is wrong.
     pub kind: BadRequestKind,
@@ -127,6 +127,13 @@ impl fmt::Display for BadRequest {
     }
 }
 
+/// In the words for people, as the bytes at fault are text there.
+impl fmt::Debug for BadRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "BadRequest({self})")
+    }
+}
+
 impl core::error::Error for BadRequest {}
 
 impl From<netstring::Error> for BadRequest {
@@ -136,7 +143,7 @@ impl From<netstring::Error> for BadRequest {
 }
 
 /// A daemon's reply breaks the protocol. Shown as `REASON at byte N`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct BadReply {
     /// What is wrong.
     pub kind: BadReplyKind,
@@ -185,6 +192,13 @@ impl fmt::Display for BadReply {
             BadReplyKind::ErrorCode(bytes) => write!(f, "bad error \"{}\"", bytes.escape_ascii())?,
         }
         write!(f, " at byte {}", self.offset)
+    }
+}
+
+/// In the words for people, as the bytes at fault are text there.
+impl fmt::Debug for BadReply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "BadReply({self})")
     }
 }
 

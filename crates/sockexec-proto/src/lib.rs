@@ -37,6 +37,7 @@ mod pair;
 pub mod reply;
 pub mod request;
 mod signal;
+mod text;
 
 pub use error::{BadReply, BadRequest};
 pub use reply::{ErrorCode, Exit, Failure, Introduction, ReplyDecoder, Signal, Stream, Usage};

@@ -1,16 +1,27 @@
 //! Signals as both sides name them.
 
 use alloc::vec::Vec;
+use core::fmt;
 
 use crate::number;
+use crate::text::Text;
 
 /// A signal, by its number or by its name without `SIG`. Which names there are, and what their numbers are, is the system's.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub enum Signal {
     /// Its number.
     Number(i32),
     /// Its name without `SIG` (`TERM`). From a daemon only sockexec 3.1.1 sends it.
     Name(Vec<u8>),
+}
+
+impl fmt::Debug for Signal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Number(number) => f.debug_tuple("Number").field(number).finish(),
+            Self::Name(name) => f.debug_tuple("Name").field(&Text(name)).finish(),
+        }
+    }
 }
 
 impl Signal {

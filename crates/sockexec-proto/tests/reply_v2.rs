@@ -472,3 +472,28 @@ proptest! {
         prop_assert_eq!(outcome.verdict, Ok((bytes.len() as u64, true)));
     }
 }
+
+/// Bytes are shown as text: a derived `Debug` shows `[110, 111]`.
+#[test]
+fn what_debug_shows() {
+    let reply = b"8:protocol,30:2 window=70000 options=cwd,env,5:error,11:strange no\xff,";
+    let mut decoder = ReplyDecoder::of(Version::Two);
+    let mut used = 0;
+    let mut shown = Vec::new();
+    while shown.len() < 2 {
+        let (n, event) = decoder.next(&reply[used..]).unwrap();
+        used += n;
+        shown.push(format!("{event:?}"));
+        if let Event::Failure(failure) = event {
+            let error: Box<dyn std::error::Error + Send + Sync> = Box::new(failure);
+            assert_eq!((error.to_string(), error.source().is_none()), ("strange: no\u{fffd}".to_owned(), true));
+        }
+    }
+    let expected = [
+        r#"Introduction(Introduction { version: 2, window: 70000, options: ["cwd", "env"] })"#,
+        r#"Failure(Failure { code: strange, text: "no\xff" })"#,
+    ];
+    assert_eq!(shown, expected);
+    let fault = ReplyDecoder::of(Version::Two).next(b"7:started,3:abc,").unwrap_err();
+    assert_eq!(format!("{fault:?}"), "BadReply(bad started \"abc\" at byte 12)");
+}

@@ -113,8 +113,8 @@ mod sys;
 pub use client::tokio;
 pub use client::{
     BadReply, Child, ChildHandle, ChildStderr, ChildStdin, ChildStdout, Command, CommandArgs, CommandEnvs, Error,
-    ErrorCode, ErrorKind, ExitStatus, ExitStatusError, Failure, Output, Signal, Stdio, Stream, UnknownSignal, Usage,
-    Version, Waiting, WindowSize,
+    ErrorCode, ErrorKind, ExitStatus, ExitStatusError, Failure, Output, PartialOutput, Signal, Stdio, Stream,
+    UnknownSignal, Usage, Version, Waiting, WindowSize,
 };
 #[cfg(feature = "daemon")]
 pub use daemon::Daemon;

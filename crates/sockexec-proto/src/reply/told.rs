@@ -10,6 +10,7 @@ use crate::number;
 use crate::pair::encode_pair;
 use crate::request::OPTIONS;
 use crate::signal::Signal;
+use crate::text::Text;
 
 /// The tag of the daemon's [`Introduction`].
 pub const PROTOCOL: &str = "protocol";
@@ -42,7 +43,7 @@ pub const STATUS: &str = "status";
 pub const MAX_ERROR: usize = 64 << 10;
 
 /// Why there is no exit status, or why the program was cut: the part that programs read.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorCode {
     /// The program, or the directory it was to run in, is not there.
@@ -120,6 +121,13 @@ impl ErrorCode {
     }
 }
 
+/// As it stands on the wire.
+impl fmt::Debug for ErrorCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
 impl fmt::Display for ErrorCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.as_bytes().escape_ascii().fmt(f)
@@ -127,7 +135,7 @@ impl fmt::Display for ErrorCode {
 }
 
 /// What the daemon says of itself before anything else: `2 window=N options=A,B`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Introduction {
     /// The version of the protocol that it speaks.
@@ -136,6 +144,14 @@ pub struct Introduction {
     pub window: u64,
     /// The names of the options that this client may use.
     pub options: Vec<Vec<u8>>,
+}
+
+impl fmt::Debug for Introduction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let options: Vec<Text<'_>> = self.options.iter().map(|name| Text(name)).collect();
+        let mut shows = f.debug_struct("Introduction");
+        shows.field("version", &self.version).field("window", &self.window).field("options", &options).finish()
+    }
 }
 
 impl Introduction {
@@ -169,7 +185,7 @@ impl Introduction {
 }
 
 /// An `error` pair: `CODE SP TEXT`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Failure {
     /// For programs.
@@ -192,6 +208,14 @@ impl Failure {
         Some(Self { code: ErrorCode::from_bytes(code), text })
     }
 }
+
+impl fmt::Debug for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Failure").field("code", &self.code).field("text", &Text(&self.text)).finish()
+    }
+}
+
+impl core::error::Error for Failure {}
 
 /// `CODE: TEXT`, for a person.
 impl fmt::Display for Failure {

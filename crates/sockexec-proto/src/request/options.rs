@@ -9,6 +9,7 @@ use core::time::Duration;
 use crate::error::{BadRequest, BadRequestKind};
 use crate::netstring;
 use crate::number;
+use crate::text::Text;
 
 /// The first netstring of a version 2 request. A version 1 request begins with a number.
 pub const PROTOCOL: &[u8] = b"protocol=2";
@@ -54,7 +55,7 @@ impl fmt::Display for WindowSize {
 
 /// A change to the environment that the program gets. They are applied in order, the first of them to the
 /// daemon's own environment.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub enum EnvironmentChange {
     /// `env=NAME=VALUE`: the name has at least one byte and no `=`. Neither has a NUL byte.
     Set(Vec<u8>, Vec<u8>),
@@ -62,6 +63,16 @@ pub enum EnvironmentChange {
     Unset(Vec<u8>),
     /// `clearenv`: what was there before is gone.
     Clear,
+}
+
+impl fmt::Debug for EnvironmentChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Set(name, value) => f.debug_tuple("Set").field(&Text(name)).field(&Text(value)).finish(),
+            Self::Unset(name) => f.debug_tuple("Unset").field(&Text(name)).finish(),
+            Self::Clear => f.write_str("Clear"),
+        }
+    }
 }
 
 /// What a version 2 request may say of how its program is to run. The default is what version 1 does.

@@ -225,12 +225,15 @@ impl Child {
     /// still here, and waits for the program.
     ///
     /// # Errors
-    /// Why there is no status. What was read until then is lost; to have it, read the pipes yourself.
+    /// Why there is no status. What was read until then is [`Error::output`].
     pub fn wait_with_output(mut self) -> Result<Output, Error> {
         drop(self.stdin.take());
         let (stdout, stderr) = read_both(self.stdout.take(), self.stderr.take())
             .map_err(|error| Error::Io("cannot read the program's output", error))?;
-        let status = self.wait()?;
+        let status = match self.wait() {
+            Ok(status) => status,
+            Err(error) => return Err(error.with_output(stdout, stderr)),
+        };
         Ok(Output { status, stdout, stderr, usage: self.usage() })
     }
 

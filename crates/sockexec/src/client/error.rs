@@ -32,6 +32,8 @@ pub enum Error {
         within_pair: bool,
         /// What the connection ended with, if not with an end of file.
         source: Option<io::Error>,
+        /// See [`Error::output`].
+        output: Option<Box<PartialOutput>>,
     },
     /// The daemon said why there is no program, or why it was ended (version 2 of the protocol). [`Error::kind`] has the
     /// reason for programs.
@@ -43,6 +45,8 @@ pub enum Error {
         status: Option<ExitStatus>,
         /// What it cost, likewise.
         usage: Option<Usage>,
+        /// See [`Error::output`].
+        output: Option<Box<PartialOutput>>,
     },
     /// The daemon does not speak version 2 of the protocol, which an option of the [`Command`](super::Command) needs.
     Unsupported,
@@ -53,7 +57,10 @@ pub enum Error {
     NotStarted(Waiting),
     /// The time that [`Command::timeout`](super::Command::client_timeout) allows is over. The connection was closed,
     /// so the daemon ends the program.
-    TimedOut,
+    TimedOut {
+        /// See [`Error::output`].
+        output: Option<Box<PartialOutput>>,
+    },
     /// [`Child::disconnect`](super::Child::disconnect), or in version 1 of the protocol [`Child::kill`](super::Child::kill),
     /// closed the connection, so the status was never told.
     Killed,
@@ -71,6 +78,32 @@ pub enum Error {
     /// Something that is needed on this side cannot be had; what.
     Io(&'static str, io::Error),
 }
+
+/// What came of a program's output before its end: see [`Error::output`].
+#[derive(Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PartialOutput {
+    /// What it wrote to standard output; empty if that went elsewhere.
+    pub stdout: Vec<u8>,
+    /// What it wrote to standard error; empty if that went elsewhere.
+    pub stderr: Vec<u8>,
+}
+
+/// As text, cut where it is long.
+impl fmt::Debug for PartialOutput {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = |bytes: &[u8]| {
+            let dots = if bytes.len() > SHOWN { "…" } else { "" };
+            format!("{}{dots}", bytes.get(..SHOWN).unwrap_or(bytes).escape_ascii())
+        };
+        let mut fields = f.debug_struct("PartialOutput");
+        fields.field("stdout", &format_args!("\"{}\"", shown(&self.stdout)));
+        fields.field("stderr", &format_args!("\"{}\"", shown(&self.stderr))).finish()
+    }
+}
+
+/// How many bytes of output an error shows.
+const SHOWN: usize = 1000;
 
 /// What kind of thing went wrong, for programs: see [`Error::kind`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -151,7 +184,7 @@ impl Error {
             Self::NotStarted(_) => ErrorKind::NotStarted,
             Self::Protocol(_) => ErrorKind::Protocol,
             Self::Lost { .. } => ErrorKind::Lost,
-            Self::TimedOut => ErrorKind::Timeout,
+            Self::TimedOut { .. } => ErrorKind::Timeout,
             Self::Killed => ErrorKind::Killed,
             Self::NotDelivered { .. } => ErrorKind::NotDelivered,
             Self::Stdin(_) | Self::Output(..) | Self::Io(..) => ErrorKind::Io,
@@ -179,7 +212,7 @@ impl fmt::Display for Error {
                 write!(f, "cannot connect to {}: {error}; {}", path.display(), advice(error))
             }
             Self::Protocol(fault) => write!(f, "the daemon's reply breaks the protocol: {fault}"),
-            Self::Lost { received, within_pair, source } => {
+            Self::Lost { received, within_pair, source, .. } => {
                 f.write_str("the daemon closed the connection ")?;
                 match (within_pair, received) {
                     (true, _) => write!(f, "in the middle of its reply, after {received} bytes")?,
@@ -191,7 +224,7 @@ impl fmt::Display for Error {
                     None => Ok(()),
                 }
             }
-            Self::TimedOut => f.write_str("the time limit was reached before the program's end"),
+            Self::TimedOut { .. } => f.write_str("the time limit was reached before the program's end"),
             Self::Killed => f.write_str("the connection was closed to end the program"),
             Self::NotDelivered { ended: true } => f.write_str("the signal was not delivered: the program has ended"),
             Self::NotDelivered { ended: false } => {
@@ -233,7 +266,7 @@ impl std::error::Error for Error {
             | Self::NoAnswer(_)
             | Self::NotStarted(_)
             | Self::Lost { source: None, .. }
-            | Self::TimedOut
+            | Self::TimedOut { .. }
             | Self::Killed
             | Self::NotDelivered { .. } => None,
         }
@@ -282,23 +315,46 @@ impl From<BadReply> for Error {
 }
 
 impl Error {
+    /// What the program had written by then, if it was collected, as [`Command::output`](super::Command::output) and
+    /// [`Child::wait_with_output`](super::Child::wait_with_output) do. `None` where there was nothing, and where this side has failed:
+    /// those errors say nothing of the program.
+    #[must_use]
+    pub fn output(&self) -> Option<&PartialOutput> {
+        match self {
+            Self::Failed { output, .. } | Self::Lost { output, .. } | Self::TimedOut { output } => output.as_deref(),
+            _ => None,
+        }
+    }
+
+    pub(super) fn with_output(mut self, stdout: Vec<u8>, stderr: Vec<u8>) -> Self {
+        if let Self::Failed { output, .. } | Self::Lost { output, .. } | Self::TimedOut { output } = &mut self
+            && !(stdout.is_empty() && stderr.is_empty())
+        {
+            *output = Some(Box::new(PartialOutput { stdout, stderr }));
+        }
+        self
+    }
+
     /// The same once more, for whoever asks a second time.
     pub(super) fn again(&self) -> Self {
         match self {
             Self::InvalidArgument(number) => Self::InvalidArgument(*number),
             Self::InvalidOption(what) => Self::InvalidOption(what),
-            Self::Failed { failure, status, usage } => {
-                Self::Failed { failure: failure.clone(), status: *status, usage: *usage }
+            Self::Failed { failure, status, usage, .. } => {
+                Self::Failed { failure: failure.clone(), status: *status, usage: *usage, output: None }
             }
             Self::Unsupported => Self::Unsupported,
             Self::NoAnswer(waiting) => Self::NoAnswer(*waiting),
             Self::NotStarted(waiting) => Self::NotStarted(*waiting),
             Self::Connect(path, error) => Self::Connect(path.clone(), again(error)),
             Self::Protocol(fault) => Self::Protocol(fault.clone()),
-            Self::Lost { received, within_pair, source } => {
-                Self::Lost { received: *received, within_pair: *within_pair, source: source.as_ref().map(again) }
-            }
-            Self::TimedOut => Self::TimedOut,
+            Self::Lost { received, within_pair, source, .. } => Self::Lost {
+                received: *received,
+                within_pair: *within_pair,
+                source: source.as_ref().map(again),
+                output: None,
+            },
+            Self::TimedOut { .. } => Self::TimedOut { output: None },
             Self::Killed => Self::Killed,
             Self::NotDelivered { ended } => Self::NotDelivered { ended: *ended },
             Self::Stdin(error) => Self::Stdin(again(error)),
@@ -326,7 +382,7 @@ mod tests {
     fn every_code_has_a_kind() {
         let kind = |code: &ErrorCode| {
             let failure = Failure::new(code.clone(), Vec::new());
-            Error::Failed { failure, status: None, usage: None }.kind()
+            Error::Failed { failure, status: None, usage: None, output: None }.kind()
         };
         let kinds: HashSet<ErrorKind> = ErrorCode::KNOWN.iter().map(kind).collect();
         assert_eq!(kinds.len(), ErrorCode::KNOWN.len(), "{kinds:?}");

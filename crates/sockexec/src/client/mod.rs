@@ -50,12 +50,12 @@ use socket::Silence;
 use sockexec_proto::Options;
 use stdio::{Channel, Kind};
 use waiting::{Observer, Patience};
-use wire::{Incoming, Outgoing};
+use wire::{Ended, Incoming, Outgoing};
 use wishes::Wishes;
 
 pub use access::{CommandArgs, CommandEnvs};
 pub use child::{Child, ChildHandle};
-pub use error::{Error, ErrorKind};
+pub use error::{Error, ErrorKind, PartialOutput};
 pub use pipes::{ChildStderr, ChildStdin, ChildStdout};
 pub use query::{daemon_status, ping};
 pub use signal::{Signal, UnknownSignal};
@@ -220,16 +220,23 @@ impl Command {
     /// Runs the program to its end and collects its output.
     ///
     /// # Errors
-    /// Why there is no status. What the program had written by then is lost; [`spawn`](Self::spawn) it to
-    /// have that.
+    /// Why there is no status. What the program had written by then is [`Error::output`].
     pub fn output(&mut self) -> Result<Output, Error> {
         if self.options.descriptors {
             return self.spawn_as(Run::Output)?.wait_with_output();
         }
         let mut pump = self.pump(Run::Output, &mut Pipes::default())?;
-        let ended = pump.run()?;
+        let ended = pump.run();
+        Self::collected(ended, pump)
+    }
+
+    /// The end of a run, with what of its output was kept in memory.
+    fn collected(ended: Result<Ended, Error>, pump: Pump) -> Result<Output, Error> {
         let (stdout, stderr) = (pump.stdout.into_bytes(), pump.stderr.into_bytes());
-        Ok(Output { status: ended.status, stdout, stderr, usage: ended.usage })
+        match ended {
+            Ok(Ended { status, usage }) => Ok(Output { status, stdout, stderr, usage }),
+            Err(error) => Err(error.with_output(stdout, stderr)),
+        }
     }
 
     /// Runs the program to its end.

@@ -47,7 +47,7 @@ pub(super) fn encoded(question: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
 pub(super) fn status(reply: &[u8]) -> Result<String, Error> {
     let status = read(reply)?;
     if status.is_empty() {
-        return Err(Error::Lost { received: reply.len() as u64, within_pair: false, source: None });
+        return Err(Error::Lost { received: reply.len() as u64, within_pair: false, source: None, output: None });
     }
     Ok(String::from_utf8_lossy(&status).into_owned())
 }
@@ -66,7 +66,7 @@ fn ask(path: &Path, timeout: Duration, question: &[u8]) -> Result<Vec<u8>, Error
 pub(super) fn unconnected(error: Error) -> Error {
     match error {
         // There is no room for it in the backlog.
-        Error::TimedOut => Error::NoAnswer(Waiting::Connection),
+        Error::TimedOut { .. } => Error::NoAnswer(Waiting::Connection),
         error => error,
     }
 }
@@ -132,7 +132,7 @@ pub(super) fn read(reply: &[u8]) -> Result<Vec<u8>, Error> {
             Event::NeedMore => break,
             Event::Introduction(introduction) if introduction.version < 2 => return Err(Error::Unsupported),
             Event::Failure(failure) if reply.starts_with(OPENING) => {
-                return Err(Error::Failed { failure, status: None, usage: None });
+                return Err(Error::Failed { failure, status: None, usage: None, output: None });
             }
             Event::Status(len) | Event::Unknown(len) | Event::Output(_, len) => {
                 let piece = rest.get(..netstring::at_most(rest.len(), len)).unwrap_or_default();
@@ -162,7 +162,7 @@ pub(super) fn read(reply: &[u8]) -> Result<Vec<u8>, Error> {
     }
     let within_pair = !decoder.at_boundary();
     if reply.is_empty() || within_pair {
-        return Err(Error::Lost { received: reply.len() as u64, within_pair, source: None });
+        return Err(Error::Lost { received: reply.len() as u64, within_pair, source: None, output: None });
     }
     Ok(status)
 }

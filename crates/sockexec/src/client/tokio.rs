@@ -295,14 +295,7 @@ async fn run(mut pump: Pump) -> Result<Output, Error> {
     let (end, mut ended) = oneshot::channel();
     on_a_thread(move || {
         let ended = pump.run();
-        let Pump { stdout, stderr, .. } = pump;
-        let output = |ended: Ended| Output {
-            status: ended.status,
-            stdout: stdout.into_bytes(),
-            stderr: stderr.into_bytes(),
-            usage: ended.usage,
-        };
-        drop(end.send(ended.map(output)));
+        drop(end.send(super::Command::collected(ended, pump)));
     })?;
     outcome(&mut ended).await
 }
@@ -413,7 +406,10 @@ impl Child {
         let (stdout, stderr) = read_both(self.stdout.take(), self.stderr.take())
             .await
             .map_err(|error| Error::Io("cannot read the program's output", error))?;
-        let status = self.wait().await?;
+        let status = match self.wait().await {
+            Ok(status) => status,
+            Err(error) => return Err(error.with_output(stdout, stderr)),
+        };
         Ok(Output { status, stdout, stderr, usage: self.usage() })
     }
 

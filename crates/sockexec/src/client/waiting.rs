@@ -124,6 +124,6 @@ impl Patience {
     }
 
     fn mind_end(&self, now: Instant) -> Result<(), Error> {
-        if self.end.is_some_and(|end| end <= now) { Err(Error::TimedOut) } else { Ok(()) }
+        if self.end.is_some_and(|end| end <= now) { Err(Error::TimedOut { output: None }) } else { Ok(()) }
     }
 }

@@ -355,9 +355,11 @@ impl Incoming {
         // Output that breaks off is not to pass for all of it, whatever the status.
         let status = self.exit.as_ref().filter(|_| !within_pair).map(ExitStatus::new);
         match (self.failure.take(), status) {
-            (Some(failure), status) => Err(Error::Failed { failure, status, usage: self.usage }),
+            (Some(failure), status) => Err(Error::Failed { failure, status, usage: self.usage, output: None }),
             (None, Some(status)) => Ok(Ended { status, usage: self.usage }),
-            (None, None) => Err(Error::Lost { received: self.decoder.offset(), within_pair, source: failure }),
+            (None, None) => {
+                Err(Error::Lost { received: self.decoder.offset(), within_pair, source: failure, output: None })
+            }
         }
     }
 }

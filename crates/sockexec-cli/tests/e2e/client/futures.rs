@@ -121,7 +121,7 @@ fn the_ways_to_end_a_program() {
 
         let mut wait = command(&daemon, "wait");
         let result = wait.client_timeout(Duration::from_millis(300)).output().await;
-        assert!(matches!(result, Err(Error::TimedOut)), "{result:?}");
+        assert!(matches!(result, Err(Error::TimedOut { .. })), "{result:?}");
         eventually("the end of the program", || daemon.process().children() == (0, 0));
 
         let mut life = daemon.fifo("drop");
@@ -184,7 +184,7 @@ fn futures_dropped_in_a_full_backlog() {
             let output = tokio::time::timeout(Duration::from_millis(50), command.output());
             assert!(output.await.is_err(), "there is no room");
             let result = Command::new(&path, "true").client_timeout(Duration::from_millis(50)).output().await;
-            assert!(matches!(result, Err(Error::TimedOut)), "{result:?}");
+            assert!(matches!(result, Err(Error::TimedOut { .. })), "{result:?}");
             tokio::task::spawn_blocking(|| ()).await.expect("a thread");
         });
     });

@@ -139,7 +139,7 @@ fn a_timeout() {
         let (reader, writer) = std::io::pipe().expect("a pipe");
         command.stdin(reader).stdout(Stdio::null()).client_timeout(Duration::from_millis(300));
         let error = command.status().expect_err("no status");
-        assert!(matches!(error, Error::TimedOut), "{error:?}");
+        assert!(matches!(error, Error::TimedOut { .. }), "{error:?}");
         drop(writer);
         eventually("the end of the program", || daemon.process().children() == (0, 0));
     }
@@ -157,7 +157,7 @@ fn a_timeout_in_the_backlog() {
     // One connection fits; it is never accepted.
     let _first = UnixStream::connect(&path).expect("room for one");
     let error = Command::new(&path, "true").client_timeout(Duration::from_millis(50)).output().expect_err("full");
-    assert!(matches!(error, Error::TimedOut), "{error:?}");
+    assert!(matches!(error, Error::TimedOut { .. }), "{error:?}");
 }
 
 /// A reader that is gone is told of, and the program ends.

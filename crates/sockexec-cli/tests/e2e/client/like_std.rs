@@ -202,7 +202,7 @@ fn limits_that_are_taken_back() {
     let nothing = std::time::Duration::from_nanos(1);
     let mut command = command(&daemon, "out x");
     command.client_timeout(nothing).daemon_timeout(nothing);
-    assert!(matches!(command.output(), Err(Error::TimedOut)));
+    assert!(matches!(command.output(), Err(Error::TimedOut { .. })));
     command.client_timeout(None).daemon_timeout(None);
     assert_eq!(command.output().expect("a status").stdout, b"x");
 }

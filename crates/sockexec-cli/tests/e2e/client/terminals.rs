@@ -56,7 +56,7 @@ fn a_time_limit() {
     let mut flood = command(&daemon, &format!("hold {} flood", life.path()));
     flood.stdin(Stdio::null()).stdout(terminal).client_timeout(Duration::from_millis(500));
     let result = in_time("the time limit", move || flood.status());
-    assert!(matches!(result, Err(Error::TimedOut)), "{result:?}");
+    assert!(matches!(result, Err(Error::TimedOut { .. })), "{result:?}");
     life.wait_for_death();
 }
 
@@ -70,7 +70,7 @@ fn a_time_limit_with_tokio() {
     flood.stdin(Stdio::null()).stdout(terminal).client_timeout(Duration::from_millis(500));
     // The end of the runtime included.
     let result = in_time("the time limit", move || super::futures::runtime().block_on(flood.status()));
-    assert!(matches!(result, Err(Error::TimedOut)), "{result:?}");
+    assert!(matches!(result, Err(Error::TimedOut { .. })), "{result:?}");
     life.wait_for_death();
 }
 

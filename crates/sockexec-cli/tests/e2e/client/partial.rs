@@ -1,0 +1,113 @@
+//! Output of a program that did not come to its end: a deadline, a limit and a lost connection lost it all.
+
+use std::time::Duration;
+
+use sockexec::{Command, Error, ErrorKind, Output, PartialOutput, Stdio, Version};
+
+use super::fake::{Fake, INTRODUCTION, STARTED};
+use super::library::command;
+use crate::common::{Daemon, PATIENCE};
+
+/// The same run in each way that collects output.
+#[track_caller]
+fn every_way(make: &dyn Fn() -> Command) -> Vec<Error> {
+    let tokio = || sockexec::tokio::Command::from(make());
+    let runtime = super::futures::runtime();
+    let results: [Result<Output, Error>; 4] = [
+        make().output(),
+        make().stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().and_then(sockexec::Child::wait_with_output),
+        runtime.block_on(async { tokio().output().await }),
+        runtime.block_on(async {
+            let mut command = tokio();
+            command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().await?.wait_with_output().await
+        }),
+    ];
+    results.into_iter().map(|result| result.expect_err("no status")).collect()
+}
+
+#[track_caller]
+fn assert_partial(error: &Error, stdout: &[u8], stderr: &[u8]) {
+    let Some(PartialOutput { stdout: out, stderr: err, .. }) = error.output() else { panic!("none: {error:?}") };
+    assert_eq!((out.as_slice(), err.as_slice()), (stdout, stderr), "{error:?}");
+}
+
+/// A deadline, which the daemon keeps.
+#[test]
+fn a_deadline() {
+    let daemon = Daemon::start("-t 0");
+    let deadline = || {
+        let mut command = command(&daemon, "out begun err oops wait");
+        command.daemon_timeout(Duration::from_secs(2)).stdin(Stdio::null());
+        command
+    };
+    for error in every_way(&deadline) {
+        assert_eq!(error.kind(), ErrorKind::Timeout);
+        assert_partial(&error, b"begun", b"oops");
+        let shown = format!("{error:?}");
+        assert!(shown.contains("\"begun\"") && shown.contains("code: timeout"), "{shown}");
+    }
+}
+
+/// A limit that is kept on this side.
+#[test]
+fn a_limit() {
+    for version in [Version::One, Version::Two] {
+        let said: &'static [u8] = match version {
+            Version::One => b"6:stdout,5:begun,6:stderr,4:oops,",
+            Version::Two => b"8:protocol,14:2 window=65536,7:started,1:7,6:stdout,5:begun,6:stderr,4:oops,",
+        };
+        // One daemon for each way.
+        let fakes = std::sync::Mutex::new(Vec::new());
+        let limit = || {
+            let fake = Fake::new(move |mut peer| {
+                peer.until(b"7:program,");
+                peer.say(said);
+                peer.read_to_the_end();
+            });
+            let mut command = Command::new(fake.socket(), "program");
+            command.version(version).stdin(Stdio::null()).client_timeout(Duration::from_secs(2));
+            fakes.lock().expect("no panic").push(fake);
+            command
+        };
+        for error in every_way(&limit) {
+            assert!(matches!(error, Error::TimedOut { .. }), "{error:?}");
+            assert_partial(&error, b"begun", b"oops");
+        }
+        fakes.into_inner().expect("no panic").into_iter().for_each(Fake::join);
+    }
+}
+
+/// The daemon goes away.
+#[test]
+fn a_lost_connection() {
+    let fakes = std::sync::Mutex::new(Vec::new());
+    let lost = || {
+        let fake = Fake::new(move |mut peer| {
+            peer.until(b"7:program,");
+            peer.pair();
+            peer.say(&[INTRODUCTION, STARTED, b"6:stdout,5:begun,"].concat());
+        });
+        let mut command = Command::new(fake.socket(), "program");
+        command.version(Version::Two).stdin(Stdio::null()).client_timeout(PATIENCE);
+        fakes.lock().expect("no panic").push(fake);
+        command
+    };
+    for error in every_way(&lost) {
+        assert_eq!(error.kind(), ErrorKind::Lost);
+        assert_partial(&error, b"begun", b"");
+    }
+}
+
+/// There was none.
+#[test]
+fn nothing() {
+    let daemon = Daemon::start("");
+    let missing = || {
+        let mut command = Command::new(daemon.socket(), "no-such-program");
+        command.version(Version::Two).stdin(Stdio::null()).client_timeout(PATIENCE);
+        command
+    };
+    for error in every_way(&missing) {
+        assert_eq!((error.kind(), error.output()), (ErrorKind::NotFound, None));
+    }
+}
