@@ -21,6 +21,7 @@ mod client;
 mod command_line;
 mod common;
 mod documented;
+mod drain;
 mod ends;
 mod faults;
 #[cfg(target_os = "linux")]

@@ -258,6 +258,17 @@ impl Connection {
         }
     }
 
+    /// The daemon is about to end, and waits for those that are here.
+    pub(crate) fn drain(&mut self, now: Time) {
+        self.session.drain(now);
+    }
+
+    /// Has its socket read at its next turn, whatever is known of it, if its request is not complete; false: it is.
+    pub(crate) fn reads_once_more(&mut self) -> bool {
+        self.readable |= self.session.awaits_request();
+        self.session.awaits_request()
+    }
+
     /// Does what can be done without waiting, within a turn's share; true: there is more.
     pub(crate) fn serve(&mut self, cx: &Context<'_>, scratch: &mut Scratch) -> bool {
         let before = (self.received, self.sent);
@@ -422,6 +433,10 @@ impl Connection {
             self.waits = true;
             self.arguments = self.session.waiting_argv().map(Arguments::new).unwrap_or_default();
             let requests = cx.slots.wait(self.user(), self.slot);
+            if cx.slots.are_closed() {
+                // It is told at once that it waits for nothing.
+                return;
+            }
             log::debug!("connection {}: waits for a slot, {requests} requests do", self.number);
             self.session.has_to_wait(requests);
         }

@@ -1,6 +1,7 @@
 //! One thread, one poll: events in, connections served in turn, timers, new clients.
 
 mod accept;
+mod ending;
 mod report;
 mod waiting;
 
@@ -20,6 +21,7 @@ use signal_hook_mio::v1_0::Signals;
 use slab::Slab;
 
 use self::accept::{Activated, Door, Listening};
+use self::ending::{Backlogs, Phase};
 use self::waiting::Room;
 use super::alarm::Alarm;
 use super::connection::{Connection, Context};
@@ -35,10 +37,8 @@ use super::token::{self, Target};
 use super::{Daemon, Handle, Own, Settings};
 use crate::engine::{Limits, Time};
 use crate::sys::closer;
-use crate::sys::foreign::Foreign;
 use crate::sys::kernel::{self, Lack};
 use crate::sys::process;
-use crate::sys::socket;
 use crate::sys::spawn::Spawner;
 use crate::sys::splice::Splicer;
 
@@ -78,7 +78,8 @@ pub(super) struct EventLoop {
     place: Option<Guard>,
     /// The listening socket before, while somebody may still come to it.
     retiring: Option<Retiring>,
-    shutting_down: bool,
+    phase: Phase,
+    backlogs: Backlogs,
     slots: Slab<Slot>,
     /// Connections that have something to do, in the order of their turns.
     turns: VecDeque<usize>,
@@ -152,7 +153,8 @@ impl EventLoop {
             activated,
             place,
             retiring: None,
-            shutting_down: false,
+            phase: Phase::Serving,
+            backlogs: Backlogs::default(),
             slots: Slab::new(),
             turns: VecDeque::new(),
             timers: BTreeSet::new(),
@@ -179,7 +181,7 @@ impl EventLoop {
     pub(super) fn run(mut self) -> io::Result<()> {
         self.begin();
         let mut events = Events::with_capacity(EVENTS);
-        while self.doors().next().is_some() || self.retiring.is_some() || !self.slots.is_empty() {
+        while self.goes_on() {
             let timeout = self.poll_timeout();
             match self.poll.poll(&mut events, timeout) {
                 Ok(()) => {}
@@ -189,6 +191,12 @@ impl EventLoop {
             self.turn(&events);
         }
         Ok(())
+    }
+
+    /// Whether somebody may come still, or is here.
+    fn goes_on(&self) -> bool {
+        let may_come = self.doors().next().is_some() || self.retiring.is_some() || !self.backlogs.is_empty();
+        may_come || !self.slots.is_empty()
     }
 
     /// Says that it serves.
@@ -258,6 +266,7 @@ impl EventLoop {
         if self.spools.has_news() {
             self.resume_spools();
         }
+        self.look_at_drain(now);
         self.run_timers(now);
         // Those that are queued now; one that asks for another turn gets it after the next poll.
         for _ in 0..self.turns.len() {
@@ -270,6 +279,7 @@ impl EventLoop {
         self.look_at_place(now);
         self.accept(now);
         self.accept_late(now);
+        self.accept_backlogs(now);
         self.give_slots(now);
         self.make_room(now);
         self.read_requests(now);
@@ -288,12 +298,13 @@ impl EventLoop {
     fn poll_timeout(&mut self) -> Option<Duration> {
         // The listener is edge-triggered too: clients that were left for this turn are not told of again.
         let more = self.doors().any(|door| door.ready && door.retry_at.is_none());
-        let more = more || self.retiring.as_ref().is_some_and(|retiring| retiring.ready);
+        let more = more || self.retiring.as_ref().is_some_and(|retiring| retiring.ready) || self.backlogs.is_ready();
         if !self.turns.is_empty() || more && self.has_room() {
             return Some(Duration::ZERO);
         }
         let look = self.spawner.borrow().next_look();
-        let accept = self.doors().filter_map(|door| door.retry_at).min().filter(|_| self.has_room());
+        let accept = self.doors().filter_map(|door| door.retry_at).chain(self.backlogs.retry_at()).min();
+        let accept = accept.filter(|_| self.has_room());
         let timer = self.timers.first().map(|&(time, _)| time);
         let Some(next) = accept.into_iter().chain(timer).chain(self.next_own_timer()).min() else {
             return look;
@@ -308,10 +319,19 @@ impl EventLoop {
     fn next_own_timer(&self) -> Option<Time> {
         let look = self.listening.as_ref().and(self.place.as_ref()).and_then(Guard::next_look);
         let close = self.retiring.as_ref().and_then(Retiring::close_at);
+        let drain = if let Phase::Draining(until) = self.phase { Some(until) } else { None };
         let room = self.room.look_at.into_iter().chain(self.lead_look_at);
         let terminal = self.terminal_look.map(|(at, _)| at);
         let notifier = self.notifier.as_ref().and_then(|notifier| notifier.due(self.counts()));
-        terminal.into_iter().chain(notifier).chain(look).chain(close).chain(room).chain(self.lookout.due()).min()
+        terminal
+            .into_iter()
+            .chain(drain)
+            .chain(notifier)
+            .chain(look)
+            .chain(close)
+            .chain(room)
+            .chain(self.lookout.due())
+            .min()
     }
 
     /// Gives the slots that are free to those who wait for one.
@@ -477,36 +497,10 @@ impl EventLoop {
     fn hang_up(&mut self, now: Time) -> bool {
         let is_gone = self.had_terminal && process::has_lost_terminal();
         // Once: the shell and the kernel may both send HUP, and a second TERM would be KILL.
-        if is_gone && !self.shutting_down {
+        if is_gone && self.phase.is_serving() {
             log::warn!("HUP, and the terminal is gone: shutting down");
             self.shut_down(now);
         }
         is_gone
-    }
-
-    /// The first time: no more clients, and TERM to all groups. Again: KILL.
-    fn shut_down(&mut self, now: Time) {
-        let at_once = std::mem::replace(&mut self.shutting_down, true);
-        log::debug!("shutting down{}", if at_once { " at once" } else { "" });
-        if let Some(notifier) = &mut self.notifier {
-            notifier.stopping(now);
-        }
-        for Activated { door: Door { mut socket, .. }, .. } in self.activated.drain(..) {
-            let _ = self.poll.registry().deregister(&mut socket);
-            // Others have it as well, and those who wait are theirs. Where nobody has it may be closed with what they have sent.
-            drop(Foreign::from(OwnedFd::from(socket)));
-        }
-        let sockets = [self.listening.take().map(|it| it.door.socket), self.retiring.take().map(|it| it.socket)];
-        for mut socket in sockets.into_iter().flatten() {
-            let _ = self.poll.registry().deregister(&mut socket);
-            socket::close_listener(socket.into());
-        }
-        let slots: Vec<usize> = self.slots.iter().map(|(slot, _)| slot).collect();
-        for slot in slots {
-            if let Some(place) = self.slots.get_mut(slot) {
-                place.connection.shut_down(now, at_once);
-                self.queue(slot);
-            }
-        }
     }
 }

@@ -114,6 +114,7 @@ pub struct Builder {
     timeout: Option<Duration>,
     kill_timeout: Duration,
     linger: Option<Duration>,
+    drain: Duration,
     spool: u64,
     spool_total: u64,
     termsig: TermSig,
@@ -136,6 +137,7 @@ impl Default for Builder {
             timeout: Some(Duration::from_secs(60)),
             kill_timeout: Duration::from_secs(10),
             linger: None,
+            drain: Duration::ZERO,
             spool: 1 << 30,
             spool_total: 4 << 30,
             termsig: TermSig::Number,
@@ -218,6 +220,13 @@ impl Builder {
     #[must_use]
     pub fn linger(mut self, linger: Option<Duration>) -> Self {
         self.linger = linger;
+        self
+    }
+
+    /// How long what runs, waits for a slot or still arrives may go on after the order to end, before it is ended. 0: not at all. Default 0.
+    #[must_use]
+    pub fn drain(mut self, time: Duration) -> Self {
+        self.drain = time;
         self
     }
 
@@ -337,6 +346,7 @@ impl Builder {
                     termsig: self.termsig,
                     window: window(max_connections),
                 },
+                drain: self.drain,
                 spool: self.spool,
                 spool_total: self.spool_total,
                 max_connections,
@@ -407,6 +417,7 @@ fn descriptors_for(programs: usize, waiting: u64) -> u64 {
 #[derive(Debug, Clone, Copy)]
 struct Settings {
     limits: Limits,
+    drain: Duration,
     spool: u64,
     spool_total: u64,
     max_connections: usize,
@@ -495,9 +506,9 @@ struct Shared {
 
 impl Handle {
     /// As TERM does: no more clients, TERM to all programs, KILL after the kill time-out. Given again, KILL
-    /// at once.
+    /// at once. With [`Builder::drain`] the first order lets all that are here finish, and TERM and KILL come with the next two.
     pub fn shut_down(&self) {
-        // More than two are no different from two.
+        // More than three are no different from three.
         let _ = self.shared.orders.fetch_update(Ordering::AcqRel, Ordering::Acquire, |orders| orders.checked_add(1));
         self.wake();
     }

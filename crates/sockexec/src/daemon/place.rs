@@ -1,12 +1,10 @@
 //! Whether the socket file is still where it was made, and what to do when it is not.
 
-use std::os::fd::AsFd as _;
 use std::time::Duration;
 
 use mio::net::UnixListener;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry};
-use rustix::net::Shutdown;
 
 use super::listener::{BindError, Place, SocketFile};
 use super::token;
@@ -215,10 +213,5 @@ impl Retiring {
     pub(crate) fn close_at(&self) -> Option<Time> {
         let give_up = self.give_up?;
         Some(self.empty_since.map_or(give_up, |since| give_up.min(since + QUIET)))
-    }
-
-    /// Lets nobody in any more. Who has come by then can still be accepted.
-    pub(crate) fn shut_down(&self) {
-        let _ = rustix::net::shutdown(self.socket.as_fd(), Shutdown::Read);
     }
 }

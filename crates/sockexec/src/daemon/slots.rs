@@ -19,6 +19,8 @@ pub(crate) struct Slots {
     waiting: RefCell<Line>,
     /// How often a connection has begun to wait.
     waits: Cell<u64>,
+    /// None is given any more.
+    closed: Cell<bool>,
 }
 
 impl Slots {
@@ -31,6 +33,7 @@ impl Slots {
             users: RefCell::default(),
             waiting: RefCell::default(),
             waits: Cell::new(0),
+            closed: Cell::new(false),
         }
     }
 
@@ -42,6 +45,16 @@ impl Slots {
             self.count(user);
         }
         takes
+    }
+
+    /// Gives none any more: the daemon is at its end.
+    pub(crate) fn close(&self) {
+        self.closed.set(true);
+    }
+
+    /// Whether none is given any more.
+    pub(crate) fn are_closed(&self) -> bool {
+        self.closed.get()
     }
 
     /// Puts the connection at this place of the loop behind the others that wait: how many wait now, of all users.
@@ -126,7 +139,7 @@ impl Slots {
     }
 
     fn is_one_free(&self) -> bool {
-        self.taken() < self.max
+        !self.closed.get() && self.taken() < self.max
     }
 
     fn limits_users(&self) -> bool {
@@ -189,6 +202,15 @@ mod tests {
         assert_eq!((slots.give(), slots.give(), slots.give()), (Some(10), Some(20), None));
         slots.free(TWO);
         assert!(slots.users.borrow().iter().all(|&(user, _)| user == ONE), "who has none costs nothing");
+    }
+
+    /// A request that is complete when the daemon ends is not started only to be ended.
+    #[test]
+    fn at_the_end_there_is_none() {
+        let slots = Slots::new(2, 2);
+        slots.wait(ONE, 7);
+        slots.close();
+        assert!(slots.are_closed() && !slots.take(TWO) && slots.give().is_none());
     }
 
     /// So many leftovers as there are slots are for nothing.

@@ -12,6 +12,9 @@ const EXIT_FAILURE: u8 = 125;
 /// What a client is told whose place is needed for others.
 const BUSY: &str = "too many requests wait; nothing was started";
 
+/// What a client is told whose request is not carried out any more.
+const SHUTDOWN: &str = "the daemon is shutting down; nothing was started";
+
 /// Why a program is cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Cut {
@@ -59,9 +62,17 @@ pub(super) fn cut(cut: Cut, running: bool) -> Vec<u8> {
         (Cut::Deadline, true) => (ErrorCode::Timeout, "the deadline has come; the program is ended"),
         (Cut::Deadline, false) => (ErrorCode::Timeout, "the request was not complete in time"),
         (Cut::Shutdown, true) => (ErrorCode::Shutdown, "the daemon is shutting down; the program is ended"),
-        (Cut::Shutdown, false) => (ErrorCode::Shutdown, "the daemon is shutting down"),
+        (Cut::Shutdown, false) => (ErrorCode::Shutdown, SHUTDOWN),
     };
     failure(&code, text.as_bytes())
+}
+
+/// Instead of everything: there will be no program. In version 1 only the daemon's end has words.
+pub(super) fn unserved(version: Version, why: Cut) -> Vec<u8> {
+    match version {
+        Version::One => in_place_of_output(format!("sockexec: {SHUTDOWN}\n").as_bytes(), EXIT_FAILURE),
+        Version::Two => cut(why, false),
+    }
 }
 
 /// Instead of everything: the place is needed for others, and nothing was started.

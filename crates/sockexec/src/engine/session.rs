@@ -52,7 +52,7 @@ const CUT_AFTER_KILL: Duration = Duration::from_secs(2);
 /// How long what a client still sends is read and dropped after its reply is complete.
 const LINGER_AFTER_REPLY: Duration = Duration::from_secs(5);
 
-/// The same while the daemon is shutting down.
+/// The same while the daemon is about to end.
 const LINGER_AT_SHUTDOWN: Duration = Duration::from_millis(250);
 
 /// How long after TERM, once the leader is dead, the group is first asked whether anyone is left.
@@ -203,6 +203,8 @@ pub(crate) struct Session {
     linger_at: Option<Time>,
     cut_at: Option<Time>,
     shutting_down: bool,
+    /// The daemon is to end when all replies are complete.
+    draining: bool,
     /// The daemon is to end at once: TERM is followed by KILL without waiting.
     at_once: bool,
     /// The deadline came before the reply was complete.
@@ -248,6 +250,7 @@ impl Session {
             linger_at: None,
             cut_at: None,
             shutting_down: false,
+            draining: false,
             at_once: false,
             timed_out: false,
             unknowable: false,
@@ -646,7 +649,7 @@ impl Session {
     /// Everything queued was sent and the sending side is ended.
     pub(crate) fn sent(&mut self, now: Time) {
         if self.reply == Reply::Finishing {
-            let linger = if self.shutting_down { LINGER_AT_SHUTDOWN } else { LINGER_AFTER_REPLY };
+            let linger = if self.shutting_down || self.draining { LINGER_AT_SHUTDOWN } else { LINGER_AFTER_REPLY };
             enter(&mut self.reply, Reply::Sent { close_at: now + linger });
             self.settle();
         }
@@ -842,15 +845,19 @@ impl Session {
         self.settle();
     }
 
-    /// The daemon is to end: as if the deadline had come.
+    /// The daemon is to end when all replies are complete: nobody is waited for whose reply is.
+    pub(crate) fn drain(&mut self, now: Time) {
+        self.draining = true;
+        self.close_soon(now);
+    }
+
+    /// The daemon is to end: as if the deadline had come, but all are told who can be.
     pub(crate) fn shut_down(&mut self, now: Time) {
         let again = std::mem::replace(&mut self.shutting_down, true);
         // Once only: a client that was told of its deadline is not told of the shutdown as well.
         let timed_out = std::mem::take(&mut self.deadline).is_none() && self.cut_at.is_some();
         self.time_out(now, if again || timed_out { None } else { Some(Cut::Shutdown) });
-        if let Reply::Sent { close_at } = &mut self.reply {
-            *close_at = (*close_at).min(now + LINGER_AT_SHUTDOWN);
-        }
+        self.close_soon(now);
         self.settle();
     }
 
@@ -880,6 +887,13 @@ impl Session {
         }
     }
 
+    /// The client of a reply that is complete is not waited for much longer.
+    fn close_soon(&mut self, now: Time) {
+        if let Reply::Sent { close_at } = &mut self.reply {
+            *close_at = (*close_at).min(now + LINGER_AT_SHUTDOWN);
+        }
+    }
+
     /// The deadline, unless its time stands still.
     const fn running_deadline(&self) -> Option<Time> {
         match self.paused_at {
@@ -892,26 +906,33 @@ impl Session {
         !self.stdout_open && !self.stderr_open
     }
 
-    /// The time of this connection is up. A client of version 2 is told why, if it was not told before; version 1 has no words for it.
+    /// The time of this connection is up. A client of version 2 is told why, if it was not told before; version 1 has words for it only where
+    /// the daemon is to end and nothing was started.
     fn time_out(&mut self, now: Time, why: Option<Cut>) {
-        let why = why.filter(|_| self.version() == Version::Two);
-        match (self.program, self.reply, why) {
+        let has_words = self.version() == Version::Two;
+        let unserved = why.filter(|&why| has_words || why == Cut::Shutdown && self.request.knows_version());
+        let why = why.filter(|_| has_words);
+        match (self.program, self.reply, unserved) {
             (Program::Absent | Program::Waiting, Reply::Streaming, Some(why)) => {
                 // The rest of the request may come still.
                 self.refused = true;
                 self.withdraw();
-                self.finish_with_error(answer::cut(why, false));
+                self.finish_with_error(answer::unserved(self.version(), why));
             }
             // Nothing was promised to a client that has not asked for anything.
             (Program::Absent | Program::Waiting, Reply::Streaming, None) => self.close_client(),
-            (Program::Starting | Program::Running | Program::Exited, _, why) => {
+            (Program::Starting | Program::Running | Program::Exited, _, _) => {
                 if let Some(why) = why {
                     self.tell(why);
                 }
                 self.end_program(now);
             }
-            (Program::Over, _, Some(why)) => self.tell(why),
-            (Program::Absent | Program::Waiting | Program::Over, _, _) => {}
+            (Program::Over, _, _) => {
+                if let Some(why) = why {
+                    self.tell(why);
+                }
+            }
+            (Program::Absent | Program::Waiting, _, _) => {}
         }
         self.cut_after_kill(now);
     }

@@ -206,11 +206,15 @@ pub(crate) fn send_at_once(socket: impl AsFd) {
     let _ = rustix::net::sockopt::set_tcp_nodelay(socket, true);
 }
 
+/// Lets nobody connect to a listening socket any more (ECONNREFUSED). Who has by then can still be accepted.
+pub(crate) fn refuse_clients(socket: impl AsFd) {
+    let _ = rustix::net::shutdown(socket, Shutdown::Read);
+}
+
 /// Closes a listening socket that does not block, and the connections that nobody has accepted: what they have sent is taken first, as it would
 /// be closed with them, which may wait ([`super::closer`]).
 pub(crate) fn close_listener(socket: OwnedFd) {
-    // No more of them.
-    let _ = rustix::net::shutdown(&socket, Shutdown::Read);
+    refuse_clients(&socket);
     loop {
         match rustix::net::accept(&socket) {
             Ok(client) => {

@@ -67,6 +67,10 @@ pub(crate) struct Arguments {
     #[arg(short = 'k', long, value_name = "SECONDS", default_value = "10", value_parser = seconds_above_zero)]
     pub(crate) kill_timeout: Duration,
 
+    /// After TERM: how long what runs, waits for a slot or still arrives may go on before it gets TERM. 0: not at all.
+    #[arg(long, value_name = "SECONDS", default_value = "0", value_parser = seconds)]
+    pub(crate) drain: Duration,
+
     /// Permissions of the socket, in octal, whatever the umask.
     #[arg(short = 'M', long, value_name = "MODE", default_value = "0660", value_parser = octal)]
     pub(crate) mode: u32,
@@ -111,7 +115,8 @@ pub(crate) enum TermSigForm {
 const AFTER_HELP: &str = "\
 Signals:
   TERM, INT, QUIT  stop accepting, TERM to all programs, KILL after the kill time-out; exit when all have ended
-                   (a second one: KILL at once)
+                   (a second one: KILL at once). With --drain the first one lets all that are here finish; the
+                   second is what is said here of the first, and the third KILL
   HUP              the same if the daemon was started at a terminal that is gone; otherwise there is nothing to reload
   USR1             print the connections on standard error
   USR2             print the descriptors on standard error

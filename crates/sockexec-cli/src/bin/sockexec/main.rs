@@ -78,6 +78,7 @@ fn run(
         .kill_timeout(arguments.kill_timeout)
         .mode(arguments.mode)
         .linger(arguments.linger)
+        .drain(arguments.drain)
         .spool(arguments.spool)
         .spool_total(arguments.spool_total)
         .termsig(match arguments.termsig {

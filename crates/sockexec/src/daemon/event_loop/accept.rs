@@ -166,20 +166,8 @@ impl EventLoop {
         }
     }
 
-    /// Closes the socket without a name. Those that wait in its backlog are served, as far as there is room.
-    pub(super) fn close_retiring(&mut self, now: Time) {
-        if let Some(retiring) = &mut self.retiring {
-            retiring.ready = true;
-            retiring.shut_down();
-            self.accept_retiring(now, usize::MAX);
-        }
-        if let Some(mut retiring) = self.retiring.take() {
-            let _ = self.poll.registry().deregister(&mut retiring.socket);
-            socket::close_listener(retiring.socket.into());
-        }
-    }
-
-    pub(super) fn admit(&mut self, now: Time, socket: OwnedFd, is_unix: bool) {
+    /// Lets a client in: which place it has, if it could be waited for and is not gone at once.
+    pub(super) fn admit(&mut self, now: Time, socket: OwnedFd, is_unix: bool) -> Option<usize> {
         self.accepted += 1;
         socket::keep_urgent_in_line(&socket);
         let peer = if is_unix {
@@ -198,10 +186,11 @@ impl EventLoop {
         if let Err(error) = connection.register(self.poll.registry()) {
             log::warn!("cannot wait for a client: {error}");
             connection.abandon();
-            return;
+            return None;
         }
         entry.insert(Slot { connection, queued: false, timer: None, leaving: false });
         // At once: the request is mostly there already.
         self.serve(now, slot);
+        self.slots.contains(slot).then_some(slot)
     }
 }

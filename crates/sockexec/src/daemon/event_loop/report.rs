@@ -16,6 +16,7 @@ impl EventLoop {
         let live = connections.iter().fold((0, 0), |(in_, out), one| (in_ + one.bytes_in, out + one.bytes_out));
         let Settings {
             limits,
+            drain: _,
             spool,
             spool_total,
             max_connections,

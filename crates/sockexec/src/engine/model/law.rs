@@ -25,6 +25,9 @@ const LAST_AT_SHUTDOWN: Duration = Duration::from_millis(250);
 /// What a client is told whose place is needed for another.
 const BUSY: &str = "too many requests wait; nothing was started";
 
+/// What is said at the end of the daemon of a request that is not carried out.
+const SHUTDOWN: &str = "the daemon is shutting down; nothing was started";
+
 /// `docs/gotchas.md`: "at doubling intervals up to a quarter of a second".
 const FIRST_PROBE: Duration = Duration::from_millis(2);
 const MAX_PROBE: Duration = Duration::from_millis(256);
@@ -170,8 +173,7 @@ impl World<'_> {
         if record.closed || self.session.holds_slot() {
             return;
         }
-        let used = self.case.request.get(..self.client.used).unwrap_or_default();
-        let asks = !record.told && !record.spawned && netstring::complete_len(used).is_some();
+        let asks = !record.told && !record.spawned && self.has_said_version();
         if asks {
             self.record.busy = true;
             self.cut_by(self.now + LAST);
@@ -536,6 +538,10 @@ impl World<'_> {
                 }
                 (vec![], self.exit_of(status))
             }
+            (None, None) if self.record.ordered_at.is_some() && !self.record.spawned => {
+                self.record.too_late = true;
+                failure(SHUTDOWN, 125)
+            }
             (None, None) => return Err(Violation("an exit pair before the exit".into())),
         };
         ensure!((&output, &exit) == (&expected.0, &expected.1), "{output:?} {exit:?} instead of {expected:?}");
@@ -556,10 +562,17 @@ impl World<'_> {
     fn may_close(&self) -> bool {
         let record = &self.record;
         let cut = record.cut_at.is_some_and(|cut| cut <= self.now);
-        // One that waits has asked for something, but in version 1 there are no words for it.
-        let nothing_asked = record.timed_out && !record.spawned && !record.told;
+        // The end of the daemon is told to all who have said in which version; version 1 has no words for a request that comes too late.
+        let answerable = record.ordered_at.is_some() && self.has_said_version();
+        let nothing_asked = record.timed_out && !record.spawned && !record.told && !answerable;
         let done = self.last_moment().is_some_and(|last| self.request_ended() || last <= self.now);
         record.gone || record.turned_out || cut || nothing_asked || done
+    }
+
+    /// The first netstring is complete, and the daemon has read it.
+    fn has_said_version(&self) -> bool {
+        let used = self.case.request.get(..self.client.used).unwrap_or_default();
+        netstring::complete_len(used).is_some()
     }
 
     /// The client has said that it will send no more, and the daemon has read that.

@@ -1,0 +1,206 @@
+//! The daemon's end: nobody else comes, what is here may finish for as long as `--drain` says, and what is left is ended.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use mio::net::UnixListener;
+
+use super::EventLoop;
+use super::accept::{Activated, Door, Listening};
+use crate::daemon::listener::SocketFile;
+use crate::daemon::place::Retiring;
+use crate::engine::Time;
+use crate::sys::foreign::Foreign;
+use crate::sys::socket;
+
+/// How soon to accept again after it failed for want of descriptors or memory.
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+
+/// How far the end has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    Serving,
+    /// Nobody else comes; who is here may finish until then.
+    Draining(Time),
+    /// TERM to all programs, and KILL after the kill time-out.
+    Ending,
+    /// KILL.
+    Killing,
+}
+
+impl Phase {
+    pub(super) const fn is_serving(self) -> bool {
+        matches!(self, Self::Serving)
+    }
+
+    /// No program is started any more.
+    const fn is_ending(self) -> bool {
+        matches!(self, Self::Ending | Self::Killing)
+    }
+}
+
+/// Listening sockets that nobody can connect to any more. Those who had by then are served.
+#[derive(Debug, Default)]
+pub(super) struct Backlogs {
+    sockets: Vec<UnixListener>,
+    retry_at: Option<Time>,
+}
+
+impl Backlogs {
+    pub(super) fn is_empty(&self) -> bool {
+        self.sockets.is_empty()
+    }
+
+    /// When to go on, if there is no room or no event for that.
+    pub(super) const fn retry_at(&self) -> Option<Time> {
+        self.retry_at
+    }
+
+    /// Whether somebody may wait who could be let in now.
+    pub(super) fn is_ready(&self) -> bool {
+        !self.sockets.is_empty() && self.retry_at.is_none()
+    }
+}
+
+impl EventLoop {
+    /// An order to end. The first time nobody else comes, and with `--drain` all that are here may finish. The next ends that; without it
+    /// the first does as well: TERM to all groups. Once more: KILL.
+    pub(super) fn shut_down(&mut self, now: Time) {
+        match self.phase {
+            Phase::Serving => {
+                log::debug!("shutting down");
+                if let Some(notifier) = &mut self.notifier {
+                    notifier.stopping(now);
+                }
+                self.close_doors(now);
+                if self.settings.drain.is_zero() {
+                    self.end(now);
+                } else {
+                    self.phase = Phase::Draining(now + self.settings.drain);
+                    self.slots.iter_mut().for_each(|(_, place)| place.connection.drain(now));
+                    // A connection that only lingers has another time to go by.
+                    self.queue_all();
+                    self.accept_backlogs(now);
+                }
+            }
+            Phase::Draining(_) => self.end(now),
+            Phase::Ending | Phase::Killing => {
+                log::debug!("shutting down at once");
+                self.phase = Phase::Killing;
+                self.slots.iter_mut().for_each(|(_, place)| place.connection.shut_down(now, true));
+                self.queue_all();
+            }
+        }
+    }
+
+    /// Ends the drain if its time is over.
+    pub(super) fn look_at_drain(&mut self, now: Time) {
+        if let Phase::Draining(until) = self.phase
+            && until <= now
+        {
+            log::warn!("the time to drain is over: {} connections are ended", self.slots.len());
+            self.end(now);
+        }
+    }
+
+    /// Ends all programs, and tells those that have none that they will not get one.
+    fn end(&mut self, now: Time) {
+        self.phase = Phase::Ending;
+        self.programs.close();
+        let slots: Vec<usize> = self.slots.iter().map(|(slot, _)| slot).collect();
+        for slot in slots {
+            self.end_connection(now, slot);
+        }
+        self.accept_backlogs(now);
+    }
+
+    fn end_connection(&mut self, now: Time, slot: usize) {
+        let Some(place) = self.slots.get_mut(slot) else { return };
+        if place.connection.reads_once_more() {
+            // In which version it is to be told may be in its socket, unread.
+            self.serve(now, slot);
+        }
+        if let Some(place) = self.slots.get_mut(slot) {
+            place.connection.shut_down(now, false);
+            self.queue(slot);
+        }
+    }
+
+    fn queue_all(&mut self) {
+        let slots: Vec<usize> = self.slots.iter().map(|(slot, _)| slot).collect();
+        for slot in slots {
+            self.queue(slot);
+        }
+    }
+
+    /// Lets nobody in any more but those that have connected to a socket of our own. Its file goes first, so that whoever comes now finds no
+    /// daemon, or the next one. What was handed over is left to that with all who wait there.
+    fn close_doors(&mut self, now: Time) {
+        for Activated { door: Door { mut socket, .. }, .. } in self.activated.drain(..) {
+            let _ = self.poll.registry().deregister(&mut socket);
+            // Where nobody else has it, it is closed with what those have sent.
+            drop(Foreign::from(OwnedFd::from(socket)));
+        }
+        if let Some(Listening { file, door }) = self.listening.take() {
+            self.close_socket(file, door.socket);
+        }
+        self.close_retiring(now);
+    }
+
+    /// Lets nobody connect to the socket that has lost its place. Those that have are served.
+    pub(super) fn close_retiring(&mut self, now: Time) {
+        if let Some(Retiring { file, socket, .. }) = self.retiring.take() {
+            self.close_socket(file, socket);
+            self.accept_backlogs(now);
+        }
+    }
+
+    fn close_socket(&mut self, file: SocketFile, mut socket: UnixListener) {
+        // While it is open nobody takes it for stale.
+        drop(file);
+        socket::refuse_clients(&socket);
+        let _ = self.poll.registry().deregister(&mut socket);
+        self.backlogs.sockets.push(socket);
+    }
+
+    /// Lets those in who have connected to a socket that is closed by now, as far as there is room.
+    pub(super) fn accept_backlogs(&mut self, now: Time) {
+        if self.backlogs.retry_at.is_some_and(|at| at > now) {
+            return;
+        }
+        self.backlogs.retry_at = None;
+        while let Some(socket) = self.backlogs.sockets.last() {
+            if !self.has_room() {
+                return;
+            }
+            match socket::accept(socket) {
+                Ok(client) => {
+                    if let Some(slot) = self.admit(now, client, true)
+                        && self.phase.is_ending()
+                    {
+                        self.end_connection(now, slot);
+                    }
+                }
+                Err(error) => match error.kind() {
+                    io::ErrorKind::Interrupted => {}
+                    // EINVAL, on other systems ECONNABORTED: there is nobody left.
+                    io::ErrorKind::WouldBlock | io::ErrorKind::InvalidInput | io::ErrorKind::ConnectionAborted => {
+                        self.backlogs.sockets.pop();
+                    }
+                    // No descriptor or no memory: somebody goes soon.
+                    _ if !self.slots.is_empty() => {
+                        self.backlogs.retry_at = Some(now + ACCEPT_RETRY);
+                        return;
+                    }
+                    _ => {
+                        log::warn!("some who wait to be accepted are not: {error}");
+                        if let Some(socket) = self.backlogs.sockets.pop() {
+                            socket::close_listener(socket.into());
+                        }
+                    }
+                },
+            }
+        }
+    }
+}
