@@ -19,7 +19,7 @@ fn without_a_terminal_it_is_logged_and_nothing_else() {
     for _ in 0..2 {
         let position = daemon.log_position();
         daemon.signal(Signal::HUP);
-        daemon.wait_for_log_after(position, "warning: HUP: there is nothing to reload");
+        daemon.wait_for_log_after(position, "sockexec: reload: there is nothing to reload yet");
         daemon.assert_serves();
     }
     assert_eq!(daemon.terminate().status.code(), Some(0));

@@ -32,6 +32,7 @@ mod interop;
 mod killed;
 mod launch;
 mod limits;
+mod log;
 #[path = "../fixture/pattern.rs"]
 mod pattern;
 mod pid_1;

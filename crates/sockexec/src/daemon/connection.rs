@@ -2,6 +2,7 @@
 
 mod ahead;
 mod describe;
+mod ends;
 mod input;
 mod output;
 mod session;
@@ -22,12 +23,13 @@ use sockexec_proto::{Stream, Version};
 use self::describe::{Arguments, Credentials, Ended, Seconds};
 use self::input::Input;
 use super::child::{self, Child, Pipe};
+use super::events::{self, End, Refusal};
 use super::memory::RequestMemory;
 use super::outbox::Outbox;
 use super::scratch::Scratch;
 use super::sessions::Lookout;
 use super::slots::Slots;
-use super::status::Totals;
+use super::status::{Late, Totals};
 use super::token::{Source, token};
 use crate::engine::{Action, Limits, Session, StartError, StartErrorKind, Time};
 use crate::sys::foreign::Foreign;
@@ -107,6 +109,8 @@ pub(crate) struct Connection {
     /// How often it was looked for.
     exit_retries: u8,
     arguments: Arguments,
+    /// What the log is to say of the program when all is over; `None`: nothing, or it was said.
+    to_log: Option<Box<events::Program>>,
     /// Descriptors that came with the request: three at most. None: there are none, as for most.
     #[expect(clippy::box_collection, reason = "empty, a Vec is three words in each connection")]
     descriptors: Option<Box<Vec<Foreign>>>,
@@ -154,6 +158,7 @@ impl Connection {
             exit_retry: None,
             exit_retries: 0,
             arguments: Arguments::default(),
+            to_log: None,
             descriptors: None,
             status_wanted: false,
             received: 0,
@@ -229,8 +234,8 @@ impl Connection {
         }
     }
 
-    /// Does what is due at `now`; true: among it was the deadline.
-    pub(crate) fn tick(&mut self, now: Time) -> bool {
+    /// Does what is due at `now`. Where the deadline was among it: what is late.
+    pub(crate) fn tick(&mut self, now: Time) -> Option<Late> {
         // Once: what is due and stays is due in each turn.
         if self.exit_retry.take_if(|at| *at <= now).is_some() {
             self.exit_ready = true;
@@ -243,11 +248,16 @@ impl Connection {
             // The rest may have come while this thread did something else: the readiness of the socket is not known yet, or the connection is
             // new.
             (self.request_due, self.readable) = (true, true);
-            return false;
+            return None;
         }
+        let late = if self.session.awaits_request() { Late::Request } else { Late::End };
         let before = self.session.timed_out();
         self.session.tick(now);
-        self.session.timed_out() && !before
+        if before || !self.session.timed_out() {
+            return None;
+        }
+        self.warn_of_deadline(late);
+        Some(late)
     }
 
     pub(crate) fn shut_down(&mut self, now: Time, at_once: bool) {
@@ -279,6 +289,9 @@ impl Connection {
         }
         self.settle_slot(cx);
         self.settle_memory(cx);
+        if self.to_log.is_some() && self.session.is_answered() {
+            self.log_end();
+        }
         more
     }
 
@@ -316,6 +329,7 @@ impl Connection {
             child.close(cx.registry);
         }
         cx.totals.add_bytes(self.received, self.sent);
+        self.log_end();
         log::debug!(
             "connection {}: over after {}, {} bytes in, {} bytes out",
             self.number,
@@ -336,7 +350,12 @@ impl Connection {
                 Action::Spawn(request) => self.spawn(cx, *request),
                 Action::Send(bytes) => self.outbox.push(&bytes),
                 Action::Report(error) => {
-                    log::debug!("connection {}: bad request: {error}", self.number);
+                    if self.received > 0 {
+                        self.warn("bad-request", format_args!("bad request: {}", Refusal(&error)));
+                    } else {
+                        // It may only have looked whether anybody listens.
+                        log::debug!("connection {}: no request came", self.number);
+                    }
                     self.descriptors = None;
                 }
                 Action::TellStatus => self.status_wanted = true,
@@ -437,6 +456,13 @@ impl Connection {
                 // It is told at once that it waits for nothing.
                 return;
             }
+            if cx.slots.begins_to_be_full() {
+                let slots = cx.slots.taken();
+                log::warn!(
+                    event = "slots-taken", slots = slots, waiting = requests;
+                    "all {slots} slots are taken (-m); {requests} requests wait for one"
+                );
+            }
             log::debug!("connection {}: waits for a slot, {requests} requests do", self.number);
             self.session.has_to_wait(requests);
         }
@@ -445,6 +471,9 @@ impl Connection {
     fn spawn(&mut self, cx: &Context<'_>, request: Request) {
         let Request { argv, options } = request;
         self.arguments = Arguments::new(&argv);
+        if events::wants_ends() {
+            self.to_log = Some(Box::new(events::Program::new(cx.now, &options.environment)));
+        }
         let came = self.descriptors.take().map(|came| *came).unwrap_or_default();
         let descriptors = if options.descriptors {
             came.try_into().ok()
@@ -462,14 +491,14 @@ impl Connection {
         match Child::start(&mut cx.spawner.borrow_mut(), order, self.session.program()) {
             Ok(child) => {
                 log::debug!("connection {}: started pid {}: {}", self.number, child.group.leader(), self.arguments);
+                self.note_pid(child.group.leader());
                 self.child = Some(child);
                 cx.totals.started();
                 self.session.started(cx.now);
             }
             Err(error) => {
-                log::debug!("connection {}: cannot start {}: {}", self.number, self.arguments, error.reason);
                 cx.totals.failed();
-                self.session.start_failed(&error);
+                self.fail(cx, &error);
             }
         }
     }
@@ -491,7 +520,7 @@ impl Connection {
     /// The system refuses what the program's streams need: the client is told, and not left with a part of the output
     /// or an exit status that follows from a part of the input.
     fn give_up(&mut self, cx: &Context<'_>, what: &str, error: &std::io::Error) {
-        log::warn!("connection {}: cannot {what}: {error}", self.number);
+        self.warn("broken", format_args!("cannot {what}: {error}"));
         self.activity += 1;
         self.session.broken(cx.now, &format!("cannot {what}: {}", child::strerror(error)));
         self.perform(cx);
@@ -503,18 +532,18 @@ impl Connection {
             return;
         }
         let Some(child) = &mut self.child else { return };
-        let ended = match self.session.version() {
-            Version::One => child.group.status().map(|status| status.map(|status| (status, None))),
-            Version::Two => child.group.status_and_usage(),
+        let ended = if self.session.version() == Version::Two || self.to_log.is_some() {
+            child.group.status_and_usage()
+        } else {
+            child.group.status().map(|status| status.map(|status| (status, None)))
         };
         let ended = match ended {
             Ok(ended) => ended,
             Err(error) => {
                 self.activity += 1;
-                log::warn!("connection {}: lost the status of pid {}: {error}", self.number, child.group.leader());
                 let reason = format!("exit status lost: {}", child::strerror(&error));
                 cx.totals.finished();
-                self.session.start_failed(&StartError { kind: StartErrorKind::Lost, about: None, reason });
+                self.fail(cx, &StartError { kind: StartErrorKind::Lost, about: None, reason });
                 return;
             }
         };
@@ -522,21 +551,24 @@ impl Connection {
             self.activity += 1;
             self.exit_retry = None;
             if let Some(error) = child.start_error(self.session.program()) {
-                log::debug!("connection {}: cannot start {}: {}", self.number, self.arguments, error.reason);
                 cx.totals.failed_after_all();
-                self.session.start_failed(&error);
+                self.fail(cx, &error);
                 return;
             }
             if self.session.wants_executed() && !child.group.was_executed() {
                 let reason = format!("{} came before it was executed", Ended(status));
-                log::debug!("connection {}: cannot start {}: {reason}", self.number, self.arguments);
                 cx.totals.failed_after_all();
-                self.session.start_failed(&StartError { kind: StartErrorKind::Failed, about: None, reason });
+                self.fail(cx, &StartError { kind: StartErrorKind::Failed, about: None, reason });
                 return;
             }
             child.close_exec(cx.registry);
             log::debug!("connection {}: pid {} ended: {}", self.number, child.group.leader(), Ended(status));
             cx.totals.finished();
+            if let Some(program) = &mut self.to_log {
+                program.end = Some((End::Exit(status), cx.now));
+                program.usage = usage;
+            }
+            let usage = usage.filter(|_| self.session.version() == Version::Two);
             self.session.executed(child.group.leader().unsigned_abs());
             self.session.exited(cx.now, status, usage);
             // What an empty stream means is different now.

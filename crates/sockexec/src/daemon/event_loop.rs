@@ -25,6 +25,7 @@ use self::ending::{Backlogs, Phase};
 use self::waiting::Room;
 use super::alarm::Alarm;
 use super::connection::{Connection, Context};
+use super::events::always;
 use super::memory::RequestMemory;
 use super::place::{Guard, Retiring};
 use super::scratch::Scratch;
@@ -190,6 +191,7 @@ impl EventLoop {
             }
             self.turn(&events);
         }
+        always("stop", format_args!("stopped"));
         Ok(())
     }
 
@@ -202,8 +204,7 @@ impl EventLoop {
     /// Says that it serves.
     fn begin(&mut self) {
         for place in self.places() {
-            // A target of its own, for who wants to hear this and nothing else.
-            log::info!(target: "sockexec::start", "listening on {place}");
+            always("start", format_args!("listening on {place}"));
         }
         let (now, counts) = (self.now(), self.counts());
         if let Some(notifier) = &mut self.notifier {
@@ -373,8 +374,8 @@ impl EventLoop {
             self.timers.pop_first();
             if let Some(place) = self.slots.get_mut(slot) {
                 place.timer = None;
-                if place.connection.tick(now) {
-                    self.totals.timed_out();
+                if let Some(late) = place.connection.tick(now) {
+                    self.totals.timed_out(late);
                 }
                 self.queue(slot);
             }
@@ -473,12 +474,10 @@ impl EventLoop {
 
     fn take_hang_up(&mut self, now: Time) {
         if !self.hang_up(now) {
+            always("reload", format_args!("reload: there is nothing to reload yet"));
             let counts = self.counts();
             if let Some(notifier) = &mut self.notifier {
                 notifier.reloading(now);
-            }
-            log::warn!("HUP: there is nothing to reload");
-            if let Some(notifier) = &mut self.notifier {
                 notifier.ready(now, counts);
             }
             self.look_at_terminal(now, FIRST_LOOK);

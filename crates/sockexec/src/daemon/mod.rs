@@ -34,6 +34,7 @@ mod chatter;
 mod child;
 mod connection;
 mod event_loop;
+mod events;
 mod line;
 mod listener;
 mod memory;
@@ -69,6 +70,7 @@ use waker::Waker;
 
 pub use crate::sys::process::{DescriptorLimit, forget_inheritance, leave_init, raise_descriptor_limit};
 pub use activation::{Activation, Listener, take_descriptor};
+pub use events::ALWAYS;
 pub use listener::{BindError, MAX_PATH};
 pub use supervisor::Supervisor;
 
@@ -255,7 +257,7 @@ impl Builder {
     }
 
     /// Whether TERM, INT and QUIT to this process shut the daemon down, HUP does if the controlling terminal is gone, and USR1 and
-    /// USR2 make it describe its connections and descriptors on standard error. What this process ignores when
+    /// USR2 make it log its connections and descriptors ([`ALWAYS`]). What this process ignores when
     /// [`bind`](Self::bind) is called stays ignored. The handlers stay when the daemon is gone. Default: no.
     #[must_use]
     pub fn handle_signals(mut self, handle: bool) -> Self {

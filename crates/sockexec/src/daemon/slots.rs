@@ -21,6 +21,8 @@ pub(crate) struct Slots {
     waits: Cell<u64>,
     /// None is given any more.
     closed: Cell<bool>,
+    /// A request has waited since a slot was last free that nobody waited for.
+    is_full: Cell<bool>,
 }
 
 impl Slots {
@@ -34,6 +36,7 @@ impl Slots {
             waiting: RefCell::default(),
             waits: Cell::new(0),
             closed: Cell::new(false),
+            is_full: Cell::new(false),
         }
     }
 
@@ -71,9 +74,17 @@ impl Slots {
         if !self.is_one_free() {
             return None;
         }
-        let (user, place) = self.waiting.borrow_mut().next(|user| self.may_have_more(user))?;
+        let Some((user, place)) = self.waiting.borrow_mut().next(|user| self.may_have_more(user)) else {
+            self.is_full.set(false);
+            return None;
+        };
         self.count(user);
         Some(place)
+    }
+
+    /// Whether all slots are taken of which one was free, and nobody's, when this was last asked. To be asked of a request that has to wait.
+    pub(crate) fn begins_to_be_full(&self) -> bool {
+        !self.is_one_free() && !self.is_full.replace(true)
     }
 
     /// A slot of this user's is free again.

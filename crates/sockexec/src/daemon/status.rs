@@ -5,6 +5,15 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+/// What was not there when its time was over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Late {
+    /// The request.
+    Request,
+    /// The end of the program, or of its reply.
+    End,
+}
+
 /// What was counted since the daemon began.
 #[derive(Debug, Default)]
 pub(crate) struct Totals {
@@ -12,6 +21,7 @@ pub(crate) struct Totals {
     finished: Cell<u64>,
     failed: Cell<u64>,
     timed_out: Cell<u64>,
+    requests_timed_out: Cell<u64>,
     killed: Cell<u64>,
     turned_away: Cell<u64>,
     gatherings: Cell<u64>,
@@ -45,8 +55,11 @@ impl Totals {
     }
 
     /// The deadline of a connection came before its reply was complete.
-    pub(crate) fn timed_out(&self) {
+    pub(crate) fn timed_out(&self, late: Late) {
         increase(&self.timed_out, 1);
+        if late == Late::Request {
+            increase(&self.requests_timed_out, 1);
+        }
     }
 
     /// KILL was sent to a program.

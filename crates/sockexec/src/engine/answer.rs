@@ -32,18 +32,16 @@ pub(super) fn bad_request(version: Version, error: &BadRequest) -> Vec<u8> {
 
 /// Instead of the program's output and end: there is no program.
 pub(super) fn cannot_start(version: Version, program: &[u8], error: &StartError) -> Vec<u8> {
-    let (exit_code, code) = match error.kind {
-        StartErrorKind::NotFound => (127, ErrorCode::NotFound),
-        StartErrorKind::NotExecutable => (126, ErrorCode::NotExecutable),
-        StartErrorKind::Denied => (126, ErrorCode::Denied),
-        StartErrorKind::Failed => (EXIT_FAILURE, ErrorCode::SpawnFailed),
-        StartErrorKind::Lost => (EXIT_FAILURE, ErrorCode::Internal),
+    let exit_code = match error.kind {
+        StartErrorKind::NotFound => 127,
+        StartErrorKind::NotExecutable | StartErrorKind::Denied => 126,
+        StartErrorKind::Failed | StartErrorKind::Lost => EXIT_FAILURE,
     };
     let about = error.about.as_deref().unwrap_or(program);
     let text = [about, b": ", error.reason.as_bytes()].concat();
     match version {
         Version::One => in_place_of_output(&[b"sockexec: ", text.as_slice(), b"\n"].concat(), exit_code),
-        Version::Two => failure(&code, &text),
+        Version::Two => failure(&error.kind.code(), &text),
     }
 }
 

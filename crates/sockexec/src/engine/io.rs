@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use sockexec_proto::netstring::TERMINATOR;
 use sockexec_proto::request::Request;
-use sockexec_proto::{BadRequest, WindowSize, reply};
+use sockexec_proto::{BadRequest, ErrorCode, WindowSize, reply};
 
 use super::TermSig;
 
@@ -53,6 +53,19 @@ pub(crate) enum StartErrorKind {
     Failed,
     /// The daemon: the process was made, and nothing is known of it any more.
     Lost,
+}
+
+impl StartErrorKind {
+    /// What a client of version 2 is told.
+    pub(crate) const fn code(self) -> ErrorCode {
+        match self {
+            Self::NotFound => ErrorCode::NotFound,
+            Self::NotExecutable => ErrorCode::NotExecutable,
+            Self::Denied => ErrorCode::Denied,
+            Self::Failed => ErrorCode::SpawnFailed,
+            Self::Lost => ErrorCode::Internal,
+        }
+    }
 }
 
 /// What the driver is to do, in order.

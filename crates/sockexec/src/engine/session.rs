@@ -442,6 +442,11 @@ impl Session {
         })
     }
 
+    /// Whether the whole reply was sent, or nobody is there to read it.
+    pub(crate) fn is_answered(&self) -> bool {
+        self.client == Client::Closed || matches!(self.reply, Reply::Sent { .. })
+    }
+
     /// Whether nothing is left to do, and the connection can be forgotten.
     pub(crate) fn is_over(&self) -> bool {
         self.client == Client::Closed && matches!(self.program, Program::Absent | Program::Over)
@@ -580,13 +585,10 @@ impl Session {
     /// Its place is needed for another: a request that is not complete or waits is not carried out, and its client is told so, once it is
     /// known in which version. Of a reply the rest is lost, that answer among them if this comes again. A connection with a slot keeps it.
     pub(crate) fn turn_away(&mut self, now: Time) {
-        let told = match self.stay() {
-            Some(Stay::Slot) => true,
-            Some(Stay::Request) => self.request.knows_version(),
-            Some(Stay::Reply) => false,
-            None => return,
-        };
-        if told {
+        if self.stay().is_none() {
+            return;
+        }
+        if self.can_be_busy() {
             self.refused = true;
             self.deadline = None;
             self.withdraw();
@@ -596,6 +598,15 @@ impl Session {
             self.close_client();
         }
         self.settle();
+    }
+
+    /// Whether one that is turned away is told why.
+    pub(crate) fn can_be_busy(&self) -> bool {
+        match self.stay() {
+            Some(Stay::Slot) => true,
+            Some(Stay::Request) => self.request.knows_version(),
+            Some(Stay::Reply) | None => false,
+        }
     }
 
     /// `count` descriptors came with bytes of the client, which have not been read yet.

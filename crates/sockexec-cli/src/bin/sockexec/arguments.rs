@@ -93,9 +93,22 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "FORM", default_value = "number")]
     pub(crate) termsig: TermSigForm,
 
-    /// Say on standard error what happens.
-    #[arg(short = 'd', long)]
+    /// What is logged on standard error. `warn`: what goes wrong, with at most 10 lines a second of each kind; `info`: each program that
+    /// has ended as well; `debug`: what happens on each connection, all of it. Start, reload and stop are always logged.
+    #[arg(long, value_name = "LEVEL", default_value = "warn", overrides_with = "debug")]
+    pub(crate) log_level: Threshold,
+
+    /// The same as --log-level debug.
+    #[arg(short = 'd', long, overrides_with = "log_level")]
     pub(crate) debug: bool,
+
+    /// Lines for a person, or JSON, one object a line.
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub(crate) log_format: Format,
+
+    /// Begin each line of text with the time, in UTC. JSON has it in any case.
+    #[arg(long)]
+    pub(crate) log_time: bool,
 
     /// Print the version and exit.
     #[arg(short = 'v', long, action = ArgAction::Version)]
@@ -112,14 +125,30 @@ pub(crate) enum TermSigForm {
     Name,
 }
 
+/// What is logged.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum Threshold {
+    Error,
+    Warn,
+    Info,
+    Debug,
+}
+
+/// What a line looks like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    Text,
+    Json,
+}
+
 const AFTER_HELP: &str = "\
 Signals:
   TERM, INT, QUIT  stop accepting, TERM to all programs, KILL after the kill time-out; exit when all have ended
                    (a second one: KILL at once). With --drain the first one lets all that are here finish; the
                    second is what is said here of the first, and the third KILL
-  HUP              the same if the daemon was started at a terminal that is gone; otherwise there is nothing to reload
-  USR1             print the connections on standard error
-  USR2             print the descriptors on standard error
+  HUP              the same if the daemon was started at a terminal that is gone; otherwise reload: nothing is re-read yet
+  USR1             log the connections, whatever the level
+  USR2             log the descriptors, whatever the level
   What is ignored when the daemon starts (nohup) stays ignored; programs find all signals at their defaults.
 
 As PID 1, in a container, it forks once: the parent reaps orphans, passes signals on and exits as the daemon does.

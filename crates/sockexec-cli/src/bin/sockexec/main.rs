@@ -2,12 +2,13 @@
 #![forbid(unsafe_code)]
 
 mod arguments;
+mod log;
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::Write as _;
 use std::os::fd::{OwnedFd, RawFd};
 use std::process::ExitCode;
 
-use arguments::{Arguments, TermSigForm};
+use arguments::{Arguments, TermSigForm, Threshold};
 use sockexec::daemon::{Activation, Builder, Listener, Supervisor};
 use sockexec::{Daemon, TermSig, daemon};
 
@@ -26,13 +27,20 @@ fn main() -> ExitCode {
         }
         Err(help) => return exit_after_printing(&help.to_string()),
     };
-    log_to_stderr(arguments.debug);
+    let threshold = if arguments.debug { Threshold::Debug } else { arguments.log_level };
+    log::start(threshold, arguments.log_format, arguments.log_time);
+    let status = serve(&arguments);
+    ::log::logger().flush();
+    status
+}
+
+fn serve(arguments: &Arguments) -> ExitCode {
     // Before the fork: both are for this process number.
     let supervisor = Supervisor::from_env();
     let activation = match Activation::from_env() {
         Ok(activation) => activation,
         Err(error) => {
-            log::error!("LISTEN_FDS: the sockets that were handed over cannot be had: {error}");
+            ::log::error!("LISTEN_FDS: the sockets that were handed over cannot be had: {error}");
             return ExitCode::from(EXIT_SYSTEM);
         }
     };
@@ -44,15 +52,15 @@ fn main() -> ExitCode {
         Ok(None) => {}
         Ok(Some(status)) => return ExitCode::from(status),
         Err(error) => {
-            log::error!("cannot fork, as PID 1 has to: {error}");
+            ::log::error!("cannot fork, as PID 1 has to: {error}");
             return ExitCode::from(EXIT_SYSTEM);
         }
     }
     daemon::forget_inheritance();
-    match run(&arguments, activation, supervisor) {
+    match run(arguments, activation, supervisor) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            log::error!("{error}");
+            ::log::error!("{error}");
             ExitCode::from(EXIT_SYSTEM)
         }
     }
@@ -100,24 +108,6 @@ fn run(
 /// A descriptor that the starter has given a number for.
 fn take(option: &str, number: RawFd) -> Result<OwnedFd, String> {
     daemon::take_descriptor(number).map_err(|error| format!("{option} {number}: {error}"))
-}
-
-/// Warnings and errors, at a terminal also where the daemon listens, or with `debug` everything, as `sockexec: LEVEL: MESSAGE`.
-fn log_to_stderr(debug: bool) {
-    let level = if debug { log::LevelFilter::Debug } else { log::LevelFilter::Warn };
-    let mut logger = env_logger::Builder::new();
-    logger.filter_module("sockexec", level);
-    if std::io::stderr().is_terminal() {
-        logger.filter_module("sockexec::start", level.max(log::LevelFilter::Info));
-    }
-    logger
-        .format(|out, record| match record.level() {
-            log::Level::Warn => writeln!(out, "sockexec: warning: {}", record.args()),
-            log::Level::Error | log::Level::Info | log::Level::Debug | log::Level::Trace => {
-                writeln!(out, "sockexec: {}", record.args())
-            }
-        })
-        .init();
 }
 
 fn exit_after_printing(text: &str) -> ExitCode {

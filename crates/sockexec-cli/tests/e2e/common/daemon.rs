@@ -216,10 +216,17 @@ pub(crate) struct Stopped {
 }
 
 impl Stopped {
-    /// Standard error without what the daemon says of the kernel, which is not the same everywhere.
+    /// Standard error without what is always said, and without what the daemon says of the kernel, which is not the same everywhere.
     pub(crate) fn complaints(&self) -> String {
-        let of_the_kernel = |line: &&str| line.contains("the kernel lacks") || line.contains("started by fork");
-        self.stderr.split_inclusive('\n').filter(|line| !of_the_kernel(line)).collect()
+        let usual = [
+            "sockexec: listening on ",
+            "sockexec: shutting down",
+            "sockexec: stopped",
+            "the kernel lacks",
+            "started by fork",
+        ];
+        let is_usual = |line: &&str| usual.iter().any(|words| line.contains(words));
+        self.stderr.split_inclusive('\n').filter(|line| !is_usual(line)).collect()
     }
 }
 

@@ -44,19 +44,19 @@ fn request_2<O: AsRef<[u8]>, A: AsRef<[u8]>>(options: &[O], argv: &[A]) -> Vec<u
 }
 
 /// A connection that speaks version 2.
-struct Caller(Client);
+pub(crate) struct Caller(Client);
 
 impl Caller {
     /// One that has sent the options and the arguments.
     #[track_caller]
-    fn start<O: AsRef<[u8]>, A: AsRef<[u8]>>(daemon: &Daemon, options: &[O], argv: &[A]) -> Self {
+    pub(crate) fn start<O: AsRef<[u8]>, A: AsRef<[u8]>>(daemon: &Daemon, options: &[O], argv: &[A]) -> Self {
         let mut client = daemon.connect();
         client.send(&request_2(options, argv));
         Self(client)
     }
 
     #[track_caller]
-    fn tell(&mut self, tag: &str, payload: impl AsRef<[u8]>) {
+    pub(crate) fn tell(&mut self, tag: &str, payload: impl AsRef<[u8]>) {
         self.0.send(&pair(tag, payload));
     }
 
@@ -66,24 +66,24 @@ impl Caller {
     }
 
     #[track_caller]
-    fn end_stdin(&mut self) {
+    pub(crate) fn end_stdin(&mut self) {
         self.tell("stdin", "");
     }
 
     #[track_caller]
-    fn wait_for(&mut self, words: &str) {
+    pub(crate) fn wait_for(&mut self, words: &str) {
         self.0.wait_for(words);
     }
 
     #[track_caller]
-    fn reply(mut self) -> Reply2 {
+    pub(crate) fn reply(mut self) -> Reply2 {
         Reply2::parse(&self.0.rest())
     }
 }
 
 /// Runs a program to its end, with this input.
 #[track_caller]
-fn run<O: AsRef<[u8]>, A: AsRef<[u8]>>(daemon: &Daemon, options: &[O], argv: &[A], stdin: &str) -> Reply2 {
+pub(crate) fn run<O: AsRef<[u8]>, A: AsRef<[u8]>>(daemon: &Daemon, options: &[O], argv: &[A], stdin: &str) -> Reply2 {
     let mut caller = Caller::start(daemon, options, argv);
     if !stdin.is_empty() {
         caller.stdin(stdin);
@@ -100,11 +100,11 @@ fn last_pid(daemon: &Daemon, position: usize) -> Pid {
 }
 
 /// No options.
-const NONE: &[&str] = &[];
+pub(crate) const NONE: &[&str] = &[];
 
 /// A whole reply of version 2.
 #[derive(Default)]
-struct Reply2 {
+pub(crate) struct Reply2 {
     /// What the daemon said of itself.
     introduction: String,
     /// How many requests waited.
@@ -209,7 +209,7 @@ impl Reply2 {
 
     /// The exit code.
     #[track_caller]
-    fn code(&self) -> i32 {
+    pub(crate) fn code(&self) -> i32 {
         match &self.exit {
             Some((tag, code)) if tag == "exitcode" => code.parse().expect("a number"),
             Some(_) | None => panic!("no exit code: {self:?}"),
@@ -218,7 +218,7 @@ impl Reply2 {
 
     /// The signal that ended the program.
     #[track_caller]
-    fn signal(&self) -> i32 {
+    pub(crate) fn signal(&self) -> i32 {
         match &self.exit {
             Some((tag, signal)) if tag == "termsig" => signal.parse().expect("a number"),
             Some(_) | None => panic!("no signal: {self:?}"),
@@ -227,7 +227,7 @@ impl Reply2 {
 
     /// The one `error`, where that is all there is beside the introduction.
     #[track_caller]
-    fn refusal(&self) -> &str {
+    pub(crate) fn refusal(&self) -> &str {
         assert_eq!(self.pairs.len(), 1, "{self:?}");
         assert_eq!(self.errors.len(), 1, "{self:?}");
         &self.errors[0]

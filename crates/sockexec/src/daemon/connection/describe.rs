@@ -129,6 +129,26 @@ impl Arguments {
         whole.into_iter().flatten()
     }
 
+    /// The name of the program as a person can read it, in quotes, as far as it is shown.
+    pub(super) fn program(&self) -> String {
+        format!("\"{}\"", self.shown().next().unwrap_or_default().escape_ascii())
+    }
+
+    /// The first arguments as a list in JSON; the last is `…` where there are more.
+    pub(super) fn json(&self) -> String {
+        let mut texts = self.texts();
+        if self.cut
+            && let Some(last) = texts.last_mut()
+        {
+            last.push('…');
+        }
+        if texts.len() < usize::try_from(self.count).unwrap_or(usize::MAX) {
+            texts.push("…".to_owned());
+        }
+        // Cannot fail: it is text.
+        serde_json::to_string(&texts).unwrap_or_else(|_| "[]".to_owned())
+    }
+
     /// What is not UTF-8 is replaced.
     fn texts(&self) -> Vec<String> {
         self.shown().map(|arg| String::from_utf8_lossy(arg).into_owned()).collect()
@@ -203,6 +223,7 @@ mod tests {
         let some = arguments(&[b"", b"a b", b"\"\n\xff", b""]);
         assert_eq!(some.to_string(), r#""" "a b" "\"\n\xff" """#);
         assert_eq!(some.texts(), ["", "a b", "\"\n\u{fffd}", ""]);
+        assert_eq!(some.json(), r#"["","a b","\"\n�",""]"#);
         let exact = arguments(&[&[b'x'; SHOWN - 1]]);
         assert_eq!(exact.to_string(), format!("\"{}\"", "x".repeat(SHOWN - 1)));
         for long in [arguments(&[&[b'x'; SHOWN]]), arguments(&[&[b'x'; 5 * SHOWN]])] {
@@ -213,5 +234,6 @@ mod tests {
         assert!(many.to_string().ends_with(r#" "" … (1000 arguments)"#), "{many}");
         let both = arguments(&[&[b'x'; SHOWN], b"y"]).to_string();
         assert!(both.ends_with("x\"… … (2 arguments)"), "{both}");
+        assert_eq!(arguments(&[&[b'x'; SHOWN], b"y"]).json(), format!("[\"{}…\",\"…\"]", "x".repeat(SHOWN)));
     }
 }

@@ -8,6 +8,7 @@ use mio::net::UnixListener;
 
 use super::EventLoop;
 use super::accept::{Activated, Door, Listening};
+use crate::daemon::events::always;
 use crate::daemon::listener::SocketFile;
 use crate::daemon::place::Retiring;
 use crate::engine::Time;
@@ -69,7 +70,7 @@ impl EventLoop {
     pub(super) fn shut_down(&mut self, now: Time) {
         match self.phase {
             Phase::Serving => {
-                log::debug!("shutting down");
+                always("stop", format_args!("shutting down, {} programs run", self.programs.taken()));
                 if let Some(notifier) = &mut self.notifier {
                     notifier.stopping(now);
                 }
@@ -86,7 +87,7 @@ impl EventLoop {
             }
             Phase::Draining(_) => self.end(now),
             Phase::Ending | Phase::Killing => {
-                log::debug!("shutting down at once");
+                always("stop", format_args!("shutting down at once, {} programs run", self.programs.taken()));
                 self.phase = Phase::Killing;
                 self.slots.iter_mut().for_each(|(_, place)| place.connection.shut_down(now, true));
                 self.queue_all();

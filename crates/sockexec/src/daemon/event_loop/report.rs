@@ -1,18 +1,19 @@
 //! What the daemon says of itself when it is asked: the status, and what USR1 and USR2 print.
 
-use std::fmt::Write as _;
-use std::io::{self, Write as _};
+use std::fmt;
 use std::os::fd::AsRawFd as _;
 
 use super::EventLoop;
 use crate::daemon::Settings;
+use crate::daemon::connection::Connection;
+use crate::daemon::events::always;
 use crate::daemon::status::{LimitsReport, Report};
 use crate::engine::Time;
 
 impl EventLoop {
     /// What a client is told that asks for the daemon's status: JSON.
     pub(super) fn status(&self, now: Time) -> Vec<u8> {
-        let connections: Vec<_> = self.slots.iter().map(|(_, place)| place.connection.report(now)).collect();
+        let connections: Vec<_> = self.connections().iter().map(|one| one.report(now)).collect();
         let live = connections.iter().fold((0, 0), |(in_, out), one| (in_ + one.bytes_in, out + one.bytes_out));
         let Settings {
             limits,
@@ -61,8 +62,8 @@ impl EventLoop {
     }
 
     pub(super) fn print_connections(&self, now: Time) {
-        let mut text = format!(
-            "sockexec: {} of {} slots taken, {} requests wait, {} connections, {} accepted, {} turns of the loop, {} looks for sessions, output gathered {} times\n",
+        report(format_args!(
+            "{} of {} slots taken, {} requests wait, {} connections, {} accepted, {} turns of the loop, {} looks for sessions, output gathered {} times",
             self.programs.taken(),
             self.settings.max_connections,
             self.programs.waiting(),
@@ -71,39 +72,39 @@ impl EventLoop {
             self.turns_made,
             self.lookout.looks(),
             self.totals.gatherings()
-        );
-        for (_, place) in &self.slots {
-            let _ = writeln!(text, "sockexec: {}", place.connection.describe(now));
+        ));
+        for connection in self.connections() {
+            report(format_args!("{}", connection.describe(now)));
         }
-        print(&text);
+    }
+
+    /// In the order in which they were accepted.
+    fn connections(&self) -> Vec<&Connection> {
+        let mut all: Vec<_> = self.slots.iter().map(|(_, place)| &place.connection).collect();
+        all.sort_unstable_by_key(|connection| connection.number());
+        all
     }
 
     pub(super) fn print_descriptors(&self, now: Time) {
-        let mut text = String::new();
         let wait = if self.has_room() { "clients" } else { "a place under --max-waiting" };
         for (door, place) in self.doors().zip(self.places()) {
             let descriptor = door.socket.as_raw_fd();
-            let _ = writeln!(text, "sockexec: descriptor {descriptor}: listening on {place}, waits for {wait}");
+            report(format_args!("descriptor {descriptor}: listening on {place}, waits for {wait}"));
         }
         if let Some(retiring) = &self.retiring {
-            let _ = writeln!(
-                text,
-                "sockexec: descriptor {}: listening where it was before, waits for late clients",
-                retiring.socket.as_raw_fd()
-            );
+            let descriptor = retiring.socket.as_raw_fd();
+            report(format_args!("descriptor {descriptor}: listening where it was before, waits for late clients"));
         }
-        for (_, place) in &self.slots {
-            let connection = place.connection.describe(now);
-            for (descriptor, what) in place.connection.descriptors() {
-                let _ = writeln!(text, "sockexec: descriptor {descriptor}: {what}; {connection}");
+        for connection in self.connections() {
+            let description = connection.describe(now);
+            for (descriptor, what) in connection.descriptors() {
+                report(format_args!("descriptor {descriptor}: {what}; {description}"));
             }
         }
-        print(&text);
     }
 }
 
-/// Asked for by a signal, so whatever the level of logging is. Standard error may be gone; that is no
-/// reason to stop.
-fn print(text: &str) {
-    let _ = io::stderr().lock().write_all(text.as_bytes());
+/// Asked for by a signal, so whatever the level of logging is.
+fn report(line: fmt::Arguments<'_>) {
+    always("report", line);
 }

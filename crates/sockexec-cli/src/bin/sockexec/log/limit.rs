@@ -1,0 +1,54 @@
+//! At most so many lines of one kind in a second, so that a client cannot flood the log.
+
+use std::time::{Duration, Instant};
+
+use super::line::Kind;
+
+/// How many lines of one kind may be written in one second.
+const MOST: u32 = 10;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// The kinds of which something was written within the last second. A list, as there are few.
+#[derive(Debug, Default)]
+pub(super) struct Limits {
+    kinds: Vec<Counted>,
+}
+
+#[derive(Debug)]
+struct Counted {
+    kind: Kind,
+    since: Instant,
+    written: u32,
+    left_out: u64,
+}
+
+impl Limits {
+    /// Whether a line of this kind is to be written `now`.
+    pub(super) fn admit(&mut self, kind: &Kind, now: Instant) -> bool {
+        let Some(counted) = self.kinds.iter_mut().find(|counted| counted.kind == *kind) else {
+            self.kinds.push(Counted { kind: kind.clone(), since: now, written: 1, left_out: 0 });
+            return true;
+        };
+        let is_admitted = counted.written < MOST;
+        if is_admitted {
+            counted.written += 1;
+        } else {
+            counted.left_out += 1;
+        }
+        is_admitted
+    }
+
+    /// Forgets the kinds whose second is over: how many lines were left out of each.
+    pub(super) fn take_over(&mut self, now: Instant) -> Vec<(Kind, u64)> {
+        let over = |counted: &mut Counted| now.saturating_duration_since(counted.since) >= SECOND;
+        let over = self.kinds.extract_if(.., over);
+        over.filter(|counted| counted.left_out > 0).map(|counted| (counted.kind, counted.left_out)).collect()
+    }
+
+    /// How long it is until there is something to be said of lines that were left out.
+    pub(super) fn wait(&self, now: Instant) -> Option<Duration> {
+        let next = self.kinds.iter().filter(|counted| counted.left_out > 0).map(|counted| counted.since).min()?;
+        Some((next + SECOND).saturating_duration_since(now))
+    }
+}

@@ -1,0 +1,248 @@
+//! The thread that writes: it is there while there is something to be written, and a moment longer.
+
+use std::fmt;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+
+use super::Style;
+use super::limit::Limits;
+use super::line::{Kind, Line};
+
+/// How much may wait to be written, in bytes: some thousand lines. With `-d` a burst is as long as that.
+const MOST: usize = 1 << 20;
+
+/// How long the thread waits for another line before it ends. Longer than a second, in which lines are counted.
+const IDLE: Duration = Duration::from_millis(1500);
+
+/// How soon to try again to have a thread, where none was to be had: a filter of system calls that refuses clone3(2) with EPERM keeps
+/// them from everybody (`pthread_create(3)` tries clone(2) after ENOSYS alone).
+const RETRY: Duration = Duration::from_secs(1);
+
+/// How much a pipe takes at once that is ready, in bytes (`PIPE_BUF`, pipe(7)).
+const PIECE: usize = 4096;
+
+/// How long the end of the daemon waits for its last lines to be written.
+const LAST: Duration = Duration::from_secs(2);
+
+/// The thread's stack, in bytes. Only what is touched costs memory.
+const STACK: usize = 64 << 10;
+
+pub(super) struct Writer {
+    style: Style,
+    state: Mutex<State>,
+    /// There is something to be written.
+    news: Condvar,
+    /// There is nothing more.
+    written: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    /// Whole lines that wait.
+    buffer: Vec<u8>,
+    /// How many bytes are being written.
+    under_way: usize,
+    /// Lines that found no room, or could not be written.
+    dropped: u64,
+    limits: Limits,
+    has_thread: bool,
+    is_idle: bool,
+    /// When no thread was to be had.
+    failed_at: Option<Instant>,
+    /// The last line that was begun was not written to its end.
+    is_cut: bool,
+}
+
+impl Writer {
+    pub(super) fn new(style: Style) -> Self {
+        Self { style, state: Mutex::default(), news: Condvar::new(), written: Condvar::new() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a line. Never waits for whoever reads it.
+    pub(super) fn write(self: &Arc<Self>, line: &Line<'_>, is_limited: bool) {
+        let mut state = self.lock();
+        if is_limited {
+            let now = Instant::now();
+            self.tell_left_out(&mut state, now);
+            if !state.limits.admit(line.kind(), now) {
+                return;
+            }
+        }
+        state.put(line, self.style);
+        if state.is_idle {
+            self.news.notify_one();
+        } else if !state.has_thread {
+            if state.failed_at.is_none_or(|at| at.elapsed() >= RETRY) {
+                state.has_thread = self.spawn();
+                state.failed_at = (!state.has_thread).then(Instant::now);
+            }
+            if !state.has_thread {
+                self.write_unaided(&mut state);
+            }
+        }
+    }
+
+    /// Without a thread: writes what is taken at once. A terminal that has stopped may hold it up all the same.
+    fn write_unaided(&self, state: &mut State) {
+        while !state.buffer.is_empty() && is_writable(Duration::ZERO) {
+            let piece = state.buffer.get(..PIECE).unwrap_or(&state.buffer);
+            match rustix::io::write(rustix::stdio::stderr(), piece) {
+                Ok(n) => drop(state.buffer.drain(..n)),
+                Err(Errno::INTR | Errno::AGAIN) => return,
+                Err(_) => {
+                    let lines = std::mem::take(&mut state.buffer);
+                    return state.lose(&lines, 0);
+                }
+            }
+            if state.buffer.is_empty() {
+                self.tell_dropped(state);
+            }
+        }
+    }
+
+    /// False: none is to be had now.
+    fn spawn(self: &Arc<Self>) -> bool {
+        let thread = thread::Builder::new().name("log".to_owned()).stack_size(STACK);
+        let writer = Arc::clone(self);
+        thread.spawn(move || writer.work()).is_ok()
+    }
+
+    /// Waits until all is written, for as long as [`LAST`].
+    pub(super) fn flush(&self) {
+        let deadline = Instant::now() + LAST;
+        let mut state = self.lock();
+        // Of a second that is not over, too.
+        self.tell_left_out(&mut state, deadline);
+        self.tell_dropped(&mut state);
+        if state.has_thread {
+            self.news.notify_one();
+        }
+        while state.has_thread && state.is_busy() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            state = self.written.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        if !state.has_thread {
+            self.write_unaided(&mut state);
+        }
+    }
+
+    /// What the thread does.
+    fn work(&self) {
+        let mut state = self.lock();
+        loop {
+            if state.buffer.is_empty() {
+                self.written.notify_all();
+                let now = Instant::now();
+                let wait = state.limits.wait(now).unwrap_or(IDLE);
+                state.is_idle = true;
+                state = self.news.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner).0;
+                state.is_idle = false;
+                self.tell_left_out(&mut state, Instant::now());
+                let is_over = Instant::now().saturating_duration_since(now) >= IDLE;
+                if state.buffer.is_empty() && is_over && state.limits.wait(now).is_none() {
+                    state.has_thread = false;
+                    return;
+                }
+                continue;
+            }
+            let mut lines = std::mem::take(&mut state.buffer);
+            if std::mem::take(&mut state.is_cut) {
+                lines.insert(0, b'\n');
+            }
+            state.under_way = lines.len();
+            drop(state);
+            let written = write_all(&lines);
+            state = self.lock();
+            state.under_way = 0;
+            match written {
+                Ok(()) => self.tell_dropped(&mut state),
+                Err(written) => state.lose(&lines, written),
+            }
+        }
+    }
+
+    /// Says how many lines of each kind were left out in a second that is over.
+    fn tell_left_out(&self, state: &mut State, now: Instant) {
+        for (kind, lines) in state.limits.take_over(now) {
+            let what = match kind {
+                Kind::Event(_) => format!("lines of the kind {kind}"),
+                Kind::Place(..) => "lines like the last one of their kind".to_owned(),
+            };
+            state.say(self.style, "left-out", format_args!("{lines} more {what} were left out within a second"));
+        }
+    }
+
+    /// Says how many lines were dropped, once there is room again.
+    fn tell_dropped(&self, state: &mut State) {
+        let dropped = std::mem::take(&mut state.dropped);
+        if dropped > 0 {
+            let why = "standard error did not take them";
+            state.say(self.style, "dropped", format_args!("{dropped} lines of the log were dropped: {why}"));
+        }
+    }
+}
+
+impl State {
+    /// Appends a line, or counts it if there is no room.
+    fn put(&mut self, line: &Line<'_>, style: Style) {
+        let before = self.buffer.len();
+        // Nothing is formatted for a buffer that is full.
+        if before + self.under_way < MOST {
+            line.format(style, &mut self.buffer);
+        }
+        if self.buffer.len() == before || self.buffer.len() + self.under_way > MOST {
+            self.buffer.truncate(before);
+            self.dropped += 1;
+        }
+    }
+
+    /// Appends a line of the log's own.
+    fn say(&mut self, style: Style, event: &str, message: fmt::Arguments<'_>) {
+        self.put(&Line::own(event, message), style);
+    }
+
+    /// Of these lines only so many bytes could be written.
+    fn lose(&mut self, lines: &[u8], written: usize) {
+        let (before, rest) = lines.split_at(written.min(lines.len()));
+        self.is_cut = !before.is_empty() && !before.ends_with(b"\n");
+        self.dropped += rest.split(|&byte| byte == b'\n').count().saturating_sub(1) as u64;
+    }
+
+    fn is_busy(&self) -> bool {
+        !self.buffer.is_empty() || self.under_way > 0
+    }
+}
+
+/// Writes all of it, for however long that takes; else how much was written.
+fn write_all(mut bytes: &[u8]) -> Result<(), usize> {
+    let all = bytes.len();
+    while !bytes.is_empty() {
+        match rustix::io::write(rustix::stdio::stderr(), bytes) {
+            Ok(n) => bytes = bytes.get(n..).unwrap_or_default(),
+            Err(Errno::INTR) => {}
+            // Somebody else who has it open made it so.
+            Err(Errno::AGAIN) => _ = is_writable(Duration::MAX),
+            Err(_) => return Err(all - bytes.len()),
+        }
+    }
+    Ok(())
+}
+
+/// Whether standard error takes something, or says that it never will, within this time.
+fn is_writable(patience: Duration) -> bool {
+    let stderr = rustix::stdio::stderr();
+    let mut polled = [PollFd::new(&stderr, PollFlags::OUT)];
+    let patience = Timespec::try_from(patience).ok();
+    poll(&mut polled, patience.as_ref()).is_ok_and(|ready| ready > 0)
+}

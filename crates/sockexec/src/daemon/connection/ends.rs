@@ -1,0 +1,76 @@
+//! What the log says of a connection that goes wrong, and of a program that has ended.
+
+use std::fmt;
+
+use super::describe::Credentials;
+use super::{Connection, Context};
+use crate::daemon::events::{End, Finished};
+use crate::daemon::status::Late;
+use crate::engine::{StartError, StartErrorKind};
+
+impl Connection {
+    /// Counted from 1, over the daemon's life.
+    pub(crate) const fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Logs what goes wrong with it.
+    pub(super) fn warn(&self, event: &str, message: fmt::Arguments<'_>) {
+        let (uid, pid) = (self.peer.map(|peer| peer.uid), self.peer.map(|peer| peer.pid));
+        log::warn!(
+            event = event, connection = self.number, uid = uid, peer_pid = pid;
+            "connection {}{}: {message}", self.number, Credentials(self.peer)
+        );
+    }
+
+    /// Its deadline has come.
+    pub(super) fn warn_of_deadline(&self, late: Late) {
+        match (late, &self.child) {
+            (Late::Request, _) => self.warn("deadline", format_args!("the request was not complete in time")),
+            (Late::End, Some(child)) => {
+                let (pid, program) = (child.group.leader(), self.arguments.program());
+                self.warn("deadline", format_args!("the deadline of pid {pid}, {program}, has come"));
+            }
+            (Late::End, None) => self.warn("deadline", format_args!("the deadline has come")),
+        }
+    }
+
+    /// There is no program, or nothing is known of it any more.
+    pub(super) fn fail(&mut self, cx: &Context<'_>, error: &StartError) {
+        let (program, reason) = (self.arguments.program(), &error.reason);
+        match (error.kind, &error.about) {
+            (StartErrorKind::Lost, _) => self.warn("lost", format_args!("lost {program}: {reason}")),
+            (_, Some(about)) => {
+                let about = about.escape_ascii();
+                self.warn("start-failed", format_args!("cannot start {program}: {about}: {reason}"));
+            }
+            (_, None) => self.warn("start-failed", format_args!("cannot start {program}: {reason}")),
+        }
+        if let Some(program) = &mut self.to_log {
+            program.end = Some((End::Error(error.kind.code()), cx.now));
+        }
+        self.session.start_failed(error);
+    }
+
+    /// The process of its program.
+    pub(super) fn note_pid(&mut self, pid: i32) {
+        if let Some(program) = &mut self.to_log {
+            program.pid = Some(pid);
+        }
+    }
+
+    /// Logs how its program has ended, once that is known.
+    pub(super) fn log_end(&mut self) {
+        if let Some(program) = self.to_log.take_if(|program| program.end.is_some()) {
+            Finished {
+                connection: self.number,
+                peer: self.peer,
+                argv: &self.arguments.json(),
+                program: &program,
+                bytes_in: self.received,
+                bytes_out: self.sent,
+            }
+            .log();
+        }
+    }
+}
