@@ -294,7 +294,7 @@ fn the_members_of_the_status() {
     shape(&serde_json::from_str(json).expect("JSON"), "", &mut documented);
     let daemon = Daemon::start("");
     let mut running = daemon.connect();
-    running.send(b"10:protocol=2,1:2,5:sleep,3:100,");
+    running.send(b"10:protocol=2,8:cwd=/usr,1:2,5:sleep,3:100,");
     running.wait_for("7:started,");
     let mut client = daemon.connect();
     client.send(b"10:protocol=2,6:status,");

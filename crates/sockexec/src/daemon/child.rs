@@ -174,6 +174,8 @@ pub(crate) struct Child {
     /// The working directory that the request asks for. Few do, and there are many programs.
     directory: Option<Box<CString>>,
     start: Start,
+    /// The system call that made its process.
+    call: &'static str,
     told: OnceCell<Result<(), i32>>,
     watched: bool,
     /// With a terminal: what waits for a look at the members of its session.
@@ -193,6 +195,11 @@ impl Child {
         let pipe = |descriptor| Pipe::new(descriptor, is_terminal);
         Ok(Self {
             directory: directory.map(Box::new),
+            // What cannot share memory, as it has a terminal, is forked whatever the call is otherwise.
+            call: match started.start {
+                Start::Forked if cfg!(target_os = "linux") => "fork",
+                Start::Forked | Start::Shared(_) => spawner.call().name(),
+            },
             start: started.start,
             told: OnceCell::new(),
             group: Group::new(started.leader, ours.terminal),
@@ -205,6 +212,16 @@ impl Child {
             watched: false,
             work: None,
         })
+    }
+
+    /// The name of the system call that made its process.
+    pub(crate) const fn call(&self) -> &'static str {
+        self.call
+    }
+
+    /// The directory that its request asks for.
+    pub(crate) fn directory(&self) -> Option<&CStr> {
+        self.directory.as_deref().map(CString::as_c_str)
     }
 
     /// Why the program was not started after all. To be asked when the leader is dead, and once.

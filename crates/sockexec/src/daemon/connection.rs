@@ -18,11 +18,13 @@ use mio::event::Event;
 use mio::net::UnixStream;
 use mio::{Interest, Registry};
 use sockexec_proto::request::Request;
-use sockexec_proto::{Stream, Version};
+use sockexec_proto::{ErrorCode, Stream, Version};
 
 use self::describe::{Arguments, Credentials, Ended, Seconds};
 use self::input::Input;
 use super::child::{self, Child, Pipe};
+use super::clock::Clock;
+use super::counts::Counts;
 use super::events::{self, End, Refusal};
 use super::memory::RequestMemory;
 use super::outbox::Outbox;
@@ -65,6 +67,8 @@ pub(crate) struct Context<'a> {
     /// How many there are, this one included.
     pub(crate) connections: usize,
     pub(crate) now: Time,
+    /// Tells what it is by now: a turn takes its time.
+    pub(crate) clock: &'a Clock,
 }
 
 /// A connection, from `accept(2)` until its client is gone and its program's group is done.
@@ -109,6 +113,8 @@ pub(crate) struct Connection {
     /// How often it was looked for.
     exit_retries: u8,
     arguments: Arguments,
+    /// When its request was complete, and once its program is started, when that was.
+    since: Time,
     /// What the log is to say of the program when all is over; `None`: nothing, or it was said.
     to_log: Option<Box<events::Program>>,
     /// Descriptors that came with the request: three at most. None: there are none, as for most.
@@ -158,6 +164,7 @@ impl Connection {
             exit_retry: None,
             exit_retries: 0,
             arguments: Arguments::default(),
+            since: now,
             to_log: None,
             descriptors: None,
             status_wanted: false,
@@ -260,7 +267,10 @@ impl Connection {
         Some(late)
     }
 
-    pub(crate) fn shut_down(&mut self, now: Time, at_once: bool) {
+    pub(crate) fn shut_down(&mut self, now: Time, at_once: bool, counts: &Counts) {
+        if self.session.is_cut_by_shutdown() {
+            counts.error(&ErrorCode::Shutdown);
+        }
         if at_once {
             self.session.shut_down_now(now);
         } else {
@@ -352,6 +362,7 @@ impl Connection {
                 Action::Report(error) => {
                     if self.received > 0 {
                         self.warn("bad-request", format_args!("bad request: {}", Refusal(&error)));
+                        cx.totals.counts().error(&ErrorCode::BadRequest);
                     } else {
                         // It may only have looked whether anybody listens.
                         log::debug!("connection {}: no request came", self.number);
@@ -445,12 +456,13 @@ impl Connection {
 
     /// The request is complete: its turn has come, or it waits.
     fn want_slot(&mut self, cx: &Context<'_>) {
+        self.since = cx.now;
         if cx.slots.take(self.user()) {
             self.has_slot = true;
             self.session.slot(cx.now);
         } else {
             self.waits = true;
-            self.arguments = self.session.waiting_argv().map(Arguments::new).unwrap_or_default();
+            self.arguments = self.session.waiting_request().map(|it| Arguments::new(&it.argv)).unwrap_or_default();
             let requests = cx.slots.wait(self.user(), self.slot);
             if cx.slots.are_closed() {
                 // It is told at once that it waits for nothing.
@@ -471,9 +483,7 @@ impl Connection {
     fn spawn(&mut self, cx: &Context<'_>, request: Request) {
         let Request { argv, options } = request;
         self.arguments = Arguments::new(&argv);
-        if events::wants_ends() {
-            self.to_log = Some(Box::new(events::Program::new(cx.now, &options.environment)));
-        }
+        let mut to_log = events::wants_ends().then(|| Box::new(events::Program::new(&options.environment)));
         let came = self.descriptors.take().map(|came| *came).unwrap_or_default();
         let descriptors = if options.descriptors {
             came.try_into().ok()
@@ -488,10 +498,15 @@ impl Connection {
             self.flush(cx);
         }
         let order = Order { argv, options, descriptors, watched, connections: cx.connections };
-        match Child::start(&mut cx.spawner.borrow_mut(), order, self.session.program()) {
+        let started = Child::start(&mut cx.spawner.borrow_mut(), order, self.session.program());
+        if let (Some(program), Ok(child)) = (&mut to_log, &started) {
+            program.pid = Some(child.group.leader());
+        }
+        self.to_log = to_log;
+        match started {
             Ok(child) => {
                 log::debug!("connection {}: started pid {}: {}", self.number, child.group.leader(), self.arguments);
-                self.note_pid(child.group.leader());
+                self.note_start(cx, child.call());
                 self.child = Some(child);
                 cx.totals.started();
                 self.session.started(cx.now);
@@ -521,6 +536,7 @@ impl Connection {
     /// or an exit status that follows from a part of the input.
     fn give_up(&mut self, cx: &Context<'_>, what: &str, error: &std::io::Error) {
         self.warn("broken", format_args!("cannot {what}: {error}"));
+        cx.totals.counts().error(&ErrorCode::Internal);
         self.activity += 1;
         self.session.broken(cx.now, &format!("cannot {what}: {}", child::strerror(error)));
         self.perform(cx);
@@ -564,8 +580,10 @@ impl Connection {
             child.close_exec(cx.registry);
             log::debug!("connection {}: pid {} ended: {}", self.number, child.group.leader(), Ended(status));
             cx.totals.finished();
+            let time = cx.now.saturating_sub(self.since);
+            cx.totals.counts().ended(status, time);
             if let Some(program) = &mut self.to_log {
-                program.end = Some((End::Exit(status), cx.now));
+                program.end = Some((End::Exit(status), time));
                 program.usage = usage;
             }
             let usage = usage.filter(|_| self.session.version() == Version::Two);

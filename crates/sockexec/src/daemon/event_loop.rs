@@ -11,7 +11,7 @@ use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mio::net::UnixListener;
 use mio::unix::SourceFd;
@@ -24,6 +24,7 @@ use self::accept::{Activated, Door, Listening};
 use self::ending::{Backlogs, Phase};
 use self::waiting::Room;
 use super::alarm::Alarm;
+use super::clock::Clock;
 use super::connection::{Connection, Context};
 use super::events::always;
 use super::memory::RequestMemory;
@@ -93,7 +94,7 @@ pub(super) struct EventLoop {
     lookout: Lookout,
     accepted: u64,
     turns_made: u64,
-    epoch: Instant,
+    clock: Clock,
     alarm: Alarm,
     scratch: Scratch,
     spawner: RefCell<Spawner>,
@@ -166,7 +167,7 @@ impl EventLoop {
             lookout: Lookout::new(),
             accepted: 0,
             turns_made: 0,
-            epoch: Instant::now(),
+            clock: Clock::new(),
             alarm,
             scratch: Scratch::new(),
             spawner: RefCell::new(spawner),
@@ -293,7 +294,7 @@ impl EventLoop {
     }
 
     fn now(&self) -> Time {
-        Time::after(self.epoch.elapsed())
+        self.clock.now()
     }
 
     fn poll_timeout(&mut self) -> Option<Duration> {
@@ -398,6 +399,7 @@ impl EventLoop {
             gathers: self.alarm.is_fine(),
             connections,
             now,
+            clock: &self.clock,
         };
         let again = place.connection.serve(&cx, &mut self.scratch);
         if place.connection.wants_status() {
@@ -443,8 +445,7 @@ impl EventLoop {
         }
         let leader = |slot| self.slots.get(slot).and_then(|place| place.connection.session_leader());
         let leaders: Vec<_> = waiting.iter().filter_map(|&slot| leader(slot)).collect();
-        let epoch = self.epoch;
-        let all = self.lookout.look(|| Time::after(epoch.elapsed()), &leaders);
+        let all = self.lookout.look(|| self.clock.now(), &leaders);
         let now = self.now();
         for slot in waiting {
             let Some(place) = self.slots.get_mut(slot) else { continue };

@@ -8,7 +8,7 @@ use log::{Level, Record};
 use sockexec_proto::request::EnvironmentChange;
 use sockexec_proto::{BadRequest, ErrorCode, Usage};
 
-use crate::engine::{ExitStatus, Time};
+use crate::engine::ExitStatus;
 use crate::sys::socket::Peer;
 
 /// The target of records that are to be written whatever the level: start, reload and stop of the daemon, and what USR1 and USR2 ask for.
@@ -49,18 +49,17 @@ impl fmt::Display for End {
 /// What is gathered of a program for its line, where there is to be one.
 #[derive(Debug)]
 pub(crate) struct Program {
-    /// When it was started.
-    pub(crate) started: Time,
     pub(crate) pid: Option<i32>,
-    pub(crate) end: Option<(End, Time)>,
+    /// And how long after its start.
+    pub(crate) end: Option<(End, Duration)>,
     pub(crate) usage: Option<Usage>,
     /// What links it to a request of the client's own: a variable that the client has set for the program.
     pub(crate) traceparent: Option<String>,
 }
 
 impl Program {
-    pub(crate) fn new(now: Time, changes: &[EnvironmentChange]) -> Self {
-        Self { started: now, pid: None, end: None, usage: None, traceparent: traceparent(changes) }
+    pub(crate) fn new(changes: &[EnvironmentChange]) -> Self {
+        Self { pid: None, end: None, usage: None, traceparent: traceparent(changes) }
     }
 }
 
@@ -86,7 +85,7 @@ impl Finished<'_> {
 
 impl Source for Finished<'_> {
     fn visit<'kvs>(&'kvs self, visitor: &mut dyn VisitSource<'kvs>) -> Result<(), Error> {
-        let Program { started, pid, end, usage, traceparent } = self.program;
+        let Program { pid, end, usage, traceparent } = self.program;
         let mut pair = |key, value| visitor.visit_pair(Key::from_str(key), value);
         pair("event", Value::from("finished"))?;
         pair("connection", Value::from(self.connection))?;
@@ -96,7 +95,7 @@ impl Source for Finished<'_> {
         pair("pid", option(pid.map(|pid| u64::from(pid.unsigned_abs()))))?;
         let end_and_time = end.as_ref();
         pair("exit", end_and_time.map_or(Value::null(), |(end, _)| Value::from_dyn_display(end)))?;
-        let time = end_and_time.map(|(_, ended)| ended.saturating_sub(*started)).unwrap_or_default();
+        let time = end_and_time.map(|(_, time)| *time).unwrap_or_default();
         pair("seconds", Value::from(seconds(time)))?;
         let cpu = usage.as_ref().map(|usage| usage.user_time + usage.system_time);
         pair("cpu_seconds", cpu.map_or(Value::null(), |cpu| Value::from(seconds(cpu))))?;

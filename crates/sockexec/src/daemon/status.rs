@@ -4,6 +4,9 @@ use std::cell::Cell;
 use std::time::Duration;
 
 use serde::Serialize;
+use sockexec_proto::ErrorCode;
+
+use super::counts::Counts;
 
 /// What was not there when its time was over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,9 +32,15 @@ pub(crate) struct Totals {
     /// Of connections that are over.
     received: Cell<u64>,
     sent: Cell<u64>,
+    counts: Counts,
 }
 
 impl Totals {
+    /// What is counted by kind.
+    pub(crate) fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
     /// A process was made for a program.
     pub(crate) fn started(&self) {
         increase(&self.running, 1);
@@ -57,6 +66,7 @@ impl Totals {
     /// The deadline of a connection came before its reply was complete.
     pub(crate) fn timed_out(&self, late: Late) {
         increase(&self.timed_out, 1);
+        self.counts.error(&ErrorCode::Timeout);
         if late == Late::Request {
             increase(&self.requests_timed_out, 1);
         }
@@ -83,11 +93,13 @@ impl Totals {
         increase(&self.sent, sent);
     }
 
-    /// As they are told. `waiting`: requests without a slot. `spooled`: bytes on disk. `live`: bytes in and out of the connections that are
-    /// not over.
-    pub(crate) fn report(&self, accepted: u64, waiting: usize, spooled: u64, live: (u64, u64)) -> TotalsReport {
+    /// As they are told, with what is so now.
+    pub(crate) fn report(&self, now: Now) -> TotalsReport {
+        let Now { accepted, connections, slots_taken, waiting, spooled, live } = now;
         TotalsReport {
             accepted,
+            connections,
+            slots_taken,
             pings: self.pings.get(),
             waiting,
             running: self.running.get(),
@@ -96,6 +108,10 @@ impl Totals {
             timed_out: self.timed_out.get(),
             killed: self.killed.get(),
             turned_away: self.turned_away.get(),
+            bad_requests: self.counts.errors(&ErrorCode::BadRequest),
+            forbidden: self.counts.errors(&ErrorCode::Forbidden),
+            busy: self.counts.errors(&ErrorCode::Busy),
+            requests_timed_out: self.requests_timed_out.get(),
             spooled,
             bytes_in: self.received.get() + live.0,
             bytes_out: self.sent.get() + live.1,
@@ -117,13 +133,27 @@ impl Totals {
     }
 }
 
+/// What the totals are told with, and others know.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Now {
+    pub(crate) accepted: u64,
+    pub(crate) connections: usize,
+    pub(crate) slots_taken: usize,
+    /// Requests without a slot.
+    pub(crate) waiting: usize,
+    /// Bytes on disk.
+    pub(crate) spooled: u64,
+    /// Bytes in and out of the connections that are not over.
+    pub(crate) live: (u64, u64),
+}
+
 fn increase(counter: &Cell<u64>, by: u64) {
     counter.set(counter.get() + by);
 }
 
 /// The whole of it. Names and meanings are in `docs/protocol.md`; times are seconds.
 #[derive(Debug, Serialize)]
-pub(crate) struct Report {
+pub(crate) struct Report<'a> {
     pub(crate) version: &'static str,
     #[serde(serialize_with = "seconds")]
     pub(crate) uptime: Duration,
@@ -131,6 +161,7 @@ pub(crate) struct Report {
     pub(crate) lacks: Vec<&'static str>,
     pub(crate) limits: LimitsReport,
     pub(crate) totals: TotalsReport,
+    pub(crate) counts: &'a Counts,
     pub(crate) connections: Vec<ConnectionReport>,
 }
 
@@ -156,6 +187,8 @@ pub(crate) struct LimitsReport {
 #[derive(Debug, Serialize)]
 pub(crate) struct TotalsReport {
     accepted: u64,
+    connections: usize,
+    slots_taken: usize,
     pings: u64,
     waiting: usize,
     running: u64,
@@ -164,6 +197,10 @@ pub(crate) struct TotalsReport {
     timed_out: u64,
     killed: u64,
     turned_away: u64,
+    bad_requests: u64,
+    forbidden: u64,
+    busy: u64,
+    requests_timed_out: u64,
     spooled: u64,
     bytes_in: u64,
     bytes_out: u64,
@@ -176,8 +213,13 @@ pub(crate) struct ConnectionReport {
     pub(crate) pid: Option<i32>,
     pub(crate) argv: Vec<String>,
     pub(crate) arguments: u32,
+    pub(crate) cwd: Option<String>,
     #[serde(serialize_with = "seconds")]
     pub(crate) age: Duration,
+    #[serde(serialize_with = "optional_seconds")]
+    pub(crate) running: Option<Duration>,
+    #[serde(serialize_with = "optional_seconds")]
+    pub(crate) left: Option<Duration>,
     pub(crate) bytes_in: u64,
     pub(crate) bytes_out: u64,
     pub(crate) state: &'static str,

@@ -35,7 +35,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use sockexec_proto::error::BadRequestKind;
-use sockexec_proto::request::{Argv, Event, Request};
+use sockexec_proto::request::{Event, Request};
 use sockexec_proto::{BadRequest, Options, RequestDecoder, Signal, Stream, Usage, Version, WindowSize, reply};
 
 use super::Time;
@@ -412,9 +412,9 @@ impl Session {
         self.program == Program::Waiting
     }
 
-    /// The arguments of the request while it waits.
-    pub(crate) fn waiting_argv(&self) -> Option<&Argv> {
-        self.waiting.as_ref().map(|request| &request.argv)
+    /// The request while it waits.
+    pub(crate) fn waiting_request(&self) -> Option<&Request> {
+        self.waiting.as_deref()
     }
 
     /// How much of a program's input may be held for it, in bytes.
@@ -445,6 +445,16 @@ impl Session {
     /// Whether the whole reply was sent, or nobody is there to read it.
     pub(crate) fn is_answered(&self) -> bool {
         self.client == Client::Closed || matches!(self.reply, Reply::Sent { .. })
+    }
+
+    /// Whether the end of the daemon would be the first to cut it short.
+    pub(crate) fn is_cut_by_shutdown(&self) -> bool {
+        !self.shutting_down && self.client != Client::Closed && self.reply == Reply::Streaming && self.cut_at.is_none()
+    }
+
+    /// When its time is up, if that was not so before.
+    pub(crate) const fn deadline(&self) -> Option<Time> {
+        self.running_deadline()
     }
 
     /// Whether nothing is left to do, and the connection can be forgotten.

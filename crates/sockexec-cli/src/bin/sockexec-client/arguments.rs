@@ -11,6 +11,7 @@ use clap::parser::ValueSource;
 use clap::{ArgAction, ArgMatches, CommandFactory as _, FromArgMatches as _, Parser};
 use sockexec::{Command, Stdio, Version};
 
+use crate::status::Format;
 use crate::terminal::Keys;
 use crate::{stdin, terminal};
 
@@ -23,7 +24,7 @@ use crate::{stdin, terminal};
     version,
     // For `sockexec-client version: X`, as the daemon prints it.
     display_name = "sockexec-client version:",
-    override_usage = "sockexec-client [OPTIONS] SOCKET PROGRAM [ARG...]\n       sockexec-client --status [--json] SOCKET\n       \
+    override_usage = "sockexec-client [OPTIONS] SOCKET PROGRAM [ARG...]\n       sockexec-client --status [--format FORMAT] SOCKET\n       \
                       sockexec-client --ping SOCKET",
     disable_version_flag = true,
     disable_help_flag = true,
@@ -95,9 +96,9 @@ pub(crate) struct Arguments {
     #[arg(long)]
     pub(crate) status: bool,
 
-    /// With --status: as JSON.
-    #[arg(long)]
-    pub(crate) json: bool,
+    /// With --status: a table, JSON, or the text format of Prometheus [default: text].
+    #[arg(long, value_name = "FORMAT")]
+    pub(crate) format: Option<Format>,
 
     /// Exit with 0 if the daemon answers, within a second with 111 if it does not (*).
     #[arg(long)]
@@ -161,7 +162,7 @@ struct Question {
 }
 
 const QUESTIONS: [Question; 2] =
-    [Question { id: "status", beside: &["socket", "json"] }, Question { id: "ping", beside: &["socket"] }];
+    [Question { id: "status", beside: &["socket", "format"] }, Question { id: "ping", beside: &["socket"] }];
 
 /// What `--env` says of a variable.
 #[derive(Debug, Clone)]
@@ -198,8 +199,8 @@ fn seconds(text: &str) -> Result<Duration, &'static str> {
 fn check_questions(command: &mut clap::Command, matches: &ArgMatches) -> Result<(), clap::Error> {
     let is_given = |id: &str| matches.value_source(id) == Some(ValueSource::CommandLine);
     let Some(question) = QUESTIONS.iter().find(|question| is_given(question.id)) else {
-        if is_given("json") {
-            let message = "--json is for --status; write it as: sockexec-client --status --json SOCKET";
+        if is_given("format") {
+            let message = "--format is for --status; write it as: sockexec-client --status --format json SOCKET";
             return Err(command.error(ErrorKind::MissingRequiredArgument, message));
         }
         return Ok(());
@@ -258,7 +259,7 @@ impl Arguments {
             merge_stderr,
             usage,
             status,
-            json: _,
+            format: _,
             ping,
             version: _,
             help: _,
@@ -301,7 +302,7 @@ impl Arguments {
             merge_stderr,
             usage: _,
             status: _,
-            json: _,
+            format: _,
             ping: _,
             version: _,
             help: _,

@@ -61,7 +61,7 @@ fn main() -> ExitCode {
         return fail(&socket, &Error::Io("cannot catch signals", error));
     }
     if arguments.status {
-        return answer(&socket, status::text(&socket, arguments.json));
+        return answer(&socket, status::text(&socket, arguments.format.unwrap_or(status::Format::Text)));
     }
     if arguments.ping {
         return answer(&socket, client::ping(&socket, PING_PATIENCE).map(|()| String::new()));

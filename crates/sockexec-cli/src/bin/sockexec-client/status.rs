@@ -1,26 +1,41 @@
-//! `--status`: what a daemon does, for a person.
+//! `--status`: what a daemon does, for a person, as JSON, or for Prometheus.
+
+mod prometheus;
 
 use std::fmt::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
+use clap::ValueEnum;
 use serde_json::Value;
 use sockexec::{Error, client};
 
 /// How long to wait for a daemon that is busy, or that does not know the question and says nothing.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The daemon's status, as it came or as a table.
+/// How the status is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// A table for a person.
+    Text,
+    /// As the daemon sends it.
+    Json,
+    /// The text format of Prometheus, for the textfile collector of `node_exporter`.
+    Prometheus,
+}
+
+/// The daemon's status.
 ///
 /// # Errors
 /// From [`client::daemon_status`].
-pub(crate) fn text(socket: &Path, json: bool) -> Result<String, Error> {
+pub(crate) fn text(socket: &Path, format: Format) -> Result<String, Error> {
     let status = client::daemon_status(socket, PATIENCE)?;
-    if json {
+    if format == Format::Json {
         return Ok(status + "\n");
     }
     // What is no JSON is shown as it is, to whoever can make something of it.
-    Ok(serde_json::from_str(&status).map_or(status, |value| table(&value)))
+    let Ok(value) = serde_json::from_str(&status) else { return Ok(status) };
+    Ok(if format == Format::Prometheus { prometheus::text(&value) } else { table(&value) })
 }
 
 fn table(status: &Value) -> String {
@@ -30,21 +45,29 @@ fn table(status: &Value) -> String {
     let _ = writeln!(text, "sockexec {}, up {} s", plain(&status["version"]), plain(&status["uptime"]));
     let _ = writeln!(
         text,
-        "{} of {} connections; accepted {}, running {}, finished {}, failed to start {}, timed out {}, killed {}, {} bytes in, {} bytes out",
+        "{} connections; running {}, of {} slots, waiting {}",
         status["connections"].as_array().map_or(0, Vec::len),
-        plain(&limits["max_connections"]),
-        plain(&totals["accepted"]),
         plain(&totals["running"]),
-        plain(&totals["finished"]),
-        plain(&totals["failed_to_start"]),
-        plain(&totals["timed_out"]),
-        plain(&totals["killed"]),
+        plain(&limits["max_connections"]),
+        plain(&totals["waiting"]),
+    );
+    let counted = |names: &[&str]| -> String {
+        let one = |name: &&str| format!("{} {}", name.replace('_', " "), plain(&totals[*name]));
+        names.iter().map(one).collect::<Vec<_>>().join(", ")
+    };
+    let _ = writeln!(
+        text,
+        "{}, {} bytes in, {} bytes out, {} spooled",
+        counted(&["accepted", "pings", "finished", "failed_to_start", "timed_out", "killed"]),
         plain(&totals["bytes_in"]),
         plain(&totals["bytes_out"]),
+        plain(&totals["spooled"]),
     );
-    let heads = ["NUMBER", "PEER", "PID", "AGE", "IN", "OUT", "STATE", "ARGV"].map(str::to_owned);
+    let refusals = ["bad_requests", "forbidden", "busy", "turned_away", "requests_timed_out"];
+    let _ = writeln!(text, "refused: {}", counted(&refusals));
+    let heads = ["NUMBER", "UID", "PEER", "PID", "AGE", "START", "LEFT", "IN", "OUT", "STATE", "CWD", "ARGV"];
     let rows = status["connections"].as_array().into_iter().flatten().map(row);
-    let rows: Vec<[String; 8]> = std::iter::once(heads).chain(rows).collect();
+    let rows: Vec<[String; 12]> = std::iter::once(heads.map(str::to_owned)).chain(rows).collect();
     for row in &rows {
         let mut line = String::new();
         for (column, cell) in row.iter().enumerate() {
@@ -57,18 +80,32 @@ fn table(status: &Value) -> String {
     text
 }
 
-fn row(connection: &Value) -> [String; 8] {
-    let argv = connection["argv"].as_array().into_iter().flatten().map(|word| plain(word).escape_debug().to_string());
+fn row(connection: &Value) -> [String; 12] {
+    let shown = |text: &Value| plain(text).escape_debug().to_string();
+    let argv = connection["argv"].as_array().into_iter().flatten().map(shown);
     [
         plain(&connection["number"]),
-        plain(&connection["peer"]["pid"]),
+        plain(&connection["peer"]["uid"]),
+        // 0: it is of a PID namespace that the daemon does not see.
+        plain(Some(&connection["peer"]["pid"]).filter(|pid| **pid != 0).unwrap_or(&Value::Null)),
         plain(&connection["pid"]),
         plain(&connection["age"]),
+        ago(&connection["running"]),
+        plain(&connection["left"]),
         plain(&connection["bytes_in"]),
         plain(&connection["bytes_out"]),
         plain(&connection["state"]),
+        shown(&connection["cwd"]),
         argv.collect::<Vec<String>>().join(" "),
     ]
+}
+
+/// When that was, in seconds before now.
+fn ago(seconds: &Value) -> String {
+    match seconds.as_f64() {
+        Some(seconds) => format!("{seconds:.2} ago"),
+        None => "-".to_owned(),
+    }
 }
 
 /// Without the quotes; `-` for what there is none of.

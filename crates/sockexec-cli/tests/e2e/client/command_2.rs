@@ -86,7 +86,8 @@ fn wrong_options() {
         ("--timeout=-1", "seconds"),
         ("--tty --pass-fds", "--pass-fds"),
         ("--pass-fds --merge-stderr", "--merge-stderr"),
-        ("--json", "--status"),
+        ("--format json", "--status"),
+        ("--status --format xml", "xml"),
         ("-C=", "DIRECTORY"),
     ];
     for (options, word) in cases {
@@ -109,10 +110,14 @@ fn options_beside_a_question() {
             assert!(text(&output.stderr).contains(word), "no {word:?} in {}", text(&output.stderr));
         }
     };
-    for (question, beside) in [("--status", "--json"), ("--ping", "none")] {
+    for (question, beside) in [("--status", "--format"), ("--ping", "none")] {
         let allowed = [question, beside, "--version", "--help"];
         for (flag, takes_value) in flags().into_iter().filter(|(flag, _)| !allowed.contains(&flag.as_str())) {
-            let value = if takes_value { "=1" } else { "" };
+            let value = match flag.as_str() {
+                "--format" => "=json",
+                _ if takes_value => "=1",
+                _ => "",
+            };
             refuse(&[&format!("{flag}{value}"), question], [question, &flag]);
         }
         let output = run(with(&daemon, question, "exit 0"));
@@ -247,7 +252,7 @@ fn a_status_for_people_and_for_programs() {
     for word in ["running 1,", "NUMBER", "ready wait"] {
         assert!(table.contains(word), "no {word:?} in {table}");
     }
-    let json: serde_json::Value = serde_json::from_str(&ask(&["--status", "--json"])).expect("JSON");
+    let json: serde_json::Value = serde_json::from_str(&ask(&["--status", "--format", "json"])).expect("JSON");
     assert_eq!(json["totals"]["running"], 1);
 }
 

@@ -11,6 +11,7 @@ mod leftovers;
 mod library;
 mod like_std;
 mod like_tokio;
+mod metrics;
 mod partial;
 mod ping;
 mod recorded;

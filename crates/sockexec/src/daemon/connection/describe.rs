@@ -8,7 +8,7 @@ use std::time::Duration;
 use sockexec_proto::request::Argv;
 
 use super::Connection;
-use crate::daemon::child::Pipe;
+use crate::daemon::child::{Child, Pipe};
 use crate::daemon::status::{ConnectionReport, PeerReport};
 use crate::engine::{ExitStatus, Time, at_most};
 use crate::sys::socket::Peer;
@@ -41,11 +41,20 @@ impl Connection {
             pid: self.child.as_ref().map(|child| child.group.leader()),
             argv: self.arguments.texts(),
             arguments: self.arguments.count,
+            cwd: self.directory().map(|path| shown(path.to_bytes())),
             age: now.saturating_sub(self.session.accepted()),
+            running: self.child.as_ref().map(|_| now.saturating_sub(self.since)),
+            left: self.session.deadline().map(|deadline| deadline.saturating_sub(now)),
             bytes_in: self.received,
             bytes_out: self.sent,
             state: self.waits_for(),
         }
+    }
+
+    /// The directory that its request asks for.
+    fn directory(&self) -> Option<&CStr> {
+        let waiting = || self.session.waiting_request().and_then(|request| request.options.directory.as_deref());
+        self.child.as_ref().map_or_else(waiting, Child::directory)
     }
 
     fn waits_for(&self) -> &'static str {
@@ -98,6 +107,15 @@ impl Connection {
         }
         list
     }
+}
+
+/// As much of a path as is shown. What is not UTF-8 is replaced.
+fn shown(path: &[u8]) -> String {
+    let mut text = String::from_utf8_lossy(path.get(..SHOWN).unwrap_or(path)).into_owned();
+    if path.len() > SHOWN {
+        text.push('…');
+    }
+    text
 }
 
 /// The first arguments of a request, [`SHOWN`] bytes of them in all. In one piece: a daemon has one of them for each program.

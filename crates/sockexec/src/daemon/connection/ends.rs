@@ -1,6 +1,7 @@
 //! What the log says of a connection that goes wrong, and of a program that has ended.
 
 use std::fmt;
+use std::time::Duration;
 
 use super::describe::Credentials;
 use super::{Connection, Context};
@@ -47,16 +48,17 @@ impl Connection {
             (_, None) => self.warn("start-failed", format_args!("cannot start {program}: {reason}")),
         }
         if let Some(program) = &mut self.to_log {
-            program.end = Some((End::Error(error.kind.code()), cx.now));
+            program.end = Some((End::Error(error.kind.code()), Duration::ZERO));
         }
+        cx.totals.counts().error(&error.kind.code());
         self.session.start_failed(error);
     }
 
-    /// The process of its program.
-    pub(super) fn note_pid(&mut self, pid: i32) {
-        if let Some(program) = &mut self.to_log {
-            program.pid = Some(pid);
-        }
+    /// Its program was started by this call.
+    pub(super) fn note_start(&mut self, cx: &Context<'_>, call: &str) {
+        let now = cx.clock.now();
+        cx.totals.counts().started(call, now.saturating_sub(self.since));
+        self.since = now;
     }
 
     /// Logs how its program has ended, once that is known.

@@ -1,6 +1,9 @@
 //! What a connection without a slot is to others: its place in the waiting room, and its request's share of the memory.
 
+use sockexec_proto::ErrorCode;
+
 use super::{Connection, Context};
+use crate::daemon::counts::Counts;
 use crate::daemon::line::User;
 use crate::daemon::room::Guest;
 use crate::daemon::scratch::CHUNK;
@@ -25,7 +28,10 @@ impl Connection {
     }
 
     /// Its place is needed for another.
-    pub(crate) fn turn_away(&mut self, now: Time) {
+    pub(crate) fn turn_away(&mut self, now: Time, counts: &Counts) {
+        if self.session.can_be_busy() {
+            counts.error(&ErrorCode::Busy);
+        }
         log::debug!("connection {}: turned away while it waits for: {}", self.number, self.session.waits_for());
         self.session.turn_away(now);
         // Nobody wants what came with its request.

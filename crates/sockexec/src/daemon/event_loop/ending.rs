@@ -89,7 +89,9 @@ impl EventLoop {
             Phase::Ending | Phase::Killing => {
                 always("stop", format_args!("shutting down at once, {} programs run", self.programs.taken()));
                 self.phase = Phase::Killing;
-                self.slots.iter_mut().for_each(|(_, place)| place.connection.shut_down(now, true));
+                self.slots
+                    .iter_mut()
+                    .for_each(|(_, place)| place.connection.shut_down(now, true, self.totals.counts()));
                 self.queue_all();
             }
         }
@@ -123,7 +125,7 @@ impl EventLoop {
             self.serve(now, slot);
         }
         if let Some(place) = self.slots.get_mut(slot) {
-            place.connection.shut_down(now, false);
+            place.connection.shut_down(now, false, self.totals.counts());
             self.queue(slot);
         }
     }

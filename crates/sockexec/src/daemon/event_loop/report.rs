@@ -7,7 +7,7 @@ use super::EventLoop;
 use crate::daemon::Settings;
 use crate::daemon::connection::Connection;
 use crate::daemon::events::always;
-use crate::daemon::status::{LimitsReport, Report};
+use crate::daemon::status::{LimitsReport, Now, Report};
 use crate::engine::Time;
 
 impl EventLoop {
@@ -45,7 +45,15 @@ impl EventLoop {
                 spool_total,
                 window: limits.window,
             },
-            totals: self.totals.report(self.accepted, self.programs.waiting(), self.spools.on_disk(), live),
+            totals: self.totals.report(Now {
+                accepted: self.accepted,
+                connections: self.slots.len(),
+                slots_taken: self.programs.taken(),
+                waiting: self.programs.waiting(),
+                spooled: self.spools.on_disk(),
+                live,
+            }),
+            counts: self.totals.counts(),
             connections,
         };
         serde_json::to_vec(&report).unwrap_or_else(|error| {

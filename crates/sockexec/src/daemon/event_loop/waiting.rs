@@ -84,7 +84,7 @@ impl EventLoop {
     /// Tells a connection that it has no place, or closes it, if it was told or there is nothing to tell.
     pub(super) fn dismiss(&mut self, now: Time, slot: usize) {
         let Some(place) = self.slots.get_mut(slot) else { return };
-        place.connection.turn_away(now);
+        place.connection.turn_away(now, self.totals.counts());
         if !std::mem::replace(&mut place.leaving, true) {
             self.room.leaving.push_back(slot);
         }

@@ -1,0 +1,195 @@
+//! The status in the text format of Prometheus (version 0.0.4).
+//!
+//! Labels have fixed words alone, those of the daemon's counters: arguments, users and paths would make series without end, and tell
+//! whoever reads metrics what runs. A daemon that does not count something has no family for it.
+
+use std::fmt::Write as _;
+
+use serde_json::{Map, Value};
+
+/// A number of the status as a family without labels.
+struct Plain {
+    name: &'static str,
+    help: &'static str,
+    /// Where it stands in the status.
+    at: [&'static str; 2],
+}
+
+impl Plain {
+    const fn new(name: &'static str, at: [&'static str; 2], help: &'static str) -> Self {
+        Self { name, help, at }
+    }
+}
+
+/// What can go down as well.
+const GAUGES: [Plain; 9] = [
+    Plain::new("sockexec_uptime_seconds", ["uptime", ""], "Time since the daemon began to serve."),
+    Plain::new("sockexec_slots", ["limits", "max_connections"], "Programs that may run at once."),
+    Plain::new("sockexec_slots_taken", ["totals", "slots_taken"], "Slots that are taken."),
+    Plain::new("sockexec_programs_running", ["totals", "running"], "Programs that run."),
+    Plain::new("sockexec_requests_waiting", ["totals", "waiting"], "Requests that wait for a slot."),
+    Plain::new("sockexec_connections", ["totals", "connections"], "Connections that are open."),
+    Plain::new(
+        "sockexec_connections_waiting_limit",
+        ["limits", "max_waiting"],
+        "Connections that may be without a slot.",
+    ),
+    Plain::new("sockexec_spool_bytes", ["totals", "spooled"], "Spooled output on disk."),
+    Plain::new("sockexec_spool_limit_bytes", ["limits", "spool_total"], "Spooled output that may be on disk."),
+];
+
+/// What only grows.
+const COUNTERS: [Plain; 8] = [
+    Plain::new("sockexec_connections_accepted_total", ["totals", "accepted"], "Connections that were accepted."),
+    Plain::new("sockexec_pings_total", ["totals", "pings"], "Connections that only asked whether the daemon serves."),
+    Plain::new("sockexec_programs_finished_total", ["totals", "finished"], "Programs that have ended."),
+    Plain::new(
+        "sockexec_programs_failed_to_start_total",
+        ["totals", "failed_to_start"],
+        "Programs that could not be started.",
+    ),
+    Plain::new(
+        "sockexec_deadlines_total",
+        ["totals", "timed_out"],
+        "Deadlines that came before the reply was complete.",
+    ),
+    Plain::new(
+        "sockexec_requests_timed_out_total",
+        ["totals", "requests_timed_out"],
+        "Requests that were not complete in time.",
+    ),
+    Plain::new("sockexec_programs_killed_total", ["totals", "killed"], "Programs that were sent KILL."),
+    Plain::new(
+        "sockexec_connections_turned_away_total",
+        ["totals", "turned_away"],
+        "Connections that lost their place to another.",
+    ),
+];
+
+/// Counters of the status by kind, as a family with a label.
+struct Labelled {
+    name: &'static str,
+    help: &'static str,
+    label: &'static str,
+    /// Where they stand in `counts`.
+    at: &'static str,
+}
+
+const LABELLED: [Labelled; 4] = [
+    Labelled {
+        name: "sockexec_programs_started_total",
+        help: "Processes that were made for programs, by system call.",
+        label: "call",
+        at: "started",
+    },
+    Labelled {
+        name: "sockexec_programs_exited_total",
+        help: "Programs that have exited, by exit code.",
+        label: "code",
+        at: "exits",
+    },
+    Labelled {
+        name: "sockexec_programs_signaled_total",
+        help: "Programs that a signal ended, by signal.",
+        label: "signal",
+        at: "signals",
+    },
+    Labelled {
+        name: "sockexec_errors_total",
+        help: "Requests and programs that came to nothing or were cut, by the code of the protocol.",
+        label: "code",
+        at: "errors",
+    },
+];
+
+struct Histogram {
+    name: &'static str,
+    help: &'static str,
+    at: &'static str,
+}
+
+const HISTOGRAMS: [Histogram; 2] = [
+    Histogram {
+        name: "sockexec_program_start_seconds",
+        help: "Time from the complete request to the process of its program.",
+        at: "start_seconds",
+    },
+    Histogram {
+        name: "sockexec_program_run_seconds",
+        help: "Time from the process of a program to when its end was noticed.",
+        at: "run_seconds",
+    },
+];
+
+/// The whole of it.
+pub(super) fn text(status: &Value) -> String {
+    let mut out = String::new();
+    if let Some(version) = status["version"].as_str() {
+        head(&mut out, "sockexec_build_info", "gauge", "Version of the daemon.");
+        sample(&mut out, "sockexec_build_info", Some(("version", version)), &Value::from(1));
+    }
+    for (kind, families) in [("gauge", GAUGES.as_slice()), ("counter", &COUNTERS)] {
+        for Plain { name, help, at: [first, second] } in families {
+            let value = if second.is_empty() { &status[*first] } else { &status[*first][*second] };
+            if value.is_number() {
+                head(&mut out, name, kind, help);
+                sample(&mut out, name, None, value);
+            }
+        }
+    }
+    bytes(&mut out, &status["totals"]);
+    let counts = &status["counts"];
+    for Labelled { name, help, label, at } in &LABELLED {
+        if let Some(all) = counts[*at].as_object() {
+            head(&mut out, name, "counter", help);
+            for (word, value) in all {
+                sample(&mut out, name, Some((label, word)), value);
+            }
+        }
+    }
+    for Histogram { name, help, at } in &HISTOGRAMS {
+        if let Some(told) = counts[*at].as_object() {
+            histogram(&mut out, name, help, told);
+        }
+    }
+    out
+}
+
+fn bytes(out: &mut String, totals: &Value) {
+    const NAME: &str = "sockexec_transferred_bytes_total";
+    head(out, NAME, "counter", "Bytes of all connections, framing included, by direction from the daemon.");
+    for (direction, at) in [("in", "bytes_in"), ("out", "bytes_out")] {
+        sample(out, NAME, Some(("direction", direction)), &totals[at]);
+    }
+}
+
+/// The status has what is in each bucket; here each has all that is below it as well.
+fn histogram(out: &mut String, name: &str, help: &str, told: &Map<String, Value>) {
+    let list = |at: &str| told.get(at).and_then(Value::as_array).into_iter().flatten();
+    head(out, name, "histogram", help);
+    let bounds = list("bounds").map(ToString::to_string).chain(std::iter::once("+Inf".to_owned()));
+    let mut below = 0;
+    let bucket = format!("{name}_bucket");
+    for (bound, count) in bounds.zip(list("counts")) {
+        below += count.as_u64().unwrap_or(0);
+        sample(out, &bucket, Some(("le", &bound)), &below.into());
+    }
+    sample(out, &format!("{name}_sum"), None, told.get("sum").unwrap_or(&Value::Null));
+    sample(out, &format!("{name}_count"), None, &below.into());
+}
+
+fn head(out: &mut String, name: &str, kind: &str, help: &str) {
+    let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
+}
+
+fn sample(out: &mut String, name: &str, label: Option<(&str, &str)>, value: &Value) {
+    // What is no number is not there, and a version may have any character.
+    let value = if value.is_number() { value } else { &Value::from(0) };
+    let _ = match label {
+        Some((label, word)) => {
+            let word = word.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+            writeln!(out, "{name}{{{label}=\"{word}\"}} {value}")
+        }
+        None => writeln!(out, "{name} {value}"),
+    };
+}
