@@ -245,7 +245,7 @@ fn run(scenario: &Scenario, spawn: Option<&str>, whom: Whom) {
         }
         for error in errors {
             let occurrences = effort.occurrences.max(match call {
-                // The first two writes are lines of the log, the first of epoll_ctl is the client's, the first of fcntl are what
+                // The first of epoll_ctl is the client's, the first of fcntl are what
                 // std asserts of descriptors in builds for debugging, and a frame or more is put together by splice before one
                 // is sent.
                 "write" | "splice" | "epoll_ctl" | "fcntl" => 6,

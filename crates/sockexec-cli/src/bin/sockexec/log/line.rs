@@ -25,20 +25,11 @@ pub(super) struct Line<'a> {
     message: fmt::Arguments<'a>,
 }
 
-/// What is counted together: an event, or a place in the source that says something.
+/// What is counted together: an event, or a place in the source that says something, its module and line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Kind {
     Event(String),
     Place(&'static str, u32),
-}
-
-impl fmt::Display for Kind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Event(event) => f.write_str(event),
-            Self::Place(..) => f.write_str(OTHER),
-        }
-    }
 }
 
 impl<'a> Line<'a> {

@@ -22,7 +22,7 @@ const IDLE: Duration = Duration::from_millis(1500);
 /// them from everybody (`pthread_create(3)` tries clone(2) after ENOSYS alone).
 const RETRY: Duration = Duration::from_secs(1);
 
-/// How much a pipe takes at once that is ready, in bytes (`PIPE_BUF`, pipe(7)).
+/// How much a pipe that is ready takes at once, and in one piece, in bytes (`PIPE_BUF`, pipe(7)).
 const PIECE: usize = 4096;
 
 /// How long the end of the daemon waits for its last lines to be written.
@@ -33,6 +33,8 @@ const STACK: usize = 64 << 10;
 
 pub(super) struct Writer {
     style: Style,
+    /// The thread stays once it has begun.
+    stays: bool,
     state: Mutex<State>,
     /// There is something to be written.
     news: Condvar,
@@ -58,8 +60,8 @@ struct State {
 }
 
 impl Writer {
-    pub(super) fn new(style: Style) -> Self {
-        Self { style, state: Mutex::default(), news: Condvar::new(), written: Condvar::new() }
+    pub(super) fn new(style: Style, stays: bool) -> Self {
+        Self { style, stays, state: Mutex::default(), news: Condvar::new(), written: Condvar::new() }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -92,14 +94,22 @@ impl Writer {
 
     /// Without a thread: writes what is taken at once. A terminal that has stopped may hold it up all the same.
     fn write_unaided(&self, state: &mut State) {
+        if state.is_cut && !state.buffer.is_empty() {
+            state.buffer.insert(0, b'\n');
+        }
         while !state.buffer.is_empty() && is_writable(Duration::ZERO) {
-            let piece = state.buffer.get(..PIECE).unwrap_or(&state.buffer);
-            match rustix::io::write(rustix::stdio::stderr(), piece) {
-                Ok(n) => drop(state.buffer.drain(..n)),
+            match rustix::io::write(rustix::stdio::stderr(), piece(&state.buffer)) {
+                Ok(n) => {
+                    state.is_cut = false;
+                    drop(state.buffer.drain(..n));
+                }
                 Err(Errno::INTR | Errno::AGAIN) => return,
                 Err(_) => {
                     let lines = std::mem::take(&mut state.buffer);
-                    return state.lose(&lines, 0);
+                    state.lose(&lines, 0);
+                    // Of the first one some may have been written before.
+                    state.is_cut = true;
+                    return;
                 }
             }
             if state.buffer.is_empty() {
@@ -150,14 +160,14 @@ impl Writer {
                 state.is_idle = false;
                 self.tell_left_out(&mut state, Instant::now());
                 let is_over = Instant::now().saturating_duration_since(now) >= IDLE;
-                if state.buffer.is_empty() && is_over && state.limits.wait(now).is_none() {
+                if state.buffer.is_empty() && is_over && !self.stays && state.limits.wait(now).is_none() {
                     state.has_thread = false;
                     return;
                 }
                 continue;
             }
             let mut lines = std::mem::take(&mut state.buffer);
-            if std::mem::take(&mut state.is_cut) {
+            if state.is_cut {
                 lines.insert(0, b'\n');
             }
             state.under_way = lines.len();
@@ -166,7 +176,10 @@ impl Writer {
             state = self.lock();
             state.under_way = 0;
             match written {
-                Ok(()) => self.tell_dropped(&mut state),
+                Ok(()) => {
+                    state.is_cut = false;
+                    self.tell_dropped(&mut state);
+                }
                 Err(written) => state.lose(&lines, written),
             }
         }
@@ -176,8 +189,8 @@ impl Writer {
     fn tell_left_out(&self, state: &mut State, now: Instant) {
         for (kind, lines) in state.limits.take_over(now) {
             let what = match kind {
-                Kind::Event(_) => format!("lines of the kind {kind}"),
-                Kind::Place(..) => "lines like the last one of their kind".to_owned(),
+                Kind::Event(event) => format!("lines of the kind {event}"),
+                Kind::Place(module, _) => format!("warnings like the last of {module}"),
             };
             state.say(self.style, "left-out", format_args!("{lines} more {what} were left out within a second"));
         }
@@ -212,11 +225,14 @@ impl State {
         self.put(&Line::own(event, message), style);
     }
 
-    /// Of these lines only so many bytes could be written.
+    /// Of these lines only so many bytes could be written. If a line was cut before, they begin with its end.
     fn lose(&mut self, lines: &[u8], written: usize) {
         let (before, rest) = lines.split_at(written.min(lines.len()));
-        self.is_cut = !before.is_empty() && !before.ends_with(b"\n");
-        self.dropped += rest.split(|&byte| byte == b'\n').count().saturating_sub(1) as u64;
+        let lost = rest.split(|&byte| byte == b'\n').count().saturating_sub(1) as u64;
+        self.dropped += lost.saturating_sub(u64::from(self.is_cut && before.is_empty()));
+        if let Some(last) = before.last() {
+            self.is_cut = *last != b'\n';
+        }
     }
 
     fn is_busy(&self) -> bool {
@@ -224,11 +240,18 @@ impl State {
     }
 }
 
+/// The first lines of these that go into a pipe in one piece, so that they do not mix with what others write there.
+fn piece(bytes: &[u8]) -> &[u8] {
+    let first = bytes.get(..PIECE).unwrap_or(bytes);
+    let end = first.iter().rposition(|&byte| byte == b'\n').map_or(first.len(), |end| end + 1);
+    first.get(..end).unwrap_or(first)
+}
+
 /// Writes all of it, for however long that takes; else how much was written.
 fn write_all(mut bytes: &[u8]) -> Result<(), usize> {
     let all = bytes.len();
     while !bytes.is_empty() {
-        match rustix::io::write(rustix::stdio::stderr(), bytes) {
+        match rustix::io::write(rustix::stdio::stderr(), piece(bytes)) {
             Ok(n) => bytes = bytes.get(n..).unwrap_or_default(),
             Err(Errno::INTR) => {}
             // Somebody else who has it open made it so.
