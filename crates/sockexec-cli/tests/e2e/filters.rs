@@ -83,7 +83,7 @@ filters! {
 }
 
 /// Whether a filter can be made here; if not, why these tests are skipped is said once.
-fn are_permitted() -> bool {
+pub(crate) fn are_permitted() -> bool {
     static PERMITTED: OnceLock<bool> = OnceLock::new();
     *PERMITTED.get_or_init(|| {
         let probe = Command::new(fixture()).args(["filter", "clone3=ENOSYS"]).output().expect("the fixture starts");

@@ -310,7 +310,20 @@ fn the_last_level_counts() {
 /// how much is missing.
 #[test]
 fn a_stopped_reader() {
-    let launch = Launch::default();
+    nobody_reads(Launch::default());
+}
+
+/// The same where a filter refuses threads: `pthread_create(3)` knows no other way after EPERM of clone3.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_stopped_reader_and_no_threads() {
+    if crate::filters::are_permitted() {
+        nobody_reads(Launch::default().filter("clone3=EPERM"));
+    }
+}
+
+#[track_caller]
+fn nobody_reads(launch: Launch) {
     let path = launch.directory().join("log");
     rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU, 0).unwrap();
     let nonblock = OFlags::NONBLOCK.bits().cast_signed();
@@ -319,7 +332,7 @@ fn a_stopped_reader() {
     eventually("a socket", || std::os::unix::net::UnixStream::connect(daemon.socket()).is_ok());
     // Some 900 bytes of the log each: more than a pipe and the daemon's buffer have room for.
     let name = "x".repeat(255);
-    for _ in 0..2000 {
+    for _ in 0..1500 {
         assert_eq!(daemon.run(&[&name], b"").code(), 127);
     }
     daemon.assert_serves();
@@ -338,6 +351,20 @@ fn a_stopped_reader() {
     drop(reader);
     daemon.assert_serves();
     assert!(daemon.terminate().status.success());
+}
+
+/// Whatever the level.
+#[test]
+fn start_reload_and_stop_are_always_logged() {
+    let launch = Launch::default().quiet().prelude("exec setsid \"$0\" \"$@\"");
+    let mut daemon = launch.options("--log-level error --log-format json").start();
+    daemon.signal(Signal::HUP);
+    daemon.wait_for_log("\"event\":\"reload\"");
+    daemon.assert_serves();
+    let lines = lines(&daemon.terminate().stderr);
+    let events: Vec<&str> = lines.iter().map(|line| line["event"].as_str().expect("an event")).collect();
+    assert_eq!(events, ["start", "reload", "stop", "stop"], "{lines:?}");
+    assert!(lines.iter().all(|line| line["level"] == "info" && line["message"].is_string()), "{lines:?}");
 }
 
 /// A full disk is no reason to stop either, nor a log that was closed.

@@ -136,12 +136,12 @@ fn nobody_waits_for_a_big_file_to_go() {
     let slow = Fault { call: "ftruncate", error: "delay_enter=300000000", when: "1+".into() };
     let strace = Strace::inject(daemon.process(), Whom::Children, &slow);
     drop(client);
-    eventually("a thread that waits", || daemon.process().status_kib("Threads:") == 2);
+    eventually("a thread that waits", || daemon.process().threads() == 2);
     daemon.assert_serves();
     assert!(spooled(&daemon) > 100 << 20, "{}", spooled(&daemon));
     strace.detach();
     eventually("nothing on disk", || spooled(&daemon) == 0);
-    eventually("no thread but the first", || daemon.process().status_kib("Threads:") == 1);
+    eventually("no thread but the first", || daemon.process().threads() == 1);
     eventually("descriptors as at first", || daemon.process().descriptors() == descriptors);
 }
 

@@ -174,8 +174,6 @@ pub(crate) struct Child {
     /// The working directory that the request asks for. Few do, and there are many programs.
     directory: Option<Box<CString>>,
     start: Start,
-    /// The system call that made its process.
-    call: &'static str,
     told: OnceCell<Result<(), i32>>,
     watched: bool,
     /// With a terminal: what waits for a look at the members of its session.
@@ -195,11 +193,6 @@ impl Child {
         let pipe = |descriptor| Pipe::new(descriptor, is_terminal);
         Ok(Self {
             directory: directory.map(Box::new),
-            // What cannot share memory, as it has a terminal, is forked whatever the call is otherwise.
-            call: match started.start {
-                Start::Forked if cfg!(target_os = "linux") => "fork",
-                Start::Forked | Start::Shared(_) => spawner.call().name(),
-            },
             start: started.start,
             told: OnceCell::new(),
             group: Group::new(started.leader, ours.terminal),
@@ -214,9 +207,13 @@ impl Child {
         })
     }
 
-    /// The name of the system call that made its process.
-    pub(crate) const fn call(&self) -> &'static str {
-        self.call
+    /// The name of the system call that made its process, to be asked before another program is started.
+    pub(crate) fn call(&self, spawner: &Spawner) -> &'static str {
+        match self.start {
+            // What has a terminal cannot share memory, and is forked whatever the call is otherwise.
+            Start::Forked if cfg!(target_os = "linux") => "fork",
+            Start::Forked | Start::Shared(_) => spawner.call().name(),
+        }
     }
 
     /// The directory that its request asks for.

@@ -506,7 +506,7 @@ impl Connection {
         match started {
             Ok(child) => {
                 log::debug!("connection {}: started pid {}: {}", self.number, child.group.leader(), self.arguments);
-                self.note_start(cx, child.call());
+                self.note_start(cx, child.call(&cx.spawner.borrow()));
                 self.child = Some(child);
                 cx.totals.started();
                 self.session.started(cx.now);

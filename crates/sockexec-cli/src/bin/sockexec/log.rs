@@ -45,7 +45,8 @@ pub(crate) fn start(threshold: Threshold, format: Format, time: bool) {
         Threshold::Debug => LevelFilter::Debug,
     };
     let style = Style { format, time, priority: is_journal(std::env::var("JOURNAL_STREAM").ok().as_deref()) };
-    let logger = LOGGER.get_or_init(|| Logger { level, writer: Arc::new(Writer::new(style, level == LevelFilter::Debug)) });
+    let logger =
+        LOGGER.get_or_init(|| Logger { level, writer: Arc::new(Writer::new(style, level == LevelFilter::Debug)) });
     if log::set_logger(logger).is_ok() {
         // What is above it is not even formatted.
         log::set_max_level(level);

@@ -32,6 +32,14 @@ impl Process {
         line.split_whitespace().nth(1).and_then(|n| n.parse().ok()).expect("a number")
     }
 
+    /// How many threads it has but for the one that writes the log.
+    pub(crate) fn threads(self) -> usize {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.0.as_raw_pid())).expect("a directory of /proc");
+        // One that has just ended has no name any more.
+        let names = tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("comm")).ok());
+        names.filter(|name| name != "log\n").count()
+    }
+
     /// The signals that it ignores: bit n - 1 for signal n.
     pub(crate) fn ignored_signals(self) -> u64 {
         let status = self.file("status");

@@ -72,8 +72,8 @@ impl Drop for Passer {
     }
 }
 
-fn threads(daemon: &Daemon) -> u64 {
-    daemon.process().status_kib("Threads:")
+fn threads(daemon: &Daemon) -> usize {
+    daemon.process().threads()
 }
 
 /// The loop turns. No program is started for that.

@@ -57,6 +57,11 @@ impl<'a> Line<'a> {
         &self.kind
     }
 
+    /// Whether it says that the daemon has started.
+    pub(super) fn is_start(&self) -> bool {
+        self.event == "start"
+    }
+
     /// Appends the line, its end included. No control character of what it says is in it: a newline would begin a line that somebody
     /// else has written, with a priority of theirs.
     pub(super) fn format(&self, style: Style, out: &mut Vec<u8>) {

@@ -82,6 +82,13 @@ impl Writer {
         if state.is_idle {
             self.news.notify_one();
         } else if !state.has_thread {
+            if line.is_start() && !self.stays {
+                // Nobody is served yet. So a daemon that has nothing more to say never has a thread.
+                self.write_unaided(&mut state);
+                if state.buffer.is_empty() {
+                    return;
+                }
+            }
             if state.failed_at.is_none_or(|at| at.elapsed() >= RETRY) {
                 state.has_thread = self.spawn();
                 state.failed_at = (!state.has_thread).then(Instant::now);
