@@ -20,7 +20,7 @@ use serde_json::Value;
 use sockexec_proto::{ErrorCode, reply, request};
 use tempfile::TempDir;
 
-use crate::common::{Client, Daemon, PATIENCE, eventually, fixture, pairs, steps, wait_for_exit};
+use crate::common::{Client, Daemon, PATIENCE, Process, eventually, fixture, pairs, steps, wait_for_exit};
 use crate::pattern::Pattern;
 
 fn document() -> String {
@@ -622,8 +622,8 @@ fn the_client_in_python_counts_its_input() {
         }
         assert_eq!(sent, taken + 65_536);
         // What comes next shows that it stands still.
-        running.signal(Signal::INT);
-        assert_eq!(pair(&mut socket), ("signal".into(), b"INT".into()));
+        running.signal(Signal::USR1);
+        assert_eq!(pair(&mut socket), ("signal".into(), b"USR1".into()));
     }
     tell(&mut socket, "input-closed", "");
     eventually("the end of the writer", || writer.is_finished());
@@ -649,7 +649,7 @@ fn the_client_in_python_keeps_its_pairs_whole() {
     while !has_ended || signals < sent {
         if sent < 2 && found.len() == sent * WINDOW {
             wait_until_stuck(|| rustix::io::ioctl_fionread(socket.get_ref()).unwrap());
-            running.signal(Signal::INT);
+            running.signal(Signal::USR1);
             sent += 1;
         }
         match pair(&mut socket) {
@@ -658,7 +658,7 @@ fn the_client_in_python_keeps_its_pairs_whole() {
                 found.extend(payload);
             }
             other => {
-                assert_eq!(other, ("signal".into(), b"INT".into()));
+                assert_eq!(other, ("signal".into(), b"USR1".into()));
                 signals += 1;
             }
         }
@@ -691,23 +691,23 @@ fn the_client_in_python_sends_signals_while_its_input_is_stuck() {
     }
 }
 
-/// INT again and again, while its input is stuck and while it goes on, to a program that does not mind.
+/// USR1 again and again, while its input is stuck and while it goes on, to a program that does not mind.
 #[test]
 fn the_client_in_python_sends_signals_among_its_input() {
     const LEN: u64 = 10_000_000;
     let Some(client) = PythonClient::new() else { return };
     let daemon = Daemon::start("-t 0");
     let gate = daemon.gate("gate");
-    let argv = format!("narrow ignore INT ; out ready gate {} verify", gate.path());
+    let argv = format!("narrow ignore USR1 ; out ready gate {} verify", gate.path());
     let mut running = client.start(&daemon, &steps(&argv));
     running.wait_for("ready");
     let (count, writer) = running.feed(Cursor::new(pattern(LEN)));
     wait_until_stuck(|| count.load(Ordering::Relaxed));
-    running.signal(Signal::INT);
+    running.signal(Signal::USR1);
     gate.open();
     for n in 1..=100 {
         eventually("more input", || count.load(Ordering::Relaxed) >= LEN / 100 * n || writer.is_finished());
-        running.signal(Signal::INT);
+        running.signal(Signal::USR1);
     }
     running.wait_for(&format!("ok {LEN}\n"));
     assert_eq!(running.end(), (0, String::new()));
@@ -727,7 +727,7 @@ fn the_client_in_python_writes_all_of_the_output() {
         if is_non_blocking {
             rustix::fs::fcntl_setfl(&writer, OFlags::WRONLY | OFlags::NONBLOCK).unwrap();
         }
-        let mut command = client.command(daemon.socket(), &steps("ignore INT ; out ready cat"));
+        let mut command = client.command(daemon.socket(), &steps("ignore USR1 ; out ready cat"));
         let mut running = Running(command.stdout(writer).spawn().unwrap());
         drop(command);
         running.0.stdout = Some(OwnedFd::from(reader).into());
@@ -741,7 +741,7 @@ fn the_client_in_python_writes_all_of_the_output() {
         for n in 0_u32.. {
             // The first in the middle of a write, the others wherever it is. It has much left to write.
             if n.is_multiple_of(50) && output.len() < input.len() / 2 {
-                running.signal(Signal::INT);
+                running.signal(Signal::USR1);
             }
             let bytes = running.read(1000);
             if bytes.is_empty() {
@@ -753,6 +753,49 @@ fn the_client_in_python_writes_all_of_the_output() {
         assert!(output == input, "{} of {} bytes", output.len(), input.len());
         feeder.join().unwrap().unwrap();
     }
+}
+
+/// A program that ignores INT and TERM could not be ended, and a daemon that is stopped could not either.
+#[test]
+fn the_client_in_python_can_be_stopped() {
+    let Some(client) = PythonClient::new() else { return };
+    for is_stopped in [false, true] {
+        for (first, second, status) in [(Signal::INT, Signal::INT, 130), (Signal::TERM, Signal::INT, 130)] {
+            let daemon = Daemon::start("-t 0 -k 0.1");
+            let mut life = daemon.fifo("life");
+            let argv = format!("ignore INT TERM ; hold {} out ready wait", life.path());
+            let mut running = client.start(&daemon, &steps(&argv));
+            running.wait_for("ready");
+            if is_stopped {
+                daemon.signal(Signal::STOP);
+                eventually("the daemon stops", || daemon.process().is_stopped());
+            }
+            running.signal(first);
+            if is_stopped {
+                eventually("the signal was taken", || !Process::of(&running.0).has_pending(first));
+            } else {
+                daemon.wait_for_log(&format!("signal {} to the group", first.as_raw()));
+                assert!(life.is_held());
+            }
+            running.signal(second);
+            assert_eq!(running.end(), (status, String::new()));
+            daemon.signal(Signal::CONT);
+            life.wait_for_death();
+        }
+    }
+}
+
+/// A socket that is full takes no signal: one is enough.
+#[test]
+fn the_client_in_python_does_not_wait_for_a_full_socket() {
+    let Some(client) = PythonClient::new() else { return };
+    let (mut running, mut socket) = client.start_with_us(Stdio::piped());
+    begin(&mut running, &mut socket, 1 << 30);
+    let (count, writer) = running.feed(std::io::repeat(b'x'));
+    wait_until_stuck(|| count.load(Ordering::Relaxed));
+    running.signal(Signal::TERM);
+    assert_eq!(running.end(), (143, String::new()));
+    assert!(writer.join().expect("no panic").is_err());
 }
 
 /// If nobody reads its output any more it ends as a filter does, and the program with it.

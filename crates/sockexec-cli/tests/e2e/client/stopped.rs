@@ -97,17 +97,10 @@ fn a_descendant_that_lingers() {
     leader.wait_for_death();
     life.holder();
     kill(&child, Signal::INT);
-    eventually("the signal was taken", || !is_pending(&child, Signal::INT));
+    eventually("the signal was taken", || !Process::of(&child).has_pending(Signal::INT));
     kill(&child, Signal::INT);
     assert_eq!(wait(&mut child).signal(), Some(Signal::INT.as_raw()));
     life.wait_for_death();
-}
-
-/// Whether a signal to the process waits to be taken (proc(5), `ShdPnd`).
-fn is_pending(child: &Child, signal: Signal) -> bool {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).expect("it lives");
-    let mask = status.lines().find_map(|line| line.strip_prefix("ShdPnd:")).expect("a line");
-    u64::from_str_radix(mask.trim(), 16).expect("a mask") & (1 << (signal.as_raw() - 1)) != 0
 }
 
 /// A daemon that is stopped forwards nothing.
@@ -121,7 +114,7 @@ fn a_daemon_that_is_stopped() {
     rustix::process::kill_process(daemon.process().0, Signal::STOP).expect("it lives");
     eventually("the daemon stops", || daemon.process().is_stopped());
     kill(&child, Signal::INT);
-    eventually("the signal was taken", || !is_pending(&child, Signal::INT));
+    eventually("the signal was taken", || !Process::of(&child).has_pending(Signal::INT));
     kill(&child, Signal::TERM);
     let status = wait(&mut child);
     rustix::process::kill_process(daemon.process().0, Signal::CONT).expect("it lives");

@@ -8,7 +8,7 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec};
 #[cfg(target_os = "linux")]
 use rustix::process::PidfdGetfdFlags;
-use rustix::process::{Pid, PidfdFlags};
+use rustix::process::{Pid, PidfdFlags, Signal};
 
 use super::PATIENCE;
 
@@ -94,6 +94,13 @@ impl Process {
     /// Whether a file of such a name is part of its memory.
     pub(crate) fn has_mapped(self, name: &str) -> bool {
         self.file("maps").contains(name)
+    }
+
+    /// Whether a signal to it waits to be taken (proc(5), `ShdPnd`).
+    pub(crate) fn has_pending(self, signal: Signal) -> bool {
+        let status = self.file("status");
+        let mask = status.lines().find_map(|line| line.strip_prefix("ShdPnd:")).expect("a line");
+        u64::from_str_radix(mask.trim(), 16).expect("a mask") & (1 << (signal.as_raw() - 1)) != 0
     }
 
     pub(crate) fn is_traced(self) -> bool {
