@@ -44,6 +44,7 @@ fn help_names_every_option() {
             "--mode",
             "--linger",
             "--drain",
+            "--replace",
             "--listen-fd",
             "--notification-fd",
             "--spool",

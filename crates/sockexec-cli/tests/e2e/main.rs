@@ -40,6 +40,7 @@ mod place;
 mod programs;
 mod protocol;
 mod readme;
+mod restarts;
 mod shutdown;
 mod slots;
 mod soak;

@@ -118,8 +118,8 @@ impl EventLoop {
             let mut socket = UnixListener::from_std(socket.into());
             poll.registry().register(&mut socket, token, Interest::READABLE).map(|()| Door::new(socket))
         };
-        let place = own.as_ref().map(|own| Guard::new(poll.registry(), &own.file, settings.watches));
-        let listening = match own {
+        let mut place = own.as_ref().map(|own| Guard::new(poll.registry(), &own.file, settings.watches));
+        let mut listening = match own {
             Some(Own { file, socket }) => Some(Listening { file, door: open(socket, token::LISTENER)? }),
             None => None,
         };
@@ -142,6 +142,11 @@ impl EventLoop {
         let spawner = Spawner::new(settings.spare_descriptors, settings.program_descriptors);
         if let Some(descriptor) = spawner.descriptor() {
             poll.registry().register(&mut SourceFd(&descriptor.as_raw_fd()), token::SPAWNER, Interest::READABLE)?;
+        }
+        // Last, when all else has succeeded: from here on clients come here.
+        if let (Some(listening), Some(place)) = (&mut listening, &mut place) {
+            listening.file.take_place().map_err(io::Error::other)?;
+            place.settle();
         }
         Ok(Self {
             settings,

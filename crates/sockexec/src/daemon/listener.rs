@@ -1,9 +1,10 @@
 //! The socket file: made, replaced when stale, removed when it is still ours.
 
 use std::env;
+use std::ffi::OsString;
 use std::fs::{self, File, FileType, OpenOptions};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -21,6 +22,9 @@ pub const MAX_PATH: usize = 107;
 
 /// How long to wait for another daemon that is just making or replacing a socket in the same directory.
 const LOCK_WAIT: Duration = Duration::from_secs(2);
+
+/// The same for the removal of the file at the end, which others wait for.
+const REMOVAL_WAIT: Duration = Duration::from_millis(500);
 
 /// How long to wait for whoever has a socket open on which nobody listens: programs of a daemon that was killed, which die with it or are
 /// on their way to exec.
@@ -45,6 +49,8 @@ pub enum BindError {
     Unknown(PathBuf, io::Error),
     /// The socket cannot be made there.
     Create(PathBuf, io::Error),
+    /// The socket was made, and cannot be put in the place of the one that is there.
+    Replace(PathBuf, io::Error),
     /// Nowhere to listen: neither was a path given nor a socket handed over.
     NoSocket,
     /// A socket that was handed over cannot be accepted from: which, and why.
@@ -79,6 +85,12 @@ impl std::fmt::Display for BindError {
                 write!(f, "{}: cannot make the socket: the directory does not exist", path.display())
             }
             Self::Create(path, error) => write!(f, "{}: cannot make the socket: {error}", path.display()),
+            Self::Replace(path, error) if error.kind() == io::ErrorKind::PermissionDenied => write!(
+                f,
+                "{}: cannot take the place of the socket: {error}; in a sticky directory, as /tmp is, only its owner may",
+                path.display()
+            ),
+            Self::Replace(path, error) => write!(f, "{}: cannot take the place of the socket: {error}", path.display()),
             Self::NoSocket => f.write_str("no socket to listen on: none was handed over, and there is no path"),
             Self::NotAListener(which, why) => write!(f, "{which}: clients cannot be accepted there: {why}"),
             Self::TooFewDescriptors(limit) => {
@@ -95,7 +107,9 @@ impl std::fmt::Display for BindError {
 impl std::error::Error for BindError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Unknown(_, error) | Self::Create(_, error) | Self::Setup(_, error) => Some(error),
+            Self::Unknown(_, error) | Self::Create(_, error) | Self::Replace(_, error) | Self::Setup(_, error) => {
+                Some(error)
+            }
             Self::EmptyPath
             | Self::PathTooLong(..)
             | Self::InUse(_)
@@ -112,7 +126,9 @@ impl std::error::Error for BindError {
 #[derive(Debug)]
 pub(crate) struct SocketFile {
     path: PathBuf,
-    identity: Option<(u64, u64)>,
+    /// Where it is until it [takes its place](SocketFile::take_place).
+    beside: Option<PathBuf>,
+    identity: Option<Identity>,
     mode: u32,
     backlog: u32,
     /// Where a path that is not absolute begins.
@@ -127,7 +143,7 @@ pub(crate) enum Place {
     /// Nothing.
     Empty,
     /// Another file, of this identity: device and inode.
-    Other((u64, u64)),
+    Other(Identity),
 }
 
 impl SocketFile {
@@ -151,7 +167,7 @@ impl SocketFile {
     }
 
     /// Which file was made: device and inode. As long as its socket is open no other file has them.
-    pub(crate) fn identity(&self) -> Option<(u64, u64)> {
+    pub(crate) fn identity(&self) -> Option<Identity> {
         self.identity
     }
 
@@ -165,16 +181,47 @@ impl SocketFile {
         if matches!(lock, Lock::Held) && !insists {
             return Ok(None);
         }
-        make(&self.path, self.mode, self.backlog, |path| {
+        let made = make(&self.path, self.mode, self.backlog, |path| {
             Ok(Some(socket::probe(path)?).filter(|&listener| listener != socket::Listener::Held || insists))
-        })
+        })?;
+        Ok(made
+            .map(|(socket, identity)| (socket, Self::new(self.path.clone(), None, identity, self.mode, self.backlog))))
+    }
+
+    fn new(path: PathBuf, beside: Option<PathBuf>, identity: Option<Identity>, mode: u32, backlog: u32) -> Self {
+        let base = if path.is_absolute() { None } else { env::current_dir().ok() };
+        Self { path, beside, identity, mode, backlog, base }
+    }
+
+    /// Where it is now, unless somebody has moved it.
+    pub(crate) fn location(&self) -> &Path {
+        self.beside.as_deref().unwrap_or(&self.path)
+    }
+
+    /// Puts it in its place, if it was made [beside it](listen_beside): over the socket that is there, whoever listens on that.
+    ///
+    /// # Errors
+    /// [`BindError::NotASocket`], which is left alone; [`BindError::Replace`]: rename(2) is refused.
+    pub(crate) fn take_place(&mut self) -> Result<(), BindError> {
+        let Some(beside) = &self.beside else { return Ok(()) };
+        // Another daemon that is about to remove its own file has compared it, and must not remove this one.
+        let _lock = lock_directory(&self.path);
+        // rename(2) would replace a regular file or a link without a word.
+        refuse_other_files(&self.path)?;
+        fs::rename(beside, &self.path).map_err(|error| BindError::Replace(self.path.clone(), error))?;
+        self.beside = None;
+        Ok(())
     }
 
     /// Removes it, if the file at the path is still the one that was made here.
     fn remove(&self) -> io::Result<()> {
         let made = self.identity.ok_or_else(|| io::Error::other("it is not known whether it is this daemon's"))?;
-        match identity(&self.path) {
-            Ok(found) if found == made => fs::remove_file(&self.path),
+        // Between the look and the removal a successor may put its own there.
+        let _lock = Lock::wait_for(&self.path, REMOVAL_WAIT)
+            .ok_or_else(|| io::Error::other("somebody else has its directory locked; the next daemon replaces it"))?;
+        let path = self.location();
+        match identity(path) {
+            Ok(found) if found == made => fs::remove_file(path),
             Ok(_) => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(error),
@@ -185,28 +232,71 @@ impl SocketFile {
 impl Drop for SocketFile {
     fn drop(&mut self) {
         if let Err(error) = self.remove() {
-            log::warn!("cannot remove {}: {error}", self.path.display());
+            log::warn!("cannot remove {}: {error}", self.location().display());
         }
     }
 }
 
+/// Which file: device and inode.
+type Identity = (u64, u64);
+
 /// Makes the socket at `path` and listens. A socket that nobody listens on any more is replaced.
 pub(crate) fn listen(path: &Path, mode: u32, backlog: u32) -> Result<(OwnedFd, SocketFile), BindError> {
-    let len = path.as_os_str().len();
-    if len == 0 {
-        return Err(BindError::EmptyPath);
-    }
-    if len > MAX_PATH {
-        return Err(BindError::PathTooLong(path.to_owned(), len));
-    }
+    check_length(path)?;
     // Between its bind and its listen another daemon's socket looks stale, and between finding a stale
     // one and removing it a new one may take its place: one at a time.
     let _lock = lock_directory(path);
-    match make(path, mode, backlog, |path| probe(path).map(Some))? {
-        Some(socket) => Ok(socket),
-        // It is for the probe to give up, and this one does not.
-        None => Err(BindError::InUse(path.to_owned())),
+    let (socket, identity) = make_insisting(path, mode, backlog)?;
+    Ok((socket, SocketFile::new(path.to_owned(), None, identity, mode, backlog)))
+}
+
+/// Makes the socket beside `path` and listens, to [take its place](SocketFile::take_place) later.
+pub(crate) fn listen_beside(path: &Path, mode: u32, backlog: u32) -> Result<(OwnedFd, SocketFile), BindError> {
+    check_length(path)?;
+    refuse_other_files(path)?;
+    let name = path.file_name().ok_or_else(|| BindError::NotASocket(path.to_owned(), "directory"))?;
+    let pid = std::process::id();
+    let mut dotted = OsString::from(".");
+    dotted.push(name);
+    dotted.push(format!(".{pid}"));
+    let telling = path.with_file_name(dotted);
+    let short = path.with_file_name(format!(".sockexec.{pid}"));
+    let fits = |path: &PathBuf| path.as_os_str().len() <= MAX_PATH;
+    let _lock = lock_directory(path);
+    let (beside, (socket, identity)) = if let Some(beside) = [telling, short.clone()].into_iter().find(fits) {
+        let socket = make_insisting(&beside, mode, backlog)?;
+        (beside, socket)
+    } else {
+        // The path has no room for a longer one: by way of its directory there is.
+        let directory = open_directory(path).map_err(|error| BindError::Create(short.clone(), error))?;
+        let address = format!("/proc/self/fd/{}/.sockexec.{pid}", directory.as_raw_fd());
+        (short, make_insisting(Path::new(&address), mode, backlog)?)
+    };
+    Ok((socket, SocketFile::new(path.to_owned(), Some(beside), identity, mode, backlog)))
+}
+
+fn check_length(path: &Path) -> Result<(), BindError> {
+    match path.as_os_str().len() {
+        0 => Err(BindError::EmptyPath),
+        1..=MAX_PATH => Ok(()),
+        len => Err(BindError::PathTooLong(path.to_owned(), len)),
     }
+}
+
+/// Nothing may be at `path`, or a socket.
+fn refuse_other_files(path: &Path) -> Result<(), BindError> {
+    match fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.file_type().is_socket() => Ok(()),
+        Ok(metadata) => Err(BindError::NotASocket(path.to_owned(), describe(metadata.file_type()))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(BindError::Unknown(path.to_owned(), error)),
+    }
+}
+
+/// Makes the socket, however long those take who only hold a stale one.
+fn make_insisting(path: &Path, mode: u32, backlog: u32) -> Result<(OwnedFd, Option<Identity>), BindError> {
+    // It is for the probe to give up, and this one does not.
+    make(path, mode, backlog, |path| probe(path).map(Some))?.ok_or_else(|| BindError::InUse(path.to_owned()))
 }
 
 /// What is known of a socket at a path; `None`: it is not to be waited for.
@@ -218,13 +308,11 @@ fn make(
     mode: u32,
     backlog: u32,
     probe: impl Fn(&Path) -> Probed,
-) -> Result<Option<(OwnedFd, SocketFile)>, BindError> {
+) -> Result<Option<(OwnedFd, Option<Identity>)>, BindError> {
     loop {
         match socket::listen(path, mode, backlog) {
             Ok(socket) => {
-                let identity = identity(path).ok();
-                let base = if path.is_absolute() { None } else { env::current_dir().ok() };
-                return Ok(Some((socket, SocketFile { path: path.to_owned(), identity, mode, backlog, base })));
+                return Ok(Some((socket, identity(path).ok())));
             }
             Err(error) if error.raw_os_error() == Some(Errno::ADDRINUSE.raw_os_error()) => {
                 if !remove_stale(path, &probe)? {
@@ -301,20 +389,26 @@ impl Lock {
     }
 }
 
-/// The lock; where somebody else holds it for long, the daemon goes on without.
-fn lock_directory(path: &Path) -> Lock {
-    let give_up = Instant::now() + LOCK_WAIT;
-    loop {
-        match Lock::try_on(path) {
-            Lock::Held if Instant::now() < give_up => thread::sleep(LOOK),
-            lock => {
-                if matches!(lock, Lock::Held) {
-                    log::warn!("{}: somebody else has its directory locked; going on without", path.display());
-                }
-                return lock;
+impl Lock {
+    /// The lock, once it is had or cannot be; `None`: somebody else still has it after so long.
+    fn wait_for(path: &Path, patience: Duration) -> Option<Self> {
+        let give_up = Instant::now() + patience;
+        loop {
+            match Self::try_on(path) {
+                Self::Held if Instant::now() < give_up => thread::sleep(LOOK),
+                Self::Held => return None,
+                lock => return Some(lock),
             }
         }
     }
+}
+
+/// The lock; where somebody else holds it for long, the daemon goes on without.
+fn lock_directory(path: &Path) -> Lock {
+    Lock::wait_for(path, LOCK_WAIT).unwrap_or_else(|| {
+        log::warn!("{}: somebody else has its directory locked; going on without", path.display());
+        Lock::Absent
+    })
 }
 
 fn open_directory(path: &Path) -> io::Result<File> {
@@ -335,7 +429,7 @@ fn try_lock(directory: &File) -> io::Result<bool> {
     }
 }
 
-fn identity(path: &Path) -> io::Result<(u64, u64)> {
+fn identity(path: &Path) -> io::Result<Identity> {
     fs::symlink_metadata(path).map(|metadata| (metadata.dev(), metadata.ino()))
 }
 

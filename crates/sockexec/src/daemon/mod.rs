@@ -114,6 +114,7 @@ pub struct Builder {
     max_waiting: usize,
     max_per_user: Option<usize>,
     mode: u32,
+    replace: bool,
     request_timeout: Option<Duration>,
     timeout: Option<Duration>,
     kill_timeout: Duration,
@@ -137,6 +138,7 @@ impl Default for Builder {
             max_waiting: 1000,
             max_per_user: None,
             mode: 0o660,
+            replace: false,
             request_timeout: Some(Duration::from_secs(10)),
             timeout: Some(Duration::from_secs(60)),
             kill_timeout: Duration::from_secs(10),
@@ -193,6 +195,15 @@ impl Builder {
     #[must_use]
     pub fn mode(mut self, mode: u32) -> Self {
         self.mode = mode & 0o777;
+        self
+    }
+
+    /// Whether the socket takes the place of one on which another daemon may listen: it is made beside [`bind`](Self::bind)'s path, and
+    /// renamed when [`Daemon::run`] is called and all else has succeeded. The other daemon notices, accepts no more, and ends when the
+    /// programs that it has have ended. No client is refused or cut. Default: no.
+    #[must_use]
+    pub fn replace(mut self, replace: bool) -> Self {
+        self.replace = replace;
         self
     }
 
@@ -328,7 +339,8 @@ impl Builder {
             // A service manager's, and the unit names it twice.
             Some(path) if self.listeners.iter().any(|listener| listener.is_at(path)) => None,
             Some(path) => {
-                let (socket, file) = listener::listen(path, self.mode, self.backlog)?;
+                let listen = if self.replace { listener::listen_beside } else { listener::listen };
+                let (socket, file) = listen(path, self.mode, self.backlog)?;
                 Some(Own { file, socket })
             }
             None => None,
@@ -490,7 +502,8 @@ impl Daemon {
     /// Serves clients until it is told to shut down and the last program has ended.
     ///
     /// # Errors
-    /// Only if the event loop itself cannot go on. What goes wrong with one connection ends that one.
+    /// Only if the event loop itself cannot go on, or with [`Builder::replace`] the place of the socket cannot be had (a [`BindError`] is
+    /// within then). What goes wrong with one connection ends that one.
     pub fn run(self) -> io::Result<()> {
         event_loop::EventLoop::new(self)?.run()
     }

@@ -84,11 +84,19 @@ impl Guard {
     pub(crate) fn watch(&mut self, file: &SocketFile) {
         self.moved = false;
         if let Some(watch) = &mut self.watch
-            && let Err(error) = watch.watch(file.path())
+            && let Err(error) = watch.watch(file.location())
         {
             // It may be gone already; the next look tells.
             log::debug!("cannot watch {}: {error}", file.path().display());
         }
+    }
+
+    /// The file that is watched has taken its place, which is not what it is watched for.
+    ///
+    /// It is watched before that, or a successor that comes between the two would be watched in its place and never be noticed.
+    pub(crate) fn settle(&mut self) {
+        self.note();
+        self.moved = false;
     }
 
     /// The watch has something to tell: what, a look shows.

@@ -26,6 +26,11 @@ pub(crate) struct Arguments {
     #[arg(value_name = "SOCKET")]
     pub(crate) socket: Option<OsString>,
 
+    /// Takes the place of a daemon that listens at SOCKET: the last thing that is done when all else has succeeded. That
+    /// one accepts no more, and ends when its programs have ended. No client is refused.
+    #[arg(long, requires = "socket")]
+    pub(crate) replace: bool,
+
     /// Serves those as well who come to the listening socket that is this descriptor, a stream of any family. It is left
     /// as it is: not removed, not shut down. May be given again.
     #[arg(long, value_name = "N", value_parser = descriptor)]

@@ -85,6 +85,7 @@ fn run(
         .timeout(Some(arguments.timeout).filter(|timeout| !timeout.is_zero()))
         .kill_timeout(arguments.kill_timeout)
         .mode(arguments.mode)
+        .replace(arguments.replace)
         .linger(arguments.linger)
         .drain(arguments.drain)
         .spool(arguments.spool)
