@@ -2,7 +2,6 @@
 #![forbid(unsafe_code)]
 
 /// `eprint!` without its panic where standard error is gone: that would abort a release build, and leave servers.
-#[cfg(target_os = "linux")]
 macro_rules! say {
     ($($argument:tt)*) => {{
         let _ = std::io::Write::write_fmt(&mut std::io::stderr(), format_args!($($argument)*));
@@ -12,6 +11,7 @@ macro_rules! say {
 #[cfg(target_os = "linux")]
 mod bench;
 mod demo;
+mod dist;
 mod rooms;
 #[cfg(target_os = "linux")]
 mod soak;
@@ -61,6 +61,9 @@ enum Chore {
     Test(touched::Options),
     /// Draw docs/demo.svg: a terminal session with a real daemon.
     Demo,
+    /// Make manual pages, completions and packages in target/dist.
+    #[command(after_help = dist::AFTER_HELP)]
+    Dist(dist::Options),
     /// Print which room of the source imports which, as a graph for dot(1): docs/architecture.dot.
     Rooms,
     /// The program of the soak.
@@ -102,6 +105,7 @@ fn run(chore: Chore) -> Result<ExitCode> {
         Chore::Soak(options) => soak::soak(&options)?,
         Chore::Test(options) => touched::test(&options)?,
         Chore::Demo => demo::demo()?,
+        Chore::Dist(options) => dist::dist(&options)?,
         Chore::Rooms => std::io::stdout().write_all(rooms::graph()?.as_bytes())?,
         #[cfg(target_os = "linux")]
         Chore::SoakProgram { act } => return soak::act(act),

@@ -8,12 +8,11 @@ use std::time::Duration;
 use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
-use clap::{ArgAction, ArgMatches, CommandFactory as _, FromArgMatches as _, Parser};
+use clap::{ArgAction, ArgMatches, CommandFactory as _, FromArgMatches as _, Parser, ValueEnum};
 use sockexec::{Command, Stdio, Version};
 
-use crate::status::Format;
-use crate::terminal::Keys;
-use crate::{stdin, terminal};
+use super::terminal::Keys;
+use super::{stdin, terminal};
 
 /// Run a program through the daemon that listens on a UNIX socket.
 ///
@@ -111,6 +110,17 @@ pub(crate) struct Arguments {
     /// Print this and exit.
     #[arg(short = 'h', long, action = ArgAction::HelpShort)]
     help: Option<bool>,
+}
+
+/// How the status is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// A table for a person.
+    Text,
+    /// As the daemon sends it.
+    Json,
+    /// The text format of Prometheus, for the textfile collector of `node_exporter`.
+    Prometheus,
 }
 
 const AFTER_HELP: &str = "\

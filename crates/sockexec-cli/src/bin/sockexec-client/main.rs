@@ -20,7 +20,7 @@ use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use arguments::Arguments;
+use arguments::{Arguments, Format};
 use rustix::process::{Resource, Rlimit, Signal};
 use sockexec::{Command, Error, ErrorCode, ExitStatus, Failure, Usage, client};
 use terminal::{Keys, RawMode};
@@ -61,7 +61,7 @@ fn main() -> ExitCode {
         return fail(&socket, &Error::Io("cannot catch signals", error));
     }
     if arguments.status {
-        return answer(&socket, status::text(&socket, arguments.format.unwrap_or(status::Format::Text)));
+        return answer(&socket, status::text(&socket, arguments.format.unwrap_or(Format::Text)));
     }
     if arguments.ping {
         return answer(&socket, client::ping(&socket, PING_PATIENCE).map(|()| String::new()));

@@ -6,23 +6,13 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
-use clap::ValueEnum;
 use serde_json::Value;
 use sockexec::{Error, client};
 
+use crate::arguments::Format;
+
 /// How long to wait for a daemon that is busy, or that does not know the question and says nothing.
 const PATIENCE: Duration = Duration::from_secs(5);
-
-/// How the status is printed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Format {
-    /// A table for a person.
-    Text,
-    /// As the daemon sends it.
-    Json,
-    /// The text format of Prometheus, for the textfile collector of `node_exporter`.
-    Prometheus,
-}
 
 /// The daemon's status.
 ///

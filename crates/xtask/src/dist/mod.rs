@@ -1,0 +1,126 @@
+//! The packages: what a release consists of, made from this source.
+
+mod build;
+#[expect(dead_code, reason = "of the command lines, only what they look like is used")]
+mod client;
+mod completions;
+#[expect(dead_code, reason = "as above")]
+mod daemon;
+mod manual;
+mod markdown;
+mod source;
+mod tarball;
+#[cfg(test)]
+mod tests;
+mod tool;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use build::Build;
+use source::Release;
+
+use crate::{Result, context, workspace};
+
+pub(crate) const AFTER_HELP: &str = "\
+Everything is written to target/dist. All files carry the time of the last commit, or SOURCE_DATE_EPOCH.
+
+Needs: tar, gzip, readelf and sha256sum, and rustup's targets. With cargo-auditable the programs have the list of their dependencies.
+
+Examples:
+  cargo xtask dist                   all of it
+  cargo xtask dist pages             manual pages and completions, below target/dist/share
+  cargo xtask dist static --check    the archives, each built twice in different directories and compared";
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    /// What to make [default: all].
+    #[arg(value_enum)]
+    parts: Vec<Part>,
+    /// Build the static programs a second time, from a copy of the source in another directory, and compare the archives.
+    #[arg(long)]
+    check: bool,
+    /// Systems of the static programs.
+    #[arg(long, value_name = "TARGET", value_delimiter = ',', default_values = ["x86_64-unknown-linux-musl", "aarch64-unknown-linux-musl"])]
+    target: Vec<String>,
+    /// Profile of Cargo. Another than release is for tests of the packages.
+    #[arg(long, default_value = "release")]
+    profile: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Part {
+    /// Manual pages and completions.
+    Pages,
+    /// Static programs, in archives.
+    Static,
+}
+
+pub(crate) fn dist(options: &Options) -> Result<()> {
+    let release = Release::find()?;
+    let directory = workspace().join("target/dist");
+    let share = directory.join("share");
+    let wants = |part| options.parts.is_empty() || options.parts.contains(&part);
+    pages(&share, &release)?;
+    let mut made = vec![];
+    let mut undone = vec![];
+    if wants(Part::Static) {
+        for target in &options.target {
+            if !build::is_static(target) {
+                return Err(format!("{target}: static programs are for a target that ends with -musl").into());
+            }
+            let (archive, left) = archive(options, &release, &directory, target)?;
+            made.push(archive);
+            undone.extend(left);
+        }
+    }
+    sums(&directory, &made)?;
+    for left in undone {
+        say!("{left}\n");
+    }
+    Ok(())
+}
+
+/// Manual pages and completions.
+fn pages(share: &Path, release: &Release) -> Result<()> {
+    if share.exists() {
+        fs::remove_dir_all(share).map_err(context(share.display()))?;
+    }
+    manual::write(&share.join("man"), release)?;
+    completions::write(share)
+}
+
+/// The archive of a target, and what could not be tried.
+fn archive(options: &Options, release: &Release, directory: &Path, target: &str) -> Result<(PathBuf, Option<String>)> {
+    let share = directory.join("share");
+    let profile = &options.profile;
+    let build = Build { release, source: workspace(), directory: &directory.join("build"), target, profile };
+    let binaries = build.run()?;
+    let undone = build::try_out(&binaries, target)?;
+    let archive = tarball::make(directory, &binaries, &share, target, release)?;
+    if options.check {
+        let copy = tempfile::tempdir()?;
+        source::copy(copy.path())?;
+        let again = Build { source: copy.path(), directory: &copy.path().join("other-target"), ..build };
+        let second = tarball::make(copy.path(), &again.run()?, &share, target, release)?;
+        if fs::read(&archive)? != fs::read(&second)? {
+            return Err(format!("{}: a second build gives other bytes", archive.display()).into());
+        }
+        say!("{target}: the second build gives the same bytes\n");
+    }
+    Ok((archive, undone))
+}
+
+/// Writes and prints the checksums of what was made.
+fn sums(directory: &Path, made: &[PathBuf]) -> Result<()> {
+    if made.is_empty() {
+        return Ok(());
+    }
+    let names = made.iter().filter_map(|path| path.file_name());
+    let sums = tool::output(Command::new("sha256sum").current_dir(directory).args(names))?;
+    let path = directory.join("SHA256SUMS");
+    fs::write(&path, format!("{sums}\n")).map_err(context(path.display()))?;
+    println!("{sums}");
+    Ok(())
+}
