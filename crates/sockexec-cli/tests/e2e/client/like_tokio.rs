@@ -56,7 +56,9 @@ fn killed_on_drop() {
     let mut life = daemon.fifo("life");
     let mut wait = command(&daemon, &format!("hold {} wait", life.path()));
     wait.kill_on_drop(true).stdin(Stdio::piped());
-    drop(runtime.block_on(wait.spawn()).expect("it starts"));
+    let child = runtime.block_on(wait.spawn()).expect("it starts");
+    life.holder();
+    drop(child);
     life.wait_for_death();
 }
 
