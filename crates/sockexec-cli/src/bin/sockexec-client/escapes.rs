@@ -15,12 +15,14 @@ use rustix::stdio;
 use sockexec::{ChildHandle, ChildStdin};
 
 /// What `~?` shows. The terminal is raw.
-const LIST: &str = "~?\r\n\
-sockexec-client: at the start of a line\r\n\
-  ~.   ends this command and the program\r\n\
-  ~^Z  stops this command, as a job\r\n\
-  ~~   sends one ~\r\n\
-  ~?   shows this\r\n";
+const LIST: &str = concat!(
+    "~?\r\n",
+    "sockexec-client: at the start of a line\r\n",
+    "  ~.   ends this command and the program\r\n",
+    "  ~^Z  stops this command, as a job\r\n",
+    "  ~~   sends one ~\r\n",
+    "  ~?   shows this\r\n",
+);
 
 const START: u8 = b'~';
 const SUSPEND: u8 = 0x1a;

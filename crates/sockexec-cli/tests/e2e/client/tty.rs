@@ -241,16 +241,19 @@ fn interrupted_before_the_start() {
     let (asked, was_asked) = mpsc::channel();
     let fake = Fake::new(move |mut peer| {
         peer.until(b"10:protocol=2,");
-        asked.send(()).expect("the test waits");
         peer.say(INTRODUCTION);
-        peer.read_to_the_end();
+        // It has read that: its end is no reset.
+        peer.options();
+        asked.send(()).expect("the test waits");
+        peer.wait_for_the_end();
     });
     // Its terminal controls it.
     let mut command = Command::new(fixture());
     command
         .args(["setsid", "ctty", "exec", env!("CARGO_BIN_EXE_sockexec-client"), "-t"])
         .arg(fake.socket())
-        .arg("program");
+        .arg("program")
+        .env("TERM", "strange");
     person.sit_at(&mut command);
     let mut child = command.spawn().expect("the client starts");
     was_asked.recv().expect("a request");
