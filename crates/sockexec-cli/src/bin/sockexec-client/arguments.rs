@@ -161,7 +161,7 @@ Examples:
   tar -c docs | sockexec-client /tmp/exec.sock sha256sum
   SOCKEXEC_SOCKET=/tmp/exec.sock sockexec-client -n - sh -c 'date; exit 3'";
 
-const NO_TERMINAL: &str = "-t without a terminal as standard input; -n gives the program no input, and -tt gives it this one as if it was \
+const NO_TERMINAL: &str = "-t without a terminal as standard input; -n gives the program no input, and -tt gives it this one as if it were \
      typed, where a line has at most 4095 bytes and the byte of ^C kills";
 
 /// An option that asks the daemon something instead of running a program.
