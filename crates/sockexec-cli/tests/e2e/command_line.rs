@@ -44,6 +44,8 @@ fn help_names_every_option() {
             "--mode",
             "--linger",
             "--drain",
+            "--owner",
+            "--user",
             "--replace",
             "--listen-fd",
             "--notification-fd",

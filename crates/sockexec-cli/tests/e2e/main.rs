@@ -48,5 +48,6 @@ mod socket;
 mod spool;
 mod streams;
 mod supervised;
+mod users;
 mod version_2;
 mod waiting;

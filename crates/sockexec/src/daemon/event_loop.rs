@@ -112,7 +112,7 @@ pub(super) struct EventLoop {
 
 impl EventLoop {
     pub(super) fn new(daemon: Daemon) -> io::Result<Self> {
-        let Daemon { settings, poll, mut signals, had_terminal, handle, own, listeners, notifier, notification } =
+        let Daemon { settings, poll, mut signals, had_terminal, handle, own, listeners, notifier, notification, user } =
             daemon;
         let open = |socket: OwnedFd, token| {
             let mut socket = UnixListener::from_std(socket.into());
@@ -147,6 +147,13 @@ impl EventLoop {
         if let (Some(listening), Some(place)) = (&mut listening, &mut place) {
             listening.file.take_place().map_err(io::Error::other)?;
             place.settle();
+        }
+        if let Some(user) = user {
+            user.become_it()
+                .map_err(|error| io::Error::new(error.kind(), format!("cannot become user {user}: {error}")))?;
+            if let Some(listening) = &listening {
+                listening.file.warn_of_lost_rights();
+            }
         }
         Ok(Self {
             settings,

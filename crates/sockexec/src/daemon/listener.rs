@@ -14,6 +14,7 @@ use libc::O_DIRECTORY;
 use rustix::fs::FlockOperation;
 use rustix::io::{Errno, retry_on_intr};
 
+use super::identity::Owner;
 use crate::sys::socket;
 
 /// The longest path of a UNIX socket: `sun_path` of unix(7) less the NUL at its end. Other systems
@@ -49,6 +50,10 @@ pub enum BindError {
     Unknown(PathBuf, io::Error),
     /// The socket cannot be made there.
     Create(PathBuf, io::Error),
+    /// The socket cannot be given to its owner.
+    Owner(PathBuf, io::Error),
+    /// This process may not become another user, as root may.
+    NotRoot,
     /// The socket was made, and cannot be put in the place of the one that is there.
     Replace(PathBuf, io::Error),
     /// Nowhere to listen: neither was a path given nor a socket handed over.
@@ -93,6 +98,15 @@ impl std::fmt::Display for BindError {
             Self::Replace(path, error) => write!(f, "{}: cannot take the place of the socket: {error}", path.display()),
             Self::NoSocket => f.write_str("no socket to listen on: none was handed over, and there is no path"),
             Self::NotAListener(which, why) => write!(f, "{which}: clients cannot be accepted there: {why}"),
+            Self::Owner(path, error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                write!(
+                    f,
+                    "{}: cannot give the socket to its owner: {error}; it takes root to give a file away",
+                    path.display()
+                )
+            }
+            Self::Owner(path, error) => write!(f, "{}: cannot give the socket to its owner: {error}", path.display()),
+            Self::NotRoot => f.write_str("only root may become another user (CAP_SETUID and CAP_SETGID)"),
             Self::TooFewDescriptors(limit) => {
                 write!(f, "{limit} descriptors are not enough to run a program; raise the limit (ulimit -n)")
             }
@@ -107,19 +121,31 @@ impl std::fmt::Display for BindError {
 impl std::error::Error for BindError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Unknown(_, error) | Self::Create(_, error) | Self::Replace(_, error) | Self::Setup(_, error) => {
-                Some(error)
-            }
+            Self::Unknown(_, error)
+            | Self::Owner(_, error)
+            | Self::Create(_, error)
+            | Self::Replace(_, error)
+            | Self::Setup(_, error) => Some(error),
             Self::EmptyPath
             | Self::PathTooLong(..)
             | Self::InUse(_)
             | Self::NotASocket(..)
             | Self::NoSocket
+            | Self::NotRoot
             | Self::NotAListener(..)
             | Self::TooFewDescriptors(_)
             | Self::ChildrenIgnored => None,
         }
     }
+}
+
+/// How a socket is made.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Making {
+    pub(crate) mode: u32,
+    pub(crate) backlog: u32,
+    /// `None`: the user that makes it.
+    pub(crate) owner: Option<Owner>,
 }
 
 /// The name of a listening socket in the file system, removed on drop if it is still that socket's.
@@ -129,8 +155,7 @@ pub(crate) struct SocketFile {
     /// Where it is until it [takes its place](SocketFile::take_place).
     beside: Option<PathBuf>,
     identity: Option<Identity>,
-    mode: u32,
-    backlog: u32,
+    making: Making,
     /// Where a path that is not absolute begins.
     base: Option<PathBuf>,
 }
@@ -149,6 +174,20 @@ pub(crate) enum Place {
 impl SocketFile {
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Says what this process, which is another user by now, cannot do any more.
+    pub(crate) fn warn_of_lost_rights(&self) {
+        use rustix::fs::Access;
+
+        let directory = directory_of(&self.path);
+        if rustix::fs::access(directory, Access::WRITE_OK | Access::EXEC_OK).is_err() {
+            log::warn!(
+                "{}: as this user the daemon can neither remove the socket when it ends nor make it again: {} is not its own",
+                self.path.display(),
+                directory.display()
+            );
+        }
     }
 
     /// What is at its path now.
@@ -181,16 +220,15 @@ impl SocketFile {
         if matches!(lock, Lock::Held) && !insists {
             return Ok(None);
         }
-        let made = make(&self.path, self.mode, self.backlog, |path| {
+        let made = make(&self.path, self.making, |path| {
             Ok(Some(socket::probe(path)?).filter(|&listener| listener != socket::Listener::Held || insists))
         })?;
-        Ok(made
-            .map(|(socket, identity)| (socket, Self::new(self.path.clone(), None, identity, self.mode, self.backlog))))
+        Ok(made.map(|(socket, identity)| (socket, Self::new(self.path.clone(), None, identity, self.making))))
     }
 
-    fn new(path: PathBuf, beside: Option<PathBuf>, identity: Option<Identity>, mode: u32, backlog: u32) -> Self {
+    fn new(path: PathBuf, beside: Option<PathBuf>, identity: Option<Identity>, making: Making) -> Self {
         let base = if path.is_absolute() { None } else { env::current_dir().ok() };
-        Self { path, beside, identity, mode, backlog, base }
+        Self { path, beside, identity, making, base }
     }
 
     /// Where it is now, unless somebody has moved it.
@@ -241,17 +279,17 @@ impl Drop for SocketFile {
 type Identity = (u64, u64);
 
 /// Makes the socket at `path` and listens. A socket that nobody listens on any more is replaced.
-pub(crate) fn listen(path: &Path, mode: u32, backlog: u32) -> Result<(OwnedFd, SocketFile), BindError> {
+pub(crate) fn listen(path: &Path, making: Making) -> Result<(OwnedFd, SocketFile), BindError> {
     check_length(path)?;
     // Between its bind and its listen another daemon's socket looks stale, and between finding a stale
     // one and removing it a new one may take its place: one at a time.
     let _lock = lock_directory(path);
-    let (socket, identity) = make_insisting(path, mode, backlog)?;
-    Ok((socket, SocketFile::new(path.to_owned(), None, identity, mode, backlog)))
+    let (socket, identity) = make_insisting(path, making)?;
+    Ok((socket, SocketFile::new(path.to_owned(), None, identity, making)))
 }
 
 /// Makes the socket beside `path` and listens, to [take its place](SocketFile::take_place) later.
-pub(crate) fn listen_beside(path: &Path, mode: u32, backlog: u32) -> Result<(OwnedFd, SocketFile), BindError> {
+pub(crate) fn listen_beside(path: &Path, making: Making) -> Result<(OwnedFd, SocketFile), BindError> {
     check_length(path)?;
     refuse_other_files(path)?;
     let name = path.file_name().ok_or_else(|| BindError::NotASocket(path.to_owned(), "directory"))?;
@@ -264,15 +302,15 @@ pub(crate) fn listen_beside(path: &Path, mode: u32, backlog: u32) -> Result<(Own
     let fits = |path: &PathBuf| path.as_os_str().len() <= MAX_PATH;
     let _lock = lock_directory(path);
     let (beside, (socket, identity)) = if let Some(beside) = [telling, short.clone()].into_iter().find(fits) {
-        let socket = make_insisting(&beside, mode, backlog)?;
+        let socket = make_insisting(&beside, making)?;
         (beside, socket)
     } else {
         // The path has no room for a longer one: by way of its directory there is.
         let directory = open_directory(path).map_err(|error| BindError::Create(short.clone(), error))?;
         let address = format!("/proc/self/fd/{}/.sockexec.{pid}", directory.as_raw_fd());
-        (short, make_insisting(Path::new(&address), mode, backlog)?)
+        (short, make_insisting(Path::new(&address), making)?)
     };
-    Ok((socket, SocketFile::new(path.to_owned(), Some(beside), identity, mode, backlog)))
+    Ok((socket, SocketFile::new(path.to_owned(), Some(beside), identity, making)))
 }
 
 fn check_length(path: &Path) -> Result<(), BindError> {
@@ -294,9 +332,9 @@ fn refuse_other_files(path: &Path) -> Result<(), BindError> {
 }
 
 /// Makes the socket, however long those take who only hold a stale one.
-fn make_insisting(path: &Path, mode: u32, backlog: u32) -> Result<(OwnedFd, Option<Identity>), BindError> {
+fn make_insisting(path: &Path, making: Making) -> Result<(OwnedFd, Option<Identity>), BindError> {
     // It is for the probe to give up, and this one does not.
-    make(path, mode, backlog, |path| probe(path).map(Some))?.ok_or_else(|| BindError::InUse(path.to_owned()))
+    make(path, making, |path| probe(path).map(Some))?.ok_or_else(|| BindError::InUse(path.to_owned()))
 }
 
 /// What is known of a socket at a path; `None`: it is not to be waited for.
@@ -305,13 +343,17 @@ type Probed = io::Result<Option<socket::Listener>>;
 /// Makes the socket, in place of a stale one; `None`: `probe` has given up.
 fn make(
     path: &Path,
-    mode: u32,
-    backlog: u32,
+    making: Making,
     probe: impl Fn(&Path) -> Probed,
 ) -> Result<Option<(OwnedFd, Option<Identity>)>, BindError> {
     loop {
-        match socket::listen(path, mode, backlog) {
+        match socket::bind(path, making.mode) {
             Ok(socket) => {
+                if let Err(error) = open_for_clients(path, &socket, making) {
+                    // It was made a moment ago, and nobody will ever listen on it.
+                    let _ = fs::remove_file(path);
+                    return Err(error);
+                }
                 return Ok(Some((socket, identity(path).ok())));
             }
             Err(error) if error.raw_os_error() == Some(Errno::ADDRINUSE.raw_os_error()) => {
@@ -322,6 +364,14 @@ fn make(
             Err(error) => return Err(BindError::Create(path.to_owned(), error)),
         }
     }
+}
+
+/// Gives the file to its owner, and listens: nobody can connect before both.
+fn open_for_clients(path: &Path, socket: &OwnedFd, making: Making) -> Result<(), BindError> {
+    if let Some(Owner { uid, gid }) = making.owner {
+        socket::give(path, uid, gid).map_err(|error| BindError::Owner(path.to_owned(), error))?;
+    }
+    socket::listen(socket, making.backlog).map_err(|error| BindError::Create(path.to_owned(), error))
 }
 
 /// Makes way if what is at `path` is a socket on which nobody listens; false: `probe` has given up.
@@ -411,13 +461,16 @@ fn lock_directory(path: &Path) -> Lock {
     })
 }
 
-fn open_directory(path: &Path) -> io::Result<File> {
-    let directory = match path.parent() {
+fn directory_of(path: &Path) -> &Path {
+    match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         Some(_) | None => Path::new("."),
-    };
+    }
+}
+
+fn open_directory(path: &Path) -> io::Result<File> {
     // O_DIRECTORY: to open a FIFO would wait for its writer.
-    OpenOptions::new().read(true).custom_flags(O_DIRECTORY).open(directory)
+    OpenOptions::new().read(true).custom_flags(O_DIRECTORY).open(directory_of(path))
 }
 
 /// Locks it; false: somebody else has. Any other failure (ENOLCK, EOPNOTSUPP, ENOSYS) would be the same in two seconds.

@@ -37,6 +37,7 @@ mod connection;
 mod counts;
 mod event_loop;
 mod events;
+mod identity;
 mod line;
 mod listener;
 mod memory;
@@ -67,12 +68,15 @@ use sockexec_proto::reply;
 use crate::engine::{Limits, TermSig};
 use crate::sys::process;
 use crate::sys::spawn::Spawner;
+use crate::sys::user;
+use listener::Making;
 use supervisor::Notifier;
 use waker::Waker;
 
 pub use crate::sys::process::{DescriptorLimit, forget_inheritance, leave_init, raise_descriptor_limit};
 pub use activation::{Activation, Listener, take_descriptor};
 pub use events::ALWAYS;
+pub use identity::{IdentityError, Owner, User};
 pub use listener::{BindError, MAX_PATH};
 pub use supervisor::Supervisor;
 
@@ -114,6 +118,8 @@ pub struct Builder {
     max_waiting: usize,
     max_per_user: Option<usize>,
     mode: u32,
+    owner: Option<Owner>,
+    user: Option<User>,
     replace: bool,
     request_timeout: Option<Duration>,
     timeout: Option<Duration>,
@@ -138,6 +144,8 @@ impl Default for Builder {
             max_waiting: 1000,
             max_per_user: None,
             mode: 0o660,
+            owner: None,
+            user: None,
             replace: false,
             request_timeout: Some(Duration::from_secs(10)),
             timeout: Some(Duration::from_secs(60)),
@@ -310,6 +318,9 @@ impl Builder {
         if process::sigchld_is_ignored() {
             return Err(BindError::ChildrenIgnored);
         }
+        if self.user.is_some() && !user::may_change() {
+            return Err(BindError::NotRoot);
+        }
         let limit = process::descriptor_limit();
         let taken = self.listeners.len() as u64 + u64::from(self.supervisor.is_some());
         let max_connections = self.allowed_connections(limit, taken)?;
@@ -340,7 +351,8 @@ impl Builder {
             Some(path) if self.listeners.iter().any(|listener| listener.is_at(path)) => None,
             Some(path) => {
                 let listen = if self.replace { listener::listen_beside } else { listener::listen };
-                let (socket, file) = listen(path, self.mode, self.backlog)?;
+                let making = Making { mode: self.mode, backlog: self.backlog, owner: self.owner };
+                let (socket, file) = listen(path, making)?;
                 Some(Own { file, socket })
             }
             None => None,
@@ -381,6 +393,7 @@ impl Builder {
             listeners: self.listeners,
             notifier: self.supervisor.and_then(Notifier::new),
             notification: self.notification,
+            user: self.user,
         })
     }
 
@@ -464,6 +477,7 @@ pub struct Daemon {
     listeners: Vec<Listener>,
     notifier: Option<Notifier>,
     notification: Option<Arc<OwnedFd>>,
+    user: Option<User>,
 }
 
 /// A socket that the daemon has made itself.
@@ -503,7 +517,7 @@ impl Daemon {
     ///
     /// # Errors
     /// Only if the event loop itself cannot go on, or with [`Builder::replace`] the place of the socket cannot be had (a [`BindError`] is
-    /// within then). What goes wrong with one connection ends that one.
+    /// within then), or the user of [`Builder::user`] cannot be become. What goes wrong with one connection ends that one.
     pub fn run(self) -> io::Result<()> {
         event_loop::EventLoop::new(self)?.run()
     }

@@ -135,12 +135,12 @@ impl Guard {
                 self.lost = None;
                 News::Back
             }
-            Place::Empty | Place::Other(_) => self.take_back(registry, now, file),
+            place @ (Place::Empty | Place::Other(_)) => self.take_back(registry, now, file, place != Place::Empty),
         }
     }
 
-    /// Makes another socket, if that can be.
-    fn take_back(&mut self, registry: &Registry, now: Time, file: &SocketFile) -> News {
+    /// Makes another socket, if that can be. `other`: something is there.
+    fn take_back(&mut self, registry: &Registry, now: Time, file: &SocketFile, other: bool) -> News {
         let path = file.path().display();
         let insists = self.lost.as_ref().is_some_and(|lost| lost.since + PATIENCE <= now);
         match file.listen_again(insists) {
@@ -165,6 +165,14 @@ impl Guard {
             }
             Err(BindError::InUse(_)) => {
                 log::warn!("{path}: another daemon listens there now; this one ends when its clients are served");
+                News::TakenOver
+            }
+            // A daemon that has become another user (`--user`), and the successor is root's. It could neither reach nor remove what is there.
+            Err(BindError::Unknown(_, error)) if other && error.kind() == std::io::ErrorKind::PermissionDenied => {
+                log::warn!(
+                    "{path}: another socket is there, which this daemon may not connect to; it is taken for another daemon's, and this \
+                     one ends when its clients are served"
+                );
                 News::TakenOver
             }
             Err(error) => self.complain(now, LOOK, format!("the socket is gone: {error}")),

@@ -35,6 +35,7 @@ pub(crate) mod splice;
 pub(crate) mod splice;
 pub(crate) mod terminal;
 pub(crate) mod transfer;
+pub(crate) mod user;
 #[cfg(target_os = "linux")]
 pub(crate) mod watch;
 #[cfg(not(target_os = "linux"))]

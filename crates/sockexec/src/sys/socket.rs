@@ -91,7 +91,7 @@ fn permissions(mode: u32) -> Mode {
     Mode::from_raw_mode(u16::try_from(mode & 0o777).unwrap_or(0))
 }
 
-/// A listening socket at `path`, which must not exist, with exactly the permissions `mode`.
+/// A socket at `path`, which must not exist, with exactly the permissions `mode`. It does not listen yet.
 ///
 /// The file is born with them. unix(7): it gets 0777 less the umask; on Linux `fchmod` before `bind`
 /// lowers the 0777, so a default ACL of the directory, in whose presence the umask is not looked at,
@@ -100,7 +100,7 @@ fn permissions(mode: u32) -> Mode {
 ///
 /// # Errors
 /// Those of bind(2); EADDRINUSE when something is at `path`.
-pub(crate) fn listen(path: &Path, mode: u32, backlog: u32) -> io::Result<OwnedFd> {
+pub(crate) fn bind(path: &Path, mode: u32) -> io::Result<OwnedFd> {
     let address = SocketAddrUnix::new(path)?;
     let socket = stream_socket()?;
     let _ = rustix::fs::fchmod(&socket, permissions(mode));
@@ -108,12 +108,48 @@ pub(crate) fn listen(path: &Path, mode: u32, backlog: u32) -> io::Result<OwnedFd
     let bound = rustix::net::bind(&socket, &address);
     rustix::process::umask(umask);
     bound?;
-    if let Err(error) = rustix::net::listen(&socket, i32::try_from(backlog).unwrap_or(i32::MAX)) {
-        // It was made a moment ago, and nobody will ever listen on it.
-        let _ = rustix::fs::unlink(path);
-        return Err(error.into());
-    }
     Ok(socket)
+}
+
+/// Has clients come to a socket that is bound.
+///
+/// # Errors
+/// Those of listen(2).
+pub(crate) fn listen(socket: impl AsFd, backlog: u32) -> io::Result<()> {
+    Ok(rustix::net::listen(socket, i32::try_from(backlog).unwrap_or(i32::MAX))?)
+}
+
+/// Gives the socket file at `path`, which this process has made a moment ago, to a user and a group; `None`: it keeps that.
+///
+/// The file is opened and looked at first: in a directory that others may write to something else may stand there by now, which they would
+/// have root give to them.
+///
+/// # Errors
+/// Those of open(2) and chown(2); `PermissionDenied`: it is not the file that was made.
+#[cfg(target_os = "linux")]
+pub(crate) fn give(path: &Path, uid: Option<u32>, gid: Option<u32>) -> io::Result<()> {
+    use rustix::fs::{AtFlags, FileType, OFlags};
+
+    let file = rustix::fs::open(path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+    let found = rustix::fs::fstat(&file)?;
+    let is_socket = FileType::from_raw_mode(found.st_mode) == FileType::Socket;
+    if !is_socket || found.st_nlink != 1 || found.st_uid != rustix::process::geteuid().as_raw() {
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, "somebody else has put something in its place"));
+    }
+    let (uid, gid) = (uid.map(rustix::fs::Uid::from_raw), gid.map(rustix::fs::Gid::from_raw));
+    Ok(rustix::fs::chownat(&file, "", uid, gid, AtFlags::EMPTY_PATH)?)
+}
+
+/// Gives the socket file at `path`, which this process has made a moment ago, to a user and a group; `None`: it keeps that.
+///
+/// # Errors
+/// Those of chown(2).
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn give(path: &Path, uid: Option<u32>, gid: Option<u32>) -> io::Result<()> {
+    use rustix::fs::{AtFlags, CWD};
+
+    let (uid, gid) = (uid.map(rustix::fs::Uid::from_raw), gid.map(rustix::fs::Gid::from_raw));
+    Ok(rustix::fs::chownat(CWD, path, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?)
 }
 
 /// What a descriptor is to somebody who wants to accept from it.

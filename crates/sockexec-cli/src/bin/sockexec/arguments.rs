@@ -80,6 +80,15 @@ pub(crate) struct Arguments {
     #[arg(short = 'M', long, value_name = "MODE", default_value = "0660", value_parser = octal)]
     pub(crate) mode: u32,
 
+    /// Whom the socket file belongs to, by name or number. `:GROUP` for the group alone.
+    #[arg(long, value_name = "USER[:GROUP]")]
+    pub(crate) owner: Option<String>,
+
+    /// Becomes that user, by name or number, after the socket is made; programs run as that user as well. As root. The
+    /// daemon cannot remove the socket then, or make it again, where the directory is root's. HOME and USER stay.
+    #[arg(long, value_name = "USER[:GROUP]")]
+    pub(crate) user: Option<String>,
+
     /// How long after a program's exit its descendants may hold its output open [default: until the time-out].
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     pub(crate) linger: Option<Duration>,

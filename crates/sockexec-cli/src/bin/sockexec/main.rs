@@ -7,9 +7,10 @@ mod log;
 use std::io::Write as _;
 use std::os::fd::{OwnedFd, RawFd};
 use std::process::ExitCode;
+use std::str::FromStr;
 
 use arguments::{Arguments, TermSigForm, Threshold};
-use sockexec::daemon::{Activation, Builder, Listener, Supervisor};
+use sockexec::daemon::{Activation, Builder, IdentityError, Listener, Supervisor};
 use sockexec::{Daemon, TermSig, daemon};
 
 /// Wrong arguments.
@@ -85,6 +86,8 @@ fn run(
         .timeout(Some(arguments.timeout).filter(|timeout| !timeout.is_zero()))
         .kill_timeout(arguments.kill_timeout)
         .mode(arguments.mode)
+        .owner(find("--owner", arguments.owner.as_deref())?)
+        .user(find("--user", arguments.user.as_deref())?)
         .replace(arguments.replace)
         .linger(arguments.linger)
         .drain(arguments.drain)
@@ -109,6 +112,11 @@ fn run(
 /// A descriptor that the starter has given a number for.
 fn take(option: &str, number: RawFd) -> Result<OwnedFd, String> {
     daemon::take_descriptor(number).map_err(|error| format!("{option} {number}: {error}"))
+}
+
+/// A user or a group that the starter has named.
+fn find<T: FromStr<Err = IdentityError>>(option: &str, text: Option<&str>) -> Result<Option<T>, String> {
+    text.map(|text| text.parse().map_err(|error| format!("{option}: {error}"))).transpose()
 }
 
 fn exit_after_printing(text: &str) -> ExitCode {

@@ -276,6 +276,15 @@ pub(super) fn status_of(pid: libc::pid_t) -> rustix::io::Result<Option<(ExitStat
     Ok((pid != 0).then_some((status, usage)))
 }
 
+/// Begins a session keyring without a name and without keys (session-keyring(7)). Filters of containers refuse that, and then there are
+/// no keyrings to be had either.
+#[cfg(target_os = "linux")]
+pub(super) fn leave_session_keyring() {
+    const KEYCTL_JOIN_SESSION_KEYRING: libc::c_int = 1;
+    // SAFETY: an integer, and a null pointer, which is no name; the call reads no memory of ours.
+    unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, ptr::null::<libc::c_char>()) };
+}
+
 /// Sends the signal of this number to a process (`pid` above 0) or to the group of the number `-pid`.
 ///
 /// # Errors

@@ -1,0 +1,200 @@
+//! `--owner` and `--user`: whom the socket belongs to, and whom the daemon becomes. These tests take root.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+
+use rustix::process::{Pid, Signal};
+
+use crate::common::{Client, Daemon, Launch, Process, eventually};
+
+/// A user and a group that are not root's, and a further group.
+const UID: u32 = 65_533;
+const GID: u32 = 65_532;
+
+/// A launch in a directory that others may enter; none where this is not root.
+fn as_root() -> Option<Launch> {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("SKIPPED: not root");
+        return None;
+    }
+    let launch = Launch::default();
+    fs::set_permissions(launch.directory(), fs::Permissions::from_mode(0o755)).unwrap();
+    Some(launch)
+}
+
+/// A line of `/proc/PID/status` behind its colon.
+#[track_caller]
+fn status_of(process: Process, field: &str) -> String {
+    let status = fs::read_to_string(format!("/proc/{}/status", process.0.as_raw_pid())).expect("a process");
+    let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':')).expect(field);
+    line.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// The pid of a program that has begun.
+#[track_caller]
+fn started(daemon: &Daemon, client: &mut Client) -> Pid {
+    client.wait_for("ready");
+    *daemon.started(0).last().expect("a program")
+}
+
+fn is_there(pid: Pid) -> bool {
+    rustix::process::test_kill_process(pid).is_ok()
+}
+
+#[test]
+fn the_file_belongs_to_its_owner() {
+    for (owner, uid, gid) in [("65533:65532", UID, GID), ("65533", UID, 0), (":65532", 0, GID), ("root:root", 0, 0)] {
+        for option in ["", "--replace"] {
+            let Some(launch) = as_root() else { return };
+            let mut daemon = launch.options(&format!("-M 0640 {option} --owner {owner}")).start();
+            let assert_owned = |daemon: &Daemon| {
+                let found = fs::symlink_metadata(daemon.socket()).unwrap();
+                assert_eq!((found.uid(), found.gid(), found.mode() & 0o7777), (uid, gid, 0o640), "{owner}");
+            };
+            assert_owned(&daemon);
+            daemon.assert_serves();
+            // Made again, it belongs to the same.
+            fs::remove_file(daemon.socket()).unwrap();
+            daemon.wait_for_log("listening there again");
+            assert_owned(&daemon);
+            assert_eq!(daemon.terminate().status.code(), Some(0));
+        }
+    }
+}
+
+#[test]
+fn users_that_are_none() {
+    for (options, words) in [
+        ("--owner no-such-user", "--owner: no user is called \"no-such-user\""),
+        ("--owner root:no-such-group", "--owner: no group is called \"no-such-group\""),
+        ("--owner a:b:c", "--owner: \"a:b:c\" is not written as"),
+        ("--user no-such-user", "--user: no user is called \"no-such-user\""),
+        ("--user 3999999", "--user: user 3999999 has no name, so its group is not known; write 3999999:GROUP"),
+        ("--user :0", "--user: \":0\" is not written as"),
+    ] {
+        let launch = Launch::default().options(options).quiet();
+        let socket = launch.directory().join("sock");
+        let stopped = launch.run();
+        assert_eq!(stopped.status.code(), Some(111), "{stopped:?}");
+        assert!(stopped.stderr.contains(words), "{words:?}: {stopped:?}");
+        assert!(!socket.exists());
+    }
+}
+
+/// For good: no id of root's is left, no group, no right. Programs run as it does.
+#[test]
+fn it_becomes_the_user_for_good() {
+    for (user, uid, gid, groups) in
+        [("65533:65532", UID, GID, "65532".to_owned()), ("nobody", 65_534, 65_534, "65534".to_owned())]
+    {
+        let Some(launch) = as_root() else { return };
+        let daemon = launch.options(&format!("-t 0 --user {user}")).start();
+        let process = daemon.process();
+        assert_eq!(status_of(process, "Uid"), [uid.to_string().as_str(); 4].join(" "));
+        assert_eq!(status_of(process, "Gid"), [gid.to_string().as_str(); 4].join(" "));
+        assert_eq!(status_of(process, "Groups"), groups);
+        for rights in ["CapEff", "CapPrm", "CapAmb"] {
+            assert_eq!(status_of(process, rights).trim_matches('0'), "", "{rights}");
+        }
+        let reply = daemon.run(&["sh", "-c", "id -u; id -g; id -G"], b"");
+        assert_eq!(reply.stdout_text(), format!("{uid}\n{gid}\n{groups}\n"));
+        // At a terminal as well, whose program is forked.
+        let mut client = daemon.connect();
+        client.send(b"10:protocol=2,9:pty=80x24,1:2,2:id,2:-u,");
+        client.wait_for(&format!("{uid}\r\n"));
+    }
+}
+
+/// TERM, KILL, and the daemon's own death reach programs as before.
+#[test]
+fn signals_reach_its_programs() {
+    let Some(launch) = as_root() else { return };
+    let mut daemon = launch.options("-t 0 -k 0.2 --user 65533:65532").start();
+    let argv = ["sh", "-c", "echo ready; exec sleep 1000"];
+    let mut client = daemon.exec(&argv);
+    let pid = started(&daemon, &mut client);
+    drop(client);
+    eventually("a program that has ended", || !is_there(pid));
+    let mut client = daemon.exec(&["sh", "-c", "trap '' TERM; echo ready; while :; do sleep 1; done"]);
+    let pid = started(&daemon, &mut client);
+    drop(client);
+    eventually("a program that was killed", || !is_there(pid));
+    let mut client = daemon.connect();
+    client.send(b"10:protocol=2,");
+    client.exec(&argv);
+    started(&daemon, &mut client);
+    client.send(b"6:signal,3:INT,");
+    client.wait_for("7:termsig,1:2,");
+    let mut client = daemon.exec(&argv);
+    let pid = started(&daemon, &mut client);
+    daemon.kill();
+    eventually("a program that has died with its daemon", || !is_there(pid));
+}
+
+/// In a directory of root's it can neither remove its socket nor make it again, and says so. A successor that is started as root can do both.
+#[test]
+fn what_it_can_not_do_any_more() {
+    let Some(launch) = as_root() else { return };
+    let mut daemon = launch.quiet().options("-t 0 --user 65533:65532").start();
+    daemon.wait_for_log("warning: ");
+    daemon.wait_for_log("as this user the daemon can neither remove the socket when it ends nor make it again");
+    daemon.assert_serves();
+    let mut second = Launch::default().options("-t 0 --replace --user 65533:65532").socket(daemon.socket()).start();
+    second.assert_serves();
+    assert_eq!(daemon.wait().status.code(), Some(0));
+    let stopped = second.terminate();
+    assert_eq!(stopped.status.code(), Some(0), "{stopped:?}");
+    assert!(stopped.stderr.contains("cannot remove "), "{stopped:?}");
+    // What it has left is stale.
+    let mut third = Launch::default().options("-t 0 --user 65533:65532").socket(daemon.socket()).start();
+    third.assert_serves();
+    let mut running = third.exec(&["sh", "-c", "echo ready; cat"]);
+    running.wait_for("ready");
+    fs::remove_file(third.socket()).unwrap();
+    third.wait_for_log("the socket is gone: ");
+    third.wait_for_log("cannot make the socket: Permission denied");
+    running.end_stdin();
+    assert_eq!(running.reply().code(), 0);
+    third.assert_idle("it cannot make its socket again");
+}
+
+/// In a directory of its own it can.
+#[test]
+fn in_a_directory_of_its_own() {
+    let Some(launch) = as_root() else { return };
+    let directory = launch.directory().join("own");
+    fs::create_dir(&directory).unwrap();
+    std::os::unix::fs::chown(&directory, Some(UID), Some(GID)).unwrap();
+    let socket = directory.join("sock");
+    let mut daemon = launch.quiet().socket(&socket).options("--owner 65533:65532 --user 65533:65532").start();
+    daemon.assert_serves();
+    assert_eq!(fs::symlink_metadata(&socket).unwrap().uid(), UID);
+    fs::remove_file(&socket).unwrap();
+    daemon.wait_for_log("listening there again");
+    daemon.assert_serves();
+    let stopped = daemon.terminate();
+    assert_eq!(stopped.status.code(), Some(0), "{stopped:?}");
+    assert!(!socket.exists());
+    assert!(!stopped.stderr.contains("neither remove"), "{stopped:?}");
+}
+
+/// Without the rights for it there is no socket to begin with, and whoever listens there goes on.
+#[test]
+fn without_the_right_to() {
+    let Some(launch) = as_root() else { return };
+    let drop_rights = "exec setpriv --inh-caps=-setuid,-setgid --bounding-set=-setuid,-setgid \"$0\" \"$@\"";
+    let setpriv = std::process::Command::new("setpriv").arg("--version").output();
+    if !setpriv.is_ok_and(|output| output.status.success()) {
+        eprintln!("SKIPPED: no setpriv here");
+        return;
+    }
+    let mut first = launch.start();
+    let next = Launch::default().options("--replace --user 65533:65532").socket(first.socket()).quiet();
+    let stopped = next.prelude(drop_rights).run();
+    assert_eq!(stopped.status.code(), Some(111), "{stopped:?}");
+    assert!(stopped.stderr.contains("only root may become another user"), "{stopped:?}");
+    first.assert_serves();
+    assert_eq!(first.connect().peer(), first.process().0);
+    first.signal(Signal::TERM);
+    assert_eq!(first.wait().status.code(), Some(0));
+}

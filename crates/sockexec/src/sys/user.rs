@@ -1,0 +1,67 @@
+//! Becoming another user.
+
+use std::io;
+
+use nix::unistd::{self, Gid, Uid};
+
+/// Whether this process may become another user. Where the system does not tell, root may.
+#[cfg(target_os = "linux")]
+pub(crate) fn may_change() -> bool {
+    use rustix::thread::{CapabilitySet, capabilities};
+
+    let needed = CapabilitySet::SETUID | CapabilitySet::SETGID;
+    capabilities(None).map_or_else(|_| Uid::effective().is_root(), |sets| sets.effective.contains(needed))
+}
+
+/// Whether this process may become another user.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn may_change() -> bool {
+    Uid::effective().is_root()
+}
+
+/// Becomes this user in this group and with these groups, for good: all threads of this process do.
+///
+/// # Errors
+/// Those of setgroups(2), setresgid(2) and setresuid(2); `PermissionDenied`: there would be a way back.
+pub(crate) fn become_user(uid: u32, gid: u32, groups: &[u32]) -> io::Result<()> {
+    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+    // Root's may hold keys, and it would be the programs' as well.
+    #[cfg(target_os = "linux")]
+    super::raw::leave_session_keyring();
+    let groups: Vec<Gid> = groups.iter().copied().map(Gid::from_raw).collect();
+    set_ids(uid, gid, &groups)?;
+    if uid.is_root() || !keeps_rights() {
+        return Ok(());
+    }
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, "this process keeps rights of root's (securebits)"))
+}
+
+#[cfg(not(target_vendor = "apple"))]
+fn set_ids(uid: Uid, gid: Gid, groups: &[Gid]) -> io::Result<()> {
+    unistd::setgroups(groups)?;
+    unistd::setresgid(gid, gid, gid)?;
+    unistd::setresuid(uid, uid, uid)?;
+    Ok(())
+}
+
+/// There each of the calls sets all three, for root.
+#[cfg(target_vendor = "apple")]
+fn set_ids(uid: Uid, gid: Gid, _groups: &[Gid]) -> io::Result<()> {
+    unistd::setgid(gid)?;
+    unistd::setuid(uid)?;
+    Ok(())
+}
+
+/// Whether a right is left that root has and others have not.
+#[cfg(target_os = "linux")]
+fn keeps_rights() -> bool {
+    use rustix::thread::capabilities;
+
+    capabilities(None).is_ok_and(|sets| !sets.permitted.is_empty())
+}
+
+/// Whether root's rights can be had back.
+#[cfg(not(target_os = "linux"))]
+fn keeps_rights() -> bool {
+    unistd::setuid(Uid::from_raw(0)).is_ok()
+}
