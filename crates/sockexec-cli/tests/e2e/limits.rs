@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::process::{Resource, Rlimit, Signal};
 
-use crate::common::{Client, Daemon, Launch, eventually, steps};
+use crate::common::{Client, Daemon, Launch, eventually, is_refused, steps};
 use crate::waiting::BUSY;
 
 /// Descriptors for a test that is many clients itself.
@@ -63,6 +63,10 @@ fn clients_that_leave_the_backlog() {
 #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
 #[test]
 fn descriptors_are_reserved_for_a_crowd() {
+    if is_refused("close_range") {
+        eprintln!("SKIPPED: no child can leave the daemon's table without close_range, so none are reserved");
+        return;
+    }
     let descriptors = |options: &str, limit: &str| {
         // The other ways, which the tests may be run with, reserve none, or always.
         let launch = Launch::default().options(options).env("SOCKEXEC_SPAWN", "clone3");
@@ -127,7 +131,9 @@ fn few_descriptors() {
         }
     }
     assert_eq!(served, 4 + 3, "four slots, and three places for those that wait");
-    assert!(!daemon.log_text().contains("cannot"), "{}", daemon.log_text());
+    // A filter around it is another matter.
+    let log = daemon.log_text();
+    assert!(!log.lines().any(|line| line.contains("cannot") && !line.contains("not permitted")), "{log}");
     daemon.assert_serves();
 }
 
