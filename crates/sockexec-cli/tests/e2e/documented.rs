@@ -767,8 +767,7 @@ fn the_client_in_python_can_be_stopped() {
             let mut running = client.start(&daemon, &steps(&argv));
             running.wait_for("ready");
             if is_stopped {
-                daemon.signal(Signal::STOP);
-                eventually("the daemon stops", || daemon.process().is_stopped());
+                daemon.stop();
             }
             running.signal(first);
             if is_stopped {

@@ -50,7 +50,7 @@ fn what_is_here_may_finish() {
 fn the_backlog_is_served() {
     for room in ["", "--max-waiting 1"] {
         let mut daemon = Daemon::start(&format!("-t 0 -m 2 -k 1000 --drain 1000 {room}"));
-        daemon.signal(Signal::STOP);
+        daemon.stop();
         let waiting: Vec<Client> = (0..50).map(|n| daemon.exec(&steps(&format!("exit {n}")))).collect();
         daemon.signal(Signal::TERM);
         daemon.signal(Signal::CONT);
@@ -73,7 +73,7 @@ fn the_backlog_is_served() {
 #[test]
 fn without_a_drain_the_backlog_is_told() {
     let mut daemon = Daemon::start("-t 0 -k 1000");
-    daemon.signal(Signal::STOP);
+    daemon.stop();
     let mark = daemon.directory().join("mark");
     let touch = ["touch", mark.to_str().unwrap()];
     let one: Vec<Client> = (0..20).map(|_| daemon.exec(&touch)).collect();
@@ -168,7 +168,7 @@ fn the_backlog_of_a_socket_handed_over_is_left() {
     let mut daemon = launch.stream(listener.try_clone().unwrap()).start();
     let mut runs = daemon.exec(&steps("out ready cat"));
     runs.wait_for("ready");
-    daemon.signal(Signal::STOP);
+    daemon.stop();
     let waiting: Vec<Client> = (0..20).map(|n| daemon.exec(&steps(&format!("exit {n}")))).collect();
     daemon.signal(Signal::TERM);
     daemon.signal(Signal::CONT);

@@ -85,8 +85,7 @@ fn many_short_arguments() {
 fn many_arguments_in_one_write() {
     let daemon = Daemon::start("-t 0");
     let before = daemon.turns().0;
-    daemon.signal(Signal::STOP);
-    eventually("a daemon that has stopped", || daemon.process().is_stopped());
+    daemon.stop();
     let mut socket = connect(&daemon);
     // All of it has to be in the queue. Linux allows twice 208 KiB everywhere.
     rustix::net::sockopt::set_socket_send_buffer_size(&socket, 1 << 20).expect("a size");

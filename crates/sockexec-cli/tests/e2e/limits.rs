@@ -267,8 +267,7 @@ fn a_flood_of_clients_over_a_short_backlog() {
 fn the_queue_has_the_length_that_was_asked_for() {
     for queue in [1, 5, 50] {
         let daemon = Daemon::start(&format!("-q {queue}"));
-        daemon.signal(Signal::STOP);
-        eventually("a stopped daemon", || daemon.process().is_stopped());
+        daemon.stop();
         let address = SocketAddrUnix::new(daemon.socket()).unwrap();
         let mut clients = Vec::new();
         let error = loop {

@@ -85,7 +85,7 @@ fn a_file_that_is_moved() {
     let mut daemon = Launch::default().quiet().start();
     let elsewhere = daemon.directory().join("elsewhere");
     // Stopped, so that they wait in the backlog of the socket that loses its name.
-    daemon.signal(Signal::STOP);
+    daemon.stop();
     let waiting: Vec<Client> = (0..20).map(|n| daemon.exec(&steps(&format!("exit {n}")))).collect();
     fs::rename(daemon.socket(), &elsewhere).unwrap();
     let mut late = Client::connect(&elsewhere);
@@ -131,7 +131,7 @@ fn a_directory_that_is_made_again() {
     let mut before = daemon.exec(&steps("out ready cat"));
     before.wait_for("ready");
     // Stopped, or it would be back before the directory is empty.
-    daemon.signal(Signal::STOP);
+    daemon.stop();
     fs::remove_dir_all(&directory).unwrap();
     daemon.signal(Signal::CONT);
     daemon.wait_for_log("the socket is gone: ");

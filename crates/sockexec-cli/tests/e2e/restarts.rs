@@ -62,7 +62,7 @@ fn a_client_that_had_looked_it_up_before() {
     let mut first = Daemon::start("-t 0");
     let late = first.directory().join("late");
     fs::hard_link(first.socket(), &late).unwrap();
-    first.signal(Signal::STOP);
+    first.stop();
     let waiting: Vec<Client> = (0..20).map(|n| first.exec(&steps(&format!("exit {n}")))).collect();
     let mut second = successor(first.socket()).start();
     let mut client = Client::connect(&late);

@@ -184,8 +184,7 @@ fn a_request_that_came_in_time() {
     let mut clients = [daemon.connect(), daemon.connect()];
     // Both are accepted: the status came after them.
     status(&daemon);
-    daemon.signal(Signal::STOP);
-    eventually("a stopped daemon", || daemon.process().is_stopped());
+    daemon.stop();
     for (client, version) in clients.iter_mut().zip([1, 2]) {
         client.send(&request(version, &steps("exit 3")));
     }

@@ -217,8 +217,7 @@ fn questions() {
         let error = ping(daemon.directory().join("missing"), PATIENCE).await.expect_err("no daemon");
         assert_eq!(error.kind(), ErrorKind::Connect);
 
-        daemon.signal(Raw::STOP);
-        eventually("a daemon that is stopped", || daemon.process().is_stopped());
+        daemon.stop();
         let error = ping(daemon.socket(), moment).await.expect_err("no answer");
         assert!(matches!(error, Error::NoAnswer(Waiting::Answer { read: Some(false) })), "{error:?}");
         daemon.signal(Raw::CONT);

@@ -50,7 +50,7 @@ fn no_daemon() {
 #[test]
 fn a_daemon_that_is_stopped() {
     let daemon = Daemon::start("");
-    daemon.signal(Signal::STOP);
+    daemon.stop();
     crate::common::eventually("a daemon that is stopped", || daemon.process().is_stopped());
     for question in ["--ping", "--status"] {
         let output = run(asking(question, daemon.socket()));

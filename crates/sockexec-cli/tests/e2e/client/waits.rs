@@ -49,8 +49,7 @@ fn assert_not_started(socket: &Path, expected: Waiting) {
 
 fn stopped() -> Daemon {
     let daemon = Daemon::start("");
-    daemon.signal(Signal::STOP);
-    eventually("a daemon that is stopped", || daemon.process().is_stopped());
+    daemon.stop();
     daemon
 }
 

@@ -413,6 +413,13 @@ impl Daemon {
         if made <= most { Ok(()) } else { Err(format!("{made} turns of the loop")) }
     }
 
+    /// Stops it, and waits until that has taken hold: before, it may still see something of what comes next.
+    #[track_caller]
+    pub(crate) fn stop(&self) {
+        self.signal(Signal::STOP);
+        eventually("a stopped daemon", || self.process().is_stopped());
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
         rustix::process::kill_process(self.process().0, signal).expect("the daemon is there");
     }

@@ -38,7 +38,7 @@ fn stopped_and_continued_under_load() {
             .collect();
         let process = daemon.process();
         while !workers.iter().all(thread::ScopedJoinHandle::is_finished) {
-            daemon.signal(Signal::STOP);
+            daemon.stop();
             eventually("a stopped daemon", || process.is_stopped());
             daemon.signal(Signal::CONT);
             thread::sleep(Duration::from_millis(10));
@@ -53,7 +53,7 @@ fn a_deadline_that_passes_while_the_daemon_is_stopped() {
     let mut daemon = Daemon::start("-t 1 -k 100");
     let mut client = daemon.exec(&steps("out ready wait"));
     client.wait_for("ready");
-    daemon.signal(Signal::STOP);
+    daemon.stop();
     // Time itself is what must pass.
     thread::sleep(Duration::from_millis(1200));
     daemon.signal(Signal::CONT);

@@ -43,8 +43,7 @@ impl Passer {
 
     #[track_caller]
     fn run(daemon: &Daemon, mut command: Command, before: &str, after: &str) -> Self {
-        daemon.signal(Signal::STOP);
-        eventually("a daemon that has stopped", || daemon.process().is_stopped());
+        daemon.stop();
         command.args(before.split_whitespace()).args(["out", "sent"]).args(after.split_whitespace()).arg("wait");
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
         let mut sent = [0; 4];
