@@ -35,10 +35,11 @@ fn table(status: &Value) -> String {
     let _ = writeln!(text, "sockexec {}, up {} s", plain(&status["version"]), plain(&status["uptime"]));
     let _ = writeln!(
         text,
-        "{} connections; running {}, of {} slots, waiting {}",
+        "{} connections; {} of {} slots taken, running {}, waiting {}",
         status["connections"].as_array().map_or(0, Vec::len),
-        plain(&totals["running"]),
+        plain(&totals["slots_taken"]),
         plain(&limits["max_connections"]),
+        plain(&totals["running"]),
         plain(&totals["waiting"]),
     );
     let counted = |names: &[&str]| -> String {

@@ -52,3 +52,26 @@ impl Limits {
         Some((next + SECOND).saturating_duration_since(now))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_kind_has_its_own_second() {
+        let (one, other) = (Kind::Event("one".to_owned()), Kind::Place("module", 7));
+        let begin = Instant::now();
+        let mut limits = Limits::default();
+        assert_eq!((0..25).filter(|_| limits.admit(&one, begin)).count(), 10);
+        let half = begin + SECOND / 2;
+        assert!(limits.admit(&other, half));
+        assert_eq!(limits.wait(half), Some(SECOND / 2));
+        assert_eq!(limits.take_over(half), []);
+        assert_eq!(limits.take_over(begin + SECOND), [(one.clone(), 15)]);
+        // Of the other none was left out, so nobody waits for the end of its second.
+        assert_eq!(limits.wait(begin + SECOND), None);
+        assert!(limits.admit(&one, begin + SECOND));
+        assert_eq!(limits.take_over(begin + SECOND * 9), []);
+        assert!(limits.kinds.is_empty());
+    }
+}

@@ -78,7 +78,9 @@ impl Writer {
                 return;
             }
         }
-        state.put(line, self.style);
+        if !state.put(line, self.style) {
+            state.dropped += 1;
+        }
         if state.is_idle {
             self.news.notify_one();
         } else if !state.has_thread {
@@ -101,7 +103,7 @@ impl Writer {
 
     /// Without a thread: writes what is taken at once. A terminal that has stopped may hold it up all the same.
     fn write_unaided(&self, state: &mut State) {
-        if state.is_cut && !state.buffer.is_empty() {
+        if state.is_cut && state.buffer.first().is_some_and(|&first| first != b'\n') {
             state.buffer.insert(0, b'\n');
         }
         while !state.buffer.is_empty() && is_writable(Duration::ZERO) {
@@ -120,6 +122,8 @@ impl Writer {
                 }
             }
             if state.buffer.is_empty() {
+                // What a burst has needed is given back.
+                state.buffer = Vec::new();
                 self.tell_dropped(state);
             }
         }
@@ -199,37 +203,43 @@ impl Writer {
                 Kind::Event(event) => format!("lines of the kind {event}"),
                 Kind::Place(module, _) => format!("warnings like the last of {module}"),
             };
-            state.say(self.style, "left-out", format_args!("{lines} more {what} were left out within a second"));
+            if !state.say(self.style, "left-out", format_args!("{lines} more {what} were left out within a second")) {
+                state.dropped += lines;
+            }
         }
     }
 
     /// Says how many lines were dropped, once there is room again.
     fn tell_dropped(&self, state: &mut State) {
-        let dropped = std::mem::take(&mut state.dropped);
-        if dropped > 0 {
-            let why = "standard error did not take them";
-            state.say(self.style, "dropped", format_args!("{dropped} lines of the log were dropped: {why}"));
+        let dropped = state.dropped;
+        let why = "standard error did not take them";
+        if dropped > 0
+            && state.say(self.style, "dropped", format_args!("{dropped} lines of the log were dropped: {why}"))
+        {
+            state.dropped = 0;
         }
     }
 }
 
 impl State {
-    /// Appends a line, or counts it if there is no room.
-    fn put(&mut self, line: &Line<'_>, style: Style) {
+    /// Appends a line; false: there is no room.
+    fn put(&mut self, line: &Line<'_>, style: Style) -> bool {
         let before = self.buffer.len();
         // Nothing is formatted for a buffer that is full.
-        if before + self.under_way < MOST {
-            line.format(style, &mut self.buffer);
+        if before + self.under_way >= MOST {
+            return false;
         }
-        if self.buffer.len() == before || self.buffer.len() + self.under_way > MOST {
+        line.format(style, &mut self.buffer);
+        let has_room = self.buffer.len() + self.under_way <= MOST;
+        if !has_room {
             self.buffer.truncate(before);
-            self.dropped += 1;
         }
+        has_room
     }
 
-    /// Appends a line of the log's own.
-    fn say(&mut self, style: Style, event: &str, message: fmt::Arguments<'_>) {
-        self.put(&Line::own(event, message), style);
+    /// Appends a line of the log's own; false: there is no room.
+    fn say(&mut self, style: Style, event: &str, message: fmt::Arguments<'_>) -> bool {
+        self.put(&Line::own(event, message), style)
     }
 
     /// Of these lines only so many bytes could be written. If a line was cut before, they begin with its end.
@@ -275,4 +285,32 @@ fn is_writable(patience: Duration) -> bool {
     let mut polled = [PollFd::new(&stderr, PollFlags::OUT)];
     let patience = Timespec::try_from(patience).ok();
     poll(&mut polled, patience.as_ref()).is_ok_and(|ready| ready > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_piece_is_whole_lines_as_far_as_there_are() {
+        let line = [&[b'x'; 999][..], b"\n"].concat();
+        assert_eq!(piece(&line), line);
+        assert_eq!(piece(&line.repeat(4)).len(), 4000);
+        assert_eq!(piece(&line.repeat(9)).len(), 4000);
+        assert_eq!(piece(b"a\nb"), b"a\n");
+        assert_eq!(piece(&[b'x'; 9000]).len(), PIECE);
+        assert_eq!(piece(b""), b"");
+    }
+
+    #[test]
+    fn lines_that_are_lost_are_counted_and_the_one_that_is_cut_is_ended() {
+        let mut state = State::default();
+        state.lose(b"one\ntwo\nthree\n", 6);
+        assert_eq!((state.dropped, state.is_cut), (2, true));
+        // With the end of the one that was cut, of which nothing was written either.
+        state.lose(b"\nfour\n", 0);
+        assert_eq!((state.dropped, state.is_cut), (3, true));
+        state.lose(b"\nfour\nfive\n", 6);
+        assert_eq!((state.dropped, state.is_cut), (4, false));
+    }
 }
