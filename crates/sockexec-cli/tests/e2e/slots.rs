@@ -222,7 +222,7 @@ fn a_request_has_a_time_of_its_own() {
     }
 }
 
-/// The end of the daemon: in version 2 those that wait are told; nobody is started any more.
+/// The end of the daemon: those that wait are told; nobody is started any more.
 #[test]
 fn the_end_of_the_daemon_for_those_that_wait() {
     let mut daemon = Daemon::start("-m 1 -t 0 -k 0.2");
@@ -232,8 +232,10 @@ fn the_end_of_the_daemon_for_those_that_wait() {
     two.wait_for("queued");
     eventually("two that wait", || waiting(&daemon) == 2);
     daemon.signal(Signal::TERM);
-    assert_eq!(one.rest(), b"");
-    assert_eq!(exit_of(&mut two), ("error".to_owned(), b"shutdown the daemon is shutting down".to_vec()));
+    let words = "the daemon is shutting down; nothing was started";
+    let told = format!("6:stderr,59:sockexec: {words}\n,8:exitcode,3:125,");
+    assert_eq!(one.rest().escape_ascii().to_string(), told.escape_default().to_string());
+    assert_eq!(exit_of(&mut two), ("error".to_owned(), format!("shutdown {words}").into_bytes()));
     assert_eq!(daemon.wait().status.code(), Some(0));
     assert_eq!(daemon.log_text().matches("started pid").count(), 1);
 }

@@ -37,6 +37,7 @@ mod connection;
 mod counts;
 mod event_loop;
 mod events;
+mod handle;
 mod identity;
 mod line;
 mod listener;
@@ -57,7 +58,6 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use mio::Poll;
@@ -76,6 +76,7 @@ use waker::Waker;
 pub use crate::sys::process::{DescriptorLimit, forget_inheritance, leave_init, raise_descriptor_limit};
 pub use activation::{Activation, Listener, take_descriptor};
 pub use events::ALWAYS;
+pub use handle::Handle;
 pub use identity::{IdentityError, Owner, User};
 pub use listener::{BindError, MAX_PATH};
 pub use supervisor::Supervisor;
@@ -388,7 +389,7 @@ impl Builder {
             poll,
             had_terminal,
             signals,
-            handle: Handle { shared: Arc::new(Shared { orders: AtomicU8::new(0), waker }) },
+            handle: Handle::new(waker),
             own,
             listeners: self.listeners,
             notifier: self.supervisor.and_then(Notifier::new),
@@ -520,39 +521,5 @@ impl Daemon {
     /// within then), or the user of [`Builder::user`] cannot be become. What goes wrong with one connection ends that one.
     pub fn run(self) -> io::Result<()> {
         event_loop::EventLoop::new(self)?.run()
-    }
-}
-
-/// Gives orders to a running daemon, from any thread.
-#[derive(Debug, Clone)]
-pub struct Handle {
-    shared: Arc<Shared>,
-}
-
-#[derive(Debug)]
-struct Shared {
-    orders: AtomicU8,
-    waker: Waker,
-}
-
-impl Handle {
-    /// As TERM does: no more clients, TERM to all programs, KILL after the kill time-out. Given again, KILL
-    /// at once. With [`Builder::drain`] the first order lets all that are here finish, and TERM and KILL come with the next two.
-    pub fn shut_down(&self) {
-        // More than three are no different from three.
-        let _ = self.shared.orders.fetch_update(Ordering::AcqRel, Ordering::Acquire, |orders| orders.checked_add(1));
-        self.wake();
-    }
-
-    /// Has the loop turn once.
-    fn wake(&self) {
-        if let Err(error) = self.shared.waker.wake() {
-            log::warn!("cannot wake the daemon: {error}");
-        }
-    }
-
-    /// How many times [`Handle::shut_down`] was called since this was last asked.
-    fn take_orders(&self) -> u8 {
-        self.shared.orders.swap(0, Ordering::AcqRel)
     }
 }

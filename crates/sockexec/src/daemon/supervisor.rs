@@ -122,8 +122,11 @@ impl Notifier {
         }
     }
 
-    /// The daemon serves.
+    /// The daemon serves. One that is about to end has no more to say of that.
     pub(super) fn ready(&mut self, now: Time, counts: Counts) {
+        if self.stopping {
+            return;
+        }
         self.ready = true;
         self.told = Some(counts);
         self.status_at = now + STATUS_INTERVAL;
@@ -132,6 +135,9 @@ impl Notifier {
 
     /// The daemon reads anew what can be read anew, and [serves](Self::ready) when that is done.
     pub(super) fn reloading(&mut self, now: Time) {
+        if self.stopping {
+            return;
+        }
         match NotifyState::monotonic_usec_now() {
             Ok(moment) => self.tell(now, &[NotifyState::Reloading, moment]),
             Err(error) => log::debug!("no clock for RELOADING=1: {error}"),

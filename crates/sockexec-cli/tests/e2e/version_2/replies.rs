@@ -206,7 +206,7 @@ fn shutdown() {
     let reply = caller.reply();
     assert_eq!(reply.errors, ["shutdown the daemon is shutting down; the program is ended"]);
     assert_eq!((reply.stdout_text(), reply.code()), ("ready\nlast words\n", 5));
-    assert_eq!(early.reply().refusal(), "shutdown the daemon is shutting down");
+    assert_eq!(early.reply().refusal(), "shutdown the daemon is shutting down; nothing was started");
     assert!(daemon.wait().status.success());
 }
 

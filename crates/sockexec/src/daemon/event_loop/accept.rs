@@ -138,6 +138,12 @@ impl EventLoop {
             let _ = registry.reregister(&mut socket, token::RETIRING, Interest::READABLE);
             self.retiring = Some(Retiring::new(file, socket, stays, now));
         }
+        if self.doors().next().is_none()
+            && let Some(notifier) = &mut self.notifier
+        {
+            // Another has taken over, and this one ends when its clients are served.
+            notifier.stopping(now);
+        }
     }
 
     /// Accepts those that come to a socket without a name, and closes it when nobody does any more.

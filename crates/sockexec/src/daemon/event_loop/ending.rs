@@ -74,7 +74,7 @@ impl EventLoop {
                 if let Some(notifier) = &mut self.notifier {
                     notifier.stopping(now);
                 }
-                self.close_doors(now);
+                self.close_doors();
                 if self.settings.drain.is_zero() {
                     self.end(now);
                 } else {
@@ -139,7 +139,7 @@ impl EventLoop {
 
     /// Lets nobody in any more but those that have connected to a socket of our own. Its file goes first, so that whoever comes now finds no
     /// daemon, or the next one. What was handed over is left to that with all who wait there.
-    fn close_doors(&mut self, now: Time) {
+    fn close_doors(&mut self) {
         for Activated { door: Door { mut socket, .. }, .. } in self.activated.drain(..) {
             let _ = self.poll.registry().deregister(&mut socket);
             // Where nobody else has it, it is closed with what those have sent.
@@ -148,7 +148,9 @@ impl EventLoop {
         if let Some(Listening { file, door }) = self.listening.take() {
             self.close_socket(file, door.socket);
         }
-        self.close_retiring(now);
+        if let Some(Retiring { file, socket, .. }) = self.retiring.take() {
+            self.close_socket(file, socket);
+        }
     }
 
     /// Lets nobody connect to the socket that has lost its place. Those that have are served.
