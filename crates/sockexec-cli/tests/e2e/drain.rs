@@ -72,7 +72,10 @@ fn the_backlog_is_served() {
 /// not said in which version they want it.
 #[test]
 fn without_a_drain_the_backlog_is_told() {
-    let mut daemon = Daemon::start("-t 0 -k 1000");
+    let mut daemon = Daemon::start("-t 0 -k 1000 -m 1");
+    // It has the slot: what poll told of before the signal may be accepted first.
+    let mut runs = daemon.exec(&steps("out ready wait"));
+    runs.wait_for("ready");
     daemon.stop();
     let mark = daemon.directory().join("mark");
     let touch = ["touch", mark.to_str().unwrap()];
