@@ -13,7 +13,6 @@ const EXCEPTIONS: &[(&str, &str)] = &[
     ("sockexec /tmp/exec.sock", "the daemon itself: each test has its own, on its own socket"),
     ("cargo run --release -- /tmp/exec.sock", "the daemon itself, and a release build"),
     ("cargo test --workspace", "this very command"),
-    ("cargo build --release &&", "a release build; it installs into the system"),
     ("cargo run --release --package sockexec --features daemon", ".ci/run runs it"),
     ("docker run", "needs Docker, and a host with systemd"),
     ("location /thumbnail", "needs OpenResty and lua-resty-exec"),

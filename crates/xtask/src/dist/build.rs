@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::source::Release;
 use super::tool::{is_there, output, run};
-use crate::{Result, context};
+use crate::{Result, context, workspace};
 
 pub(super) const PROGRAMS: [&str; 2] = ["sockexec", "sockexec-client"];
 
@@ -69,6 +69,23 @@ impl Build<'_> {
         // As Cargo takes them apart.
         Ok(flags.join("\u{1f}"))
     }
+}
+
+/// Builds them as `cargo build` does, for tests: what was built before is used.
+pub(super) fn as_others(profile: &str) -> Result<PathBuf> {
+    let mut cargo = Command::new("cargo");
+    cargo.current_dir(workspace()).args([
+        "build",
+        "--package",
+        "sockexec-cli",
+        "--bins",
+        "--quiet",
+        "--profile",
+        profile,
+    ]);
+    run(&mut cargo)?;
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from);
+    Ok(target.join(directory_of(profile)))
 }
 
 fn directory_of(profile: &str) -> &str {

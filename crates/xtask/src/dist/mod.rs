@@ -8,6 +8,7 @@ mod completions;
 mod daemon;
 mod manual;
 mod markdown;
+mod packages;
 mod source;
 mod tarball;
 #[cfg(test)]
@@ -19,6 +20,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use build::Build;
+use packages::Packages;
 use source::Release;
 
 use crate::{Result, context, workspace};
@@ -26,7 +28,8 @@ use crate::{Result, context, workspace};
 pub(crate) const AFTER_HELP: &str = "\
 Everything is written to target/dist. All files carry the time of the last commit, or SOURCE_DATE_EPOCH.
 
-Needs: tar, gzip, readelf and sha256sum, and rustup's targets. With cargo-auditable the programs have the list of their dependencies.
+Needs: tar, gzip, readelf, strip and sha256sum; rustup's targets for static; cargo-deb for deb;
+cargo-generate-rpm for rpm. With cargo-auditable the programs have the list of their dependencies.
 
 Examples:
   cargo xtask dist                   all of it
@@ -47,6 +50,9 @@ pub(crate) struct Options {
     /// Profile of Cargo. Another than release is for tests of the packages.
     #[arg(long, default_value = "release")]
     profile: String,
+    /// Revision of the Debian package and the rpm.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    revision: u32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -55,6 +61,10 @@ enum Part {
     Pages,
     /// Static programs, in archives.
     Static,
+    /// The Debian package.
+    Deb,
+    /// The rpm.
+    Rpm,
 }
 
 pub(crate) fn dist(options: &Options) -> Result<()> {
@@ -75,6 +85,16 @@ pub(crate) fn dist(options: &Options) -> Result<()> {
             undone.extend(left);
         }
     }
+    if wants(Part::Deb) || wants(Part::Rpm) {
+        let packages = Packages { release: &release, directory: &directory, revision: options.revision };
+        let staged = packages.stage(&for_packages(options, &release, &directory)?)?;
+        if wants(Part::Deb) {
+            made.push(packages.deb(&staged)?);
+        }
+        if wants(Part::Rpm) {
+            made.push(packages.rpm(&staged)?);
+        }
+    }
     sums(&directory, &made)?;
     for left in undone {
         say!("{left}\n");
@@ -91,6 +111,16 @@ fn pages(share: &Path, release: &Release) -> Result<()> {
     completions::write(share)
 }
 
+/// Builds the programs with the C library of this system, as a package for a distribution needs them.
+fn for_packages(options: &Options, release: &Release, directory: &Path) -> Result<PathBuf> {
+    if options.profile != "release" {
+        return build::as_others(&options.profile);
+    }
+    let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+    let profile = &options.profile;
+    Build { release, source: workspace(), directory: &directory.join("build"), target: &target, profile }.run()
+}
+
 /// The archive of a target, and what could not be tried.
 fn archive(options: &Options, release: &Release, directory: &Path, target: &str) -> Result<(PathBuf, Option<String>)> {
     let share = directory.join("share");
@@ -100,16 +130,35 @@ fn archive(options: &Options, release: &Release, directory: &Path, target: &str)
     let undone = build::try_out(&binaries, target)?;
     let archive = tarball::make(directory, &binaries, &share, target, release)?;
     if options.check {
-        let copy = tempfile::tempdir()?;
-        source::copy(copy.path())?;
-        let again = Build { source: copy.path(), directory: &copy.path().join("other-target"), ..build };
-        let second = tarball::make(copy.path(), &again.run()?, &share, target, release)?;
-        if fs::read(&archive)? != fs::read(&second)? {
-            return Err(format!("{}: a second build gives other bytes", archive.display()).into());
-        }
-        say!("{target}: the second build gives the same bytes\n");
+        check(&build, &binaries, &archive)?;
     }
     Ok((archive, undone))
+}
+
+/// Builds once more, from a copy of the source elsewhere, and compares. What differs stays there.
+fn check(build: &Build<'_>, binaries: &Path, archive: &Path) -> Result<()> {
+    let copy = tempfile::tempdir()?;
+    source::copy(copy.path())?;
+    let again = Build { source: copy.path(), directory: &copy.path().join("other-target"), ..*build };
+    let other_binaries = again.run()?;
+    let share = archive.with_file_name("share");
+    let other_archive = tarball::make(copy.path(), &other_binaries, &share, build.target, build.release)?;
+    let mut pairs = build::PROGRAMS.map(|name| (binaries.join(name), other_binaries.join(name))).to_vec();
+    pairs.push((archive.to_owned(), other_archive));
+    for (first, second) in pairs {
+        if fs::read(&first)? != fs::read(&second)? {
+            let kept = copy.keep();
+            let second = second.display();
+            return Err(format!(
+                "{}: a second build gives other bytes: {second}, in {}",
+                first.display(),
+                kept.display()
+            )
+            .into());
+        }
+    }
+    say!("{}: the second build gives the same bytes\n", build.target);
+    Ok(())
 }
 
 /// Writes and prints the checksums of what was made.

@@ -29,7 +29,7 @@ impl Release {
 }
 
 /// A moment as date(1) prints it.
-fn formatted(epoch: u64, format: &[&str]) -> Result<String> {
+pub(super) fn formatted(epoch: u64, format: &[&str]) -> Result<String> {
     let moment = format!("@{epoch}");
     output(Command::new("date").env("LC_ALL", "C").args(["-u", "-d", &moment]).args(format))
 }
