@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use clap::ValueHint;
+use clap::{Arg, ValueHint};
 use clap_complete::{Shell, generate};
 
 use crate::{Result, context};
@@ -17,12 +17,8 @@ const SHELLS: [(Shell, &str); 3] = [
 
 /// Writes the completions below a `share` directory.
 pub(super) fn write(share: &Path) -> Result<()> {
-    let daemon = super::daemon::command().mut_arg("socket", |argument| argument.value_hint(ValueHint::FilePath));
-    let client = super::client::command()
-        .mut_arg("socket", |argument| argument.value_hint(ValueHint::FilePath))
-        .mut_arg("command", |argument| argument.value_hint(ValueHint::CommandWithArguments))
-        .mut_arg("chdir", |argument| argument.value_hint(ValueHint::DirPath));
-    for mut command in [daemon, client] {
+    for command in [super::daemon::command(), super::client::command()] {
+        let mut command = command.mut_args(hinted);
         let name = command.get_name().to_owned();
         for (shell, directory) in SHELLS {
             let file = match shell {
@@ -38,4 +34,15 @@ pub(super) fn write(share: &Path) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// What a value is, which the programs have no need to know.
+fn hinted(argument: Arg) -> Arg {
+    let hint = match argument.get_id().as_str() {
+        "socket" => ValueHint::FilePath,
+        "chdir" => ValueHint::DirPath,
+        "command" => ValueHint::CommandWithArguments,
+        _ => return argument,
+    };
+    argument.value_hint(hint)
 }

@@ -108,12 +108,12 @@ fn lower_first(text: &str) -> String {
 
 fn text(section: &Section) -> String {
     let mut heading = Roff::new();
-    heading.control("SH", [section.title.as_str()]);
+    heading.control("SH", [markdown::argument(&section.title).as_str()]);
     format!("{}{}", heading.render(), section.body.render())
 }
 
 /// What stands below the options in the help, as sections. The first is what comes before any title.
-fn help_sections(help: &str) -> (Roff, Vec<Section>) {
+pub(super) fn help_sections(help: &str) -> (Roff, Vec<Section>) {
     let mut under_options = Roff::new();
     let mut sections: Vec<Section> = vec![];
     for block in help.split("\n\n") {

@@ -144,7 +144,7 @@ impl Page {
         let plain: String = inlines.iter().map(plain).collect();
         match level {
             HeadingLevel::H1 => self.sections.push(Section { title: plain.to_uppercase(), body: Roff::new() }),
-            HeadingLevel::H2 => self.control("SS", &[&plain]),
+            HeadingLevel::H2 => self.control("SS", &[&argument(&plain)]),
             _ => {
                 self.control("PP", &[]);
                 self.line(vec![bold(plain)]);
@@ -202,6 +202,11 @@ impl Page {
             self.line(line);
         }
     }
+}
+
+/// Text as an argument of a macro, which roff does not escape.
+pub(super) fn argument(text: &str) -> String {
+    text.replace('\\', r"\e").replace('"', r"\(dq").replace('-', r"\-")
 }
 
 fn plain(inline: &Inline) -> String {

@@ -72,6 +72,12 @@ pub(crate) fn dist(options: &Options) -> Result<()> {
     let directory = workspace().join("target/dist");
     let share = directory.join("share");
     let wants = |part| options.parts.is_empty() || options.parts.contains(&part);
+    // Before minutes of building, not after.
+    for (part, tool) in [(Part::Deb, "cargo-deb"), (Part::Rpm, "cargo-generate-rpm")] {
+        if wants(part) {
+            tool::need(tool)?;
+        }
+    }
     pages(&share, &release)?;
     let mut made = vec![];
     let mut undone = vec![];
@@ -95,7 +101,7 @@ pub(crate) fn dist(options: &Options) -> Result<()> {
             made.push(packages.rpm(&staged)?);
         }
     }
-    sums(&directory, &made)?;
+    sums(&directory, &made, &release)?;
     for left in undone {
         say!("{left}\n");
     }
@@ -161,15 +167,25 @@ fn check(build: &Build<'_>, binaries: &Path, archive: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Writes and prints the checksums of what was made.
-fn sums(directory: &Path, made: &[PathBuf]) -> Result<()> {
+/// Writes the checksums of all files of this version that are there, and prints those of what was made.
+fn sums(directory: &Path, made: &[PathBuf], release: &Release) -> Result<()> {
     if made.is_empty() {
         return Ok(());
     }
-    let names = made.iter().filter_map(|path| path.file_name());
-    let sums = tool::output(Command::new("sha256sum").current_dir(directory).args(names))?;
+    let names = fs::read_dir(directory)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
+    let mut names = names.collect::<Result<Vec<String>>>()?;
+    let versions = [release.version.to_owned(), release.version.replacen('-', "~", 1)];
+    names.retain(|name| {
+        [".tar.gz", ".deb", ".rpm"].iter().any(|end| name.ends_with(end)) && versions.iter().any(|it| name.contains(it))
+    });
+    names.sort();
+    let sums = tool::output(Command::new("sha256sum").current_dir(directory).args(&names))?;
     let path = directory.join("SHA256SUMS");
     fs::write(&path, format!("{sums}\n")).map_err(context(path.display()))?;
-    println!("{sums}");
+    let is_new =
+        |line: &&str| made.iter().filter_map(|path| path.file_name()?.to_str()).any(|name| line.ends_with(name));
+    for line in sums.lines().filter(is_new) {
+        println!("{line}");
+    }
     Ok(())
 }

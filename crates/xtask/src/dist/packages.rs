@@ -6,7 +6,7 @@ use std::process::Command;
 
 use super::build::PROGRAMS;
 use super::source::{Release, formatted};
-use super::tool::{is_there, output, run};
+use super::tool::{output, run};
 use crate::{Result, context, workspace};
 
 pub(super) struct Packages<'a> {
@@ -29,7 +29,6 @@ impl Packages<'_> {
     }
 
     pub(super) fn deb(&self, staged: &Path) -> Result<PathBuf> {
-        need("cargo-deb")?;
         let changelog = self.directory.join("changelog.Debian");
         fs::write(&changelog, self.changelog()?).map_err(context(changelog.display()))?;
         let mut cargo = self.cargo("deb");
@@ -47,7 +46,6 @@ impl Packages<'_> {
     }
 
     pub(super) fn rpm(&self, staged: &Path) -> Result<PathBuf> {
-        need("cargo-generate-rpm")?;
         let mut cargo = self.cargo("generate-rpm");
         let metadata = format!("version = \"{}\"\nrelease = \"{}\"", self.version(), self.revision);
         cargo.args(["--package", "crates/sockexec-cli", "--set-metadata", &metadata]);
@@ -77,10 +75,6 @@ impl Packages<'_> {
              -- The sockexec authors <sockexec@users.noreply.github.com>  {moment}\n"
         ))
     }
-}
-
-fn need(tool: &str) -> Result<()> {
-    if is_there(tool) { Ok(()) } else { Err(format!("{tool} is not installed: cargo install --locked {tool}").into()) }
 }
 
 fn last_path(printed: &str) -> Result<PathBuf> {

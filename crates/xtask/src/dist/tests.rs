@@ -98,6 +98,21 @@ fn the_pages_of_the_programs_have_all_of_their_help() {
     }
 }
 
+/// The forms of text that the help of a program has below its options.
+#[test]
+fn what_is_below_the_options_becomes_sections() {
+    let help = "(*) a note.\n\nSignals:\n  TERM, INT  stop\n             at once\n  HUP        nothing\n  What is ignored\n  \
+                stays so.\n\nAs PID 1, in a container: it forks.\n\nExit status: 0, or\n100.\n\nExample:\n  .run 'it'\n    twice";
+    let (under_options, sections) = manual::help_sections(help);
+    assert_eq!(under_options.to_roff(), ".PP\n(*) a note.\n");
+    let found: Vec<_> = sections.iter().map(|section| (section.title.as_str(), section.body.to_roff())).collect();
+    let signals = ".TP\n\\fBTERM, INT\\fR\nstop at once\n.TP\n\\fBHUP\\fR\nnothing\n.PP\nWhat is ignored stays so.\n.PP\n\
+                   As PID 1, in a container: it forks.\n";
+    let examples = ".EX\n\\&.run 'it'\n  twice\n.EE\n";
+    let expected = [("SIGNALS", signals), ("EXIT STATUS", "0, or 100.\n"), ("EXAMPLES", examples)];
+    assert_eq!(found, expected.map(|(title, text)| (title, text.to_owned())));
+}
+
 /// The page of the protocol is the document: each line of code as it is there, and each word of the rest.
 #[test]
 fn the_page_of_the_protocol_is_the_document() {

@@ -25,3 +25,8 @@ pub(super) fn is_there(name: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).any(|directory| directory.join(name).is_file())
 }
+
+/// Fails if a program is missing that Cargo can install.
+pub(super) fn need(name: &str) -> Result<()> {
+    if is_there(name) { Ok(()) } else { Err(format!("{name} is not installed: cargo install --locked {name}").into()) }
+}
