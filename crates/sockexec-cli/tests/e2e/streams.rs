@@ -2,6 +2,7 @@
 
 use std::io::{self, Read as _};
 use std::os::unix::net::UnixStream;
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -625,14 +626,19 @@ fn a_flood_does_not_starve_others() {
     let idle = median_of_small_requests(&daemon);
     let flood = daemon.exec(&steps("flood"));
     let socket = flood.socket().try_clone().expect("a second descriptor");
+    let (begins, has_begun) = mpsc::channel();
     let reader = thread::spawn(move || {
         use std::io::Read;
         let (mut buffer, mut total) = (vec![0; 256 << 10], 0_u64);
         while let Ok(n @ 1..) = flood.socket().read(&mut buffer) {
+            if total == 0 {
+                begins.send(()).expect("the test waits");
+            }
             total += n as u64;
         }
         total
     });
+    has_begun.recv().expect("a flood");
     let beside = median_of_small_requests(&daemon);
     socket.shutdown(std::net::Shutdown::Both).expect("a close");
     let pulled = reader.join().expect("no panic");

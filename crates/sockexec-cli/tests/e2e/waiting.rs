@@ -27,12 +27,13 @@ fn full(options: &str) -> (Daemon, Client) {
     (daemon, running)
 }
 
-/// A client whose request waits for a slot.
+/// A client whose request waits for a slot. The log tells: one that asked for the status would be in the room itself, and where that is
+/// full, and its question comes a moment after its connection, somebody would have to go for it.
 #[track_caller]
 fn waits(daemon: &Daemon, version: u8, words: &str) -> Client {
-    let before = waiting(daemon);
+    let position = daemon.log_position();
     let client = start(daemon, version, words);
-    eventually("one more that waits", || waiting(daemon) == before + 1);
+    daemon.wait_for_log_after(position, "waits for a slot");
     client
 }
 
@@ -105,7 +106,8 @@ fn who_has_to_go_when_all_places_are_taken() {
             let _ = late.try_send(&vec![b'x'; 100_000]);
             assert_busy(&mut late);
         }
-        assert_eq!((turned_away(&daemon), waiting(&daemon)), (4, 3));
+        let told = status(&daemon);
+        assert_eq!((&told["totals"]["turned_away"], &told["totals"]["waiting"]), (&4.into(), &3.into()), "{told}");
         // Once, and what is said in the end is said after it.
         daemon.wait_for_log("connection 3: turned away");
         let log = daemon.log_text();

@@ -40,7 +40,9 @@ fn totals() {
     assert_eq!(daemon.run(&steps("exit 3"), b"").code(), 3);
     run(&daemon, NONE, &["nope"], "");
     run(&daemon, &["cwd=/nowhere"], &["true"], "");
-    assert_eq!(run(&daemon, &["timeout=0.1"], &steps("ignore TERM ; wait"), "").signal(), 9);
+    // 15 where the deadline came before the program was that far.
+    let signal = run(&daemon, &["timeout=0.1"], &steps("ignore TERM ; wait"), "").signal();
+    assert!([9, 15].contains(&signal), "{signal}");
     let mut running = Caller::start(&daemon, NONE, &steps("out ready cat"));
     running.wait_for("ready");
     let count = |told: &Value, name: &str| told["totals"][name].as_u64().unwrap();
@@ -55,7 +57,7 @@ fn totals() {
         (1, 3, 2),
         "{told}"
     );
-    assert_eq!((count(&told, "timed_out"), count(&told, "killed")), (1, 1), "{told}");
+    assert_eq!((count(&told, "timed_out"), count(&told, "killed")), (1, u64::from(signal == 9)), "{told}");
     assert!(count(&told, "accepted") >= 7, "{told}");
     assert!((100_000..200_000).contains(&count(&told, "bytes_out")), "{told}");
     assert!((100..10_000).contains(&count(&told, "bytes_in")), "{told}");
