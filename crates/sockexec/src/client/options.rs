@@ -92,9 +92,9 @@ impl Command {
     /// How long the program may take to start, from the attempt to connect: a daemon that is stopped, or has no slot free, is waited
     /// for so long. Then the connection is closed, and the result is [`Error::NotStarted`](super::Error::NotStarted), which says
     /// what was waited for. A daemon that was stopped may still start the program later, and ends it at once. Once the program has
-    /// started this limit is over. Default: none.
-    pub fn start_timeout(&mut self, timeout: Duration) -> &mut Self {
-        self.start_timeout = Some(timeout);
+    /// started this limit is over. `None`: no limit, which is the default.
+    pub fn start_timeout(&mut self, timeout: impl Into<Option<Duration>>) -> &mut Self {
+        self.start_timeout = timeout.into();
         self.in_version_2()
     }
 

@@ -118,7 +118,7 @@ impl Command {
     }
 
     /// As [`sockexec::Command::start_timeout`](crate::Command::start_timeout).
-    pub fn start_timeout(&mut self, timeout: Duration) -> &mut Self {
+    pub fn start_timeout(&mut self, timeout: impl Into<Option<Duration>>) -> &mut Self {
         self.0.start_timeout(timeout);
         self
     }
