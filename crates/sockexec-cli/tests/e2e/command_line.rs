@@ -20,6 +20,27 @@ fn version() {
     }
 }
 
+/// An option that 3.1.1 does not have is a difference from it, and news.
+#[test]
+fn new_options_are_in_the_documents() {
+    let file = |path: &str| {
+        let path = format!("{}/../../{path}", env!("CARGO_MANIFEST_DIR"));
+        std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
+    };
+    let documents = ["CHANGELOG.md", "docs/compatibility.md"].map(|path| (path, file(path)));
+    let help = run(&["--help"]).stdout;
+    // Those of 3.1.1 have a letter before them.
+    let new: Vec<&str> = help.lines().filter_map(|line| line.strip_prefix("      --")).collect();
+    assert!(new.len() > 10, "{help}");
+    for line in new {
+        let option = format!("`--{}`", line.split_whitespace().next().expect("a name"));
+        for (path, document) in &documents {
+            let bare = option.trim_end_matches('`');
+            assert!(document.contains(&option) || document.contains(&format!("{bare} ")), "{option} is not in {path}");
+        }
+    }
+}
+
 #[test]
 fn help_names_every_option() {
     for option in ["-h", "--help"] {
