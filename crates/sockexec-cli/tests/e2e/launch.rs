@@ -171,6 +171,7 @@ fn where_all_but_fork_is_refused() {
     strace.detach();
     daemon.assert_serves();
     assert_eq!(call(&daemon), "fork");
+    daemon.wait_for_log("programs are started by fork");
     assert_eq!(daemon.log_text().matches("programs are started by fork").count(), 1, "{}", daemon.log_text());
 }
 

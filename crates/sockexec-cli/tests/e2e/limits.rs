@@ -115,6 +115,7 @@ fn the_soft_limit_is_for_programs_and_the_hard_one_for_the_daemon() {
 #[test]
 fn few_descriptors() {
     let mut daemon = Launch::default().options("-m 100 -t 0").prelude("ulimit -n 64").start();
+    daemon.wait_for_log("warning: ");
     let log = daemon.log_text().to_lowercase();
     assert!(log.contains("warning") && log.contains("64") && log.contains("100"), "{log}");
     let clients: Vec<Client> = (0..100).map(|n| daemon.exec(&steps(&format!("cat exit {n}")))).collect();

@@ -30,10 +30,12 @@ fn status_of(process: Process, field: &str) -> String {
     line.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// The pid of a program that has begun.
+/// The pid of a program that has begun, the daemon's nth.
 #[track_caller]
-fn started(daemon: &Daemon, client: &mut Client) -> Pid {
+fn started(daemon: &Daemon, n: usize, client: &mut Client) -> Pid {
     client.wait_for("ready");
+    // The log may come later than what the program says.
+    eventually("the start in the log", || daemon.started(0).len() == n);
     *daemon.started(0).last().expect("a program")
 }
 
@@ -112,21 +114,21 @@ fn signals_reach_its_programs() {
     let mut daemon = launch.options("-t 0 -k 0.2 --user 65533:65532").start();
     let argv = ["sh", "-c", "echo ready; exec sleep 1000"];
     let mut client = daemon.exec(&argv);
-    let pid = started(&daemon, &mut client);
+    let pid = started(&daemon, 1, &mut client);
     drop(client);
     eventually("a program that has ended", || !is_there(pid));
     let mut client = daemon.exec(&["sh", "-c", "trap '' TERM; echo ready; while :; do sleep 1; done"]);
-    let pid = started(&daemon, &mut client);
+    let pid = started(&daemon, 2, &mut client);
     drop(client);
     eventually("a program that was killed", || !is_there(pid));
     let mut client = daemon.connect();
     client.send(b"10:protocol=2,");
     client.exec(&argv);
-    started(&daemon, &mut client);
+    started(&daemon, 3, &mut client);
     client.send(b"6:signal,3:INT,");
     client.wait_for("7:termsig,1:2,");
     let mut client = daemon.exec(&argv);
-    let pid = started(&daemon, &mut client);
+    let pid = started(&daemon, 4, &mut client);
     daemon.kill();
     eventually("a program that has died with its daemon", || !is_there(pid));
 }
