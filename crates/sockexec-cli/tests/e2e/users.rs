@@ -67,12 +67,12 @@ fn the_file_belongs_to_its_owner() {
 #[test]
 fn users_that_are_none() {
     for (options, words) in [
-        ("--owner no-such-user", "--owner: no user is called \"no-such-user\""),
-        ("--owner root:no-such-group", "--owner: no group is called \"no-such-group\""),
-        ("--owner a:b:c", "--owner: \"a:b:c\" is not written as"),
-        ("--user no-such-user", "--user: no user is called \"no-such-user\""),
+        ("--owner no-such-user", "--owner: unknown user \"no-such-user\""),
+        ("--owner root:no-such-group", "--owner: unknown group \"no-such-group\""),
+        ("--owner a:b:c", "--owner: \"a:b:c\" must be USER"),
+        ("--user no-such-user", "--user: unknown user \"no-such-user\""),
         ("--user 3999999", "--user: user 3999999 has no name, so its group is not known; write 3999999:GROUP"),
-        ("--user :0", "--user: \":0\" is not written as"),
+        ("--user :0", "--user: \":0\" must be USER"),
     ] {
         let launch = Launch::default().options(options).quiet();
         let socket = launch.directory().join("sock");

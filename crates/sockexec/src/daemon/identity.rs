@@ -43,9 +43,9 @@ pub enum IdentityError {
 impl fmt::Display for IdentityError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Malformed(text) => write!(f, "{text:?} is not written as USER or USER:GROUP"),
-            Self::NoUser(name) => write!(f, "no user is called {name:?}; a number will do as well"),
-            Self::NoGroup(name) => write!(f, "no group is called {name:?}; a number will do as well"),
+            Self::Malformed(text) => write!(f, "{text:?} must be USER or USER:GROUP"),
+            Self::NoUser(name) => write!(f, "unknown user {name:?}; give a known name or a number"),
+            Self::NoGroup(name) => write!(f, "unknown group {name:?}; give a known name or a number"),
             Self::GroupNeeded(uid) => {
                 write!(f, "user {uid} has no name, so its group is not known; write {uid}:GROUP")
             }

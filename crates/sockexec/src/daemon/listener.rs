@@ -92,16 +92,18 @@ impl std::fmt::Display for BindError {
             Self::Create(path, error) => write!(f, "{}: cannot make the socket: {error}", path.display()),
             Self::Replace(path, error) if error.kind() == io::ErrorKind::PermissionDenied => write!(
                 f,
-                "{}: cannot take the place of the socket: {error}; in a sticky directory, as /tmp is, only its owner may",
+                "{}: cannot take the place of the socket: {error}; in a sticky directory such as /tmp only its owner may",
                 path.display()
             ),
             Self::Replace(path, error) => write!(f, "{}: cannot take the place of the socket: {error}", path.display()),
-            Self::NoSocket => f.write_str("no socket to listen on: none was handed over, and there is no path"),
+            Self::NoSocket => {
+                f.write_str("no socket to listen on: no path was given, and no listening socket was passed")
+            }
             Self::NotAListener(which, why) => write!(f, "{which}: clients cannot be accepted there: {why}"),
             Self::Owner(path, error) if error.kind() == io::ErrorKind::PermissionDenied => {
                 write!(
                     f,
-                    "{}: cannot give the socket to its owner: {error}; it takes root to give a file away",
+                    "{}: cannot give the socket to its owner: {error}; only root may give a file away",
                     path.display()
                 )
             }

@@ -32,12 +32,12 @@ use super::{stdin, terminal};
 )]
 #[expect(clippy::struct_excessive_bools, reason = "each is an option of its own")]
 pub(crate) struct Arguments {
-    /// Path of the daemon's socket; `-`: what `SOCKEXEC_SOCKET` says.
+    /// Path of the daemon's socket. `-` takes it from `SOCKEXEC_SOCKET`.
     // As an OsString: clap would refuse an empty path with a message that does not tell why.
     #[arg(value_name = "SOCKET")]
     pub(crate) socket: OsString,
 
-    /// The program and its arguments; whatever comes after PROGRAM is for it.
+    /// The program and its arguments. Everything after PROGRAM is for the program.
     #[arg(
         value_name = "PROGRAM",
         required_unless_present_any = QUESTIONS.map(|question| question.id),
@@ -46,15 +46,15 @@ pub(crate) struct Arguments {
     )]
     command: Vec<OsString>,
 
-    /// Read nothing: the program's standard input is empty.
+    /// Read nothing. The program's standard input is empty.
     #[arg(short = 'n', long)]
     null_stdin: bool,
 
-    /// Run the program in this directory; a relative one begins at the daemon's (*).
+    /// Run the program in this directory. A relative path starts at the daemon's directory (*).
     #[arg(short = 'C', long, value_name = "DIRECTORY")]
     chdir: Option<PathBuf>,
 
-    /// Set a variable of the program's environment; NAME alone copies the client's value (*).
+    /// Set a variable in the program's environment. NAME alone copies the client's value (*).
     #[arg(short = 'e', long, value_name = "NAME[=VALUE]", value_parser = OsStringValueParser::new().try_map(variable))]
     env: Vec<Variable>,
 
@@ -62,44 +62,44 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "NAME", value_parser = OsStringValueParser::new().try_map(name))]
     unset: Vec<OsString>,
 
-    /// Begin with an empty environment, before --unset and --env (*).
+    /// Start with an empty environment, before --unset and --env (*).
     #[arg(long)]
     clear_env: bool,
 
-    /// End the program (TERM, then KILL) after this time; fractions are allowed (*).
+    /// End the program after this time, with TERM and then KILL. Fractions are allowed (*).
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     timeout: Option<Duration>,
 
-    /// Give up if the program has not started in this time; fractions are allowed (*).
+    /// Give up if the program has not started after this time. Fractions are allowed (*).
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     wait: Option<Duration>,
 
-    /// Give the program a terminal; your keystrokes and window size are forwarded (*); -tt: also without a terminal
-    /// here.
+    /// Give the program a terminal. Your keystrokes and window size are forwarded. -tt works without a terminal here,
+    /// too (*).
     #[arg(short = 't', long, action = ArgAction::Count, conflicts_with_all = ["pass_fds", "merge_stderr"])]
     tty: u8,
 
-    /// Pass standard input, output and error themselves to the program, a file as a file (*).
+    /// Pass standard input, output and error themselves to the program. A file stays a file (*).
     #[arg(long, conflicts_with = "merge_stderr")]
     pass_fds: bool,
 
-    /// Send standard error where standard output goes, in order (*).
+    /// Send standard error to standard output, in order (*).
     #[arg(long)]
     merge_stderr: bool,
 
-    /// Print the time and memory that the program took on standard error, as time(1) does (*).
+    /// Print the program's time and memory on standard error, as time(1) does (*).
     #[arg(long)]
     pub(crate) usage: bool,
 
-    /// Print what the daemon does; no program is run (*).
+    /// Print what the daemon does. No program is run (*).
     #[arg(long)]
     pub(crate) status: bool,
 
-    /// With --status: a table, JSON, or the text format of Prometheus [default: text].
+    /// Format of --status: a table, JSON, or the text format of Prometheus [default: text].
     #[arg(long, value_name = "FORMAT")]
     pub(crate) format: Option<Format>,
 
-    /// Exit with 0 if the daemon answers, within a second with 111 if it does not (*).
+    /// Exit with 0 if the daemon answers, and within a second with 111 if it does not (*).
     #[arg(long)]
     pub(crate) ping: bool,
 
@@ -107,7 +107,7 @@ pub(crate) struct Arguments {
     #[arg(short = 'v', long, action = ArgAction::Version)]
     version: Option<bool>,
 
-    /// Print this and exit.
+    /// Print this help and exit.
     #[arg(short = 'h', long, action = ArgAction::HelpShort)]
     help: Option<bool>,
 }
@@ -124,45 +124,47 @@ pub(crate) enum Format {
 }
 
 const AFTER_HELP: &str = "\
-(*) needs version 2 of the protocol: sockexec 4 or later. Without these any daemon will do.
+(*) needs version 2 of the protocol: sockexec 4 or later. Everything else works with any daemon.
 
 Environment:
-  SOCKEXEC_SOCKET  path of the socket, used where SOCKET is -
+  SOCKEXEC_SOCKET  path of the socket, used if SOCKET is -
 
-Exit status: that of the program. If a signal ended the program, the same signal ends this command;
-as process 1 of a container, which no signal ends, it exits with 128 + the signal's number.
+Exit status: that of the program. If a signal ended the program, the same signal ends this command.
+Process 1 of a container cannot die of a signal, and exits with 128 + the signal's number instead.
   100  wrong arguments
-  111  no daemon, no answer, a refused request, not started in time, or the connection was lost
-  124  the program exited with 0 after a deadline, a shutdown or another limit had ended it; or its
-       status is unknown after a deadline
-  125  the daemon could not start the program, or ended it and its status is unknown
-  126  the program cannot be executed, or may not
+  111  no daemon, no answer, a refused request, not started in time, or a lost connection
+  124  a deadline, a shutdown or another limit ended the program, which exited with 0; or its status
+       is unknown after a deadline
+  125  the daemon could not start the program, or ended it and does not know its status
+  126  the program cannot or must not be executed
   127  the program or the directory does not exist
 
-Signals: INT, TERM, HUP and QUIT end this command and, by closing the connection, the program: its
-process group gets TERM, and KILL some seconds later. With an option of (*) these signals, USR1 and
-USR2 are forwarded to the group once the program has started, and this ends when the program does. A
-second INT, TERM or QUIT within 5 seconds ends both, as above; so does one that the daemon does not
-take within a second, and the hang-up of the terminal.
+Signals: INT, TERM, HUP and QUIT end this command. That closes the connection, so the daemon ends the
+program: its process group gets TERM, and KILL some seconds later. With an option marked (*) these
+signals, USR1 and USR2 are forwarded to the process group once the program has started, and this
+command ends when the program does. Three things still end both at once: a second INT, TERM or QUIT
+within 5 seconds, a signal that the daemon does not read within a second, and the hang-up of the
+terminal.
 
-Terminals: with -t the program has a terminal of the size and kind (TERM) of yours, and all your keys
-but these, at the start of a line:
-  ~.   ends this command and the program
-  ~^Z  stops this command, as a job
-  ~~   sends one ~
-  ~?   lists these
-With -n your keys stay yours. With -tt and no terminal as standard input the program's terminal takes
-the bytes for keys: while it edits lines, it echoes them, keeps 4095 bytes of a line and drops the
-rest, and ^C (byte 3) kills. The end of input is ^D to it. A shell that edits lines itself is not
-told, and goes on. After KILL of this command your terminal stays raw: type `stty sane` and ^J.
+Terminals: with -t the program has a terminal of the size and kind (TERM) of yours. It gets all your
+keys except these, at the start of a line:
+  ~.   end this command and the program
+  ~^Z  stop this command, as a job
+  ~~   send one ~
+  ~?   list these keys
+With -n your keys stay yours. With -tt and no terminal as standard input, the program's terminal
+treats the bytes as keys. While it edits lines, it echoes them, keeps 4095 bytes of a line and drops
+the rest, and ^C (byte 3) kills. The end of input becomes ^D. A shell that edits lines itself does
+not see the end, and goes on. If KILL ends this command your terminal stays raw: type `stty sane`
+and ^J.
 
 Examples:
   sockexec-client /tmp/exec.sock uname -a
   tar -c docs | sockexec-client /tmp/exec.sock sha256sum
   SOCKEXEC_SOCKET=/tmp/exec.sock sockexec-client -n - sh -c 'date; exit 3'";
 
-const NO_TERMINAL: &str = "-t without a terminal as standard input; -n gives the program no input, and -tt gives it this one as if it were \
-     typed, where a line has at most 4095 bytes and the byte of ^C kills";
+const NO_TERMINAL: &str = "-t needs a terminal as standard input; use -n for no input, or -tt to send this input as if it were typed: a line \
+     then has at most 4095 bytes, and the byte of ^C kills";
 
 /// An option that asks the daemon something instead of running a program.
 struct Question {
@@ -185,19 +187,23 @@ enum Variable {
 fn variable(text: OsString) -> Result<Variable, &'static str> {
     let bytes = text.as_bytes();
     match bytes.iter().position(|&byte| byte == b'=') {
-        Some(0) => Err("there is no name before the equals sign"),
+        Some(0) => Err("the name before the equals sign is missing"),
         Some(equals) => {
             let (name, value) = (bytes.get(..equals), bytes.get(equals + 1..));
             let own = |part: Option<&[u8]>| OsString::from_vec(part.unwrap_or_default().to_vec());
             Ok(Variable::Set(own(name), own(value)))
         }
-        None if bytes.is_empty() => Err("there is no name"),
+        None if bytes.is_empty() => Err("the name is empty"),
         None => Ok(Variable::Ours(text)),
     }
 }
 
 fn name(text: OsString) -> Result<OsString, &'static str> {
-    if text.is_empty() || text.as_bytes().contains(&b'=') { Err("this is no name of a variable") } else { Ok(text) }
+    if text.is_empty() || text.as_bytes().contains(&b'=') {
+        Err("the name of a variable must not be empty or contain an equals sign")
+    } else {
+        Ok(text)
+    }
 }
 
 fn seconds(text: &str) -> Result<Duration, &'static str> {

@@ -20,51 +20,52 @@ use clap::{ArgAction, CommandFactory as _, Parser, ValueEnum};
     after_help = AFTER_HELP,
 )]
 pub(crate) struct Arguments {
-    /// Path of the socket, at most 107 bytes. A stale socket there is replaced. Not needed where a service manager hands
-    /// over listening sockets (`LISTEN_FDS`), or with `--listen-fd`.
+    /// Path of the socket, at most 107 bytes. A stale socket there is replaced. Not needed with `--listen-fd`, or if
+    /// a service manager passes listening sockets (`LISTEN_FDS`).
     // As an OsString: clap would refuse an empty path with a message that does not tell why.
     #[arg(value_name = "SOCKET")]
     pub(crate) socket: Option<OsString>,
 
-    /// Takes the place of a daemon that listens at SOCKET: the last thing that is done when all else has succeeded. That
-    /// one accepts no more, and ends when its programs have ended. No client is refused.
+    /// Take the place of the daemon that listens at SOCKET, once everything else has succeeded. The old daemon
+    /// accepts no more clients, and exits when its programs have ended. No client is refused.
     #[arg(long, requires = "socket")]
     pub(crate) replace: bool,
 
-    /// Serves those as well who come to the listening socket that is this descriptor, a stream of any family. It is left
-    /// as it is: not removed, not shut down. May be given again.
+    /// Also accept clients on this listening descriptor, a stream socket of any family. It is neither removed nor
+    /// shut down. Can be given more than once.
     #[arg(long, value_name = "N", value_parser = descriptor)]
     pub(crate) listen_fd: Vec<RawFd>,
 
-    /// Writes a newline to this descriptor when clients are served, and closes it (s6: `notification-fd`). At least 3.
+    /// Write a newline to this descriptor when clients are served, then close it (s6: `notification-fd`). At least 3.
     #[arg(long, value_name = "N", value_parser = descriptor_above_standard)]
     pub(crate) notification_fd: Option<RawFd>,
 
-    /// Clients that may wait to be accepted.
+    /// Number of clients that may wait to be accepted.
     #[arg(short = 'q', long, value_name = "N", default_value_t = 100, value_parser = at_least_one)]
     pub(crate) max_queue: u32,
 
-    /// Programs that may run at once; further requests wait for a slot. Lowered, with a warning, to what the limit of
-    /// descriptors allows (128 + 6 a program), the hard one: programs get the soft one.
+    /// Number of programs that may run at once. Further requests wait for a slot. Lowered, with a warning, to what
+    /// the hard limit of descriptors allows (128 + 6 a program). Programs get the soft limit.
     #[arg(short = 'm', long, value_name = "N", default_value_t = 100, value_parser = at_least_one)]
     pub(crate) max_connections: u32,
 
-    /// Programs that one user may run at once, by the uid of the client; its further requests wait, and others' pass
-    /// them [default: no limit].
+    /// Number of programs that one user may run at once, by the uid of the client. Further requests of that user
+    /// wait, and those of others pass them [default: no limit].
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub(crate) max_per_user: Option<u32>,
 
-    /// Connections without a slot: their request is not complete or waits, or their reply is still being read. When
-    /// there are more, the user that has most of them loses one. Lowered to what the limit of descriptors leaves (7
+    /// Number of connections without a slot: the request is incomplete or waits, or the reply is still being read.
+    /// Beyond that the user with the most of them loses one. Lowered to what the limit of descriptors leaves (7
     /// each).
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = at_least_one)]
     pub(crate) max_waiting: u32,
 
-    /// Longest time from connecting to the complete request, never longer than the time-out. 0: as long as that.
+    /// Longest time from connecting to the complete request, never longer than --timeout. 0: as long as --timeout.
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
     pub(crate) request_timeout: Duration,
 
-    /// Longest time of a program and its reply, from when the request has its slot; then the program gets TERM. 0: no limit.
+    /// Longest time for a program and its reply, from when the request has its slot. Then the program gets TERM. 0:
+    /// no limit.
     #[arg(short = 't', long, value_name = "SECONDS", default_value = "60", value_parser = seconds)]
     pub(crate) timeout: Duration,
 
@@ -72,55 +73,58 @@ pub(crate) struct Arguments {
     #[arg(short = 'k', long, value_name = "SECONDS", default_value = "10", value_parser = seconds_above_zero)]
     pub(crate) kill_timeout: Duration,
 
-    /// After TERM: how long what runs, waits for a slot or still arrives may go on before it gets TERM. 0: not at all.
+    /// When the daemon gets TERM: time for requests that run, wait or still arrive to finish, before their programs
+    /// get TERM. 0: none.
     #[arg(long, value_name = "SECONDS", default_value = "0", value_parser = seconds)]
     pub(crate) drain: Duration,
 
-    /// Permissions of the socket, in octal, whatever the umask.
+    /// Permissions of the socket in octal, whatever the umask.
     #[arg(short = 'M', long, value_name = "MODE", default_value = "0660", value_parser = octal)]
     pub(crate) mode: u32,
 
-    /// Whom the socket file belongs to, by name or number. `:GROUP` for the group alone.
+    /// Owner of the socket file, by name or number. `:GROUP` sets the group alone.
     #[arg(long, value_name = "USER[:GROUP]")]
     pub(crate) owner: Option<String>,
 
-    /// Becomes that user, by name or number, after the socket is made; programs run as that user as well. As root. The
-    /// daemon cannot remove the socket then, or make it again, where the directory is root's. HOME and USER stay.
+    /// Become this user, by name or number, after the socket is made. Programs run as this user too. Needs root. If
+    /// the socket's directory belongs to root, the daemon can neither remove the socket nor make it again. HOME and
+    /// USER stay.
     #[arg(long, value_name = "USER[:GROUP]")]
     pub(crate) user: Option<String>,
 
-    /// How long after a program's exit its descendants may hold its output open [default: until the time-out].
+    /// How long a program's descendants may hold its output open after its exit [default: until --timeout].
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     pub(crate) linger: Option<Duration>,
 
-    /// Output kept for a client that does not read while it still sends input (suffixes K, M, G). 0: none, the
-    /// program waits. Beyond 1 MiB it goes to a file without a name in $TMPDIR or /var/tmp.
+    /// Output kept for a client that still sends input and does not read (suffixes K, M, G). Beyond 1 MiB it goes to
+    /// an unnamed file in $TMPDIR or /var/tmp. 0: none, the program waits.
     #[arg(long, value_name = "BYTES", default_value = "1G", value_parser = bytes)]
     pub(crate) spool: u64,
 
-    /// What all of that output together may take of the disk; beyond it programs wait. A tenth of the file system stays
-    /// free in any case.
+    /// Disk space for the kept output of all clients together. Beyond that programs wait. A tenth of the file system
+    /// always stays free.
     #[arg(long, value_name = "BYTES", default_value = "4G", value_parser = bytes)]
     pub(crate) spool_total: u64,
 
-    /// How `termsig` tells the signal that ended a program: 15 or TERM.
+    /// How `termsig` reports the signal that ended a program: 15 or TERM.
     #[arg(long, value_name = "FORM", default_value = "number")]
     pub(crate) termsig: TermSigForm,
 
-    /// What is logged on standard error. `warn`: what goes wrong, with at most 10 lines a second of each kind; `info`: each program that
-    /// has ended as well; `debug`: what happens on each connection, all of it. Start, reload and stop are always logged.
+    /// What to log on standard error. `warn`: what goes wrong, at most 10 lines a second of each kind. `info`: also
+    /// each program that has ended. `debug`: also everything that happens on each connection. Start, reload and stop
+    /// are always logged.
     #[arg(long, value_name = "LEVEL", default_value = "warn", overrides_with = "debug")]
     pub(crate) log_level: Threshold,
 
-    /// The same as --log-level debug.
+    /// Same as --log-level debug.
     #[arg(short = 'd', long, overrides_with = "log_level")]
     pub(crate) debug: bool,
 
-    /// Lines for a person, or JSON, one object a line.
+    /// Text for people, or JSON with one object a line.
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub(crate) log_format: Format,
 
-    /// Begin each line of text with the time, in UTC. JSON has it in any case.
+    /// Begin each line of text with the time, in UTC. JSON always has it.
     #[arg(long)]
     pub(crate) log_time: bool,
 
@@ -128,7 +132,7 @@ pub(crate) struct Arguments {
     #[arg(short = 'v', long, action = ArgAction::Version)]
     version: Option<bool>,
 
-    /// Print this and exit.
+    /// Print this help and exit.
     #[arg(short = 'h', long, action = ArgAction::Help)]
     help: Option<bool>,
 }
@@ -157,17 +161,23 @@ pub(crate) enum Format {
 
 const AFTER_HELP: &str = "\
 Signals:
-  TERM, INT, QUIT  stop accepting, TERM to all programs, KILL after the kill time-out; exit when all have ended
-                   (a second one: KILL at once). With --drain the first one lets all that are here finish; the
-                   second is what is said here of the first, and the third KILL
-  HUP              the same if the daemon was started at a terminal that is gone; otherwise reload: nothing is re-read yet
-  USR1             log the connections, whatever the level
-  USR2             log the descriptors, whatever the level
-  What is ignored when the daemon starts (nohup) stays ignored; programs find all signals at their defaults.
+  TERM, INT, QUIT  stop accepting, send TERM to all programs, and KILL after --kill-timeout. Exit when all have
+                   ended. A second signal sends KILL at once. With --drain the first signal lets all requests
+                   finish, the second one sends TERM, and the third one KILL
+  HUP              the same if the daemon was started at a terminal that is gone. Otherwise reload: nothing is
+                   re-read yet
+  USR1             log the connections, at any log level
+  USR2             log the descriptors, at any log level
+  Signals that are ignored when the daemon starts (nohup) stay ignored. Programs find all signals at their
+  defaults.
 
-As PID 1, in a container, it forks once: the parent reaps orphans, passes signals on and exits as the daemon does.
+As PID 1 of a container the daemon forks once. The parent reaps orphans, passes signals on, and exits as the
+daemon does.
 
-Exit status: 0 after one of the first, 100 wrong arguments, 111 system error.
+Exit status:
+  0    stopped by a signal, or another daemon has taken over
+  100  wrong arguments
+  111  system error
 
 Example:
   sockexec -m 20 -t 30 /tmp/exec.sock
