@@ -136,7 +136,7 @@ Process 1 of a container cannot die of a signal, and exits with 128 + the signal
   124  a deadline, a shutdown or another limit ended the program, which exited with 0; or its status
        is unknown after a deadline
   125  the daemon could not start the program, or ended it and does not know its status
-  126  the program cannot or must not be executed
+  126  the program cannot be executed, or this is not permitted
   127  the program or the directory does not exist
 
 Signals: INT, TERM, HUP and QUIT end this command. That closes the connection, so the daemon ends the
