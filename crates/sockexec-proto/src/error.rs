@@ -20,7 +20,7 @@ pub struct BadRequest {
 pub enum BadRequestKind {
     /// The framing is broken.
     Netstring(netstring::ErrorKind),
-    /// The number of arguments is no decimal number; the bytes that stand there.
+    /// The number of arguments is not a decimal number; the bytes that stand there.
     CountNotANumber(Vec<u8>),
     /// The number of arguments is longer than 20 bytes: found from their length, before they arrive.
     CountTooLong,
@@ -85,7 +85,7 @@ impl fmt::Display for BadRequest {
         match &self.kind {
             BadRequestKind::Netstring(kind) => kind.fmt(f)?,
             BadRequestKind::CountNotANumber(bytes) => {
-                write!(f, "number of arguments is no decimal number: \"{}\"", bytes.escape_ascii())?;
+                write!(f, "number of arguments is not a decimal number: \"{}\"", bytes.escape_ascii())?;
             }
             BadRequestKind::CountTooLong => f.write_str("number of arguments of more than 20 bytes")?,
             BadRequestKind::CountZero => f.write_str("number of arguments is 0")?,
@@ -103,25 +103,27 @@ impl fmt::Display for BadRequest {
                 write!(f, "options and arguments of more than {} bytes in all", request::MAX_HEADER_BYTES)?;
             }
             BadRequestKind::UnknownOption(name) => write!(f, "unknown option \"{}\"", name.escape_ascii())?,
-            BadRequestKind::OptionNeedsValue(name) => write!(f, "option {name} without a value")?,
-            BadRequestKind::OptionTakesNoValue(name) => write!(f, "option {name} with a value")?,
+            BadRequestKind::OptionNeedsValue(name) => write!(f, "option {name} needs a value")?,
+            BadRequestKind::OptionTakesNoValue(name) => write!(f, "option {name} takes no value")?,
             BadRequestKind::OptionValue(name, value) => {
-                write!(f, "option {name} with the value \"{}\"", value.escape_ascii())?;
+                write!(f, "invalid value \"{}\" of option {name}", value.escape_ascii())?;
             }
             BadRequestKind::OptionTwice(name) => write!(f, "option {name} given twice")?,
-            BadRequestKind::OptionsExclude(one, other) => write!(f, "option {one} beside option {other}")?,
-            BadRequestKind::OptionNeeds(one, other) => write!(f, "option {one} without option {other}")?,
+            BadRequestKind::OptionsExclude(one, other) => {
+                write!(f, "option {one} cannot be combined with option {other}")?;
+            }
+            BadRequestKind::OptionNeeds(one, other) => write!(f, "option {one} needs option {other}")?,
             BadRequestKind::NulByteInOption(name) => write!(f, "option {name} holds a NUL byte")?,
-            BadRequestKind::TagTooLong => f.write_str("overlong tag")?,
+            BadRequestKind::TagTooLong => f.write_str("tag too long")?,
             BadRequestKind::UnknownTag(tag) => write!(f, "unknown tag \"{}\"", tag.escape_ascii())?,
-            BadRequestKind::PayloadTooLong(tag) => write!(f, "overlong payload of {tag}")?,
+            BadRequestKind::PayloadTooLong(tag) => write!(f, "payload of {tag} too long")?,
             BadRequestKind::UnknownSignal(signal) => write!(f, "unknown signal \"{}\"", signal.escape_ascii())?,
             BadRequestKind::WindowSize(size) => write!(f, "bad winsize \"{}\"", size.escape_ascii())?,
-            BadRequestKind::WindowSizeWithoutPty => f.write_str("winsize without option pty")?,
+            BadRequestKind::WindowSizeWithoutPty => f.write_str("winsize needs option pty")?,
             BadRequestKind::StdinAfterEnd => f.write_str("stdin after its end")?,
-            BadRequestKind::StdinBesideDescriptors => f.write_str("stdin beside option fds")?,
-            BadRequestKind::Descriptors(count) => write!(f, "{count} descriptors where option fds takes 3")?,
-            BadRequestKind::StrayDescriptors(count) => write!(f, "{count} descriptors without option fds")?,
+            BadRequestKind::StdinBesideDescriptors => f.write_str("stdin cannot be combined with option fds")?,
+            BadRequestKind::Descriptors(count) => write!(f, "{count} descriptors, but option fds needs 3")?,
+            BadRequestKind::StrayDescriptors(count) => write!(f, "{count} descriptors, but no option fds")?,
         }
         write!(f, " at byte {}", self.offset)
     }
@@ -181,7 +183,7 @@ impl fmt::Display for BadReply {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.kind {
             BadReplyKind::Netstring(kind) => kind.fmt(f)?,
-            BadReplyKind::TooLong => f.write_str("overlong tag or status")?,
+            BadReplyKind::TooLong => f.write_str("tag or status too long")?,
             BadReplyKind::ExitCode(bytes) => write!(f, "bad exitcode \"{}\"", bytes.escape_ascii())?,
             BadReplyKind::TermSig(bytes) => write!(f, "bad termsig \"{}\"", bytes.escape_ascii())?,
             BadReplyKind::Introduction(bytes) => write!(f, "bad protocol \"{}\"", bytes.escape_ascii())?,

@@ -406,7 +406,7 @@ fn a_tag_or_status_of_more_than_64_bytes_is_refused_by_its_length() {
         (b"7:termsig,100:", 14),
     ];
     for (input, offset) in cases {
-        check_refused(input, BadReplyKind::TooLong, offset, &format!("overlong tag or status at byte {offset}"));
+        check_refused(input, BadReplyKind::TooLong, offset, &format!("tag or status too long at byte {offset}"));
     }
 }
 

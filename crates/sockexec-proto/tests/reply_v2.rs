@@ -248,10 +248,10 @@ fn what_is_none_is_refused_and_shown() {
         (b"8:protocol,0:,", Kind::Introduction(vec![]), 13, "bad protocol \"\""),
         (b"8:protocol,8:window=1,", Kind::Introduction(b"window=1".to_vec()), 13, "bad protocol \"window=1\""),
         (b"8:protocol,10:2 window=x,", Kind::Introduction(b"2 window=x".to_vec()), 14, "bad protocol \"2 window=x\""),
-        (b"8:protocol,4097:", Kind::TooLong, 16, "overlong tag or status"),
+        (b"8:protocol,4097:", Kind::TooLong, 16, "tag or status too long"),
         (b"6:queued,0:,", Kind::Queued(vec![]), 11, "bad queued \"\""),
         (b"5:taken,2:-1,", Kind::Taken(b"-1".to_vec()), 10, "bad taken \"-1\""),
-        (b"12:input-closed,65:", Kind::TooLong, 19, "overlong tag or status"),
+        (b"12:input-closed,65:", Kind::TooLong, 19, "tag or status too long"),
         (b"7:started,0:,", Kind::Started(vec![]), 12, "bad started \"\""),
         (b"7:started,1:0,", Kind::Started(b"0".to_vec()), 12, "bad started \"0\""),
         (b"7:started,2:-1,", Kind::Started(b"-1".to_vec()), 12, "bad started \"-1\""),
@@ -262,9 +262,9 @@ fn what_is_none_is_refused_and_shown() {
         (b"5:usage,15:utime=1 stime=2,", Kind::Usage(b"utime=1 stime=2".to_vec()), 11, "bad usage \"utime=1 stime=2\""),
         (b"5:usage,7:utime=x,", Kind::Usage(b"utime=x".to_vec()), 10, "bad usage \"utime=x\""),
         (b"8:exitcode,3:256,", Kind::ExitCode(b"256".to_vec()), 13, "bad exitcode \"256\""),
-        (b"7:started,65:", Kind::TooLong, 13, "overlong tag or status"),
-        (b"5:usage,4097:", Kind::TooLong, 13, "overlong tag or status"),
-        (b"5:error,65537:", Kind::TooLong, 14, "overlong tag or status"),
+        (b"7:started,65:", Kind::TooLong, 13, "tag or status too long"),
+        (b"5:usage,4097:", Kind::TooLong, 13, "tag or status too long"),
+        (b"5:error,65537:", Kind::TooLong, 14, "tag or status too long"),
     ];
     for (input, kind, offset, text) in cases {
         check_refused(input, &kind, offset, text);

@@ -351,18 +351,18 @@ fn broken_framing_is_refused_in_every_part() {
 #[test]
 fn a_number_of_arguments_that_is_none_is_refused() {
     let cases: [(&[u8], &[u8], &str); 9] = [
-        (b"0:,", b"", "number of arguments is no decimal number: \"\" at byte 2"),
-        (b"1:x,", b"x", "number of arguments is no decimal number: \"x\" at byte 2"),
-        (b"2:-1,", b"-1", "number of arguments is no decimal number: \"-1\" at byte 2"),
-        (b"2:+1,", b"+1", "number of arguments is no decimal number: \"+1\" at byte 2"),
-        (b"2:1 ,", b"1 ", "number of arguments is no decimal number: \"1 \" at byte 2"),
-        (b"3:0x1,", b"0x1", "number of arguments is no decimal number: \"0x1\" at byte 2"),
-        (b"4:\"\n\0\xb2,", b"\"\n\0\xb2", r#"number of arguments is no decimal number: "\"\n\x00\xb2" at byte 2"#),
-        (b"10:protokol=2,", b"protokol=2", "number of arguments is no decimal number: \"protokol=2\" at byte 3"),
+        (b"0:,", b"", "number of arguments is not a decimal number: \"\" at byte 2"),
+        (b"1:x,", b"x", "number of arguments is not a decimal number: \"x\" at byte 2"),
+        (b"2:-1,", b"-1", "number of arguments is not a decimal number: \"-1\" at byte 2"),
+        (b"2:+1,", b"+1", "number of arguments is not a decimal number: \"+1\" at byte 2"),
+        (b"2:1 ,", b"1 ", "number of arguments is not a decimal number: \"1 \" at byte 2"),
+        (b"3:0x1,", b"0x1", "number of arguments is not a decimal number: \"0x1\" at byte 2"),
+        (b"4:\"\n\0\xb2,", b"\"\n\0\xb2", r#"number of arguments is not a decimal number: "\"\n\x00\xb2" at byte 2"#),
+        (b"10:protokol=2,", b"protokol=2", "number of arguments is not a decimal number: \"protokol=2\" at byte 3"),
         (
             b"20:0000000000000000000x,",
             b"0000000000000000000x",
-            "number of arguments is no decimal number: \"0000000000000000000x\" at byte 3",
+            "number of arguments is not a decimal number: \"0000000000000000000x\" at byte 3",
         ),
     ];
     for (input, bytes, text) in cases {

@@ -280,36 +280,46 @@ fn a_wrong_option_is_refused_and_named() {
             Kind::UnknownOption(vec![b'x'; 64]),
             "unknown option \"xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\"",
         ),
-        (b"cwd", 0, Kind::OptionNeedsValue("cwd"), "option cwd without a value"),
-        (b"env", 0, Kind::OptionNeedsValue("env"), "option env without a value"),
-        (b"timeout", 0, Kind::OptionNeedsValue("timeout"), "option timeout without a value"),
-        (b"stderr", 0, Kind::OptionNeedsValue("stderr"), "option stderr without a value"),
-        (b"pty", 0, Kind::OptionNeedsValue("pty"), "option pty without a value"),
-        (b"clearenv=1", 8, Kind::OptionTakesNoValue("clearenv"), "option clearenv with a value"),
-        (b"utf8=1", 4, Kind::OptionTakesNoValue("utf8"), "option utf8 with a value"),
-        (b"fds=3", 3, Kind::OptionTakesNoValue("fds"), "option fds with a value"),
-        (b"status=", 6, Kind::OptionTakesNoValue("status"), "option status with a value"),
-        (b"cwd=", 4, Kind::OptionValue("cwd", vec![]), "option cwd with the value \"\""),
-        (b"env=A", 4, Kind::OptionValue("env", b"A".to_vec()), "option env with the value \"A\""),
-        (b"env==x", 4, Kind::OptionValue("env", b"=x".to_vec()), "option env with the value \"=x\""),
-        (b"unsetenv=", 9, Kind::OptionValue("unsetenv", vec![]), "option unsetenv with the value \"\""),
-        (b"unsetenv=A=b", 9, Kind::OptionValue("unsetenv", b"A=b".to_vec()), "option unsetenv with the value \"A=b\""),
-        (b"timeout=", 8, Kind::OptionValue("timeout", vec![]), "option timeout with the value \"\""),
-        (b"timeout=0", 8, Kind::OptionValue("timeout", b"0".to_vec()), "option timeout with the value \"0\""),
-        (b"timeout=-1", 8, Kind::OptionValue("timeout", b"-1".to_vec()), "option timeout with the value \"-1\""),
-        (b"timeout=1.", 8, Kind::OptionValue("timeout", b"1.".to_vec()), "option timeout with the value \"1.\""),
-        (b"timeout=.5", 8, Kind::OptionValue("timeout", b".5".to_vec()), "option timeout with the value \".5\""),
-        (b"timeout=1e3", 8, Kind::OptionValue("timeout", b"1e3".to_vec()), "option timeout with the value \"1e3\""),
+        (b"cwd", 0, Kind::OptionNeedsValue("cwd"), "option cwd needs a value"),
+        (b"env", 0, Kind::OptionNeedsValue("env"), "option env needs a value"),
+        (b"timeout", 0, Kind::OptionNeedsValue("timeout"), "option timeout needs a value"),
+        (b"stderr", 0, Kind::OptionNeedsValue("stderr"), "option stderr needs a value"),
+        (b"pty", 0, Kind::OptionNeedsValue("pty"), "option pty needs a value"),
+        (b"clearenv=1", 8, Kind::OptionTakesNoValue("clearenv"), "option clearenv takes no value"),
+        (b"utf8=1", 4, Kind::OptionTakesNoValue("utf8"), "option utf8 takes no value"),
+        (b"fds=3", 3, Kind::OptionTakesNoValue("fds"), "option fds takes no value"),
+        (b"status=", 6, Kind::OptionTakesNoValue("status"), "option status takes no value"),
+        (b"cwd=", 4, Kind::OptionValue("cwd", vec![]), "invalid value \"\" of option cwd"),
+        (b"env=A", 4, Kind::OptionValue("env", b"A".to_vec()), "invalid value \"A\" of option env"),
+        (b"env==x", 4, Kind::OptionValue("env", b"=x".to_vec()), "invalid value \"=x\" of option env"),
+        (b"unsetenv=", 9, Kind::OptionValue("unsetenv", vec![]), "invalid value \"\" of option unsetenv"),
+        (
+            b"unsetenv=A=b",
+            9,
+            Kind::OptionValue("unsetenv", b"A=b".to_vec()),
+            "invalid value \"A=b\" of option unsetenv",
+        ),
+        (b"timeout=", 8, Kind::OptionValue("timeout", vec![]), "invalid value \"\" of option timeout"),
+        (b"timeout=0", 8, Kind::OptionValue("timeout", b"0".to_vec()), "invalid value \"0\" of option timeout"),
+        (b"timeout=-1", 8, Kind::OptionValue("timeout", b"-1".to_vec()), "invalid value \"-1\" of option timeout"),
+        (b"timeout=1.", 8, Kind::OptionValue("timeout", b"1.".to_vec()), "invalid value \"1.\" of option timeout"),
+        (b"timeout=.5", 8, Kind::OptionValue("timeout", b".5".to_vec()), "invalid value \".5\" of option timeout"),
+        (b"timeout=1e3", 8, Kind::OptionValue("timeout", b"1e3".to_vec()), "invalid value \"1e3\" of option timeout"),
         (
             b"timeout=1000000000000000000",
             8,
             Kind::OptionValue("timeout", b"1000000000000000000".to_vec()),
-            "option timeout with the value \"1000000000000000000\"",
+            "invalid value \"1000000000000000000\" of option timeout",
         ),
-        (b"stderr=null", 7, Kind::OptionValue("stderr", b"null".to_vec()), "option stderr with the value \"null\""),
-        (b"pty=80", 4, Kind::OptionValue("pty", b"80".to_vec()), "option pty with the value \"80\""),
-        (b"pty=x24", 4, Kind::OptionValue("pty", b"x24".to_vec()), "option pty with the value \"x24\""),
-        (b"pty=80x65536", 4, Kind::OptionValue("pty", b"80x65536".to_vec()), "option pty with the value \"80x65536\""),
+        (b"stderr=null", 7, Kind::OptionValue("stderr", b"null".to_vec()), "invalid value \"null\" of option stderr"),
+        (b"pty=80", 4, Kind::OptionValue("pty", b"80".to_vec()), "invalid value \"80\" of option pty"),
+        (b"pty=x24", 4, Kind::OptionValue("pty", b"x24".to_vec()), "invalid value \"x24\" of option pty"),
+        (
+            b"pty=80x65536",
+            4,
+            Kind::OptionValue("pty", b"80x65536".to_vec()),
+            "invalid value \"80x65536\" of option pty",
+        ),
         (b"env=A=\0", 6, Kind::NulByteInOption("env"), "option env holds a NUL byte"),
     ];
     for (option, at, kind, text) in cases {
@@ -328,12 +338,32 @@ fn options_that_contradict_each_other_are_refused() {
         (b"pty=1x1", b"pty=2x2", Kind::OptionTwice("pty"), "option pty given twice"),
         (b"utf8", b"utf8", Kind::OptionTwice("utf8"), "option utf8 given twice"),
         (b"fds", b"fds", Kind::OptionTwice("fds"), "option fds given twice"),
-        (b"fds", b"pty=1x1", Kind::OptionsExclude("pty", "fds"), "option pty beside option fds"),
-        (b"pty=1x1", b"fds", Kind::OptionsExclude("fds", "pty"), "option fds beside option pty"),
-        (b"fds", b"stderr=stdout", Kind::OptionsExclude("stderr", "fds"), "option stderr beside option fds"),
-        (b"stderr=stdout", b"fds", Kind::OptionsExclude("fds", "stderr"), "option fds beside option stderr"),
-        (b"cwd=/", b"status", Kind::OptionsExclude("status", "cwd"), "option status beside option cwd"),
-        (b"clearenv", b"status", Kind::OptionsExclude("status", "clearenv"), "option status beside option clearenv"),
+        (b"fds", b"pty=1x1", Kind::OptionsExclude("pty", "fds"), "option pty cannot be combined with option fds"),
+        (b"pty=1x1", b"fds", Kind::OptionsExclude("fds", "pty"), "option fds cannot be combined with option pty"),
+        (
+            b"fds",
+            b"stderr=stdout",
+            Kind::OptionsExclude("stderr", "fds"),
+            "option stderr cannot be combined with option fds",
+        ),
+        (
+            b"stderr=stdout",
+            b"fds",
+            Kind::OptionsExclude("fds", "stderr"),
+            "option fds cannot be combined with option stderr",
+        ),
+        (
+            b"cwd=/",
+            b"status",
+            Kind::OptionsExclude("status", "cwd"),
+            "option status cannot be combined with option cwd",
+        ),
+        (
+            b"clearenv",
+            b"status",
+            Kind::OptionsExclude("status", "clearenv"),
+            "option status cannot be combined with option clearenv",
+        ),
     ];
     for (first, second, kind, text) in cases {
         let before = input(&[first], b"").len();
@@ -343,7 +373,7 @@ fn options_that_contradict_each_other_are_refused() {
     // One that needs another, which may still come.
     let at = input(&[b"cwd=/"], b"").len() + 2;
     let without = input(&[b"cwd=/", b"utf8", b"stderr=stdout", b"1"], b"");
-    check_refused(&without, &[], &Kind::OptionNeeds("utf8", "pty"), at, "option utf8 without option pty");
+    check_refused(&without, &[], &Kind::OptionNeeds("utf8", "pty"), at, "option utf8 needs option pty");
     // These two say the same.
     let options = Options { pty: WindowSize::parse(b"1x2"), stderr_to_stdout: true, ..Options::default() };
     check_read(&input(&[b"pty=1x2", b"stderr=stdout", b"1", b"cat"], b""), &[start(options, &[b"cat"])]);
@@ -449,8 +479,8 @@ fn a_status_request_is_complete_at_its_comma() {
 #[test]
 fn a_number_of_arguments_that_is_none_is_refused() {
     let cases: [(&[u8], Kind, &str); 5] = [
-        (b"", Kind::CountNotANumber(vec![]), "number of arguments is no decimal number: \"\""),
-        (b"1x", Kind::CountNotANumber(b"1x".to_vec()), "number of arguments is no decimal number: \"1x\""),
+        (b"", Kind::CountNotANumber(vec![]), "number of arguments is not a decimal number: \"\""),
+        (b"1x", Kind::CountNotANumber(b"1x".to_vec()), "number of arguments is not a decimal number: \"1x\""),
         (b"0", Kind::CountZero, "number of arguments is 0"),
         (b"65537", Kind::TooManyArguments, "more than 65536 arguments"),
         (b"000000000000000000001", Kind::CountTooLong, "number of arguments of more than 20 bytes"),
@@ -520,14 +550,14 @@ fn wrong_input_is_refused_and_named() {
         (b"0:,", &[], 2, Kind::UnknownTag(vec![]), "unknown tag \"\""),
         (b"1:x,", &[], 2, Kind::UnknownTag(b"x".to_vec()), "unknown tag \"x\""),
         (b"6:stdin\0,", &[], 2, Kind::UnknownTag(b"stdin\0".to_vec()), r#"unknown tag "stdin\x00""#),
-        (b"65:", &[], 3, Kind::TagTooLong, "overlong tag"),
-        (b"7:winsize,", &[], 2, Kind::WindowSizeWithoutPty, "winsize without option pty"),
+        (b"65:", &[], 3, Kind::TagTooLong, "tag too long"),
+        (b"7:winsize,", &[], 2, Kind::WindowSizeWithoutPty, "winsize needs option pty"),
         (b"5:stdin,0:,5:stdin,", &[Seen::EndOfStdin], 13, Kind::StdinAfterEnd, "stdin after its end"),
         (b"6:signal,0:,", &[], 11, Kind::UnknownSignal(vec![]), "unknown signal \"\""),
         (b"6:signal,1:0,", &[], 11, Kind::UnknownSignal(b"0".to_vec()), "unknown signal \"0\""),
         (b"6:signal,2:-9,", &[], 11, Kind::UnknownSignal(b"-9".to_vec()), "unknown signal \"-9\""),
         (b"6:signal,2:9 ,", &[], 11, Kind::UnknownSignal(b"9 ".to_vec()), "unknown signal \"9 \""),
-        (b"6:signal,65:", &[], 12, Kind::PayloadTooLong("signal"), "overlong payload of signal"),
+        (b"6:signal,65:", &[], 12, Kind::PayloadTooLong("signal"), "payload of signal too long"),
         (
             b"6:signal,10:9999999999,",
             &[],
@@ -548,7 +578,7 @@ fn wrong_input_is_refused_and_named() {
         &started,
         &kind,
         request.len() + 2,
-        "stdin beside option fds",
+        "stdin cannot be combined with option fds",
     );
 }
 

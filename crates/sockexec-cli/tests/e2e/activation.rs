@@ -107,7 +107,7 @@ fn another_family_has_no_peers() {
     let mut client = connect();
     client.send(b"10:protocol=2,3:fds,1:1,4:true,");
     let refused = client.rest();
-    let words = "bad-request 0 descriptors where option fds takes 3";
+    let words = "bad-request 0 descriptors, but option fds needs 3";
     assert!(refused.escape_ascii().to_string().contains(words), "{}", refused.escape_ascii());
 }
 

@@ -40,7 +40,7 @@ fn a_lock_that_somebody_keeps() {
     let directory = File::open(launch.directory()).unwrap();
     rustix::fs::flock(&directory, FlockOperation::LockExclusive).unwrap();
     let mut daemon = launch.start();
-    daemon.wait_for_log("somebody else has its directory locked");
+    daemon.wait_for_log("another process has locked its directory");
     daemon.assert_serves();
 }
 

@@ -156,7 +156,7 @@ fn a_daemon_that_ends_while_somebody_is_at_work_there() {
     rustix::fs::flock(&directory, FlockOperation::LockExclusive).unwrap();
     let stopped = daemon.terminate();
     assert_eq!(stopped.status.code(), Some(0), "{stopped:?}");
-    assert!(stopped.stderr.contains("somebody else has its directory locked"), "{stopped:?}");
+    assert!(stopped.stderr.contains("another process has locked its directory"), "{stopped:?}");
     assert!(daemon.socket().exists());
 }
 

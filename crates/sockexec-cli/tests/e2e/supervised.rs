@@ -193,7 +193,7 @@ fn other_addresses() {
     for address in ["/nowhere/notify", "vsock:2:1234"] {
         let mut daemon = Launch::default().quiet().env("NOTIFY_SOCKET", address).start();
         daemon
-            .wait_for_log(&format!("warning: the service manager cannot be told anything: NOTIFY_SOCKET={address}: "));
+            .wait_for_log(&format!("warning: cannot reach the service manager: NOTIFY_SOCKET={address}: "));
         daemon.assert_serves();
     }
 }
@@ -216,7 +216,7 @@ fn the_notification_descriptor() {
     drop(reader);
     let launch = Launch::default().options("--notification-fd 5").quiet().prelude("exec 5>&0 </dev/null");
     let mut daemon = launch.stream(writer).start();
-    daemon.wait_for_log("warning: cannot tell by the notification descriptor");
+    daemon.wait_for_log("warning: cannot write to the notification descriptor");
     daemon.assert_serves();
 }
 

@@ -106,7 +106,7 @@ impl ChildHandle {
         self.needs_version_2()?;
         if signal.number() <= 0 {
             // The daemon would take it for a bad request, and end the program.
-            return Err(Error::InvalidOption("the number of a signal is above 0"));
+            return Err(Error::InvalidOption("the number of a signal must be above 0"));
         }
         self.orders.send(Order::Signal(signal, sent));
         Ok(())

@@ -157,7 +157,7 @@ impl Command {
 
     fn check_name(&mut self, name: &[u8]) {
         if name.is_empty() || name.iter().any(|byte| matches!(byte, b'=' | 0)) {
-            self.refuse("the name of an environment variable is empty, or holds a NUL byte or an equals sign");
+            self.refuse("the name of an environment variable must not be empty, or hold a NUL byte or an equals sign");
         }
     }
 
@@ -169,17 +169,17 @@ impl Command {
                 || !self.wishes.is_empty()
                 || self.start_timeout.is_some())
         {
-            Some("version 1 of the protocol, and an option that needs version 2")
+            Some("an option needs version 2 of the protocol, and version 1 was asked for")
         } else if options.pty.is_none() && !self.wishes.is_empty() {
-            Some("what kind of terminal it is, and no terminal")
+            Some("the kind of a terminal needs a terminal")
         } else if options.descriptors && options.pty.is_some() {
-            Some("descriptors that are passed, and a terminal instead of them")
+            Some("descriptors cannot be passed to a program that gets a terminal")
         } else if options.descriptors && options.stderr_to_stdout {
             Some(
-                "descriptors that are passed, and standard error that is to be standard output: give the same descriptor twice",
+                "with descriptors that are passed, standard error cannot go to standard output: give the same descriptor twice",
             )
         } else if options.descriptors && matches!(self.stdin, Some(Input::Bytes(_))) {
-            Some("descriptors that are passed, and standard input from memory, which has none")
+            Some("standard input from memory has no descriptor that could be passed")
         } else {
             None
         }

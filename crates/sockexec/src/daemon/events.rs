@@ -130,7 +130,7 @@ impl fmt::Display for Refusal<'_> {
             Netstring(NoLength(_)) => f.write_str("no digit where a length was expected")?,
             Netstring(NoColon(_)) => f.write_str("neither a digit nor ':' in a length")?,
             Netstring(NoComma(_)) => f.write_str("no ',' after a payload")?,
-            CountNotANumber(_) => f.write_str("number of arguments is no decimal number")?,
+            CountNotANumber(_) => f.write_str("number of arguments is not a decimal number")?,
             UnknownVersion(_) => f.write_str("unknown version of the protocol")?,
             UnknownOption(_) => f.write_str("unknown option")?,
             OptionValue(name, _) => write!(f, "invalid value of option {name}")?,

@@ -258,7 +258,7 @@ impl SocketFile {
         let made = self.identity.ok_or_else(|| io::Error::other("it is not known whether it is this daemon's"))?;
         // Between the look and the removal a successor may put its own there.
         let _lock = Lock::wait_for(&self.path, REMOVAL_WAIT)
-            .ok_or_else(|| io::Error::other("somebody else has its directory locked; the next daemon replaces it"))?;
+            .ok_or_else(|| io::Error::other("another process has locked its directory; the next daemon replaces it"))?;
         let path = self.location();
         match identity(path) {
             Ok(found) if found == made => fs::remove_file(path),
@@ -458,7 +458,7 @@ impl Lock {
 /// The lock; where somebody else holds it for long, the daemon goes on without.
 fn lock_directory(path: &Path) -> Lock {
     Lock::wait_for(path, LOCK_WAIT).unwrap_or_else(|| {
-        log::warn!("{}: somebody else has its directory locked; going on without", path.display());
+        log::warn!("{}: another process has locked its directory; going on without the lock", path.display());
         Lock::Absent
     })
 }

@@ -66,7 +66,7 @@ impl Builder {
 pub(super) fn write_newline(descriptor: Arc<OwnedFd>) {
     let written = descriptor.try_clone().map(std::fs::File::from).and_then(|mut file| file.write_all(b"\n"));
     if let Err(error) = written {
-        log::warn!("cannot tell by the notification descriptor that the daemon serves: {error}");
+        log::warn!("cannot write to the notification descriptor: {error}");
     }
     drop(descriptor);
 }
@@ -116,7 +116,7 @@ impl Notifier {
                 watchdog: watchdog.map(|interval| ((interval / 2).max(Duration::from_millis(1)), Time::ZERO)),
             }),
             Err(error) => {
-                log::warn!("the service manager cannot be told anything: NOTIFY_SOCKET={}: {error}", address.display());
+                log::warn!("cannot reach the service manager: NOTIFY_SOCKET={}: {error}", address.display());
                 None
             }
         }

@@ -18,7 +18,7 @@ fn exchanges() -> Vec<(Vec<u8>, &'static str)> {
         (b"1:1,4:nope,0:,".to_vec(), "6:stderr,42:sockexec: nope: No such file or directory\n,8:exitcode,3:127,"),
         (
             b"1:x,".to_vec(),
-            "6:stderr,79:sockexec: bad request: number of arguments is no decimal number: \"x\" at byte 2\n,8:exitcode,3:125,",
+            "6:stderr,82:sockexec: bad request: number of arguments is not a decimal number: \"x\" at byte 2\n,8:exitcode,3:125,",
         ),
     ]
 }

@@ -165,14 +165,14 @@ fn too_many_and_too_few() {
     for count in [1, 2, 4, 5, 253] {
         let many = vec![null.as_fd(); count];
         let reply = start(&daemon, &["fds"], &argv, &many).reply();
-        let expected = format!("bad-request {count} descriptors where option fds takes 3 at byte ");
+        let expected = format!("bad-request {count} descriptors, but option fds needs 3 at byte ");
         assert!(reply.refusal().starts_with(&expected), "{reply:?}");
         assert_clean(&daemon, descriptors);
     }
     assert!(
         run(&daemon, &["fds"], &argv, "")
             .refusal()
-            .starts_with("bad-request 0 descriptors where option fds takes 3 at byte ")
+            .starts_with("bad-request 0 descriptors, but option fds needs 3 at byte ")
     );
     let three = [null.as_fd(); 3];
     // Three in all, with whatever bytes of the request; and three more in the middle of it.
@@ -217,7 +217,7 @@ fn without_the_option() {
     for options in [&[][..], &["cwd=/"], &["pty=80x24"], &["status"]] {
         let argv: &[String] = if options == ["status"] { &[] } else { &["/bin/true".to_owned()] };
         let reply = start(&daemon, options, argv, &three).reply();
-        assert!(reply.refusal().starts_with("bad-request 3 descriptors without option fds at byte "), "{reply:?}");
+        assert!(reply.refusal().starts_with("bad-request 3 descriptors, but no option fds at byte "), "{reply:?}");
     }
     // In version 1 nothing is said of them; closed they are all the same.
     let mut caller = Caller(daemon.connect());
@@ -255,7 +255,10 @@ fn stdin_beside_descriptors() {
         let mut caller = start(&daemon, &["fds"], &steps("wait"), &three);
         caller.stdin(payload);
         let reply = caller.reply();
-        assert!(reply.errors[0].starts_with("bad-request stdin beside option fds at byte "), "{reply:?}");
+        assert!(
+            reply.errors[0].starts_with("bad-request stdin cannot be combined with option fds at byte "),
+            "{reply:?}"
+        );
     }
     // Half-close is no end of input here, and no disconnect.
     let caller = start(&daemon, &["fds"], &steps("exit 5"), &three);

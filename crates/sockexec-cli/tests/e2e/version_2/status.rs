@@ -183,7 +183,7 @@ fn company() {
     let mut daemon = Daemon::start("");
     for options in [&["cwd=/", "status"][..], &["clearenv", "status"]] {
         let reply = Caller::start(&daemon, options, &[] as &[&str]).reply();
-        assert!(reply.refusal().starts_with("bad-request option status beside option "), "{reply:?}");
+        assert!(reply.refusal().starts_with("bad-request option status cannot be combined with option "), "{reply:?}");
     }
     let reply = Caller::start(&daemon, &["status", "cwd=/"], &["true"]).reply();
     assert!(reply.status.is_some(), "{reply:?}");

@@ -199,7 +199,7 @@ impl EventLoop {
                         return;
                     }
                     _ => {
-                        log::warn!("some who wait to be accepted are not: {error}");
+                        log::warn!("cannot accept some of the clients that wait: {error}");
                         if let Some(socket) = self.backlogs.sockets.pop() {
                             socket::close_listener(socket.into());
                         }
