@@ -20,6 +20,9 @@ const STATUS_INTERVAL: Duration = Duration::from_secs(1);
 /// How soon what could not be sent is tried again.
 const RETRY: Duration = Duration::from_millis(100);
 
+/// Into how many parts the interval of the watchdog is divided while its message does not find its way.
+const WATCHDOG_RETRIES: u32 = 8;
+
 /// So many messages that tell of a change wait at most for a service manager that does not read; the oldest goes first. Others are not kept.
 const MAX_PENDING: usize = 16;
 
@@ -159,11 +162,13 @@ impl Notifier {
             self.retry_at = None;
             self.flush(now);
         }
-        if let Some((interval, due)) = &mut self.watchdog
-            && *due <= now
+        if let Some((interval, due)) = self.watchdog
+            && due <= now
         {
-            *due = now + *interval;
-            self.mention(&[NotifyState::Watchdog]);
+            // All services share the manager's queue, and it may be full at this moment. In another interval the manager's time would be up,
+            // and it would kill a daemon that is well.
+            let wait = if self.mention(&[NotifyState::Watchdog]) { interval } else { interval / WATCHDOG_RETRIES };
+            self.watchdog = Some((interval, now + wait));
         }
         if self.ready && self.told != Some(counts) && self.status_at <= now {
             self.status_at = now + STATUS_INTERVAL;
@@ -246,5 +251,38 @@ fn connect_to(socket: &UnixDatagram, address: &OsStr) -> io::Result<()> {
         }
         [b'/', ..] => socket.connect(address),
         _ => Err(io::Error::new(io::ErrorKind::Unsupported, "an address that is not known here")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The manager kills the daemon in twice the interval. Its queue was full at the one moment in which the daemon said that it is
+    /// well, and the next was when the time was up.
+    #[test]
+    fn the_watchdog_is_fed_when_the_queue_was_full() {
+        let directory = tempfile::tempdir().unwrap();
+        let address = directory.path().join("notify");
+        let manager = UnixDatagram::bind(&address).unwrap();
+        manager.set_nonblocking(true).unwrap();
+        let other = UnixDatagram::unbound().unwrap();
+        other.set_nonblocking(true).unwrap();
+        let interval = Duration::from_secs(8);
+        let watchdog = Some(2 * interval);
+        let mut notifier = Notifier::new(Supervisor { address: address.clone().into(), watchdog }).unwrap();
+        let counts = Counts { running: 0, slots: 1, waiting: 0 };
+        let mut buffer = [0; 100];
+        let mut hear = || manager.recv(&mut buffer).ok().map(|n| String::from_utf8_lossy(&buffer[..n]).into_owned());
+        notifier.turn(Time::ZERO, counts);
+        assert_eq!((hear().as_deref(), notifier.due(counts)), (Some("WATCHDOG=1\n"), Some(Time::ZERO + interval)));
+        while other.send_to(b"another service", &address).is_ok() {}
+        let now = Time::ZERO + interval;
+        notifier.turn(now, counts);
+        while hear().is_some() {}
+        let due = notifier.due(counts).unwrap();
+        assert!(due <= now + interval / 2, "{due:?}");
+        notifier.turn(due, counts);
+        assert_eq!((hear().as_deref(), notifier.due(counts)), (Some("WATCHDOG=1\n"), Some(due + interval)));
     }
 }
