@@ -161,6 +161,24 @@ fn clients_that_stay() {
     silent.until_gone();
 }
 
+/// Nor is one waited for that was in the backlog at the order to end: it was let in after the others had been told of the drain, and kept the
+/// daemon for five seconds.
+#[test]
+fn clients_of_the_backlog_that_stay() {
+    let mut daemon = Daemon::start("-t 0 -k 1000 --drain 1000");
+    daemon.stop();
+    // More than are accepted in a turn, so that some are there when the signal is seen.
+    let mut staying: Vec<Client> = (0..70).map(|_| daemon.exec(&steps("exit 3"))).collect();
+    daemon.signal(Signal::TERM);
+    daemon.signal(Signal::CONT);
+    for client in &mut staying {
+        client.wait_for("exitcode");
+    }
+    let start = std::time::Instant::now();
+    assert_eq!(daemon.wait().status.code(), Some(0));
+    assert!(start.elapsed() < std::time::Duration::from_secs(4), "{:?}", start.elapsed());
+}
+
 /// What was handed over is the successor's, with those who wait there.
 #[test]
 fn the_backlog_of_a_socket_handed_over_is_left() {

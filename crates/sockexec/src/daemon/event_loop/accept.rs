@@ -194,6 +194,10 @@ impl EventLoop {
             connection.abandon();
             return None;
         }
+        if !self.phase.is_serving() {
+            // Of a backlog: the others were told when the order to end came.
+            connection.drain(now);
+        }
         entry.insert(Slot { connection, queued: false, timer: None, leaving: false });
         // At once: the request is mostly there already.
         self.serve(now, slot);
