@@ -184,19 +184,26 @@ fn in_a_directory_of_its_own() {
 #[test]
 fn without_the_right_to() {
     let Some(launch) = as_root() else { return };
-    let drop_rights = "exec setpriv --inh-caps=-setuid,-setgid --bounding-set=-setuid,-setgid \"$0\" \"$@\"";
     let setpriv = std::process::Command::new("setpriv").arg("--version").output();
     if !setpriv.is_ok_and(|output| output.status.success()) {
         eprintln!("SKIPPED: no setpriv here");
         return;
     }
     let mut first = launch.start();
-    let next = Launch::default().options("--replace --user 65533:65532").socket(first.socket()).quiet();
-    let stopped = next.prelude(drop_rights).run();
-    assert_eq!(stopped.status.code(), Some(111), "{stopped:?}");
-    assert!(stopped.stderr.contains("only root may become another user"), "{stopped:?}");
-    first.assert_serves();
-    assert_eq!(first.connect().peer(), first.process().0);
+    for (rights, words) in [
+        ("--inh-caps=-setuid,-setgid --bounding-set=-setuid,-setgid", "only root may become another user"),
+        // It failed when it had taken the place, and the first one had often seen that, and ended.
+        ("--securebits=+no_setuid_fixup", "this process keeps rights of root's (securebits)"),
+    ] {
+        let next = Launch::default().options("--replace --user 65533:65532").socket(first.socket()).quiet();
+        let before = fs::symlink_metadata(first.socket()).unwrap().ino();
+        let stopped = next.prelude(&format!("exec setpriv {rights} \"$0\" \"$@\"")).run();
+        assert_eq!(stopped.status.code(), Some(111), "{stopped:?}");
+        assert!(stopped.stderr.contains(words), "{stopped:?}");
+        first.assert_serves();
+        assert_eq!(first.connect().peer(), first.process().0);
+        assert_eq!(fs::symlink_metadata(first.socket()).unwrap().ino(), before, "it had to make its socket again");
+    }
     first.signal(Signal::TERM);
     assert_eq!(first.wait().status.code(), Some(0));
 }

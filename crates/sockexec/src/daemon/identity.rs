@@ -88,6 +88,11 @@ impl FromStr for User {
 }
 
 impl User {
+    /// Whether rights of root's would stay with this process.
+    pub(super) fn would_keep_rights(&self) -> bool {
+        self.uid != 0 && user::would_keep_rights()
+    }
+
     /// Becomes it, for good.
     pub(super) fn become_it(&self) -> std::io::Result<()> {
         user::become_user(self.uid, self.gid, &self.groups)

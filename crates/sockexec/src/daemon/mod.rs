@@ -319,8 +319,14 @@ impl Builder {
         if process::sigchld_is_ignored() {
             return Err(BindError::ChildrenIgnored);
         }
-        if self.user.is_some() && !user::may_change() {
-            return Err(BindError::NotRoot);
+        if let Some(user) = &self.user {
+            if !user::may_change() {
+                return Err(BindError::NotRoot);
+            }
+            // With `replace` it is too late after the rename: the other daemon may have noticed, and be on its way out.
+            if user.would_keep_rights() {
+                return Err(BindError::Setup("cannot become another user", user::rights_are_kept()));
+            }
         }
         let limit = process::descriptor_limit();
         let taken = self.listeners.len() as u64 + u64::from(self.supervisor.is_some());

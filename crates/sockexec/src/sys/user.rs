@@ -19,6 +19,28 @@ pub(crate) fn may_change() -> bool {
     Uid::effective().is_root()
 }
 
+/// Whether rights of root's would stay with a process that [becomes](become_user) another user than root: the kernel takes them only from
+/// one that was root, and not even then if its securebits say so (`cap_emulate_setxuid`).
+#[cfg(target_os = "linux")]
+pub(crate) fn would_keep_rights() -> bool {
+    use rustix::thread::{CapabilitiesSecureBits, capabilities_secure_bits};
+
+    let keeping = CapabilitiesSecureBits::NO_SETUID_FIXUP | CapabilitiesSecureBits::KEEP_CAPS;
+    let was_root = unistd::getresuid().is_ok_and(|ids| [ids.real, ids.effective, ids.saved].contains(&Uid::from_raw(0)));
+    !was_root || capabilities_secure_bits().is_ok_and(|bits| bits.intersects(keeping))
+}
+
+/// Whether rights of root's would stay. There nothing is known of that before.
+#[cfg(not(target_os = "linux"))]
+pub(crate) const fn would_keep_rights() -> bool {
+    false
+}
+
+/// Why a process does not become another user that would keep rights.
+pub(crate) fn rights_are_kept() -> io::Error {
+    io::Error::new(io::ErrorKind::PermissionDenied, "this process keeps rights of root's (securebits)")
+}
+
 /// Becomes this user in this group and with these groups, for good: all threads of this process do.
 ///
 /// # Errors
@@ -33,7 +55,7 @@ pub(crate) fn become_user(uid: u32, gid: u32, groups: &[u32]) -> io::Result<()> 
     if uid.is_root() || !keeps_rights() {
         return Ok(());
     }
-    Err(io::Error::new(io::ErrorKind::PermissionDenied, "this process keeps rights of root's (securebits)"))
+    Err(rights_are_kept())
 }
 
 #[cfg(not(target_vendor = "apple"))]
