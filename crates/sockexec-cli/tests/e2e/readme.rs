@@ -135,11 +135,28 @@ print(answer, b''.join(body))
 print(run(path, 'cat', stdin=b'x' * 100_000) == (0, b'x' * 100_000, b''))
 print(run(path, 'sh', '-c', 'echo oops >&2; kill -TERM $$'))
 print(run(path, 'no-such-program')[0])
+# A daemon that goes away: the function went round for ever, and took all memory.
+import threading
+server = socket.socket(socket.AF_UNIX)
+server.bind(path + '.cut')
+server.listen()
+def cut():
+    connection = server.accept()[0]
+    connection.recv(1000)
+    connection.sendall(b'6:stdout,2:hi,')
+    connection.close()
+threading.Thread(target=cut).start()
+try:
+    run(path + '.cut', 'true')
+except EOFError as error:
+    print(error)
 ";
     let program = code + &check.replace("SOCKET", &daemon.socket().display().to_string());
-    let output = Command::new("python3").args(["-c", &program]).output().expect("Python");
+    // A limit, so that a loop which takes memory is a failure and no trouble for the machine.
+    let limited = ["-c", "ulimit -v 1000000; exec python3 -c \"$0\"", &program];
+    let output = Command::new("sh").args(limited).output().expect("Python");
     let said = String::from_utf8_lossy(&output.stdout);
-    let expected = "['200 OK'] b'Linux\\n'\nTrue\n(-15, b'', b'oops\\n')\n127\n";
+    let expected = "['200 OK'] b'Linux\\n'\nTrue\n(-15, b'', b'oops\\n')\n127\nthe daemon closed the connection\n";
     assert_eq!(said, expected, "{}", String::from_utf8_lossy(&output.stderr));
 }
 
@@ -168,5 +185,27 @@ fn the_units_are_the_packaged_ones() {
         for line in settings.lines().filter(|line| !line.is_empty()) {
             assert!(packaged.lines().any(|own| own.starts_with(line)), "{name}: {line}");
         }
+    }
+}
+
+/// Every document that a file of the packages names is there: one was named that never was.
+#[test]
+fn the_packages_name_documents_that_exist() {
+    fn named(directory: &Path, found: &mut Vec<String>) {
+        for entry in fs::read_dir(directory).expect("a directory") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                named(&path, found);
+                continue;
+            }
+            let text = fs::read_to_string(&path).unwrap_or_default();
+            let names = text.split("docs/").skip(1).filter_map(|rest| rest.split_once(".md"));
+            found.extend(names.map(|(name, _)| format!("docs/{name}.md")));
+        }
+    }
+    let mut found = vec!["README.md".to_owned()];
+    named(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../packaging")), &mut found);
+    for document in found {
+        file(&document);
     }
 }
