@@ -6,7 +6,9 @@
 
 use std::io::{self, Write as _};
 use std::os::fd::AsFd as _;
+use std::sync::mpsc;
 use std::thread;
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
@@ -23,6 +25,9 @@ const LIST: &str = concat!(
     "  ~~   sends one ~\r\n",
     "  ~?   shows this\r\n",
 );
+
+/// How long the echo of `~.` may take.
+const ECHO: Duration = Duration::from_secs(1);
 
 const START: u8 = b'~';
 const SUSPEND: u8 = 0x1a;
@@ -109,7 +114,7 @@ fn pass_on(program: &ChildHandle, mut stdin: ChildStdin) {
         for &key in keys.get(..n).unwrap_or_default() {
             let Some(wish) = escapes.take(key, &mut out) else { continue };
             if wish == Wish::End {
-                say("~.\r\n");
+                say_soon("~.\r\n");
                 // What was typed before it may have no room.
                 return program.disconnect();
             }
@@ -133,6 +138,18 @@ fn hand_on(stdin: &mut ChildStdin, out: &mut Vec<u8>) -> io::Result<()> {
     let written = stdin.write_all(out);
     out.clear();
     written
+}
+
+/// The same, unless the terminal takes nothing any more (a connection that hangs): who wants to get away from that is not to wait for it.
+fn say_soon(text: &'static str) {
+    let (said, was_said) = mpsc::channel();
+    let tell = move || {
+        say(text);
+        said.send(())
+    };
+    if thread::Builder::new().name("notice".to_owned()).spawn(tell).is_ok() {
+        let _ = was_said.recv_timeout(ECHO);
+    }
 }
 
 /// Standard error may be gone; there is nobody else to tell.

@@ -292,6 +292,28 @@ fn a_way_out() {
     assert_eq!(format!("{:?}", person.modes()), before);
 }
 
+/// `~.` where the terminal takes nothing any more (a connection that hangs): its echo waited for room, and the program went on.
+#[test]
+fn a_way_out_of_a_terminal_that_is_stuck() {
+    let daemon = Daemon::start("-t 0 -k 0.1");
+    let mut person = Person::new();
+    let mut life = daemon.fifo("life");
+    let mut command = person.client(&daemon, "-t");
+    command.args(steps(&format!("hold {} out up exec yes", life.path())));
+    let mut child = command.spawn().expect("the client starts");
+    person.sees("up");
+    let mut room = PollFd::new(&person.terminal, PollFlags::OUT);
+    eventually("a terminal that is full", || {
+        let now = Timespec::default();
+        rustix::event::poll(std::slice::from_mut(&mut room), Some(&now)).expect("poll") == 0
+    });
+    person.types("~.");
+    life.wait_for_death();
+    // The client has its words to say, and ends once they are read.
+    person.sees("the connection was closed to end the program");
+    assert_eq!(wait(&mut child).code(), Some(111));
+}
+
 /// Started as a job of a shell's: a group of its own, which somebody could continue.
 fn job(command: &mut Command) -> Child {
     command.process_group(0).spawn().expect("the client starts")
