@@ -48,6 +48,7 @@ mod socket;
 mod spool;
 mod streams;
 mod supervised;
+mod units;
 mod users;
 mod version_2;
 mod waiting;

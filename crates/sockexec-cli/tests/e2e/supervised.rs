@@ -147,6 +147,24 @@ fn the_watchdog_is_fed() {
     daemon.assert_idle("the watchdog is another's");
 }
 
+/// A drain may be longer than the time that the manager allows.
+#[test]
+fn the_watchdog_is_fed_while_it_drains() {
+    let (manager, launch) = Manager::new();
+    let mut daemon = launch.options("-t 0 --drain 1000").env("WATCHDOG_USEC", "200000").quiet().spawn();
+    manager.hear_until("READY=1");
+    let mut client = daemon.exec(&steps("out ready cat"));
+    client.wait_for("ready");
+    daemon.signal(Signal::TERM);
+    manager.hear_until("STOPPING=1\n");
+    for _ in 0..5 {
+        manager.hear_until("WATCHDOG=1\n");
+    }
+    client.end_stdin();
+    assert_eq!(client.reply().code(), 0);
+    assert_eq!(daemon.wait().status.code(), Some(0));
+}
+
 /// One that does not read holds up nobody, and hears the end of it when it reads again.
 #[test]
 fn a_manager_that_does_not_read() {

@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 pub(crate) use client::{Client, Reply, exit_code, pairs, request};
-pub(crate) use daemon::{Daemon, Launch, Stopped};
+pub(crate) use daemon::{Daemon, Launch, Stopped, binary};
 pub(crate) use fifo::{Fifo, Gate};
 pub(crate) use fixture::{fixture, steps};
 pub(crate) use process::{Process, empty_groups_are_noticed, is_refused, kernel_is_before, wait_for_exit};
