@@ -1,5 +1,5 @@
-//! The README: each command in it is run and says what it shows, each piece of code works. What cannot be run here is
-//! in [`EXCEPTIONS`].
+//! The README and docs/operations.md: each command in them is run and says what it shows, each piece of code works. What cannot be
+//! run here has a reason in the document's list.
 
 use std::fs;
 use std::io;
@@ -8,71 +8,170 @@ use std::process::{Command, Stdio};
 
 use crate::common::Daemon;
 
-/// The beginning of a command or of a piece of code that is not run, and why.
-const EXCEPTIONS: &[(&str, &str)] = &[
-    ("sockexec /tmp/exec.sock", "the daemon itself: each test has its own, on its own socket"),
-    ("cargo run --release -- /tmp/exec.sock", "the daemon itself, and a release build"),
-    ("cargo test --workspace", "this very command"),
-    ("cargo run --release --package sockexec --features daemon", ".ci/run runs it"),
-    ("docker run", "needs Docker, and a host with systemd"),
-    ("location /thumbnail", "needs OpenResty and lua-resty-exec"),
-    ("# /etc/systemd/system/", "compared with packaging/systemd, by `the_units_are_the_packaged_ones`"),
-];
+/// A document whose commands are tried.
+struct Document {
+    path: &'static str,
+    /// The socket in it, for which that of a daemon of the test stands.
+    socket: &'static str,
+    /// The beginning of a command or of a piece of code that is not run, and why.
+    exceptions: &'static [(&'static str, &'static str)],
+    /// How many commands are run at least.
+    least: usize,
+}
+
+const README: Document = Document {
+    path: "README.md",
+    socket: "/tmp/exec.sock",
+    exceptions: &[
+        ("sockexec /tmp/exec.sock", "the daemon itself: each test has its own, on its own socket"),
+        ("cargo run --release -- /tmp/exec.sock", "the daemon itself, and a release build"),
+        ("cargo test --workspace", "this very command"),
+        ("cargo run --release --package sockexec --features daemon", ".ci/run runs it"),
+        ("docker run", "needs Docker, and a host with systemd"),
+        ("location /thumbnail", "needs OpenResty and lua-resty-exec"),
+        ("# /etc/systemd/system/", "compared with packaging/systemd, by `the_units_are_the_packaged_ones`"),
+    ],
+    least: 7,
+};
+
+const OPERATIONS: Document = Document {
+    path: "docs/operations.md",
+    socket: "/run/sockexec/exec.sock",
+    exceptions: &[
+        ("cargo build --release &&", "a release build; it installs into the system"),
+        ("systemd-sysusers", "makes a user of the system"),
+        ("usermod", "changes a user of the system"),
+        ("install -m 644 packaging/systemd/", "installs into the system"),
+        ("systemctl", "needs systemd as process 1"),
+        ("SOCKEXEC_OPTIONS=", "a file that systemd reads"),
+        ("cp -R packaging/s6/", "installs into the system; `units::s6` has the files"),
+        ("s6-svwait", "needs the installed service; `units::s6::a_life_under_s6` does it"),
+        ("s6-svc", "`units::s6::a_second_service_takes_over_under_s6` does it"),
+        ("cp -R packaging/runit/", "installs into the system; `units::runit` has the files"),
+        ("sv check", "needs the installed service; `units::runit::a_life_under_runit` does it"),
+        ("sv once", "`units::runit::a_second_service_takes_over_under_runit` does it"),
+        ("cp packaging/supervisor/", "installs into the system; `units::supervisor` has the file"),
+        ("supervisorctl start", "`units::supervisor::a_second_program_takes_over_under_supervisor` does it"),
+        ("journalctl", "needs systemd's journal"),
+        ("kill -TERM", "PID stands for a number"),
+        ("pkill", "would reach the daemons of other tests"),
+    ],
+    least: 12,
+};
 
 fn file(path: &str) -> String {
     let path = format!("{}/../../{path}", env!("CARGO_MANIFEST_DIR"));
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-fn is_exception(code: &str) -> bool {
-    EXCEPTIONS.iter().any(|(beginning, _)| code.starts_with(beginning))
-}
+impl Document {
+    fn is_exception(&self, code: &str) -> bool {
+        self.exceptions.iter().any(|(beginning, _)| code.starts_with(beginning))
+    }
 
-/// A piece of the README that is set as code: its language, `indented` or what follows the fence, and its text.
-fn pieces() -> Vec<(String, String)> {
-    let readme = file("README.md");
-    let mut pieces: Vec<(String, String)> = Vec::new();
-    let mut fenced = false;
-    for line in readme.lines() {
-        match line.strip_prefix("```") {
-            Some(_) if fenced => fenced = false,
-            Some(language) => {
-                fenced = true;
-                pieces.push((language.to_owned(), String::new()));
-            }
-            None if fenced => {
-                let (_, text) = pieces.last_mut().expect("a piece");
-                *text += line;
-                *text += "\n";
-            }
-            None => {
-                if let Some(command) = line.strip_prefix("    ") {
-                    pieces.push(("indented".to_owned(), format!("{command}\n")));
+    /// A piece of it that is set as code: its language, `indented` or what follows the fence, and its text.
+    fn pieces(&self) -> Vec<(String, String)> {
+        let text = file(self.path);
+        let mut pieces: Vec<(String, String)> = Vec::new();
+        let mut fenced = false;
+        for line in text.lines() {
+            match line.strip_prefix("```") {
+                Some(_) if fenced => fenced = false,
+                Some(language) => {
+                    fenced = true;
+                    pieces.push((language.to_owned(), String::new()));
+                }
+                None if fenced => {
+                    let (_, text) = pieces.last_mut().expect("a piece");
+                    *text += line;
+                    *text += "\n";
+                }
+                None => {
+                    if let Some(command) = line.strip_prefix("    ") {
+                        pieces.push(("indented".to_owned(), format!("{command}\n")));
+                    }
                 }
             }
         }
+        pieces
     }
-    pieces
+
+    fn pieces_of(&self, language: &str) -> Vec<String> {
+        let pieces = self.pieces().into_iter().filter(|(own, _)| own == language);
+        let pieces: Vec<String> = pieces.map(|(_, text)| text).collect();
+        assert!(!pieces.is_empty(), "{} has no code in {language}", self.path);
+        pieces
+    }
+
+    /// The commands of its sessions, and what each shows.
+    fn steps(&self) -> Vec<(String, String)> {
+        let mut steps = Vec::new();
+        for session in self.pieces_of("console") {
+            for step in format!("\n{session}").split("\n$ ").skip(1) {
+                let (command, expected) = step.split_once('\n').unwrap_or((step, ""));
+                steps.push((command.to_owned(), expected.trim_end().to_owned()));
+            }
+        }
+        steps
+    }
+
+    fn assert_commands_say_what_is_shown(&self) {
+        let daemon = Daemon::start("");
+        let mut run = 0;
+        for (command, expected) in self.steps() {
+            if self.is_exception(&command) || command.contains("nc -U") && !has("nc") {
+                continue;
+            }
+            run += 1;
+            let said = self.shell(&command, &daemon);
+            assert!(is_like(said.trim_end(), &expected), "$ {command}\n{said}\nis not what is shown:\n{expected}");
+        }
+        assert!(run >= self.least, "only {run} commands were found in {}", self.path);
+    }
+
+    /// What is not run is at least known: a new command needs a reason.
+    fn assert_what_is_not_run_has_a_reason(&self) {
+        for (language, text) in self.pieces() {
+            let first = text.lines().next().unwrap_or_default();
+            match language.as_str() {
+                "console" | "python" | "rust" => {}
+                "indented" | "sh" | "nginx" | "ini" => assert!(self.is_exception(first), "{language}: {first}"),
+                _ => panic!("code in {language}, which no test knows: {first}"),
+            }
+        }
+        let text = file(self.path);
+        for (beginning, _) in self.exceptions {
+            assert!(text.contains(beginning), "an exception for what is not in {}: {beginning}", self.path);
+        }
+    }
+
+    /// The command in a shell that finds our programs, on this daemon; both of its outputs together.
+    fn shell(&self, command: &str, daemon: &Daemon) -> String {
+        let programs = Path::new(env!("CARGO_BIN_EXE_sockexec-client")).parent().expect("a directory").to_owned();
+        let mut path = programs.into_os_string();
+        path.push(":");
+        path.push(std::env::var_os("PATH").unwrap_or_default());
+        let socket = daemon.socket().display().to_string();
+        let script = format!("exec 2>&1\n{}", command.replace(self.socket, &socket));
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &script]).env("PATH", path).stdin(Stdio::null()).current_dir(daemon.directory());
+        let output = shell.output().expect("a shell");
+        String::from_utf8_lossy(&output.stdout).replace(&socket, self.socket)
+    }
 }
 
-fn pieces_of(language: &str) -> Vec<String> {
-    let pieces: Vec<String> = pieces().into_iter().filter(|(own, _)| own == language).map(|(_, text)| text).collect();
-    assert!(!pieces.is_empty(), "the README has no code in {language}");
-    pieces
-}
-
-/// The command in a shell that finds our programs, on this daemon; both of its outputs together.
-fn shell(command: &str, daemon: &Daemon) -> String {
-    let programs = Path::new(env!("CARGO_BIN_EXE_sockexec-client")).parent().expect("a directory").to_owned();
-    let mut path = programs.into_os_string();
-    path.push(":");
-    path.push(std::env::var_os("PATH").unwrap_or_default());
-    let socket = daemon.socket().display().to_string();
-    let script = format!("exec 2>&1\n{}", command.replace("/tmp/exec.sock", &socket));
-    let mut shell = Command::new("sh");
-    shell.args(["-c", &script]).env("PATH", path).stdin(Stdio::null()).current_dir(daemon.directory());
-    let output = shell.output().expect("a shell");
-    String::from_utf8_lossy(&output.stdout).replace(&socket, "/tmp/exec.sock")
+/// Whether that was said; `…` stands for anything, also for several lines.
+fn is_like(said: &str, expected: &str) -> bool {
+    let mut parts = expected.split('…');
+    let Some(mut rest) = parts.next().and_then(|first| said.strip_prefix(first)) else { return false };
+    let mut last = None;
+    for part in parts {
+        let Some((_, behind)) = rest.split_once(part) else { return false };
+        rest = behind;
+        last = Some(part);
+    }
+    // The end is that of the last part, wherever it was found first.
+    last.map_or(rest.is_empty(), |last| said.ends_with(last))
 }
 
 fn has(tool: &str) -> bool {
@@ -86,36 +185,33 @@ fn has(tool: &str) -> bool {
 
 #[test]
 fn commands_say_what_is_shown() {
-    let daemon = Daemon::start("");
-    let mut run = 0;
-    for session in pieces_of("console") {
-        let session = format!("\n{session}");
-        for step in session.split("\n$ ").skip(1) {
-            let (command, expected) = step.split_once('\n').unwrap_or((step, ""));
-            if is_exception(command) || command.contains("nc -U") && !has("nc") {
-                continue;
-            }
-            run += 1;
-            assert_eq!(shell(command, &daemon).trim_end(), expected.trim_end(), "{command}");
-        }
-    }
-    assert!(run >= 7, "only {run} commands were found");
+    README.assert_commands_say_what_is_shown();
 }
 
-/// What is not run is at least known: a new command needs a reason.
+#[test]
+fn operations_say_what_is_shown() {
+    OPERATIONS.assert_commands_say_what_is_shown();
+}
+
 #[test]
 fn what_is_not_run_has_a_reason() {
-    for (language, text) in pieces() {
-        let first = text.lines().next().unwrap_or_default();
-        match language.as_str() {
-            "console" | "python" | "rust" => {}
-            "indented" | "sh" | "nginx" | "ini" => assert!(is_exception(first), "{language}: {first}"),
-            _ => panic!("code in {language}, which no test knows: {first}"),
-        }
-    }
-    let readme = file("README.md");
-    for (beginning, _) in EXCEPTIONS {
-        assert!(readme.contains(beginning), "an exception for what is not in the README: {beginning}");
+    README.assert_what_is_not_run_has_a_reason();
+    OPERATIONS.assert_what_is_not_run_has_a_reason();
+}
+
+/// What a document shows is compared to the end.
+#[test]
+fn an_ellipsis_stands_for_anything() {
+    for (said, expected, like) in [
+        ("one", "one", true),
+        ("one two", "one", false),
+        ("one two three", "one … three", true),
+        ("one two three four", "one … three", false),
+        ("a x a", "…a", true),
+        ("", "…", true),
+        ("two", "one…", false),
+    ] {
+        assert_eq!(is_like(said, expected), like, "{said:?} as {expected:?}");
     }
 }
 
@@ -125,7 +221,7 @@ fn the_python_application_answers() {
         return;
     }
     let daemon = Daemon::start("");
-    let [code] = pieces_of("python").try_into().expect("one piece of Python");
+    let [code] = README.pieces_of("python").try_into().expect("one piece of Python");
     let code = code.replace("/run/sockexec/exec.sock", &daemon.socket().display().to_string());
     let check = "
 path = 'SOCKET'
@@ -170,7 +266,7 @@ fn rust(socket: &Path) -> Result<(), sockexec::Error> {
 #[test]
 fn the_rust_code_works() {
     rust(Daemon::start("").socket()).unwrap();
-    let [code] = pieces_of("rust").try_into().expect("one piece of Rust");
+    let [code] = README.pieces_of("rust").try_into().expect("one piece of Rust");
     for line in code.replace("\"/tmp/exec.sock\"", "socket").lines() {
         assert!(include_str!("readme.rs").contains(line), "{line}");
     }
@@ -178,7 +274,7 @@ fn the_rust_code_works() {
 
 #[test]
 fn the_units_are_the_packaged_ones() {
-    for unit in pieces_of("ini") {
+    for unit in README.pieces_of("ini") {
         let (name, settings) = unit.split_once('\n').expect("a comment first");
         let name = name.rsplit('/').next().expect("a file's name");
         let packaged = file(&format!("packaging/systemd/{name}"));
