@@ -89,6 +89,7 @@
 //! | none (default) | the [`client`] alone, on `std` and `rustix` |
 //! | `tokio` | the client for tokio |
 //! | `daemon` | the daemon |
+//! | `metrics` | the status of a daemon in the text format of Prometheus |
 //!
 //! The programs `sockexec` and `sockexec-client` are the crate `sockexec-cli`.
 #![deny(unsafe_code)]

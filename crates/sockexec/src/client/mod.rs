@@ -21,6 +21,8 @@ mod options;
 mod orders;
 mod output;
 mod pipes;
+#[cfg(feature = "metrics")]
+mod prometheus;
 mod pump;
 mod query;
 mod signal;
@@ -57,6 +59,8 @@ pub use access::{CommandArgs, CommandEnvs};
 pub use child::{Child, ChildHandle};
 pub use error::{Error, ErrorKind, PartialOutput};
 pub use pipes::{ChildStderr, ChildStdin, ChildStdout};
+#[cfg(feature = "metrics")]
+pub use prometheus::prometheus;
 pub use query::{daemon_status, ping};
 pub use signal::{Signal, UnknownSignal};
 pub use sockexec_proto::{BadReply, ErrorCode, Failure, Stream, Usage, Version, WindowSize};

@@ -1,7 +1,5 @@
 //! `--status`: what a daemon does, for a person, as JSON, or for Prometheus.
 
-mod prometheus;
-
 use std::fmt::Write as _;
 use std::path::Path;
 use std::time::Duration;
@@ -24,8 +22,11 @@ pub(crate) fn text(socket: &Path, format: Format) -> Result<String, Error> {
         return Ok(status + "\n");
     }
     // What is no JSON is shown as it is, to whoever can make something of it.
-    let Ok(value) = serde_json::from_str(&status) else { return Ok(status) };
-    Ok(if format == Format::Prometheus { prometheus::text(&value) } else { table(&value) })
+    let shown = match format {
+        Format::Prometheus => client::prometheus(&status),
+        Format::Text | Format::Json => serde_json::from_str(&status).ok().map(|value| table(&value)),
+    };
+    Ok(shown.unwrap_or(status))
 }
 
 fn table(status: &Value) -> String {

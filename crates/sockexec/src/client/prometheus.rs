@@ -121,8 +121,16 @@ const HISTOGRAMS: [Histogram; 2] = [
     },
 ];
 
-/// The whole of it.
-pub(super) fn text(status: &Value) -> String {
+/// The daemon's status, as [`daemon_status`](super::daemon_status) has it, in the text format of Prometheus (version 0.0.4).
+/// Times are seconds, sizes are bytes. `None`: `status` is no JSON.
+///
+/// Labels have fixed words alone, never arguments, users or paths.
+#[must_use]
+pub fn prometheus(status: &str) -> Option<String> {
+    serde_json::from_str(status).ok().map(|status| text(&status))
+}
+
+fn text(status: &Value) -> String {
     let mut out = String::new();
     if let Some(version) = status["version"].as_str() {
         head(&mut out, "sockexec_build_info", "gauge", "Version of the daemon.");
