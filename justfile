@@ -41,7 +41,7 @@ picture:
     cargo run --quiet --package xtask -- rooms >docs/architecture.dot
     dot -Tsvg docs/architecture.dot | sed '/^<!-- Generated/,/-->/d' >docs/architecture.svg
 
-# Draws the picture of the README: a terminal session with a real daemon.
+# Draws the pictures of the README and of docs/watching.md: a terminal session with a real daemon, and sockexec-top.
 demo:
     cargo xtask demo
 

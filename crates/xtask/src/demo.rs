@@ -1,4 +1,4 @@
-//! `cargo xtask demo`: a terminal session with a real daemon, as docs/demo.svg.
+//! `cargo xtask demo`: a terminal session with a real daemon, as docs/demo.svg, and its programs in `sockexec-top`, as docs/top.svg.
 
 use std::env;
 use std::fmt::Write as _;
@@ -20,6 +20,15 @@ const STEPS: &[&str] = &[
     "sockexec-client -n $S sleep 60 & sleep 1; sockexec-client --status $S; kill $!",
 ];
 
+/// What runs in the picture of `sockexec-top`, and is not shown as typed: one that works, and some that wait.
+const PROGRAMS: &str = "{ yes | sockexec-client $S gzip -9 & \
+    sockexec-client -n $S sh -c 'sleep 2600; echo done' & \
+    sleep 9 | sockexec-client -C / $S cat & \
+    sockexec-client -n $S tail -f /etc/passwd & } >/dev/null 2>&1; sleep 2";
+
+/// What is typed for it. `COLUMNS` is [`WIDTH`].
+const TOP: &str = "sockexec-top --once $S";
+
 /// What is shown for the socket's path.
 const SOCKET: &str = "/tmp/exec.sock";
 
@@ -33,7 +42,10 @@ const MARGIN: usize = 14;
 /// Runs the session, and draws it.
 pub(crate) fn demo() -> Result<()> {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let built = Command::new(cargo).current_dir(workspace()).args(["build", "--package", "sockexec-cli"]).status()?;
+    let built = Command::new(cargo)
+        .current_dir(workspace())
+        .args(["build", "--package", "sockexec-cli", "--package", "sockexec-tools"])
+        .status()?;
     if !built.success() {
         return Err("the programs do not build".into());
     }
@@ -41,13 +53,25 @@ pub(crate) fn demo() -> Result<()> {
     let socket = directory.path().join("exec.sock");
     let programs = env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), Into::into).join("debug");
     let mut daemon = Command::new(programs.join("sockexec")).arg(&socket).spawn().map_err(context("sockexec"))?;
-    let lines = session(&socket, &programs);
+    let pictures = pictures(&socket, &programs);
     // Ours, and not reaped yet: the number cannot be another's.
     let ended = Command::new("kill").arg(daemon.id().to_string()).status();
     daemon.wait()?;
     ended?;
-    let path = workspace().join("docs/demo.svg");
-    fs::write(&path, picture(&lines?)).map_err(context(path.display()))
+    for (name, lines) in pictures? {
+        let path = workspace().join("docs").join(name);
+        fs::write(&path, picture(&lines)).map_err(context(path.display()))?;
+    }
+    Ok(())
+}
+
+/// The lines of each picture, by its name.
+fn pictures(socket: &Path, programs: &Path) -> Result<[(&'static str, Vec<String>); 2]> {
+    let session = session(socket, programs)?;
+    // They end with the daemon, and hold none of what is read from the shell.
+    let mut lines = vec![format!("$ {}", TOP.replace("$S", SOCKET))];
+    lines.extend(typed(&format!("{PROGRAMS}; exec 2>&1; {TOP}"), socket, programs)?);
+    Ok([("demo.svg", session), ("top.svg", lines)])
 }
 
 /// What a terminal would show: lines that were typed begin with `$ `.
@@ -65,19 +89,23 @@ fn session(socket: &Path, programs: &Path) -> Result<Vec<String>> {
             Err(_) => std::thread::yield_now(),
         }
     }
-    let mut path = programs.as_os_str().to_owned();
-    path.push(":");
-    path.push(env::var_os("PATH").unwrap_or_default());
     let mut lines = Vec::new();
     for step in STEPS {
         lines.push(format!("$ {}", step.replace("$S", SOCKET)));
-        let mut shell = Command::new("sh");
-        shell.arg("-c").arg(format!("exec 2>&1; {step}")).env("S", socket).env("PATH", &path);
-        let output = shell.stdin(Stdio::null()).output().map_err(context("sh"))?;
-        let text = String::from_utf8_lossy(&output.stdout);
-        lines.extend(text.lines().map(str::to_owned));
+        lines.extend(typed(&format!("exec 2>&1; {step}"), socket, programs)?);
     }
     Ok(lines)
+}
+
+/// What a shell that is given this line prints.
+fn typed(line: &str, socket: &Path, programs: &Path) -> Result<Vec<String>> {
+    let mut path = programs.as_os_str().to_owned();
+    path.push(":");
+    path.push(env::var_os("PATH").unwrap_or_default());
+    let mut shell = Command::new("sh");
+    shell.arg("-c").arg(line).env("S", socket).env("PATH", &path).env("COLUMNS", WIDTH.to_string());
+    let output = shell.stdin(Stdio::null()).output().map_err(context("sh"))?;
+    Ok(String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect())
 }
 
 fn picture(lines: &[String]) -> String {

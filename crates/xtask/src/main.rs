@@ -59,7 +59,7 @@ enum Chore {
     Soak(soak::Options),
     /// Run the tests of what was touched: an answer within a minute or two, before all the tests.
     Test(touched::Options),
-    /// Draw docs/demo.svg: a terminal session with a real daemon.
+    /// Draw docs/demo.svg, a terminal session with a real daemon, and docs/top.svg, what sockexec-top shows.
     Demo,
     /// Make manual pages, completions and packages in target/dist.
     #[command(after_help = dist::AFTER_HELP)]

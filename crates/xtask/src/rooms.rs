@@ -30,10 +30,16 @@ const ROOMS: &[Room] = &[
         imported_as: &[],
     },
     Room {
+        name: "sockexec-tools",
+        about: "top and exporter: a screen, HTTP",
+        path: "crates/sockexec-tools/src",
+        imported_as: &[],
+    },
+    Room {
         name: "client",
         about: "std::process over the socket, blocking and for tokio",
         path: "crates/sockexec/src/client",
-        imported_as: &["crate::client", "sockexec::Command"],
+        imported_as: &["crate::client", "sockexec::Command", "sockexec::client"],
     },
     Room {
         name: "daemon",

@@ -38,6 +38,7 @@ const SUITE: &str = "crates/sockexec-cli/tests/e2e/";
 
 /// Paths below [`LIBRARY`]. Of two rows that fit the longer path stands first.
 const ROOMS: &[Row] = &[
+    row("client/prometheus", &["sockexec-tools"], &["client::metrics"]),
     row("client/", &["sockexec"], &["client::"]),
     row("signals", &["sockexec"], &["version_2::", "client::"]),
     row("engine/", &["sockexec"], &["protocol::", "ends::", "version_2::"]),
@@ -89,6 +90,7 @@ const ELSEWHERE: &[Row] = &[
     row("crates/sockexec-cli/tests/e2e/main.rs", &[], &["protocol::"]),
     row("crates/sockexec-cli/", &[], &["command_line::"]),
     row("crates/sockexec/", &["sockexec"], &[]),
+    row("crates/sockexec-tools/", &["sockexec-tools"], &[]),
     row("crates/xtask/", &["xtask"], &[]),
     row("docs/protocol.md", &["sockexec"], &["documented::"]),
     row("docs/architecture", &["xtask"], &[]),

@@ -1,0 +1,195 @@
+//! The table that stays: keys, signals and answers of the daemon, as they come.
+//!
+//! The daemon is asked by a thread of its own: one that is stopped, or a directory of users that is slow, must not hold up the keys.
+
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
+use std::time::{Duration, Instant};
+use std::{env, thread};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Signal, getpid, kill_process};
+use rustix::stdio::{stdin, stdout};
+use rustix::termios::tcgetwinsize;
+use sockexec_tools::screen::Screen;
+
+use crate::keys::{self, orders};
+use crate::snapshot::{Snapshot, Source};
+use crate::table::Order;
+use crate::view::View;
+
+/// What has ended it.
+#[derive(Debug)]
+pub(crate) enum Ended {
+    Quit,
+    Signal(i32),
+}
+
+/// Signals that end it.
+const ENDING: [Signal; 4] = [Signal::TERM, Signal::INT, Signal::HUP, Signal::QUIT];
+
+/// Signals that have come, and the pipe that wakes the loop.
+struct Woken {
+    pipe: UnixStream,
+    /// A signal that ends, or 0.
+    ending: Arc<AtomicUsize>,
+    continued: Arc<AtomicUsize>,
+}
+
+impl Woken {
+    fn new(waker: &UnixStream, pipe: UnixStream) -> io::Result<Self> {
+        let woken = Self { pipe, ending: Arc::default(), continued: Arc::default() };
+        woken.pipe.set_nonblocking(true)?;
+        let catch = |signal: Signal, told: Option<&Arc<AtomicUsize>>| {
+            let number = signal.as_raw();
+            // Before the pipe: who wakes finds it.
+            if let Some(told) = told {
+                signal_hook::flag::register_usize(number, Arc::clone(told), number.unsigned_abs() as usize)?;
+            }
+            signal_hook::low_level::pipe::register(number, waker.try_clone()?)?;
+            io::Result::Ok(())
+        };
+        for signal in ENDING {
+            catch(signal, Some(&woken.ending))?;
+        }
+        catch(Signal::CONT, Some(&woken.continued))?;
+        catch(Signal::WINCH, None)?;
+        Ok(woken)
+    }
+
+    fn drain(&self) {
+        let mut bytes = [0; 256];
+        while (&self.pipe).read(&mut bytes).is_ok_and(|n| n > 0) {}
+    }
+}
+
+/// Shows the table until a key or a signal ends it.
+///
+/// # Errors
+/// From the terminal.
+pub(crate) fn run(source: Source, order: Order, interval: Duration) -> io::Result<Ended> {
+    let size = tcgetwinsize(stdout())?;
+    if size.ws_col == 0 || size.ws_row == 0 {
+        return Err(io::Error::other("it does not tell its size; `stty cols 80 rows 24` sets it"));
+    }
+    let (pipe, waker) = UnixStream::pair()?;
+    waker.set_nonblocking(true)?;
+    let woken = Woken::new(&waker, pipe)?;
+    let (questions, asked) = mpsc::channel();
+    let (answers, answered) = mpsc::channel();
+    let view = View::new(source.socket(), order, env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()));
+    // Nobody waits for it: it may be in the middle of a question when this ends.
+    thread::Builder::new().name("daemon".to_owned()).spawn(move || ask(source, &asked, &answers, &waker))?;
+    let screen = Screen::new()?;
+    let ending = Arc::clone(&woken.ending);
+    let live = Live { screen, view, woken, questions, answered, interval, due: Some(Instant::now()) };
+    match live.run() {
+        // A terminal that hangs up fails, and sends HUP: that is what has ended it.
+        Err(error) => signal_in(&ending).map(Ended::Signal).ok_or(error),
+        ended => ended,
+    }
+}
+
+/// The signal that wants an end.
+fn signal_in(ending: &AtomicUsize) -> Option<i32> {
+    i32::try_from(ending.load(SeqCst)).ok().filter(|signal| *signal != 0)
+}
+
+/// Asks whenever it is told to.
+fn ask(mut source: Source, asked: &Receiver<()>, answers: &Sender<Result<Snapshot, String>>, mut waker: &UnixStream) {
+    while asked.recv().is_ok() {
+        if answers.send(source.snapshot()).is_err() {
+            return;
+        }
+        // Full: it will wake anyway.
+        let _ = waker.write(b"!");
+    }
+}
+
+struct Live {
+    screen: Screen,
+    view: View,
+    woken: Woken,
+    questions: Sender<()>,
+    answered: Receiver<Result<Snapshot, String>>,
+    interval: Duration,
+    /// When to ask next; `None`: an answer is on its way.
+    due: Option<Instant>,
+}
+
+impl Live {
+    fn run(mut self) -> io::Result<Ended> {
+        loop {
+            if self.due.is_some_and(|due| due <= Instant::now()) {
+                let _ = self.questions.send(());
+                self.due = None;
+            }
+            self.screen.draw(|frame| self.view.draw(frame))?;
+            let typed = self.wait()?;
+            self.woken.drain();
+            if let Some(signal) = signal_in(&self.woken.ending) {
+                return Ok(Ended::Signal(signal));
+            }
+            if self.woken.continued.swap(0, SeqCst) != 0 {
+                self.screen.resume()?;
+            }
+            self.take_answers()?;
+            for order in orders(&typed) {
+                match order {
+                    keys::Order::Quit => return Ok(Ended::Quit),
+                    keys::Order::Suspend => self.suspend()?,
+                    keys::Order::Redraw => self.screen.redraw()?,
+                    order => self.view.obey(order),
+                }
+            }
+        }
+    }
+
+    /// Waits for a key, a signal, an answer or the time to ask; what was typed.
+    fn wait(&self) -> io::Result<Vec<u8>> {
+        let left = self.due.map(|due| due.saturating_duration_since(Instant::now()));
+        // Without an answer that time is shown, too.
+        let left = Timespec::try_from(left.unwrap_or(self.interval)).map_err(io::Error::other)?;
+        let keyboard = stdin();
+        let mut ready = [PollFd::new(&keyboard, PollFlags::IN), PollFd::new(&self.woken.pipe, PollFlags::IN)];
+        match poll(&mut ready, Some(&left)) {
+            // A signal: its byte is in the pipe.
+            Err(rustix::io::Errno::INTR) => return Ok(Vec::new()),
+            other => other?,
+        };
+        if ready[0].revents().is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut bytes = [0; 256];
+        match rustix::io::read(keyboard, &mut bytes) {
+            Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(n) => Ok(bytes.get(..n).unwrap_or_default().to_vec()),
+            Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => Ok(Vec::new()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn take_answers(&mut self) -> io::Result<()> {
+        loop {
+            match self.answered.try_recv() {
+                Ok(answer) => {
+                    self.view.told(answer);
+                    self.due = Instant::now().checked_add(self.interval);
+                }
+                Err(TryRecvError::Empty) => return Ok(()),
+                Err(TryRecvError::Disconnected) => return Err(io::Error::other("nobody asks the daemon any more")),
+            }
+        }
+    }
+
+    /// As a shell expects it of `^Z`.
+    fn suspend(&mut self) -> io::Result<()> {
+        self.screen.suspend()?;
+        // It goes on behind this when CONT has come, or at once where nobody could send that (an orphaned process group).
+        kill_process(getpid(), Signal::TSTP)?;
+        self.screen.resume()
+    }
+}

@@ -1,0 +1,187 @@
+//! What a daemon does, as a live table in the terminal.
+#![forbid(unsafe_code)]
+
+mod groups;
+mod keys;
+mod live;
+mod snapshot;
+mod table;
+mod view;
+
+use std::ffi::OsString;
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+use std::time::Duration;
+use std::{env, iter};
+
+use clap::{ArgAction, Parser};
+use rustix::stdio::{stdin, stdout};
+use rustix::termios::{isatty, tcgetwinsize};
+use sockexec_tools::{EXIT_SYSTEM, EXIT_USAGE, complain, exit_with, socket};
+
+use live::Ended;
+use snapshot::Source;
+use table::{Column, Order};
+
+const NAME: &str = "sockexec-top";
+
+/// Show what a daemon does, as a live table in the terminal.
+///
+/// It asks as `sockexec-client --status` does, and needs version 2 of the protocol: sockexec 4 or later.
+#[derive(Debug, Parser)]
+#[command(
+    name = NAME,
+    version,
+    // For `sockexec-top version: X`, as the daemon prints it.
+    display_name = "sockexec-top version:",
+    override_usage = "sockexec-top [OPTIONS] SOCKET",
+    disable_version_flag = true,
+    disable_help_flag = true,
+    args_override_self = true,
+    after_help = AFTER_HELP,
+)]
+struct Arguments {
+    /// Path of the daemon's socket; `-`: what `SOCKEXEC_SOCKET` says.
+    #[arg(value_name = "SOCKET")]
+    socket: OsString,
+
+    /// Ask the daemon each so many seconds, 0.1 to 3600.
+    #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = interval)]
+    interval: Duration,
+
+    /// Sort by this column.
+    #[arg(long, value_name = "COLUMN", default_value = "cpu", hide_possible_values = true)]
+    sort: Column,
+
+    /// Turn the order round.
+    #[arg(long)]
+    reverse: bool,
+
+    /// Print the table once; needs no terminal.
+    #[arg(long)]
+    once: bool,
+
+    /// Print the version and exit.
+    #[arg(short = 'v', long, action = ArgAction::Version)]
+    version: Option<bool>,
+
+    /// Print this and exit.
+    #[arg(short = 'h', long, action = ArgAction::HelpShort)]
+    help: Option<bool>,
+}
+
+const AFTER_HELP: &str = "\
+Columns: pid, user, age, cpu, memory, in, out, state, name. Processor time and memory are those of the
+program's process group, from /proc; - where they cannot be read there.
+Keys: ? lists them, q quits.
+
+Environment:
+  SOCKEXEC_SOCKET  path of the socket, used where SOCKET is -
+  NO_COLOR         if it is set, no colours
+  COLUMNS          with --once: the width where standard output is no terminal
+
+Exit status:
+  0    you have quit, or the table was printed
+  100  wrong arguments, or no terminal
+  111  the terminal is gone; with --once: the daemon does not answer";
+
+fn interval(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse::<f64>().ok().filter(|seconds| (0.1..=3600.0).contains(seconds));
+    seconds.map(Duration::from_secs_f64).ok_or_else(|| "must be a number of seconds from 0.1 to 3600".to_owned())
+}
+
+fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return exit_with(&error),
+    };
+    let path = match socket(arguments.socket) {
+        Ok(path) => path,
+        Err(words) => {
+            complain(NAME, words);
+            return ExitCode::from(EXIT_USAGE);
+        }
+    };
+    let order = Order { by: arguments.sort, reversed: arguments.reverse };
+    let source = Source::new(path);
+    if arguments.once {
+        return once(source, order);
+    }
+    if !isatty(stdin()) || !isatty(stdout()) {
+        complain(NAME, "standard input or output is no terminal; --once prints the table without one");
+        return ExitCode::from(EXIT_USAGE);
+    }
+    if env::var_os("TERM").is_some_and(|kind| kind == "dumb") {
+        complain(NAME, "TERM is dumb: this terminal has no screen; --once prints the table without one");
+        return ExitCode::from(EXIT_USAGE);
+    }
+    match live::run(source, order, arguments.interval) {
+        Ok(Ended::Quit) => ExitCode::SUCCESS,
+        // The terminal is as it was. Whoever waits for this process sees what has ended it.
+        Ok(Ended::Signal(signal)) => {
+            let _ = signal_hook::low_level::emulate_default_handler(signal);
+            ExitCode::from(EXIT_SYSTEM)
+        }
+        Err(error) => {
+            complain(NAME, format_args!("the terminal: {error}"));
+            ExitCode::from(EXIT_SYSTEM)
+        }
+    }
+}
+
+fn once(mut source: Source, order: Order) -> ExitCode {
+    let mut snapshot = match source.snapshot() {
+        Ok(snapshot) => snapshot,
+        Err(error) => {
+            complain(NAME, error);
+            return ExitCode::from(EXIT_SYSTEM);
+        }
+    };
+    order.sort(&mut snapshot.rows);
+    let width = width();
+    let rows = snapshot.rows.iter().map(|row| table::row(row, width));
+    let head = snapshot.head.iter().map(|line| table::cut(line, width));
+    let mut text = String::new();
+    for line in head.chain([String::new()]).chain(iter::once(table::heads(order, width))).chain(rows) {
+        text.push_str(&line);
+        text.push('\n');
+    }
+    match io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(NAME, format_args!("cannot write to standard output: {error}"));
+            ExitCode::from(EXIT_SYSTEM)
+        }
+    }
+}
+
+/// How wide a printed table may be. What is not read by a person at a terminal is not cut.
+fn width() -> usize {
+    let terminal = tcgetwinsize(stdout()).ok().map(|size| usize::from(size.ws_col));
+    let told = || env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
+    terminal.or_else(told).filter(|columns| *columns > 0).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Arguments::command().debug_assert();
+        for wrong in ["0", "0.05", "3601", "-1", "NaN", "inf", "1s", ""] {
+            assert!(interval(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!(interval("0.1"), Ok(Duration::from_millis(100)));
+    }
+
+    #[test]
+    fn the_help_lists_each_column() {
+        use clap::ValueEnum as _;
+        for column in Column::value_variants() {
+            let name = column.to_possible_value().unwrap().get_name().to_owned();
+            assert!(AFTER_HELP.lines().next().unwrap().contains(&name), "{name}");
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! The terminal as a screen of its own, and as it was before.
+
+use std::io::{self, Stdout, Write as _};
+use std::ops::{Deref, DerefMut};
+use std::panic;
+use std::sync::{Mutex, Once, PoisonError};
+
+use ratatui::Terminal;
+use ratatui::backend::TermionBackend;
+use ratatui::termion::cursor::{Hide, Show};
+use ratatui::termion::screen::{ToAlternateScreen, ToMainScreen};
+use rustix::stdio::stdin;
+use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
+
+/// The modes to go back to; `None`: the terminal is as it was. Not in [`Screen`]: a panic in a release build drops nothing, and its hook
+/// has to find them.
+static BEFORE: Mutex<Option<Termios>> = Mutex::new(None);
+
+/// The terminal at standard input and output, in raw mode and with its other screen. It is as it was before when this is dropped, and
+/// on a panic.
+#[derive(Debug)]
+pub struct Screen(Terminal<TermionBackend<Stdout>>);
+
+impl Screen {
+    /// Takes the terminal.
+    ///
+    /// # Errors
+    /// Standard input or output is no terminal, or cannot be written to.
+    pub fn new() -> io::Result<Self> {
+        static HOOKED: Once = Once::new();
+        HOOKED.call_once(|| {
+            let usual = panic::take_hook();
+            panic::set_hook(Box::new(move |info| {
+                // First: what the panic says would be on the screen that goes.
+                let _ = restore();
+                usual(info);
+            }));
+        });
+        let screen = Self(Terminal::new(TermionBackend::new(io::stdout()))?);
+        take()?;
+        Ok(screen)
+    }
+
+    /// Takes the terminal again, after the process was stopped: a shell has put its own modes back meanwhile.
+    ///
+    /// # Errors
+    /// As [`Screen::new`].
+    pub fn resume(&mut self) -> io::Result<()> {
+        take()?;
+        self.redraw()
+    }
+
+    /// Makes the next [`draw`](Terminal::draw) draw all anew.
+    ///
+    /// Not [`Terminal::clear`]: that asks the terminal where its cursor is, and takes the answer from among what is typed.
+    ///
+    /// # Errors
+    /// The terminal cannot be written to.
+    pub fn redraw(&mut self) -> io::Result<()> {
+        let size = self.0.size()?;
+        self.0.resize(size.into())
+    }
+
+    /// Gives the terminal back until [`Screen::resume`].
+    ///
+    /// # Errors
+    /// It cannot be written to.
+    pub fn suspend(&mut self) -> io::Result<()> {
+        restore()
+    }
+}
+
+impl Deref for Screen {
+    type Target = Terminal<TermionBackend<Stdout>>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
+impl DerefMut for Screen {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.0
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        let _ = restore();
+    }
+}
+
+fn take() -> io::Result<()> {
+    let modes = tcgetattr(stdin())?;
+    let mut raw = modes.clone();
+    raw.make_raw();
+    // Known before anything is changed. Modes that are still ours are not what to go back to.
+    BEFORE.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(modes);
+    tcsetattr(stdin(), OptionalActions::Now, &raw)?;
+    let mut stdout = io::stdout().lock();
+    write!(stdout, "{ToAlternateScreen}{Hide}")?;
+    stdout.flush()
+}
+
+/// Does nothing where it was done already.
+fn restore() -> io::Result<()> {
+    let Some(modes) = BEFORE.lock().unwrap_or_else(PoisonError::into_inner).take() else { return Ok(()) };
+    // The modes first: they need no reader at the other end.
+    let set = tcsetattr(stdin(), OptionalActions::Now, &modes);
+    let mut stdout = io::stdout().lock();
+    write!(stdout, "{ToMainScreen}{Show}")?;
+    stdout.flush()?;
+    Ok(set?)
+}
