@@ -192,7 +192,7 @@ fn too_many_and_too_few() {
         if is_right {
             assert_eq!(reply.code(), 0, "{first} {second}");
         } else {
-            assert!(reply.refusal().starts_with(&format!("bad-request {} descriptors ", first + second)), "{reply:?}");
+            assert!(reply.refusal().starts_with(&format!("bad-request {} descriptors, ", first + second)), "{reply:?}");
         }
         assert_clean(&daemon, descriptors);
     }
