@@ -210,8 +210,7 @@ fn other_addresses() {
     }
     for address in ["/nowhere/notify", "vsock:2:1234"] {
         let mut daemon = Launch::default().quiet().env("NOTIFY_SOCKET", address).start();
-        daemon
-            .wait_for_log(&format!("warning: cannot reach the service manager: NOTIFY_SOCKET={address}: "));
+        daemon.wait_for_log(&format!("warning: cannot reach the service manager: NOTIFY_SOCKET={address}: "));
         daemon.assert_serves();
     }
 }

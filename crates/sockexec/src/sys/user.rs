@@ -26,7 +26,8 @@ pub(crate) fn would_keep_rights() -> bool {
     use rustix::thread::{CapabilitiesSecureBits, capabilities_secure_bits};
 
     let keeping = CapabilitiesSecureBits::NO_SETUID_FIXUP | CapabilitiesSecureBits::KEEP_CAPS;
-    let was_root = unistd::getresuid().is_ok_and(|ids| [ids.real, ids.effective, ids.saved].contains(&Uid::from_raw(0)));
+    let was_root =
+        unistd::getresuid().is_ok_and(|ids| [ids.real, ids.effective, ids.saved].contains(&Uid::from_raw(0)));
     !was_root || capabilities_secure_bits().is_ok_and(|bits| bits.intersects(keeping))
 }
 

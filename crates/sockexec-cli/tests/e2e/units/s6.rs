@@ -14,6 +14,8 @@ fn service(place: &Place, name: &str) -> Supervisor {
     for (file, text) in files {
         place.file(&format!("{name}/{file}"), text);
     }
+    let finish = include_str!("../../../../../packaging/s6/sockexec/finish");
+    place.program(&format!("{name}/finish"), finish);
     place.file(&format!("{name}/down"), "");
     let supervisor = place.supervisor(&["s6-supervise", name]);
     eventually("a supervisor", || place.ask(&["s6-svok", name]).status.success());
@@ -79,4 +81,20 @@ fn a_second_service_takes_over_under_s6() {
         place.tell(&["s6-svwait", "-D", old]);
         names.reverse();
     });
+}
+
+/// It is not started again and again.
+#[test]
+fn wrong_options_under_s6() {
+    if !has("s6-supervise", "") {
+        return;
+    }
+    let place = Place::new("--drain soon ");
+    let _supervisor = service(&place, "sockexec");
+    place.tell(&["s6-svc", "-u", "sockexec"]);
+    place.gate.open();
+    eventually("a service that is given up", || {
+        place.tell(&["s6-svstat", "-o", "up,wantedup,exitcode", "sockexec"]) == "false false 100"
+    });
+    assert_eq!(place.log().matches("invalid value").count(), 1, "{}", place.log());
 }
