@@ -94,11 +94,13 @@ fn processor_time_of_the_group() {
     let mut idle = daemon.command("sh");
     let _idle = idle.args(["-c", "read line", "idle"]).stdin(Stdio::piped()).spawn().unwrap();
     let cpu = |table: &str, end: &str| row(table, end).and_then(|row| row[3].parse::<f64>().ok());
-    eventually("work", || cpu(&once(&daemon, &[]), "busy").is_some_and(|percent| percent > 1.0));
-    let table = once(&daemon, &[]);
     let last = |table: &str| table.lines().last().unwrap().split_whitespace().last().unwrap().to_owned();
-    assert_eq!(last(&table), "idle", "{table}");
-    assert_eq!(last(&once(&daemon, &["--reverse"])), "busy");
+    // The start of a program costs time, too: for a moment the idle one may be the busier.
+    eventually("work", || {
+        let table = once(&daemon, &[]);
+        cpu(&table, "busy").is_some_and(|percent| percent > 1.0) && last(&table) == "idle"
+    });
+    eventually("the reverse", || last(&once(&daemon, &["--reverse"])) == "busy");
     assert_eq!(last(&once(&daemon, &["--sort", "name"])), "idle");
 }
 
@@ -356,7 +358,8 @@ fn a_daemon_that_is_silent() {
     let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
     let mut person = Person::new();
     let mut child = person.starts(bare(TOP).arg(&socket));
-    person.sees("whom it asks", |lines| lines[2].starts_with("asking /"));
+    // Where this test is slow, the answer that does not come may already be told of.
+    person.sees("whom it asks", |lines| lines[2].starts_with("asking /") || lines[2].starts_with("no answer for "));
     person.types("u");
     person.sees("the order", |lines| has(lines, "USER↑"));
     person.sees("the reason", |lines| lines[2].starts_with("no answer for "));

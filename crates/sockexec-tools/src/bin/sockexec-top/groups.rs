@@ -57,10 +57,11 @@ impl Groups {
 
     /// The group that this process leads, which was started so many seconds ago. `None` if it is none or another's: the daemon may be
     /// of another PID namespace, where the number is a stranger's, or the number was given away again.
-    pub(crate) fn of(&self, pid: i32, running: f64, suspended: f64) -> Option<&Group> {
+    ///
+    /// It may be `older` seconds older than that: the daemon's clock stands still while the machine is suspended.
+    pub(crate) fn of(&self, pid: i32, running: f64, older: f64) -> Option<&Group> {
         let group = self.0.get(&pid)?;
-        // The daemon's clock stands still while the machine is suspended.
-        let range = running - TOLERANCE..=running + TOLERANCE + suspended;
+        let range = running - TOLERANCE..=running + TOLERANCE + older;
         range.contains(&group.age?).then_some(group)
     }
 }

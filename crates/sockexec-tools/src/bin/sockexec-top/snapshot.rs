@@ -62,14 +62,15 @@ impl Source {
     /// # Errors
     /// There is no status: why, for a person.
     pub(crate) fn snapshot(&mut self) -> Result<Snapshot, String> {
+        let asked = Instant::now();
         let status = client::daemon_status(&self.socket, PATIENCE).map_err(|error| error.to_string())?;
         let status: Value = serde_json::from_str(&status).map_err(|_| "its status is no JSON".to_owned())?;
         let connections = status["connections"].as_array().map(Vec::as_slice).unwrap_or_default();
         // Those that ask, or have not said yet what they want, are counted only.
-        let asked =
+        let is_shown =
             |told: &&Value| told["pid"].is_number() || told["argv"].as_array().is_some_and(|argv| !argv.is_empty());
-        let mut rows: Vec<Row> = connections.iter().filter(asked).map(|told| self.row(told)).collect();
-        self.measure(&mut rows);
+        let mut rows: Vec<Row> = connections.iter().filter(is_shown).map(|told| self.row(told)).collect();
+        self.measure(&mut rows, asked);
         Ok(Snapshot { head: head(&status), rows })
     }
 
@@ -99,12 +100,14 @@ impl Source {
         self.names.entry(uid).or_insert_with(ask).clone()
     }
 
-    fn measure(&mut self, rows: &mut [Row]) {
+    fn measure(&mut self, rows: &mut [Row], asked: Instant) {
         let groups = if rows.iter().any(|row| row.pid.is_some()) { Groups::read() } else { Groups::default() };
-        let (now, suspended) = (Instant::now(), suspended());
+        let now = Instant::now();
+        // Programs grow older between the daemon's answer and the look at them.
+        let older = suspended() + now.duration_since(asked).as_secs_f64();
         let mut after = HashMap::new();
         for row in rows {
-            let Some(group) = row.pid.and_then(|pid| groups.of(pid, row.age, suspended)) else { continue };
+            let Some(group) = row.pid.and_then(|pid| groups.of(pid, row.age, older)) else { continue };
             let (used, time) = match self.before.get(&row.number) {
                 Some((used, then)) => (group.cpu - used, now.duration_since(*then).as_secs_f64()),
                 // The first time: all of its life.
