@@ -238,6 +238,7 @@ impl EventLoop {
     fn turn(&mut self, events: &Events) {
         self.turns_made += 1;
         let now = self.now();
+        let (mut signalled, mut ordered) = (false, false);
         for event in events {
             match token::target(event.token()) {
                 Some(Target::Connection(slot, source)) => {
@@ -257,12 +258,8 @@ impl EventLoop {
                         activated.door.ready = true;
                     }
                 }
-                Some(Target::Signals) => self.take_signals(now),
-                Some(Target::Handle) => {
-                    for _ in 0..self.handle.take_orders() {
-                        self.shut_down(now);
-                    }
-                }
+                Some(Target::Signals) => signalled = true,
+                Some(Target::Handle) => ordered = true,
                 Some(Target::Place) => {
                     if let Some(place) = &mut self.place {
                         place.note();
@@ -275,6 +272,15 @@ impl EventLoop {
                 }
                 // The turn is what it is for.
                 Some(Target::Alarm | Target::Spawner) | None => {}
+            }
+        }
+        // After all events: an order to end lets clients of the backlog in, at places of which an event may still mean the last holder.
+        if signalled {
+            self.take_signals(now);
+        }
+        if ordered {
+            for _ in 0..self.handle.take_orders() {
+                self.shut_down(now);
             }
         }
         if self.spools.has_news() {
@@ -514,5 +520,48 @@ impl EventLoop {
             self.shut_down(now);
         }
         is_gone
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    fn turn(event_loop: &mut EventLoop) {
+        let mut events = Events::with_capacity(EVENTS);
+        let timeout = event_loop.poll_timeout();
+        event_loop.poll.poll(&mut events, timeout).unwrap();
+        event_loop.turn(&events);
+    }
+
+    /// The poll tells of an order to end, and behind it of a client that has gone. The order ended that client's connection, the next one of
+    /// the backlog got its place, and was taken for gone itself.
+    #[test]
+    fn one_of_the_backlog_is_not_taken_for_another() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("sock");
+        let daemon = Daemon::builder().bind(&path).unwrap();
+        let handle = daemon.handle();
+        let mut event_loop = EventLoop::new(daemon).unwrap();
+        let gone = UnixStream::connect(&path).unwrap();
+        while event_loop.slots.is_empty() {
+            turn(&mut event_loop);
+        }
+        // That it can be written to is an event, which is not to come before the order.
+        turn(&mut event_loop);
+        handle.shut_down();
+        drop(gone);
+        let mut client = UnixStream::connect(&path).unwrap();
+        client.write_all(b"1:1,4:true,0:,").unwrap();
+        client.shutdown(std::net::Shutdown::Write).unwrap();
+        while event_loop.goes_on() {
+            turn(&mut event_loop);
+        }
+        let mut reply = String::new();
+        client.read_to_string(&mut reply).unwrap();
+        assert!(reply.contains("the daemon is shutting down; nothing was started"), "{reply:?}");
     }
 }
