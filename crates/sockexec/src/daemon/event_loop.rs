@@ -36,7 +36,7 @@ use super::spool::Spools;
 use super::status::Totals;
 use super::supervisor::{self, Counts, Notifier};
 use super::token::{self, Target};
-use super::{Daemon, Handle, Own, Settings};
+use super::{Daemon, Handle, Own, Settings, User};
 use crate::engine::{Limits, Time};
 use crate::sys::closer;
 use crate::sys::kernel::{self, Lack};
@@ -143,14 +143,18 @@ impl EventLoop {
         if let Some(descriptor) = spawner.descriptor() {
             poll.registry().register(&mut SourceFd(&descriptor.as_raw_fd()), token::SPAWNER, Interest::READABLE)?;
         }
+        let refused =
+            |user: &User, error: io::Error| io::Error::new(error.kind(), format!("cannot become user {user}: {error}"));
+        if let Some(user) = &user {
+            user.begin_to_become_it().map_err(|error| refused(user, error))?;
+        }
         // Last, when all else has succeeded: from here on clients come here.
         if let (Some(listening), Some(place)) = (&mut listening, &mut place) {
             listening.file.take_place().map_err(io::Error::other)?;
             place.settle();
         }
         if let Some(user) = user {
-            user.become_it()
-                .map_err(|error| io::Error::new(error.kind(), format!("cannot become user {user}: {error}")))?;
+            user.become_it().map_err(|error| refused(&user, error))?;
             if let Some(listening) = &listening {
                 listening.file.warn_of_lost_rights();
             }

@@ -93,6 +93,11 @@ impl User {
         self.uid != 0 && user::would_keep_rights()
     }
 
+    /// Does what may be refused of that, and keeps root's rights.
+    pub(super) fn begin_to_become_it(&self) -> std::io::Result<()> {
+        user::begin_to_become(self.uid, self.gid, &self.groups)
+    }
+
     /// Becomes it, for good.
     pub(super) fn become_it(&self) -> std::io::Result<()> {
         user::become_user(self.uid, self.gid, &self.groups)

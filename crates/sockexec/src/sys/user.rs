@@ -42,6 +42,30 @@ pub(crate) fn rights_are_kept() -> io::Error {
     io::Error::new(io::ErrorKind::PermissionDenied, "this process keeps rights of root's (securebits)")
 }
 
+/// Does all of [`become_user`] that a system may refuse (an id that the user namespace does not have, setgroups(2) in it), and keeps root's
+/// rights until then: the effective user stays.
+///
+/// # Errors
+/// Those of setgroups(2), setresgid(2) and setresuid(2).
+#[cfg(not(target_vendor = "apple"))]
+pub(crate) fn begin_to_become(uid: u32, gid: u32, groups: &[u32]) -> io::Result<()> {
+    let (uid, gid, as_it_is) = (Uid::from_raw(uid), Gid::from_raw(gid), Uid::from_raw(u32::MAX));
+    let groups: Vec<Gid> = groups.iter().copied().map(Gid::from_raw).collect();
+    unistd::setgroups(&groups)?;
+    unistd::setresgid(gid, gid, gid)?;
+    unistd::setresuid(uid, as_it_is, as_it_is)?;
+    Ok(())
+}
+
+/// There no part of it can be done before the rest.
+///
+/// # Errors
+/// None.
+#[cfg(target_vendor = "apple")]
+pub(crate) fn begin_to_become(_uid: u32, _gid: u32, _groups: &[u32]) -> io::Result<()> {
+    Ok(())
+}
+
 /// Becomes this user in this group and with these groups, for good: all threads of this process do.
 ///
 /// # Errors
