@@ -55,7 +55,7 @@ pub enum Error {
     /// The program did not start in the time that [`Command::start_timeout`](super::Command::start_timeout) allows; what was waited
     /// for. The connection was closed; should the daemon start the program nevertheless, it ends it at once.
     NotStarted(Waiting),
-    /// The time that [`Command::timeout`](super::Command::client_timeout) allows is over. The connection was closed,
+    /// The time that [`Command::client_timeout`](super::Command::client_timeout) allows is over. The connection was closed,
     /// so the daemon ends the program.
     TimedOut {
         /// See [`Error::output`].
@@ -63,7 +63,11 @@ pub enum Error {
     },
     /// [`Child::disconnect`](super::Child::disconnect), or in version 1 of the protocol [`Child::kill`](super::Child::kill),
     /// closed the connection, so the status was never told.
-    Killed,
+    #[non_exhaustive]
+    Killed {
+        /// See [`Error::output`].
+        output: Option<Box<PartialOutput>>,
+    },
     /// A signal did not reach the program: see [`Child::signal`](super::Child::signal).
     NotDelivered {
         /// Whether the program has ended, or its connection, so that no signal will ever reach it. If not, the daemon did not read it
@@ -185,7 +189,7 @@ impl Error {
             Self::Protocol(_) => ErrorKind::Protocol,
             Self::Lost { .. } => ErrorKind::Lost,
             Self::TimedOut { .. } => ErrorKind::Timeout,
-            Self::Killed => ErrorKind::Killed,
+            Self::Killed { .. } => ErrorKind::Killed,
             Self::NotDelivered { .. } => ErrorKind::NotDelivered,
             Self::Stdin(_) | Self::Output(..) | Self::Io(..) => ErrorKind::Io,
         }
@@ -225,7 +229,7 @@ impl fmt::Display for Error {
                 }
             }
             Self::TimedOut { .. } => f.write_str("the time limit was reached before the program's end"),
-            Self::Killed => f.write_str("the connection was closed to end the program"),
+            Self::Killed { .. } => f.write_str("the connection was closed to end the program"),
             Self::NotDelivered { ended: true } => f.write_str("the signal was not delivered: the program has ended"),
             Self::NotDelivered { ended: false } => {
                 f.write_str("the signal was not delivered: the daemon did not read it in time; is it stopped?")
@@ -267,7 +271,7 @@ impl std::error::Error for Error {
             | Self::NotStarted(_)
             | Self::Lost { source: None, .. }
             | Self::TimedOut { .. }
-            | Self::Killed
+            | Self::Killed { .. }
             | Self::NotDelivered { .. } => None,
         }
     }
@@ -321,13 +325,19 @@ impl Error {
     #[must_use]
     pub fn output(&self) -> Option<&PartialOutput> {
         match self {
-            Self::Failed { output, .. } | Self::Lost { output, .. } | Self::TimedOut { output } => output.as_deref(),
+            Self::Failed { output, .. }
+            | Self::Lost { output, .. }
+            | Self::TimedOut { output }
+            | Self::Killed { output } => output.as_deref(),
             _ => None,
         }
     }
 
     pub(super) fn with_output(mut self, stdout: Vec<u8>, stderr: Vec<u8>) -> Self {
-        if let Self::Failed { output, .. } | Self::Lost { output, .. } | Self::TimedOut { output } = &mut self
+        if let Self::Failed { output, .. }
+        | Self::Lost { output, .. }
+        | Self::TimedOut { output }
+        | Self::Killed { output } = &mut self
             && !(stdout.is_empty() && stderr.is_empty())
         {
             *output = Some(Box::new(PartialOutput { stdout, stderr }));
@@ -355,7 +365,7 @@ impl Error {
                 output: None,
             },
             Self::TimedOut { .. } => Self::TimedOut { output: None },
-            Self::Killed => Self::Killed,
+            Self::Killed { .. } => Self::Killed { output: None },
             Self::NotDelivered { ended } => Self::NotDelivered { ended: *ended },
             Self::Stdin(error) => Self::Stdin(again(error)),
             Self::Output(stream, error) => Self::Output(*stream, again(error)),

@@ -297,8 +297,8 @@ impl Pump {
         let mut told = Vec::new();
         while let Some(orders) = &mut self.orders {
             match orders.next() {
-                Ok(Order::Disconnect) => return Err(Error::Killed),
-                Ok(Order::Kill) if self.version == Version::One => return Err(Error::Killed),
+                Ok(Order::Disconnect) => return Err(Error::Killed { output: None }),
+                Ok(Order::Kill) if self.version == Version::One => return Err(Error::Killed { output: None }),
                 Ok(Order::Kill) => {
                     self.killed = true;
                     request::encode_signal(&Wire::Number(Signal::KILL.number()), &mut told);

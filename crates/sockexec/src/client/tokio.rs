@@ -460,7 +460,7 @@ impl Child {
     pub async fn kill(&mut self) -> Result<(), Error> {
         self.start_kill()?;
         match self.wait().await {
-            Ok(_) | Err(Error::Killed) => Ok(()),
+            Ok(_) | Err(Error::Killed { .. }) => Ok(()),
             Err(error) => Err(error),
         }
     }

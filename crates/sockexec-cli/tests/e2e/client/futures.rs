@@ -115,8 +115,8 @@ fn the_ways_to_end_a_program() {
             .expect("it starts");
         child.stdout.as_mut().expect("a pipe").read_exact(&mut [0; 1000]).await.expect("some of the flood");
         child.kill().await.expect("it has ended");
-        assert!(matches!(child.wait().await, Err(Error::Killed)));
-        assert!(matches!(child.wait().await, Err(Error::Killed)));
+        assert!(matches!(child.wait().await, Err(Error::Killed { .. })));
+        assert!(matches!(child.wait().await, Err(Error::Killed { .. })));
         life.wait_for_death();
 
         let mut wait = command(&daemon, "wait");
@@ -300,6 +300,6 @@ fn killed() {
         let mut wait = command(&daemon, "wait");
         let mut child = wait.version(Version::Two).stdin(Stdio::null()).spawn().await.expect("it starts");
         child.disconnect();
-        assert!(matches!(child.wait().await, Err(Error::Killed)));
+        assert!(matches!(child.wait().await, Err(Error::Killed { .. })));
     });
 }

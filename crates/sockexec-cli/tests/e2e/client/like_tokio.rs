@@ -111,7 +111,7 @@ fn tried_to_wait() {
     let mut child: Child = runtime.block_on(wait.stdin(Stdio::null()).spawn()).expect("it starts");
     child.disconnect();
     eventually("the end", || child.try_wait().is_err());
-    assert!(matches!(child.try_wait(), Err(Error::Killed)));
+    assert!(matches!(child.try_wait(), Err(Error::Killed { .. })));
 }
 
 /// From another task, while the `Child` is waited for.
@@ -136,7 +136,7 @@ fn a_handle() {
             match way {
                 0 => assert_eq!(status.expect("a status"), Some(Signal::USR1.number())),
                 1 => assert_eq!(status.expect("a status"), Some(9)),
-                _ => assert!(matches!(status, Err(Error::Killed))),
+                _ => assert!(matches!(status, Err(Error::Killed { .. }))),
             }
             // To one that has ended it is an error, or nothing.
             assert!(matches!(handle.signal(15).await, Err(Error::NotDelivered { .. })));

@@ -1,7 +1,9 @@
 //! Output of a program that did not come to its end: a deadline, a limit and a lost connection lost it all.
 
+use std::os::fd::AsFd;
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec};
 use sockexec::{Command, Error, ErrorKind, Output, PartialOutput, Stdio, Version};
 
 use super::fake::{Fake, INTRODUCTION, STARTED};
@@ -75,6 +77,43 @@ fn a_limit() {
         }
         fakes.into_inner().expect("no panic").into_iter().for_each(Fake::join);
     }
+}
+
+/// The connection is closed from here: in version 1 that is all that `kill` can do, and it lost what had come.
+#[test]
+fn a_kill() {
+    let daemon = Daemon::start("-t 0");
+    for version in [Version::One, Version::Two] {
+        let start = || {
+            let mut command = command(&daemon, "out begun err oops wait");
+            command.version(version).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+            command
+        };
+        let mut child = start().spawn().expect("it starts");
+        wait_for(child.stdout.as_ref().expect("a pipe"));
+        wait_for(child.stderr.as_ref().expect("a pipe"));
+        child.disconnect();
+        let error = child.wait_with_output().expect_err("no status");
+        assert_eq!(error.kind(), ErrorKind::Killed);
+        assert_partial(&error, b"begun", b"oops");
+
+        let error = super::futures::runtime().block_on(async {
+            let mut child = sockexec::tokio::Command::from(start()).spawn().await.expect("it starts");
+            wait_for(child.stdout.as_ref().expect("a pipe"));
+            wait_for(child.stderr.as_ref().expect("a pipe"));
+            child.disconnect();
+            child.wait_with_output().await.expect_err("no status")
+        });
+        assert_partial(&error, b"begun", b"oops");
+    }
+}
+
+/// Until there is something to be read.
+fn wait_for(pipe: &impl AsFd) {
+    let timeout = Timespec::try_from(PATIENCE).expect("a time");
+    let mut fds = [PollFd::new(pipe, PollFlags::IN)];
+    let n = rustix::io::retry_on_intr(|| rustix::event::poll(&mut fds, Some(&timeout))).expect("poll");
+    assert_eq!(n, 1, "nothing came");
 }
 
 /// The daemon goes away.

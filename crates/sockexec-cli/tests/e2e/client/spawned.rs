@@ -72,7 +72,7 @@ fn kill_ends_the_program() {
         // Its output, which nobody reads, does not keep it.
         for _ in 0..2 {
             let error = child.wait().expect_err("the status is not told");
-            assert!(matches!(error, Error::Killed), "{error:?}");
+            assert!(matches!(error, Error::Killed { .. }), "{error:?}");
         }
         life.wait_for_death();
     }
@@ -119,7 +119,7 @@ fn disconnected() {
         let mut child = command.spawn().expect("it starts");
         life.holder();
         child.disconnect();
-        assert!(matches!(child.wait(), Err(Error::Killed)));
+        assert!(matches!(child.wait(), Err(Error::Killed { .. })));
         life.wait_for_death();
     }
 }

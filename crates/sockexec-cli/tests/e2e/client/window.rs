@@ -183,7 +183,7 @@ fn a_signal_that_is_not_delivered() {
     assert!(matches!(child.signal(12), Err(Error::NotDelivered { ended: false })));
     assert!(matches!(waiting.join().expect("no panic"), Err(Error::NotDelivered { ended: false })));
     child.disconnect();
-    assert!(matches!(child.wait(), Err(Error::Killed)));
+    assert!(matches!(child.wait(), Err(Error::Killed { .. })));
     assert!(matches!(child.signal(12), Err(Error::NotDelivered { ended: true })));
     feeder.join().expect("no panic");
     fake.join();
@@ -197,7 +197,7 @@ fn a_signal_that_is_not_delivered() {
             while tokio::time::timeout(4 * MOMENT, stdin.write_all(&[b'x'; 4096])).await.is_ok() {}
             assert!(matches!(child.signal(12).await, Err(Error::NotDelivered { ended: false })));
             child.disconnect();
-            assert!(matches!(child.wait().await, Err(Error::Killed)));
+            assert!(matches!(child.wait().await, Err(Error::Killed { .. })));
             assert!(matches!(child.signal(12).await, Err(Error::NotDelivered { ended: true })));
         });
         fake.join();
