@@ -183,7 +183,10 @@ fn something_else_in_its_place() {
     fs::remove_file(daemon.socket()).unwrap();
     daemon.wait_for_log("listening there again");
     daemon.assert_serves();
-    drop(UnixListener::bind(&other).unwrap());
+    // Nobody ever listens on it: a child of another test, which has not come to its exec, may still hold what is closed here.
+    let stale = rustix::net::socket(rustix::net::AddressFamily::UNIX, rustix::net::SocketType::STREAM, None).unwrap();
+    rustix::net::bind(&stale, &rustix::net::SocketAddrUnix::new(&other).unwrap()).unwrap();
+    drop(stale);
     let position = daemon.log_position();
     fs::rename(&other, daemon.socket()).unwrap();
     daemon.wait_for_log_after(position, "listening there again");
