@@ -2,11 +2,14 @@
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 
 use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::fs::OFlags;
 use rustix::process::{Pid, Signal};
 use rustix::termios::{
     InputModes, LocalModes, OptionalActions, OutputModes, Termios, Winsize, tcgetattr, tcsetattr, tcsetwinsize,
@@ -72,6 +75,15 @@ impl Person {
             let n = self.master.read(&mut bytes).expect("the terminal shows something");
             self.seen.push_str(text(&bytes[..n]));
         }
+    }
+
+    /// Nothing more can be shown until it is seen. (poll(2) does not tell: it calls a terminal full while somebody writes.)
+    fn fill(&self) {
+        let flags = (OFlags::NOCTTY | OFlags::NONBLOCK).bits().cast_signed();
+        // A description of its own: the client's is not to change.
+        let path = format!("/proc/self/fd/{}", self.terminal.as_raw_fd());
+        let mut terminal = File::options().write(true).custom_flags(flags).open(path).expect("a terminal");
+        while terminal.write(b"x").is_ok() {}
     }
 
     fn modes(&self) -> Termios {
@@ -299,14 +311,10 @@ fn a_way_out_of_a_terminal_that_is_stuck() {
     let mut person = Person::new();
     let mut life = daemon.fifo("life");
     let mut command = person.client(&daemon, "-t");
-    command.args(steps(&format!("hold {} out up exec yes", life.path())));
+    command.args(steps(&format!("hold {} out up wait", life.path())));
     let mut child = command.spawn().expect("the client starts");
     person.sees("up");
-    let mut room = PollFd::new(&person.terminal, PollFlags::OUT);
-    eventually("a terminal that is full", || {
-        let now = Timespec::default();
-        rustix::event::poll(std::slice::from_mut(&mut room), Some(&now)).expect("poll") == 0
-    });
+    person.fill();
     person.types("~.");
     life.wait_for_death();
     // The client has its words to say, and ends once they are read.
