@@ -2,14 +2,14 @@
 
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt as _;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use rustix::fs::FlockOperation;
 use rustix::process::Signal;
 
-use crate::common::{Client, Daemon, Launch, eventually, steps};
+use crate::common::{Client, Daemon, Launch, eventually, stale_socket, steps};
 use crate::faults::strace;
 
 /// A file system without locks delayed the start by two seconds, in which the lock was tried 200 times.
@@ -183,10 +183,7 @@ fn something_else_in_its_place() {
     fs::remove_file(daemon.socket()).unwrap();
     daemon.wait_for_log("listening there again");
     daemon.assert_serves();
-    // Nobody ever listens on it: a child of another test, which has not come to its exec, may still hold what is closed here.
-    let stale = rustix::net::socket(rustix::net::AddressFamily::UNIX, rustix::net::SocketType::STREAM, None).unwrap();
-    rustix::net::bind(&stale, &rustix::net::SocketAddrUnix::new(&other).unwrap()).unwrap();
-    drop(stale);
+    stale_socket(&other);
     let position = daemon.log_position();
     fs::rename(&other, daemon.socket()).unwrap();
     daemon.wait_for_log_after(position, "listening there again");

@@ -9,7 +9,7 @@ use std::thread;
 
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
-use crate::common::{Client, Daemon, Launch, Stopped, eventually, steps};
+use crate::common::{Client, Daemon, Launch, Stopped, eventually, stale_socket, steps};
 
 fn mode(path: &Path) -> u32 {
     fs::symlink_metadata(path).unwrap().permissions().mode() & 0o7777
@@ -113,7 +113,7 @@ fn a_socket_that_somebody_still_has_open_is_replaced_when_it_is_closed() {
 fn a_stale_socket_of_another_mode_is_replaced() {
     let launch = Launch::default().options("-M 0640");
     let path = launch.directory().join("sock");
-    drop(UnixListener::bind(&path).unwrap());
+    stale_socket(&path);
     fs::set_permissions(&path, fs::Permissions::from_mode(0o777)).unwrap();
     let mut daemon = launch.start();
     assert_eq!(mode(&path), 0o640);
@@ -157,7 +157,7 @@ fn two_that_start_at_once() {
     for _ in 0..10 {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("sock");
-        drop(UnixListener::bind(&path).unwrap());
+        stale_socket(&path);
         let (mut one, mut two) = (Launch::default().socket(&path).spawn(), Launch::default().socket(&path).spawn());
         eventually("one that serves and one that gave up", || {
             one.has_ended() != two.has_ended() && UnixStream::connect(&path).is_ok()
@@ -245,7 +245,7 @@ fn a_symbolic_link_is_refused_and_left_alone() {
             name => launch.directory().join(name),
         };
         fs::write(launch.directory().join("file"), "precious").unwrap();
-        drop(UnixListener::bind(launch.directory().join("stale")).unwrap());
+        stale_socket(&launch.directory().join("stale"));
         std::os::unix::fs::symlink(&target, &path).unwrap();
         let stopped = launch.run();
         assert_refused(&stopped, &["not a socket", "no socket", "link"]);

@@ -1,6 +1,7 @@
 //! `--status`: what a daemon does, for a person, as JSON, or for Prometheus.
 
 use std::fmt::Write as _;
+use std::io;
 use std::path::Path;
 use std::time::Duration;
 
@@ -21,12 +22,13 @@ pub(crate) fn text(socket: &Path, format: Format) -> Result<String, Error> {
     if format == Format::Json {
         return Ok(status + "\n");
     }
-    // What is no JSON is shown as it is, to whoever can make something of it.
-    let shown = match format {
-        Format::Prometheus => client::prometheus(&status),
-        Format::Text | Format::Json => serde_json::from_str(&status).ok().map(|value| table(&value)),
-    };
-    Ok(shown.unwrap_or(status))
+    match format {
+        // Another program reads it: nothing is better than something else.
+        Format::Prometheus => client::prometheus(&status)
+            .ok_or_else(|| Error::Io("cannot read the daemon's status", io::ErrorKind::InvalidData.into())),
+        // What is no JSON is shown as it is: a person may make something of it.
+        Format::Text | Format::Json => Ok(serde_json::from_str(&status).map_or(status, |value| table(&value))),
+    }
 }
 
 fn table(status: &Value) -> String {

@@ -88,7 +88,10 @@ impl RawMode {
 pub(crate) fn keep(keys: Keys) {
     let mut state = state();
     state.keys = keys;
-    state.apply();
+    // In the background it would stop this process; once it is in front again [`resume`] does it.
+    if is_ours() {
+        state.apply();
+    }
 }
 
 impl Drop for RawMode {

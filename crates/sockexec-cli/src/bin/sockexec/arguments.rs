@@ -193,7 +193,7 @@ impl Arguments {
     pub(crate) fn missing_socket() -> clap::Error {
         let handed_over = match std::env::var_os("LISTEN_FDS") {
             None => "",
-            Some(_) => " (LISTEN_FDS is set, but LISTEN_PID does not name this process)",
+            Some(_) => " (LISTEN_FDS is set, but is 0, or LISTEN_PID does not name this process)",
         };
         let words = format!("no socket to listen on: give SOCKET, or --listen-fd N{handed_over}");
         Self::command().error(ErrorKind::MissingRequiredArgument, words)

@@ -6,6 +6,7 @@ mod fifo;
 mod fixture;
 mod process;
 
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -26,4 +27,13 @@ pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
         assert!(Instant::now() < deadline, "never came: {what}");
         thread::sleep(Duration::from_millis(2));
     }
+}
+
+/// The file of a socket that is gone. Nobody ever listens on it: a child of another test that has not come to its exec may still hold
+/// what is closed here, and a daemon would find it alive.
+#[track_caller]
+pub(crate) fn stale_socket(path: &Path) {
+    let stale = rustix::net::socket(rustix::net::AddressFamily::UNIX, rustix::net::SocketType::STREAM, None);
+    rustix::net::bind(stale.expect("a socket"), &rustix::net::SocketAddrUnix::new(path).expect("a path"))
+        .expect("a place");
 }

@@ -39,8 +39,10 @@ impl EventLoop {
     pub(super) fn make_room(&mut self, now: Time) {
         loop {
             let over = self.guests().saturating_sub(self.settings.max_waiting);
-            // At the end of the daemon nobody comes any more, and those that are here are told why they have to go.
-            if over == 0 || self.doors().next().is_none() {
+            // At the end of the daemon nobody comes any more, and those that are here are told why they have to go. After
+            // another has taken its place somebody may still come for a while.
+            let may_come = self.doors().next().is_some() || self.retiring.is_some();
+            if over == 0 || !may_come {
                 (self.room.look_at, self.room.seen) = (None, None);
                 self.room.complained &= self.guests() > self.settings.max_waiting / 2;
                 return;
