@@ -33,7 +33,7 @@ const TOP: &str = "sockexec-top --once $S";
 const SOCKET: &str = "/tmp/exec.sock";
 
 /// A line of the picture is cut here, in characters.
-const WIDTH: usize = 100;
+const WIDTH: usize = 108;
 
 const FONT_SIZE: usize = 13;
 const LINE_HEIGHT: usize = 18;
