@@ -22,7 +22,7 @@ use crate::sys::socket;
 const ACCEPTS_A_TURN: usize = 64;
 
 /// How soon to accept again after it failed for want of descriptors or memory, if nothing is freed before.
-const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+pub(super) const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
 /// A listening socket while clients are accepted.
 #[derive(Debug)]

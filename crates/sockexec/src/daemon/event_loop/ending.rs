@@ -2,21 +2,17 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::time::Duration;
 
 use mio::net::UnixListener;
 
 use super::EventLoop;
-use super::accept::{Activated, Door, Listening};
+use super::accept::{ACCEPT_RETRY, Activated, Door, Listening};
 use crate::daemon::events::always;
 use crate::daemon::listener::SocketFile;
 use crate::daemon::place::Retiring;
 use crate::engine::Time;
 use crate::sys::foreign::Foreign;
 use crate::sys::socket;
-
-/// How soon to accept again after it failed for want of descriptors or memory.
-const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
 /// How far the end has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,8 +107,7 @@ impl EventLoop {
     fn end(&mut self, now: Time) {
         self.phase = Phase::Ending;
         self.programs.close();
-        let slots: Vec<usize> = self.slots.iter().map(|(slot, _)| slot).collect();
-        for slot in slots {
+        for slot in self.every_slot() {
             self.end_connection(now, slot);
         }
         self.accept_backlogs(now);
@@ -130,14 +125,18 @@ impl EventLoop {
         }
     }
 
+    /// All connections by now: what is done with one may end it, or let another in.
+    fn every_slot(&self) -> Vec<usize> {
+        self.slots.iter().map(|(slot, _)| slot).collect()
+    }
+
     fn queue_all(&mut self) {
-        let slots: Vec<usize> = self.slots.iter().map(|(slot, _)| slot).collect();
-        for slot in slots {
+        for slot in self.every_slot() {
             self.queue(slot);
         }
     }
 
-    /// Lets nobody in any more but those that have connected to a socket of our own. Its file goes first, so that whoever comes now finds no
+    /// Lets nobody in any more but those that have connected to a socket of our own. Its file goes first, so that a client that comes now finds no
     /// daemon, or the next one. What was handed over is left to that with all who wait there.
     fn close_doors(&mut self) {
         for Activated { door: Door { mut socket, .. }, .. } in self.activated.drain(..) {
