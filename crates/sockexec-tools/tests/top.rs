@@ -358,7 +358,7 @@ fn a_daemon_that_is_silent() {
     let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
     let mut person = Person::new();
     let mut child = person.starts(bare(TOP).arg(&socket));
-    // Where this test is slow, the answer that does not come may already be told of.
+    // Where this test is slow, the missing answer may already be reported.
     person.sees("whom it asks", |lines| lines[2].starts_with("asking /") || lines[2].starts_with("no answer for "));
     person.types("u");
     person.sees("the order", |lines| has(lines, "USER↑"));

@@ -73,7 +73,7 @@ fn the_backlog_is_served() {
 #[test]
 fn without_a_drain_the_backlog_is_told() {
     let mut daemon = Daemon::start("-t 0 -k 1000 -m 1");
-    // It has the slot: what poll told of before the signal may be accepted first.
+    // It has the slot: what poll reported before the signal may be accepted first.
     let mut runs = daemon.exec(&steps("out ready wait"));
     runs.wait_for("ready");
     daemon.stop();
@@ -161,7 +161,7 @@ fn clients_that_stay() {
     silent.until_gone();
 }
 
-/// Nor is one waited for that was in the backlog at the order to end: it was let in after the others had been told of the drain, and kept the
+/// Nor is one waited for that was in the backlog at the order to end: it was let in after the others had been told to drain, and kept the
 /// daemon for five seconds.
 #[test]
 fn clients_of_the_backlog_that_stay() {

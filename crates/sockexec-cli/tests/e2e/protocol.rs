@@ -278,7 +278,7 @@ fn bad_requests_are_answered_and_hurt_nobody_else() {
     }
 }
 
-/// The operator sees who sent it, and why it is none, without the bytes of it.
+/// The operator sees who sent it, and what is wrong with it, without its bytes.
 #[test]
 fn bad_requests_are_logged() {
     let daemon = Daemon::start("");

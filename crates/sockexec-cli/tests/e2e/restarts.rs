@@ -17,7 +17,7 @@ const REQUESTS: usize = 2000;
 const RESTARTS: usize = 10;
 const THREADS: usize = 4;
 
-/// A launch that takes the place of whoever listens there.
+/// A launch that takes the place of the daemon that listens there.
 fn successor(socket: &Path) -> Launch {
     Launch::default().options("-t 0 --replace").socket(socket)
 }

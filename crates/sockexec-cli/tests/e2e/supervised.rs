@@ -72,7 +72,7 @@ fn from_its_readiness_to_its_end() {
     assert_eq!(daemon.wait().status.code(), Some(0));
 }
 
-/// A busy daemon tells of itself once a second, and what it has told last is true in the end.
+/// A busy daemon reports once a second, and its last report is true in the end.
 #[test]
 fn the_status_is_told_once_a_second() {
     let (manager, launch) = Manager::new();

@@ -180,7 +180,7 @@ fn in_a_directory_of_its_own() {
     assert!(!stopped.stderr.contains("neither remove"), "{stopped:?}");
 }
 
-/// Without the rights for it there is no socket to begin with, and whoever listens there goes on.
+/// Without the rights for it there is no socket to begin with, and the daemon that listens there goes on.
 #[test]
 fn without_the_right_to() {
     let Some(launch) = as_root() else { return };

@@ -212,7 +212,7 @@ impl Command {
     }
 
     /// Calls `tell` if the program has to wait, at most once for each run: when the daemon says that it has to, or when two seconds have
-    /// passed from the attempt to connect and the program has not started. Version 1 of the protocol only tells of the
+    /// passed from the attempt to connect and the program has not started. Version 1 of the protocol only reports the
     /// connection.
     ///
     /// It is called by the thread that serves the program, which waits for it.

@@ -1,7 +1,7 @@
 //! The status in the text format of Prometheus (version 0.0.4).
 //!
 //! Labels have fixed words alone, those of the daemon's counters: arguments, users and paths would make series without end, and tell
-//! whoever reads metrics what runs. A daemon that does not count something has no family for it.
+//! the reader of metrics what runs. A daemon that does not count something has no family for it.
 
 use std::fmt::Write as _;
 

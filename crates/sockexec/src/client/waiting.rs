@@ -49,7 +49,7 @@ impl fmt::Display for Waiting {
     }
 }
 
-/// In what time a run that waits is told of, if the daemon does not say before that it has to wait.
+/// After what time a wait is reported, if the daemon does not say before that it has to wait.
 const SOON: Duration = Duration::from_secs(2);
 
 /// What is to be called when a run has to wait.

@@ -56,7 +56,7 @@ impl Activation {
 /// For the start of a program that is a daemon and nothing else: nothing in the process may have opened it, or use it by its number later.
 ///
 /// # Errors
-/// EBADF: there is none of this number, or it was taken before.
+/// EBADF: no descriptor has this number, or it was taken before.
 pub fn take_descriptor(number: RawFd) -> io::Result<OwnedFd> {
     process::take_descriptor(number)
 }

@@ -541,7 +541,7 @@ mod tests {
         event_loop.turn(&events);
     }
 
-    /// The poll tells of an order to end, and behind it of a client that has gone. The order ended that client's connection, the next one of
+    /// The poll reports an order to end, and behind it a client that has gone. The order ended that client's connection, the next one of
     /// the backlog got its place, and was taken for gone itself.
     #[test]
     fn one_of_the_backlog_is_not_taken_for_another() {

@@ -238,7 +238,7 @@ impl SocketFile {
         self.beside.as_deref().unwrap_or(&self.path)
     }
 
-    /// Puts it in its place, if it was made [beside it](listen_beside): over the socket that is there, whoever listens on that.
+    /// Puts it in its place, if it was made [beside it](listen_beside): over the socket that is there, whether or not somebody listens on it.
     ///
     /// # Errors
     /// [`BindError::NotASocket`], which is left alone; [`BindError::Replace`]: rename(2) is refused.

@@ -35,7 +35,7 @@ pub struct Supervisor {
 }
 
 impl Supervisor {
-    /// The one that the environment names; `None`: there is none.
+    /// The one that the environment names; `None`: it names none.
     ///
     /// To be called before [`leave_init`](super::leave_init), as `WATCHDOG_PID` is the number of the process before that. Programs do not
     /// see these variables.
@@ -74,7 +74,7 @@ pub(super) fn write_newline(descriptor: Arc<OwnedFd>) {
     drop(descriptor);
 }
 
-/// What is told of the daemon beside its life.
+/// What the manager is told beside start and stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Counts {
     pub(super) running: usize,
@@ -82,7 +82,7 @@ pub(super) struct Counts {
     pub(super) waiting: usize,
 }
 
-/// Tells the service manager. Nothing here waits: where it does not read, what tells of a change is kept and sent later.
+/// Tells the service manager. Nothing here waits: where it does not read, news of a change is kept and sent later.
 ///
 /// That is why the messages are sent here and not by `sd_notify::notify`, which would wait for a manager that is stopped, and the daemon with
 /// it, once ten messages are in its queue (`net.unix.max_dgram_qlen`).

@@ -44,7 +44,7 @@ pub fn forget_inheritance() {
 /// A descriptor that the starter of this process has handed over by its number becomes ours; `/dev/null` takes the place of 0, 1 and 2.
 ///
 /// # Errors
-/// EBADF: there is none of this number, or it was taken before.
+/// EBADF: no descriptor has this number, or it was taken before.
 pub(crate) fn take_descriptor(number: RawFd) -> io::Result<OwnedFd> {
     raw::descriptors::take(number)
 }

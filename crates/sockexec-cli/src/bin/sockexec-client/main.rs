@@ -87,7 +87,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Where a person looks on, a program that has to wait is told of.
+/// Where a person looks on, a wait is reported.
 fn tell_of_waiting(command: &mut Command, socket: &Path) {
     if !io::stderr().is_terminal() {
         return;

@@ -102,7 +102,7 @@ fn ago(seconds: &Value) -> String {
     }
 }
 
-/// Without the quotes; `-` for what there is none of.
+/// Without the quotes; `-` where there is nothing.
 fn plain(value: &Value) -> String {
     match value {
         Value::Null => "-".to_owned(),

@@ -1,7 +1,7 @@
 //! The log: what the library says through the `log` crate, as lines on standard error.
 //!
 //! A line never waits for its reader. It goes into a buffer, and a thread writes what is in there; where the buffer is full the line is
-//! dropped and counted. Rejected: `O_NONBLOCK`, which belongs to the open file and would reach whoever else has it; to open
+//! dropped and counted. Rejected: `O_NONBLOCK`, which belongs to the open file and would reach everybody who has it; to open
 //! `/proc/self/fd/2` anew, which fails for sockets, and the journal is one; to poll before each write, as a terminal that is ready
 //! takes one byte and waits with the next.
 
@@ -69,7 +69,7 @@ impl Log for Logger {
 
     fn log(&self, record: &Record<'_>) {
         if self.enabled(record.metadata()) {
-            // Whoever debugs wants all of it.
+            // With `debug` all of it is wanted.
             let is_limited = self.level < LevelFilter::Debug && record.level() <= Level::Warn;
             self.writer.write(&Line::new(record), is_limited);
         }

@@ -168,7 +168,7 @@ fn statuses() {
     assert!(shown.contains(r#"stdout: "made", stderr: "up""#), "{shown}");
 }
 
-/// By name, by number, and what is none; the program lives on after that.
+/// By name, by number, and what is no signal; the program lives on after that.
 #[test]
 fn signals() {
     let daemon = Daemon::start("-t 0");

@@ -251,7 +251,7 @@ fn sorted_by_number() {
     assert!(listed.is_sorted() && listed.len() >= 6, "{log}");
 }
 
-/// A daemon that says this to whoever asks for its status.
+/// A daemon that answers every question for its status with this.
 fn asked(said: Vec<u8>) -> Fake {
     Fake::new(move |mut peer| {
         peer.until(b"10:protocol=2,6:status,");

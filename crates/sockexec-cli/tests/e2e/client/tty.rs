@@ -221,7 +221,7 @@ fn bytes_as_keys() {
     assert!(wait(&mut child).success());
 }
 
-/// Output came before raw mode, and was shown with `\r\r\n`. So the daemon is not told of a program before.
+/// Output came before raw mode, and was shown with `\r\r\n`. So the daemon learns of a program only after that.
 #[test]
 fn raw_before_the_request() {
     let person = Person::new();

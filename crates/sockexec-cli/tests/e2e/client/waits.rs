@@ -150,7 +150,7 @@ fn needs_version_2() {
     assert_eq!(command.status().expect_err("an option of version 2").kind(), ErrorKind::BadRequest);
 }
 
-/// At a terminal a wait is told of, once; the daemon says at once that there is no slot.
+/// At a terminal a wait is reported once; the daemon says at once that there is no slot.
 #[test]
 fn a_person_is_told() {
     let (daemon, mut running) = busy();

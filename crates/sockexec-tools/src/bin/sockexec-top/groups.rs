@@ -55,7 +55,7 @@ impl Groups {
         Some(())
     }
 
-    /// The group that this process leads, which was started so many seconds ago. `None` if it is none or another's: the daemon may be
+    /// The group that this process leads, which was started so many seconds ago. `None` if there is no such group or it is another's: the daemon may be
     /// of another PID namespace, where the number is a stranger's, or the number was given away again.
     ///
     /// It may be `older` seconds older than that: the daemon's clock stands still while the machine is suspended.

@@ -117,7 +117,7 @@ fn main() -> ExitCode {
     }
     match live::run(source, order, arguments.interval) {
         Ok(Ended::Quit) => ExitCode::SUCCESS,
-        // The terminal is as it was. Whoever waits for this process sees what has ended it.
+        // The terminal is as it was. The parent of this process sees what has ended it.
         Ok(Ended::Signal(signal)) => {
             let _ = signal_hook::low_level::emulate_default_handler(signal);
             ExitCode::from(EXIT_SYSTEM)

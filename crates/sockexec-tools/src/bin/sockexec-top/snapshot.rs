@@ -91,7 +91,7 @@ impl Source {
         }
     }
 
-    /// The user's name, or the number where there is none. Asked for once: it may be on another machine.
+    /// The user's name, or the number if it has no name. Asked for once: it may be on another machine.
     fn name(&mut self, uid: u64) -> String {
         let ask = || {
             let user = u32::try_from(uid).ok().and_then(|uid| User::from_uid(Uid::from_raw(uid)).ok().flatten());

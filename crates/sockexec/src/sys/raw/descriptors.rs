@@ -64,7 +64,7 @@ pub(in crate::sys) fn refuse_rights(_socket: BorrowedFd<'_>) -> io::Result<()> {
 /// the standard library's, `/dev/null` takes the place.
 ///
 /// # Errors
-/// EBADF: there is none of this number, or it was taken before.
+/// EBADF: no descriptor has this number, or it was taken before.
 pub(in crate::sys) fn take(number: RawFd) -> io::Result<OwnedFd> {
     use std::sync::{Mutex, PoisonError};
 

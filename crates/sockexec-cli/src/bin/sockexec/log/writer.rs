@@ -68,7 +68,7 @@ impl Writer {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a line. Never waits for whoever reads it.
+    /// Takes a line. Never waits for its reader.
     pub(super) fn write(self: &Arc<Self>, line: &Line<'_>, is_limited: bool) {
         let mut state = self.lock();
         if is_limited {
@@ -129,7 +129,7 @@ impl Writer {
         }
     }
 
-    /// False: none is to be had now.
+    /// False: there can be none now.
     fn spawn(self: &Arc<Self>) -> bool {
         let thread = thread::Builder::new().name("log".to_owned()).stack_size(STACK);
         let writer = Arc::clone(self);
