@@ -12,6 +12,8 @@ macro_rules! say {
 mod bench;
 mod demo;
 mod dist;
+#[cfg(test)]
+mod links;
 mod rooms;
 #[cfg(target_os = "linux")]
 mod soak;

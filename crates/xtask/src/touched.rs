@@ -92,11 +92,14 @@ const ELSEWHERE: &[Row] = &[
     row("crates/sockexec/", &["sockexec"], &[]),
     row("crates/sockexec-tools/", &["sockexec-tools"], &[]),
     row("crates/xtask/", &["xtask"], &[]),
-    row("docs/protocol.md", &["sockexec"], &["documented::"]),
-    row("docs/architecture", &["xtask"], &[]),
-    row("README.md", &[], &["readme::"]),
+    row("docs/protocol.md", &["sockexec", "xtask"], &["documented::"]),
+    row("docs/operations.md", &["xtask"], &["readme::"]),
+    row("docs/", &["xtask"], &[]),
+    row("README.md", &["xtask"], &["readme::"]),
     row("packaging/", &[], &["readme::"]),
-    row("CHANGELOG.md", &[], &["documented::", "client::forgotten"]),
+    row("CHANGELOG.md", &["xtask"], &["documented::", "client::forgotten"]),
+    row("CONTRIBUTING.md", &["xtask"], &[]),
+    row("SECURITY.md", &["xtask"], &[]),
     row("fuzz/", &[], &["documented::every_option"]),
     row("Cargo", &["sockexec-proto", "sockexec"], &["protocol::", "programs::", "client::"]),
 ];
@@ -197,7 +200,7 @@ mod tests {
         for directory in ["crates", "docs", "fuzz", "packaging"] {
             walk(&workspace().join(directory), &mut files);
         }
-        files.extend(["CHANGELOG.md", "Cargo.toml", "README.md"].map(str::to_owned));
+        files.extend(["CHANGELOG.md", "CONTRIBUTING.md", "Cargo.toml", "README.md", "SECURITY.md"].map(str::to_owned));
         let sources = files.iter().filter(|file| file.starts_with("crates/"));
         for file in sources.filter(|file| module_of_suite(file).is_none()) {
             assert!(row_of(file).is_some(), "{file} is in no row");
