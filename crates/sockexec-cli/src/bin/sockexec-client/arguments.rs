@@ -1,4 +1,4 @@
-//! The command line, and what it asks of the library.
+//! The command line, and the library's command made from it.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
@@ -33,7 +33,7 @@ use super::{stdin, terminal};
 #[expect(clippy::struct_excessive_bools, reason = "each is an option of its own")]
 pub(crate) struct Arguments {
     /// Path of the daemon's socket. `-` takes it from `SOCKEXEC_SOCKET`.
-    // As an OsString: clap would refuse an empty path with a message that does not tell why.
+    // An OsString: for an empty path clap's own message does not say what is wrong.
     #[arg(value_name = "SOCKET")]
     pub(crate) socket: OsString,
 
@@ -169,18 +169,18 @@ const NO_TERMINAL: &str = "-t needs a terminal as standard input; use -n for no 
 /// An option that asks the daemon something instead of running a program.
 struct Question {
     id: &'static str,
-    /// What may be given beside it. Everything else is about a program.
+    /// Arguments that may stand beside it. All others concern a program.
     beside: &'static [&'static str],
 }
 
 const QUESTIONS: [Question; 2] =
     [Question { id: "status", beside: &["socket", "format"] }, Question { id: "ping", beside: &["socket"] }];
 
-/// What `--env` says of a variable.
+/// A variable as `--env` gives it.
 #[derive(Debug, Clone)]
 enum Variable {
     Set(OsString, OsString),
-    /// As it is here, or not at all.
+    /// With the client's value; unset if the client has none.
     Ours(OsString),
 }
 
@@ -211,7 +211,7 @@ fn seconds(text: &str) -> Result<Duration, &'static str> {
     seconds.filter(|time| !time.is_zero()).ok_or("must be a positive number of seconds")
 }
 
-/// Refuses options that have no effect beside a question, and those that are only for one.
+/// Refuses options that a question does not use, and `--format` without `--status`.
 fn check_questions(command: &mut clap::Command, matches: &ArgMatches) -> Result<(), clap::Error> {
     let is_given = |id: &str| matches.value_source(id) == Some(ValueSource::CommandLine);
     let Some(question) = QUESTIONS.iter().find(|question| is_given(question.id)) else {
@@ -236,7 +236,7 @@ impl Arguments {
     /// Reads the command line.
     ///
     /// # Errors
-    /// What is wrong with it; also the help and the version, which are to be printed.
+    /// Wrong arguments. Also the help and the version, which the caller prints.
     pub(crate) fn read() -> Result<Self, clap::Error> {
         let mut command = Self::command();
         let matches = command.try_get_matches_from_mut(std::env::args_os())?;
@@ -248,7 +248,7 @@ impl Arguments {
         Ok(arguments)
     }
 
-    /// Whose keys they are if the program has a terminal.
+    /// Which keys this command keeps if the program has a terminal.
     pub(crate) const fn keys(&self) -> Option<Keys> {
         match (self.tty, self.null_stdin) {
             (0, _) => None,
@@ -257,9 +257,9 @@ impl Arguments {
         }
     }
 
-    /// Whether something is asked for that version 1 of the protocol has not.
+    /// Whether an option needs version 2 of the protocol.
     pub(crate) const fn needs_version_2(&self) -> bool {
-        // Without `..`: the compiler asks of every new one.
+        // No `..`: a new option does not compile until it is decided here.
         let Self {
             socket: _,
             command: _,
@@ -294,15 +294,15 @@ impl Arguments {
             || *ping
     }
 
-    /// Whether a program is run, and in version 2.
+    /// Whether this runs a program in version 2.
     pub(crate) const fn runs_in_version_2(&self) -> bool {
         self.needs_version_2() && !self.status && !self.ping
     }
 
-    /// The program to be run.
+    /// The library's command for the program.
     pub(crate) fn into_command(self, path: &Path) -> Command {
         let needs_version_2 = self.needs_version_2();
-        // Without `..`, as above.
+        // No `..`, as above.
         let Self {
             socket: _,
             command: words,
@@ -329,7 +329,7 @@ impl Arguments {
         if null_stdin {
             command.stdin(Stdio::null());
         } else if tty > 0 && terminal::is_stdin() {
-            // The keys come by way of `escapes`.
+            // `escapes` forwards the keys.
             command.stdin(Stdio::piped());
         } else if needs_version_2 && let Some(stdin) = stdin::take() {
             command.stdin(stdin);

@@ -1,8 +1,8 @@
-//! What a person types for this command and not for the program, as in ssh(1): `~` at the start of a line, and a letter.
+//! Escapes as in ssh(1): `~` and a letter at the start of a line are for this command, not for the program.
 //!
-//! A thread reads the keys and hands on what is the program's, so that they are looked at also while the program takes none.
-//! It holds no more than a pipe does, so it waits where much was pasted that the program does not read; signals
-//! end this command then.
+//! A thread reads the keys and forwards the others, so that escapes work while the program does not read. It
+//! buffers no more than a pipe holds. After a large paste that the program does not read it blocks, and only
+//! signals end this command then.
 
 use std::io::{self, Write as _};
 use std::os::fd::AsFd as _;
@@ -32,7 +32,7 @@ const ECHO: Duration = Duration::from_secs(1);
 const START: u8 = b'~';
 const SUSPEND: u8 = 0x1a;
 
-/// What was typed for us.
+/// What an escape asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Wish {
     End,
@@ -43,12 +43,12 @@ enum Wish {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
     LineStart,
-    /// Behind a `~` that was not handed on yet.
+    /// After a `~` that was not forwarded yet.
     Escape,
     Within,
 }
 
-/// Takes the escapes out of what is typed.
+/// Removes the escapes from the keys.
 struct Escapes(Place);
 
 impl Escapes {
@@ -56,7 +56,7 @@ impl Escapes {
         Self(Place::LineStart)
     }
 
-    /// One key: appends to `out` what is for the program.
+    /// Takes one key, and appends the keys for the program to `out`.
     fn take(&mut self, key: u8, out: &mut Vec<u8>) -> Option<Wish> {
         let place = std::mem::replace(&mut self.0, Place::Within);
         match (place, key) {
@@ -78,7 +78,7 @@ impl Escapes {
         None
     }
 
-    /// No more keys come.
+    /// The keys have ended.
     fn end(self, out: &mut Vec<u8>) {
         if self.0 == Place::Escape {
             out.push(START);
@@ -86,16 +86,16 @@ impl Escapes {
     }
 }
 
-/// Hands the keys on from our standard input, a terminal, to the program's.
+/// Forwards the keys from our standard input, a terminal, to the program's.
 ///
 /// # Errors
-/// For want of a thread.
+/// If no thread can be started.
 pub(crate) fn forward(program: ChildHandle, stdin: ChildStdin) -> io::Result<()> {
-    // It ends with the process, or with the keys.
+    // The thread ends with the process, or with the keys.
     thread::Builder::new().name("keys".to_owned()).spawn(move || pass_on(&program, stdin)).map(drop)
 }
 
-/// Ends when nothing more can be read, or the program takes no more.
+/// Returns when nothing more can be read, or the program takes no more.
 fn pass_on(program: &ChildHandle, mut stdin: ChildStdin) {
     let mut escapes = Escapes::new();
     let (mut keys, mut out) = ([0; 4096], Vec::new());
@@ -105,7 +105,7 @@ fn pass_on(program: &ChildHandle, mut stdin: ChildStdin) {
             Ok(n) => n,
             Err(Errno::INTR) => continue,
             Err(Errno::AGAIN) => {
-                // Somebody else has made it non-blocking. What is wrong with it the next call tells.
+                // Another process has made it non-blocking. The next read reports any error.
                 let _ = rustix::event::poll(&mut [PollFd::new(&stdio::stdin().as_fd(), PollFlags::IN)], None);
                 continue;
             }
@@ -115,7 +115,7 @@ fn pass_on(program: &ChildHandle, mut stdin: ChildStdin) {
             let Some(wish) = escapes.take(key, &mut out) else { continue };
             if wish == Wish::End {
                 say_soon("~.\r\n");
-                // What was typed before it may have no room.
+                // Earlier keys are dropped: they may have no room, and waiting for it could take for ever.
                 return program.disconnect();
             }
             if hand_on(&mut stdin, &mut out).is_err() {
@@ -140,7 +140,7 @@ fn hand_on(stdin: &mut ChildStdin, out: &mut Vec<u8>) -> io::Result<()> {
     written
 }
 
-/// The same, unless the terminal takes nothing any more (a connection that hangs): who wants to get away from that is not to wait for it.
+/// As [`say`], but gives up if the terminal takes nothing, as on a connection that hangs: `~.` must work there too.
 fn say_soon(text: &'static str) {
     let (said, was_said) = mpsc::channel();
     let tell = move || {
@@ -152,7 +152,7 @@ fn say_soon(text: &'static str) {
     }
 }
 
-/// Standard error may be gone; there is nobody else to tell.
+/// Ignores errors: there is no other place to report them.
 fn say(text: &str) {
     let _ = io::stderr().lock().write_all(text.as_bytes());
 }

@@ -1,9 +1,9 @@
-//! The client's command: arguments, then [`sockexec::Command`], then the program's own end.
+//! The client's command: arguments, then [`sockexec::Command`], then an end like the program's.
 //!
-//! In version 1 of the protocol INT, TERM, HUP and QUIT need no handler. What they do by default is what is wanted: this process
-//! dies of them, whereby the kernel closes the connection, and the daemon ends the program. There is no
-//! moment in which that does not hold, and where the starter ignores one of them (`nohup`) so does
-//! this. In version 2 they are forwarded, and end this process only where that fails: see [`signals`].
+//! In version 1 of the protocol INT, TERM, HUP and QUIT keep their default action: this process dies, the kernel
+//! closes the connection, and the daemon ends the program. That leaves no race, and signals that the parent
+//! ignores (`nohup`) stay ignored. In version 2 they are forwarded, and end this process only if that fails: see
+//! [`signals`].
 #![forbid(unsafe_code)]
 
 mod arguments;
@@ -28,16 +28,16 @@ use terminal::{Keys, RawMode};
 /// Wrong arguments.
 const EXIT_USAGE: u8 = 100;
 
-/// There is no status: no connection, or it was lost; or the request was refused.
+/// There is no exit status: no connection, a lost connection, or a refused request.
 const EXIT_SYSTEM: u8 = 111;
 
-/// The program was cut and nevertheless exited with 0, as timeout(1) has it.
+/// The daemon ended the program, which exited with 0. The code is that of timeout(1).
 const EXIT_CUT: u8 = 124;
 
-/// Where the socket is if `-` is given for it.
+/// Has the socket's path if SOCKET is `-`.
 const SOCKET_VARIABLE: &str = "SOCKEXEC_SOCKET";
 
-/// How long `--ping` waits for the daemon: with all else less than a second.
+/// How long `--ping` waits for the daemon. With everything else that is less than a second.
 const PING_PATIENCE: Duration = Duration::from_millis(900);
 
 fn main() -> ExitCode {
@@ -53,7 +53,7 @@ fn main() -> ExitCode {
         complain(&format!("SOCKET is - and {SOCKET_VARIABLE} is not set; set it to the path of the daemon's socket"));
         return ExitCode::from(EXIT_USAGE);
     };
-    // Version 1 and questions need no handler otherwise; in version 2 there is one anyway.
+    // Signals have no default action in process 1, so version 1 and questions need a handler too.
     if is_init()
         && !arguments.runs_in_version_2()
         && let Err(error) = signals::Caught::new(false)
@@ -87,7 +87,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Where a person looks on, a wait is reported.
+/// Reports a wait if standard error is a terminal.
 fn tell_of_waiting(command: &mut Command, socket: &Path) {
     if !io::stderr().is_terminal() {
         return;
@@ -96,39 +96,40 @@ fn tell_of_waiting(command: &mut Command, socket: &Path) {
     command.on_wait(move |waiting| {
         // The terminal may be raw.
         let message = format!("sockexec-client: {socket}: waiting: {waiting}\r\n");
-        // On a thread, as the terminal may take nothing (`^S`). Without one it is not told.
+        // On a thread: the terminal may be stopped (`^S`). Without a thread the wait is not reported.
         let tell = move || drop(io::stderr().lock().write_all(message.as_bytes()));
         let _ = thread::Builder::new().name("notice".to_owned()).spawn(tell);
     });
 }
 
-/// What came of a program, and what it took.
+/// How a program ended, and what it cost.
 struct Run {
     end: Result<ExitStatus, Error>,
     usage: Option<Usage>,
     time: Duration,
 }
 
-/// Runs a program in version 2: signals go to it, and so do keys if it has a terminal. `keys`: whose they are once it has started.
+/// Runs a program in version 2, and forwards signals to it; also keys if it has a terminal. `keys`: those that
+/// this command keeps once the program has started.
 fn run(mut command: Command, keys: Option<Keys>) -> Run {
     let begin = Instant::now();
     let failed = |error| Run { end: Err(error), usage: None, time: begin.elapsed() };
-    // Before the program, so that none of them finds it without us.
+    // Before the program starts, so that no signal is missed.
     let signals = match signals::Caught::new(keys.is_some()) {
         Ok(signals) => signals,
         Err(error) => return failed(Error::Io("cannot catch signals", error)),
     };
-    // Only for as long as there is a program; restored on every way out of this function, a panic included.
+    // Dropped, and so restored, on every way out of this function, also by a panic.
     let raw = keys.map(|keys| RawMode::begin(if keys == Keys::None { Keys::Signals } else { keys }));
     let mut child = match command.spawn() {
         Ok(child) => child,
         Err(error) => return failed(error),
     };
-    // And with it standard input, which the child has now: see `stdin`.
+    // This closes our copy of standard input: see `stdin`.
     drop(command);
     signals.forward(child.handle());
     if let Some(keys) = keys {
-        // It may have changed since the request was made; only now are changes followed.
+        // The size may have changed since the request. From here on changes are forwarded.
         let _ = child.resize(terminal::size());
         terminal::keep(keys);
     }
@@ -142,7 +143,7 @@ fn run(mut command: Command, keys: Option<Keys>) -> Run {
     Run { end, usage: child.usage(), time: begin.elapsed() }
 }
 
-/// As time(1) has it in the portable format, and the memory.
+/// In the portable format of time(1), and the memory.
 fn print_usage(time: Duration, cost: Usage) {
     let text = format!(
         "real {:.2}\nuser {:.2}\nsys {:.2}\nmaxrss {} KiB\n",
@@ -167,42 +168,42 @@ fn end_like(status: ExitStatus) -> ExitCode {
         return ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX));
     }
     let Some(signal) = status.signal() else {
-        complain("a signal ended the program, and the daemon did not tell which");
+        complain("a signal ended the program, and the daemon did not say which");
         return ExitCode::from(128);
     };
     die_of(signal)
 }
 
-/// Dies of a signal, so that the starter sees what it would see of the program itself.
+/// Dies of a signal, so that the parent sees the same as if the program were its child.
 fn die_of(signal: i32) -> ExitCode {
     terminal::restore_for_good();
-    // What a shell would show.
+    // The code that a shell would show.
     let code = ExitCode::from(u8::try_from(signal.saturating_add(128)).unwrap_or(u8::MAX));
     if is_init() {
         return code;
     }
-    // The program has dumped its core, if any; one of this would only be in its way.
+    // The program has dumped its own core. One of this process could replace it.
     let none = Rlimit { current: Some(0), maximum: rustix::process::getrlimit(Resource::Core).maximum };
     let _ = rustix::process::setrlimit(Resource::Core, none);
-    // Restores the default, which Rust's runtime (PIPE, SEGV, BUS) or the starter may have changed,
+    // Restores the default action, which Rust's runtime (PIPE, SEGV, BUS) or the parent may have changed,
     // unblocks the signal and raises it.
     let _ = signal_hook::low_level::emulate_default_handler(signal);
-    // Still here: a signal that it does not know (a real-time one), or takes for harmless (IO).
+    // Still alive: signal-hook does not know the signal (a real-time one), or takes it for harmless (IO).
     let _ = signal_hook::low_level::raise(signal);
-    // Nothing dies of this one here.
+    // This signal does not end a process.
     code
 }
 
-/// Whether this is process 1 of a container: no signal ends it whose action is the default, not even one of its own.
+/// Whether this is process 1 of a container. No signal with its default action ends that, not even its own.
 fn is_init() -> bool {
     rustix::process::getpid().is_init()
 }
 
-/// What the daemon said of itself, or did not.
+/// Prints the answer to `--status` or `--ping`.
 fn answer(socket: &Path, answer: Result<String, Error>) -> ExitCode {
     match answer {
         Ok(text) => exit_after_printing(&text),
-        // There is no program that its code could be about.
+        // Its code would stand for a program, and there is none.
         Err(error @ Error::Failed { .. }) => {
             complain(&format!("{}: {error}", socket.display()));
             ExitCode::from(EXIT_SYSTEM)
@@ -213,7 +214,7 @@ fn answer(socket: &Path, answer: Result<String, Error>) -> ExitCode {
 
 fn fail(socket: &Path, error: &Error) -> ExitCode {
     match error {
-        // Whoever read the output has seen enough: as every filter.
+        // The reader of the output has gone. Any filter dies of PIPE then.
         Error::Output(_, cause) if cause.kind() == io::ErrorKind::BrokenPipe => return die_of(Signal::PIPE.as_raw()),
         Error::InvalidArgument(_) | Error::InvalidOption(_) => {
             complain(&error.to_string());
@@ -225,21 +226,21 @@ fn fail(socket: &Path, error: &Error) -> ExitCode {
             return end_after(failure, *status);
         }
         Error::Lost { .. } => {
-            complain(&format!("{}: {error}; does the daemon still run, and what does its log say?", socket.display()));
+            complain(&format!("{}: {error}; check whether the daemon still runs, and its log", socket.display()));
         }
         _ => complain(&format!("{}: {error}", socket.display())),
     }
     ExitCode::from(EXIT_SYSTEM)
 }
 
-/// Ends this process after an `error` of the daemon's, as the table in `docs/protocol.md` has it.
+/// Ends this process after an `error` from the daemon, by the table in `docs/protocol.md`.
 fn end_after(failure: &Failure, status: Option<ExitStatus>) -> ExitCode {
     let code = match &failure.code {
         ErrorCode::NotFound => 127,
         ErrorCode::NotExecutable | ErrorCode::Denied | ErrorCode::Forbidden => 126,
         ErrorCode::Busy | ErrorCode::SpawnFailed | ErrorCode::Internal => 125,
         ErrorCode::BadRequest => EXIT_SYSTEM,
-        // Those that cut a program. The test of the table has a row for each code, one that is new as well.
+        // The codes that cut a program. The test of the table fails if it has no row for a new code.
         _ => match status {
             Some(status) if !status.success() => return end_like(status),
             Some(_) => EXIT_CUT,
@@ -250,7 +251,7 @@ fn end_after(failure: &Failure, status: Option<ExitStatus>) -> ExitCode {
     ExitCode::from(code)
 }
 
-/// Standard error may be gone; there is nobody else to tell.
+/// Ignores errors: there is no other place to report them.
 fn complain(message: &str) {
     let _ = writeln!(std::io::stderr().lock(), "sockexec-client: {message}");
 }

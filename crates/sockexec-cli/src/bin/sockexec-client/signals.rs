@@ -1,4 +1,4 @@
-//! Signals that this process gets and the program is to have.
+//! Signals that this process forwards to the program.
 
 use std::fs::File;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,36 +14,36 @@ use crate::terminal;
 const FORWARDED: [Signal; 6] =
     [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM, Signal::SIGUSR1, Signal::SIGUSR2];
 
-/// What our own terminal needs while the program has one.
+/// Signals about our own terminal, handled while the program has one.
 const OF_TERMINALS: [Signal; 3] = [Signal::SIGWINCH, Signal::SIGTSTP, Signal::SIGCONT];
 
-/// Within this time after one that was forwarded, another INT, TERM or QUIT is for us.
+/// Another INT, TERM or QUIT within this time after a forwarded one ends this command.
 const AGAIN: Duration = Duration::from_secs(5);
 
-/// How often, and how many times, to look after HUP whether the terminal is gone. Where the shell that leads the session exits, HUP
-/// comes a moment earlier than that.
+/// After HUP: the pause between looks at whether the terminal is gone, and their number. If the shell that leads
+/// the session exits, HUP comes a moment before the terminal goes.
 const LOOKS: (Duration, u32) = (Duration::from_millis(50), 40);
 
-/// Signals that no longer end this process by themselves. Until there is a program they do, by our own hand: the closed connection tells
-/// the daemon, and nobody waits in vain for a daemon that is busy. And they do where forwarding is of no use: the program ignores them, or
-/// has ended while something else of it goes on, or the daemon is stopped.
+/// Signals that this process takes itself. Before the program has started they still end this process: the daemon
+/// sees the closed connection, and no user is stuck with a busy daemon. They also end it if forwarding does not
+/// help: the program ignores them, it has ended and its descendants go on, or the daemon is stopped.
 ///
-/// Blocked and waited for (sigwait(3)), not handled: signal-hook's handler swallows what comes between sigaction(2) and its own
-/// bookkeeping, a window of microseconds that a test met.
+/// They are blocked and taken by sigwait(3). Rejected: signal-hook's handler loses a signal between sigaction(2)
+/// and its own bookkeeping, a window of microseconds that a test hit.
 pub(crate) struct Caught {
-    /// What they go to.
+    /// The program that gets them.
     program: Arc<Mutex<Option<ChildHandle>>>,
 }
 
 impl Caught {
-    /// To be called before this process has other threads, which inherit what is blocked. `tty`: the program has a terminal, which follows
-    /// the size of ours, and ours is not raw while this process is stopped.
+    /// Call this before other threads start, as they inherit the mask. With `tty` the program has a terminal, which
+    /// follows the size of ours, and ours leaves raw mode while this process is stopped.
     ///
     /// # Errors
-    /// For want of a thread.
+    /// If the signals cannot be blocked, or no thread can be started.
     pub(crate) fn new(tty: bool) -> io::Result<Self> {
         let ignored = ignored();
-        // What the starter ignores stays ignored (`nohup`): blocked, it would be queued all the same.
+        // Signals that the parent ignores stay ignored (`nohup`). If blocked, they would be queued nevertheless.
         let of_terminals = OF_TERMINALS.into_iter().filter(|_| tty);
         let signals: SigSet =
             FORWARDED.into_iter().chain(of_terminals).filter(|&signal| ignored & bit(signal) == 0).collect();
@@ -54,7 +54,7 @@ impl Caught {
         // The thread ends with the process.
         thread::Builder::new().name("signals".to_owned()).spawn(move || {
             loop {
-                // EINTR only where the system lets sigwait(3) have it.
+                // Some systems let sigwait(3) fail with EINTR.
                 if let Ok(signal) = signals.wait() {
                     forwarder.take(signal);
                 }
@@ -63,7 +63,7 @@ impl Caught {
         Ok(Self { program })
     }
 
-    /// From here on they are for this program.
+    /// Forwards them to this program from here on.
     pub(crate) fn forward(&self, program: ChildHandle) {
         *lock(&self.program) = Some(program);
     }
@@ -78,7 +78,7 @@ struct Forwarder {
 
 impl Forwarder {
     fn take(&mut self, signal: Signal) {
-        // Held while this process dies: either the program gets it, or there is no program, and never will be.
+        // Held while this process dies: either the program gets the signal, or no program ever starts.
         let guard = lock(&self.program);
         match (&*guard, signal) {
             (_, Signal::SIGTSTP) => {
@@ -101,7 +101,7 @@ impl Forwarder {
                     self.last = Some(Instant::now());
                 }
                 let (program, has_terminal) = (program.clone(), self.has_terminal);
-                // On a thread, as a daemon that is stopped keeps it waiting, and the next signal is not to wait.
+                // On a thread: a stopped daemon makes it wait, and the next signal must not.
                 let forward = move || deliver(&program, signal, has_terminal);
                 if thread::Builder::new().name("signal".to_owned()).spawn(forward).is_err() && is_last_word {
                     end(signal);
@@ -111,16 +111,16 @@ impl Forwarder {
     }
 }
 
-/// Stops this process, as TSTP does by default, and not with a terminal that is raw. CONT, which follows, makes it raw again. (After
-/// STOP, which nobody hears, the shell has set the modes that it likes.)
+/// Leaves raw mode and stops this process, as TSTP does by default. CONT sets raw mode again. (STOP cannot be
+/// caught: the shell sets its own modes after it.)
 fn stop() {
     terminal::pause();
     let tstp: SigSet = std::iter::once(Signal::SIGTSTP).collect();
-    // Raised here and not by STOP: where nobody could continue this process (it is orphaned, setpgid(2)), the kernel does not stop it.
+    // Not STOP: by TSTP the kernel does not stop an orphaned process group, which nothing could continue (setpgid(2)).
     let _ = nix::sys::signal::raise(Signal::SIGTSTP);
     let _ = tstp.thread_unblock();
     let _ = tstp.thread_block();
-    // Also if it was not stopped.
+    // Also if the kernel did not stop it.
     terminal::resume();
 }
 
@@ -140,7 +140,7 @@ fn deliver(program: &ChildHandle, signal: Signal, has_terminal: bool) {
                 thread::sleep(pause);
             }
         }
-        // Where it was not delivered as the program has ended, so does this process.
+        // If it was not delivered because the program has ended, this process ends by itself.
         Signal::SIGINT | Signal::SIGTERM | Signal::SIGQUIT
             if matches!(result, Err(Error::NotDelivered { ended: false })) =>
         {
@@ -153,24 +153,25 @@ fn deliver(program: &ChildHandle, signal: Signal, has_terminal: bool) {
 /// The terminal that controls this process, whatever its streams are.
 const TERMINAL: &str = "/dev/tty";
 
-/// Whether the terminal that controlled this process has hung up. By HUP alone that cannot be told from a `kill -HUP`: an interactive
-/// shell sends it itself, to its jobs.
+/// Whether the controlling terminal has hung up. HUP alone does not prove it: `kill -HUP` sends it too, and
+/// interactive shells send it to their jobs.
 fn is_gone() -> bool {
     File::open(TERMINAL).is_err_and(|error| error.raw_os_error() == Some(Errno::NXIO.raw_os_error()))
 }
 
-/// The kernel closes the connection, and the daemon ends the program.
+/// Dies of the signal: the kernel closes the connection, and the daemon ends the program.
 fn end(signal: Signal) -> ! {
     let _ = crate::die_of(signal as i32);
     process::exit(128 + signal as i32)
 }
 
-/// Nothing panics that holds it.
+/// Nothing panics while it holds this lock.
 fn lock(program: &Mutex<Option<ChildHandle>>) -> MutexGuard<'_, Option<ChildHandle>> {
     program.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The signals that this process ignores, as the bits of `SigIgn` in `/proc/self/status` (proc(5)). Without that file none are taken to be.
+/// The signals that this process ignores, as the bits of `SigIgn` in `/proc/self/status` (proc(5)); none if that
+/// cannot be read.
 fn ignored() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

@@ -1,4 +1,4 @@
-//! `--status`: what a daemon does, for a person, as JSON, or for Prometheus.
+//! `--status`: the daemon's status as a table, as JSON, or for Prometheus.
 
 use std::fmt::Write as _;
 use std::io;
@@ -10,7 +10,7 @@ use sockexec::{Error, client};
 
 use crate::arguments::Format;
 
-/// How long to wait for a daemon that is busy, or that does not know the question and says nothing.
+/// How long to wait for a daemon that is busy, or that does not know the question and stays silent.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The daemon's status.
@@ -23,10 +23,10 @@ pub(crate) fn text(socket: &Path, format: Format) -> Result<String, Error> {
         return Ok(status + "\n");
     }
     match format {
-        // Another program reads it: nothing is better than something else.
+        // A program reads this: an error is better than another format.
         Format::Prometheus => client::prometheus(&status)
             .ok_or_else(|| Error::Io("cannot read the daemon's status", io::ErrorKind::InvalidData.into())),
-        // What is no JSON is shown as it is: a person may make something of it.
+        // Text that is not JSON is shown as it is: a person may understand it.
         Format::Text | Format::Json => Ok(serde_json::from_str(&status).map_or(status, |value| table(&value))),
     }
 }
@@ -80,7 +80,7 @@ fn row(connection: &Value) -> [String; 12] {
     [
         plain(&connection["number"]),
         plain(&connection["peer"]["uid"]),
-        // 0: it is of a PID namespace that the daemon does not see.
+        // 0: the client is in a PID namespace that the daemon does not see.
         plain(Some(&connection["peer"]["pid"]).filter(|pid| **pid != 0).unwrap_or(&Value::Null)),
         plain(&connection["pid"]),
         plain(&connection["age"]),
@@ -94,7 +94,7 @@ fn row(connection: &Value) -> [String; 12] {
     ]
 }
 
-/// When that was, in seconds before now.
+/// How long ago that was, in seconds.
 fn ago(seconds: &Value) -> String {
     match seconds.as_f64() {
         Some(seconds) => format!("{seconds:.2} ago"),
@@ -102,7 +102,7 @@ fn ago(seconds: &Value) -> String {
     }
 }
 
-/// Without the quotes; `-` where there is nothing.
+/// A value without quotes, `-` for null.
 fn plain(value: &Value) -> String {
     match value {
         Value::Null => "-".to_owned(),

@@ -6,9 +6,9 @@ use std::os::fd::{AsFd as _, OwnedFd};
 
 use rustix::stdio::dup2_stdin;
 
-/// Takes it away from descriptor 0, so that the library closes the last of it when the program has closed its own: the process that feeds it
-/// gets SIGPIPE then, as from the program itself. `None`: it stays where it is, as it is a terminal, whose modes are set there, or for
-/// want of a descriptor.
+/// Moves it away from descriptor 0, so that the library has the only copy and closes it when the program closes its
+/// input. The process that feeds it gets SIGPIPE then, as from the program itself. `None`: it stays at descriptor 0,
+/// because it is a terminal, whose modes are set there, or because no descriptor is left.
 pub(crate) fn take() -> Option<OwnedFd> {
     let stdin = io::stdin();
     if rustix::termios::isatty(&stdin) {

@@ -12,7 +12,7 @@ use rustix::termios::{
 };
 use sockexec::WindowSize;
 
-/// The size of our terminal, whichever stream is one; what terminals have been since long ago if none is.
+/// The size of our terminal, from the first stream that is one; 80 by 24 if none is.
 pub(crate) fn size() -> WindowSize {
     let found =
         tcgetwinsize(io::stdin()).or_else(|_| tcgetwinsize(io::stdout())).or_else(|_| tcgetwinsize(io::stderr()));
@@ -22,12 +22,12 @@ pub(crate) fn size() -> WindowSize {
     }
 }
 
-/// What kind our terminal is, if that is known.
+/// The type of our terminal, if `TERM` has it.
 pub(crate) fn kind() -> Option<OsString> {
     std::env::var_os("TERM").filter(|name| !name.is_empty())
 }
 
-/// Whether our terminal, whichever stream is one, takes what is typed for UTF-8.
+/// Whether our terminal, the first stream that is one, treats its input as UTF-8.
 pub(crate) fn is_utf8() -> bool {
     let modes = tcgetattr(io::stdin()).or_else(|_| tcgetattr(io::stdout())).or_else(|_| tcgetattr(io::stderr()));
     modes.is_ok_and(|modes| has_utf8(modes.input_modes))
@@ -38,7 +38,7 @@ const fn has_utf8(modes: InputModes) -> bool {
     modes.contains(InputModes::IUTF8)
 }
 
-/// There is no such mode.
+/// This system has no such mode.
 #[cfg(not(any(target_os = "linux", target_vendor = "apple")))]
 const fn has_utf8(_: InputModes) -> bool {
     false
@@ -48,18 +48,18 @@ pub(crate) fn is_stdin() -> bool {
     isatty(stdio::stdin())
 }
 
-/// How much of what is typed is for us.
+/// Which keys this command keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Keys {
-    /// None: the program has them all.
+    /// None: the program gets them all.
     None,
-    /// Those that make signals, until the program has started: nobody else could act on them.
+    /// Those that send signals. Nothing else can act on them until the program has started.
     Signals,
-    /// All: the program has an input of its own.
+    /// All: the program's input is not this terminal.
     All,
 }
 
-/// What our terminal is to be while the program has one, and what it was before.
+/// The modes before raw mode, and the keys that raw mode leaves to this command.
 struct State {
     before: Option<Termios>,
     keys: Keys,
@@ -67,13 +67,12 @@ struct State {
 
 static STATE: Mutex<State> = Mutex::new(State { before: None, keys: Keys::None });
 
-/// Our terminal passes what the program says and what is typed on as it is, until this is dropped. Without a terminal as standard input it is
-/// nothing.
+/// Raw mode of our terminal, until this is dropped. Does nothing if standard input is not a terminal.
 pub(crate) struct RawMode(());
 
 impl RawMode {
-    /// To be called before the program may say something: its terminal has made `\r\n` of each `\n` already.
-    /// In the background it stops this process (TTOU), until that is brought to the foreground.
+    /// Call this before the program can write: its own terminal has already turned each `\n` into `\r\n`.
+    /// In the background this stops the process (TTOU) until it is in the foreground.
     pub(crate) fn begin(keys: Keys) -> Self {
         let mut state = state();
         if let Ok(found) = tcgetattr(io::stdin()) {
@@ -84,11 +83,11 @@ impl RawMode {
     }
 }
 
-/// Where [`RawMode`] has begun it goes on with these keys for us.
+/// Changes which keys this command keeps, if [`RawMode`] has begun.
 pub(crate) fn keep(keys: Keys) {
     let mut state = state();
     state.keys = keys;
-    // In the background it would stop this process; once it is in front again [`resume`] does it.
+    // In the background this would stop the process. [`resume`] does it when it is in the foreground again.
     if is_ours() {
         state.apply();
     }
@@ -102,12 +101,12 @@ impl Drop for RawMode {
     }
 }
 
-/// The terminal as it was before, while this process is stopped. [`resume`] is to follow.
+/// Restores the terminal before this process stops. Call [`resume`] afterwards.
 pub(crate) fn pause() {
     state().restore();
 }
 
-/// This process goes on after a stop, and the shell has set the terminal as it likes it.
+/// Sets raw mode again after a stop: the shell has set its own modes meanwhile.
 pub(crate) fn resume() {
     let state = state();
     if is_ours() {
@@ -115,7 +114,8 @@ pub(crate) fn resume() {
     }
 }
 
-/// Before this process dies, from any thread. Raw mode does not begin any more after that.
+/// Restores the terminal before this process dies, from any thread. The lock stays held, so that raw mode cannot
+/// begin again.
 pub(crate) fn restore_for_good() {
     let state = state();
     state.restore();
@@ -134,8 +134,8 @@ impl State {
             }
             Keys::All => raw.output_modes -= OutputModes::OPOST,
         }
-        // What was typed by now is for the program as well: not `Flush`. Not `Drain` either, which waits for output, and that may be
-        // stuck.
+        // Not `Flush`: keys that were typed before are for the program too. Not `Drain`: it waits for output, which
+        // may be stuck.
         let _ = tcsetattr(io::stdin(), OptionalActions::Now, &raw);
     }
 
@@ -146,13 +146,13 @@ impl State {
     }
 }
 
-/// Not where it is the shell's, as this process is in the background: it would stop for that (TTOU), and spoil the shell's modes.
-/// A terminal that does not control this process is nobody else's.
+/// Whether this process may set the modes. In the background it may not: it would stop (TTOU), and spoil the shell's
+/// modes. A terminal that does not control this process is in use by no other job.
 fn is_ours() -> bool {
     tcgetpgrp(io::stdin()).map_or(true, |foreground| foreground == getpgrp())
 }
 
-/// Nothing panics that holds it.
+/// Nothing panics while it holds this lock.
 fn state() -> MutexGuard<'static, State> {
     STATE.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,4 +1,4 @@
-//! The arguments, and what is said of them.
+//! The command line and its help.
 
 use std::ffi::OsString;
 use std::os::fd::RawFd;
@@ -22,7 +22,7 @@ use clap::{ArgAction, CommandFactory as _, Parser, ValueEnum};
 pub(crate) struct Arguments {
     /// Path of the socket, at most 107 bytes. A stale socket there is replaced. Not needed with `--listen-fd`, or if
     /// a service manager passes listening sockets (`LISTEN_FDS`).
-    // As an OsString: clap would refuse an empty path with a message that does not tell why.
+    // An OsString: for an empty path clap's own message does not say what is wrong.
     #[arg(value_name = "SOCKET")]
     pub(crate) socket: Option<OsString>,
 
@@ -143,7 +143,7 @@ pub(crate) enum TermSigForm {
     Name,
 }
 
-/// What is logged.
+/// The least severe level that is logged.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub(crate) enum Threshold {
     Error,
@@ -152,7 +152,7 @@ pub(crate) enum Threshold {
     Debug,
 }
 
-/// What a line looks like.
+/// The format of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
     Text,
@@ -184,12 +184,12 @@ Example:
   printf '1:2,5:uname,2:-a,0:,' | nc -U -N /tmp/exec.sock";
 
 impl Arguments {
-    /// Those of this process.
+    /// Reads the command line of this process.
     pub(crate) fn read() -> Result<Self, clap::Error> {
         Self::try_parse()
     }
 
-    /// There is no socket: that SOCKET is missing.
+    /// The error if no socket was given.
     pub(crate) fn missing_socket() -> clap::Error {
         let handed_over = match std::env::var_os("LISTEN_FDS") {
             None => "",
@@ -209,7 +209,7 @@ fn descriptor(text: &str) -> Result<RawFd, String> {
 
 fn descriptor_above_standard(text: &str) -> Result<RawFd, String> {
     match descriptor(text)? {
-        0..3 => Err("must be at least 3: 0, 1 and 2 have a meaning of their own".to_owned()),
+        0..3 => Err("must be at least 3: 0, 1 and 2 are the standard streams".to_owned()),
         number => Ok(number),
     }
 }
@@ -222,7 +222,7 @@ fn at_least_one(text: &str) -> Result<u32, String> {
     }
 }
 
-/// More than a hundred years is taken for a mistake.
+/// More than a hundred years is a mistake.
 const MAX_SECONDS: f64 = 4e9;
 
 fn seconds(text: &str) -> Result<Duration, String> {

@@ -1,9 +1,11 @@
-//! The log: what the library says through the `log` crate, as lines on standard error.
+//! The log: records of the `log` crate, as lines on standard error.
 //!
-//! A line never waits for its reader. It goes into a buffer, and a thread writes what is in there; where the buffer is full the line is
-//! dropped and counted. Rejected: `O_NONBLOCK`, which belongs to the open file and would reach everybody who has it; to open
-//! `/proc/self/fd/2` anew, which fails for sockets, and the journal is one; to poll before each write, as a terminal that is ready
-//! takes one byte and waits with the next.
+//! The daemon never waits for the reader of its log. A line goes into a buffer, which a thread writes. If the buffer
+//! is full, the line is dropped and counted.
+//!
+//! Rejected: `O_NONBLOCK` belongs to the open file, and would affect every process that has it open. Opening
+//! `/proc/self/fd/2` anew fails for sockets, and the journal is one. Polling before each write is not enough: a
+//! terminal that is ready may take one byte and block on the next.
 
 mod limit;
 mod line;
@@ -23,9 +25,9 @@ use self::writer::Writer;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Style {
     pub(crate) format: Format,
-    /// Text begins with the time.
+    /// Whether text begins with the time.
     pub(crate) time: bool,
-    /// Each line begins with a priority, as the journal takes it (sd-daemon(3)).
+    /// Whether each line begins with a priority for the journal (sd-daemon(3)).
     pub(crate) priority: bool,
 }
 
@@ -36,7 +38,7 @@ struct Logger {
 
 static LOGGER: OnceLock<Logger> = OnceLock::new();
 
-/// Begins to log. Costs no thread before the first line.
+/// Starts the log. No thread runs before the first line.
 pub(crate) fn start(threshold: Threshold, format: Format, time: bool) {
     let level = match threshold {
         Threshold::Error => LevelFilter::Error,
@@ -48,13 +50,13 @@ pub(crate) fn start(threshold: Threshold, format: Format, time: bool) {
     let logger =
         LOGGER.get_or_init(|| Logger { level, writer: Arc::new(Writer::new(style, level == LevelFilter::Debug)) });
     if log::set_logger(logger).is_ok() {
-        // What is above it is not even formatted.
+        // The macros do not even format what is above it.
         log::set_max_level(level);
     }
 }
 
-/// Whether standard error is what `JOURNAL_STREAM` says, its device and inode: the variable is inherited beyond redirections
-/// (systemd.exec(5)).
+/// Whether standard error is the file whose device and inode `JOURNAL_STREAM` has. The variable alone proves nothing:
+/// it outlives redirections (systemd.exec(5)).
 fn is_journal(stream: Option<&str>) -> bool {
     let Some((device, inode)) = stream.and_then(|stream| stream.split_once(':')) else { return false };
     let Ok(stat) = rustix::fs::fstat(rustix::stdio::stderr()) else { return false };
@@ -69,7 +71,7 @@ impl Log for Logger {
 
     fn log(&self, record: &Record<'_>) {
         if self.enabled(record.metadata()) {
-            // With `debug` all of it is wanted.
+            // `debug` leaves nothing out.
             let is_limited = self.level < LevelFilter::Debug && record.level() <= Level::Warn;
             self.writer.write(&Line::new(record), is_limited);
         }
@@ -80,7 +82,7 @@ impl Log for Logger {
     }
 }
 
-/// Other crates may log as well, what we know nothing about.
+/// Whether a record is from this project. Those of other crates are left out.
 fn is_ours(target: &str) -> bool {
     target == "sockexec" || target.starts_with("sockexec::")
 }

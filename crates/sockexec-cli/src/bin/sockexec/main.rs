@@ -36,12 +36,12 @@ fn main() -> ExitCode {
 }
 
 fn serve(arguments: &Arguments) -> ExitCode {
-    // Before the fork: both are for this process number.
+    // Before the fork: the variables name this process by its number.
     let supervisor = Supervisor::from_env();
     let activation = match Activation::from_env() {
         Ok(activation) => activation,
         Err(error) => {
-            ::log::error!("LISTEN_FDS: the sockets that were handed over cannot be had: {error}");
+            ::log::error!("cannot take the sockets of LISTEN_FDS: {error}");
             return ExitCode::from(EXIT_SYSTEM);
         }
     };
@@ -53,7 +53,7 @@ fn serve(arguments: &Arguments) -> ExitCode {
         Ok(None) => {}
         Ok(Some(status)) => return ExitCode::from(status),
         Err(error) => {
-            ::log::error!("cannot fork, as PID 1 has to: {error}");
+            ::log::error!("cannot fork, which PID 1 must do: {error}");
             return ExitCode::from(EXIT_SYSTEM);
         }
     }
@@ -109,12 +109,12 @@ fn run(
     Ok(daemon.run()?)
 }
 
-/// A descriptor that the starter has given a number for.
+/// Takes the descriptor that an option names.
 fn take(option: &str, number: RawFd) -> Result<OwnedFd, String> {
     daemon::take_descriptor(number).map_err(|error| format!("{option} {number}: {error}"))
 }
 
-/// A user or a group that the starter has named.
+/// Looks up the user or group that an option names.
 fn find<T: FromStr<Err = IdentityError>>(option: &str, text: Option<&str>) -> Result<Option<T>, String> {
     text.map(|text| text.parse().map_err(|error| format!("{option}: {error}"))).transpose()
 }

@@ -88,7 +88,7 @@ fn a_signal_without_a_name() {
     let reply = b"7:termsig,3:???,";
     let (output, _) = command(reply);
     assert_eq!(output.status.code(), Some(128));
-    assert!(text(&output.stderr).contains("did not tell which"), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("did not say which"), "{}", text(&output.stderr));
     let status = library(reply).expect("a status").status;
     assert_eq!((status.success(), status.code(), status.signal()), (false, None, None));
 }

@@ -1,4 +1,4 @@
-//! At most so many lines of one kind in a second, so that a client cannot flood the log.
+//! Limits the lines of one kind in a second, so that a client cannot flood the log.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ const MOST: u32 = 10;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// The kinds of which something was written within the last second. A list, as there are few.
+/// The kinds that were written within the last second. A list, because there are few.
 #[derive(Debug, Default)]
 pub(super) struct Limits {
     kinds: Vec<Counted>,
@@ -24,7 +24,7 @@ struct Counted {
 }
 
 impl Limits {
-    /// Whether a line of this kind is to be written `now`.
+    /// Whether to write a line of this kind `now`.
     pub(super) fn admit(&mut self, kind: &Kind, now: Instant) -> bool {
         let Some(counted) = self.kinds.iter_mut().find(|counted| counted.kind == *kind) else {
             self.kinds.push(Counted { kind: kind.clone(), since: now, written: 1, left_out: 0 });
@@ -39,14 +39,14 @@ impl Limits {
         is_admitted
     }
 
-    /// Forgets the kinds whose second is over: how many lines were left out of each.
+    /// Forgets the kinds whose second is over. Returns how many lines of each were left out.
     pub(super) fn take_over(&mut self, now: Instant) -> Vec<(Kind, u64)> {
         let over = |counted: &mut Counted| now.saturating_duration_since(counted.since) >= SECOND;
         let over = self.kinds.extract_if(.., over);
         over.filter(|counted| counted.left_out > 0).map(|counted| (counted.kind, counted.left_out)).collect()
     }
 
-    /// How long it is until there is something to be said of lines that were left out.
+    /// The time until lines that were left out can be reported; `None` if there are none.
     pub(super) fn wait(&self, now: Instant) -> Option<Duration> {
         let next = self.kinds.iter().filter(|counted| counted.left_out > 0).map(|counted| counted.since).min()?;
         Some((next + SECOND).saturating_duration_since(now))
@@ -68,7 +68,7 @@ mod tests {
         assert_eq!(limits.wait(half), Some(SECOND / 2));
         assert_eq!(limits.take_over(half), []);
         assert_eq!(limits.take_over(begin + SECOND), [(one.clone(), 15)]);
-        // Of the other none was left out, so nobody waits for the end of its second.
+        // No line of the other kind was left out, so nothing waits for the end of its second.
         assert_eq!(limits.wait(begin + SECOND), None);
         assert!(limits.admit(&one, begin + SECOND));
         assert_eq!(limits.take_over(begin + SECOND * 9), []);

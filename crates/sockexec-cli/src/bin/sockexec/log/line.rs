@@ -7,7 +7,7 @@ use log::{Level, Record};
 
 use super::{Format, Style};
 
-/// What names the kind of an event.
+/// The member that names the kind of an event.
 const EVENT: &str = "event";
 
 /// The event of a record that names none.
@@ -16,7 +16,7 @@ const OTHER: &str = "note";
 /// Members whose value is JSON already.
 const JSON: [&str; 2] = ["argv", "exit"];
 
-/// What a line says.
+/// The contents of a line.
 pub(super) struct Line<'a> {
     level: Level,
     event: String,
@@ -25,7 +25,7 @@ pub(super) struct Line<'a> {
     message: fmt::Arguments<'a>,
 }
 
-/// What is counted together: an event, or a place in the source that says something, its module and line.
+/// Lines of one kind are limited together: those of an event, or without one those of a module and line of the source.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Kind {
     Event(String),
@@ -47,7 +47,7 @@ impl<'a> Line<'a> {
         }
     }
 
-    /// What the log says of itself, at `warn`.
+    /// A line about the log itself, at `warn`.
     pub(super) fn own(event: &str, message: fmt::Arguments<'a>) -> Self {
         let event = event.to_owned();
         Self { level: Level::Warn, kind: Kind::Event(event.clone()), event, members: None, message }
@@ -57,13 +57,13 @@ impl<'a> Line<'a> {
         &self.kind
     }
 
-    /// Whether it says that the daemon has started.
+    /// Whether it reports that the daemon has started.
     pub(super) fn is_start(&self) -> bool {
         self.event == "start"
     }
 
-    /// Appends the line, its end included. No control character of what it says is in it: a newline would begin a line that somebody
-    /// else has written, with a priority of theirs.
+    /// Appends the line and its newline. Control characters are escaped: with a newline a client could forge a line,
+    /// and choose its priority.
     pub(super) fn format(&self, style: Style, out: &mut Vec<u8>) {
         let mut text = String::new();
         if style.priority {
@@ -94,7 +94,7 @@ impl<'a> Line<'a> {
         out.push(b'\n');
     }
 
-    /// The message; without one the event and its members.
+    /// Appends the message, or the event and its members if there is none.
     fn text(&self, text: &mut String) {
         text.push_str(if self.level == Level::Warn { "sockexec: warning: " } else { "sockexec: " });
         if self.message.as_str() == Some("") {
@@ -117,7 +117,7 @@ impl<'a> Line<'a> {
 
     fn visit(&self, members: &mut Members<'_>) {
         if let Some(source) = self.members {
-            // Nothing that it does fails.
+            // Writing to a string does not fail.
             let _ = source.visit(members);
         }
     }
@@ -180,7 +180,7 @@ impl VisitValue<'_> for Shown<'_> {
     }
 
     fn visit_f64(&mut self, value: f64) -> Result<(), Error> {
-        // JSON has no other numbers.
+        // JSON has neither infinity nor NaN.
         self.plain(if value.is_finite() { value } else { 0.0 })
     }
 
@@ -197,14 +197,14 @@ impl VisitValue<'_> for Shown<'_> {
     }
 }
 
-/// In UTC, as RFC 3339 has it.
-#[expect(clippy::disallowed_types, reason = "a line tells the time of day")]
+/// The time in UTC, in the form of RFC 3339.
+#[expect(clippy::disallowed_types, reason = "a line has the time of day")]
 fn now() -> impl fmt::Display {
     humantime::format_rfc3339_millis(std::time::SystemTime::now())
 }
 
-/// Escapes what could end the line or change what a terminal shows: control characters, separators of lines, and what turns the
-/// direction of text. The escapes are those of JSON. In a line of JSON they can only be within strings.
+/// Escapes what could end the line or change what a terminal shows: control characters, line separators, and marks
+/// for the direction of text. The escapes are those of JSON, where such characters occur only within strings.
 fn escape(text: &str, out: &mut Vec<u8>) {
     let is_harmful = |c: char| {
         c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')

@@ -1,4 +1,4 @@
-//! The thread that writes: it is there while there is something to be written, and a moment longer.
+//! The thread that writes the log. It lives while there are lines to write, and a moment longer.
 
 use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -12,20 +12,20 @@ use super::Style;
 use super::limit::Limits;
 use super::line::{Kind, Line};
 
-/// How much may wait to be written, in bytes: some thousand lines. With `-d` a burst is as long as that.
+/// How many bytes may wait: some thousand lines, as in a burst with `-d`.
 const MOST: usize = 1 << 20;
 
-/// How long the thread waits for another line before it ends. Longer than a second, in which lines are counted.
+/// How long the thread waits for another line before it ends. Longer than the second in which lines are counted.
 const IDLE: Duration = Duration::from_millis(1500);
 
-/// How soon to try again to have a thread, where none was to be had: a filter of system calls that refuses clone3(2) with EPERM keeps
-/// them from everybody (`pthread_create(3)` tries clone(2) after ENOSYS alone).
+/// How long to wait after a thread could not be started. Under a filter of system calls that refuses clone3(2) with
+/// EPERM none ever can: `pthread_create(3)` tries clone(2) only after ENOSYS.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// How much a pipe that is ready takes at once, and in one piece, in bytes (`PIPE_BUF`, pipe(7)).
+/// How many bytes a ready pipe takes at once and in one piece (`PIPE_BUF`, pipe(7)).
 const PIECE: usize = 4096;
 
-/// How long the end of the daemon waits for its last lines to be written.
+/// How long the daemon waits at its end for its last lines to be written.
 const LAST: Duration = Duration::from_secs(2);
 
 /// The thread's stack, in bytes. Only what is touched costs memory.
@@ -33,12 +33,12 @@ const STACK: usize = 64 << 10;
 
 pub(super) struct Writer {
     style: Style,
-    /// The thread stays once it has begun.
+    /// Whether the thread, once started, stays.
     stays: bool,
     state: Mutex<State>,
-    /// There is something to be written.
+    /// Notified when there are lines to write.
     news: Condvar,
-    /// There is nothing more.
+    /// Notified when all lines are written.
     written: Condvar,
 }
 
@@ -53,9 +53,9 @@ struct State {
     limits: Limits,
     has_thread: bool,
     is_idle: bool,
-    /// When no thread was to be had.
+    /// When a thread could last not be started.
     failed_at: Option<Instant>,
-    /// The last line that was begun was not written to its end.
+    /// Whether the last line was written only in part.
     is_cut: bool,
 }
 
@@ -85,7 +85,7 @@ impl Writer {
             self.news.notify_one();
         } else if !state.has_thread {
             if line.is_start() && !self.stays {
-                // Nobody is served yet. So a daemon that has nothing more to say never has a thread.
+                // No client is served yet, so this may block. A daemon that logs nothing more never has a thread.
                 self.write_unaided(&mut state);
                 if state.buffer.is_empty() {
                     return;
@@ -101,7 +101,7 @@ impl Writer {
         }
     }
 
-    /// Without a thread: writes what is taken at once. A terminal that has stopped may hold it up all the same.
+    /// Writes without a thread, as much as standard error takes at once. A stopped terminal may still block it.
     fn write_unaided(&self, state: &mut State) {
         if state.is_cut && state.buffer.first().is_some_and(|&first| first != b'\n') {
             state.buffer.insert(0, b'\n');
@@ -116,31 +116,31 @@ impl Writer {
                 Err(_) => {
                     let lines = std::mem::take(&mut state.buffer);
                     state.lose(&lines, 0);
-                    // Of the first one some may have been written before.
+                    // A part of the first line may have been written before.
                     state.is_cut = true;
                     return;
                 }
             }
             if state.buffer.is_empty() {
-                // What a burst has needed is given back.
+                // Frees the memory of a burst.
                 state.buffer = Vec::new();
                 self.tell_dropped(state);
             }
         }
     }
 
-    /// False: there can be none now.
+    /// Starts the thread. False: the system refuses one now.
     fn spawn(self: &Arc<Self>) -> bool {
         let thread = thread::Builder::new().name("log".to_owned()).stack_size(STACK);
         let writer = Arc::clone(self);
         thread.spawn(move || writer.work()).is_ok()
     }
 
-    /// Waits until all is written, for as long as [`LAST`].
+    /// Waits until all is written, but not longer than [`LAST`].
     pub(super) fn flush(&self) {
         let deadline = Instant::now() + LAST;
         let mut state = self.lock();
-        // Of a second that is not over, too.
+        // Also for a second that is not over.
         self.tell_left_out(&mut state, deadline);
         self.tell_dropped(&mut state);
         if state.has_thread {
@@ -158,7 +158,7 @@ impl Writer {
         }
     }
 
-    /// What the thread does.
+    /// The loop of the thread.
     fn work(&self) {
         let mut state = self.lock();
         loop {
@@ -196,7 +196,7 @@ impl Writer {
         }
     }
 
-    /// Says how many lines of each kind were left out in a second that is over.
+    /// Logs how many lines of each kind were left out in a second that is over.
     fn tell_left_out(&self, state: &mut State, now: Instant) {
         for (kind, lines) in state.limits.take_over(now) {
             let what = match kind {
@@ -209,7 +209,7 @@ impl Writer {
         }
     }
 
-    /// Says how many lines were dropped, once there is room again.
+    /// Logs how many lines were dropped, once there is room again.
     fn tell_dropped(&self, state: &mut State) {
         let dropped = state.dropped;
         let why = "standard error did not take them";
@@ -222,10 +222,10 @@ impl Writer {
 }
 
 impl State {
-    /// Appends a line; false: there is no room.
+    /// Appends a line. False: there is no room.
     fn put(&mut self, line: &Line<'_>, style: Style) -> bool {
         let before = self.buffer.len();
-        // Nothing is formatted for a buffer that is full.
+        // A full buffer costs no formatting.
         if before + self.under_way >= MOST {
             return false;
         }
@@ -237,12 +237,13 @@ impl State {
         has_room
     }
 
-    /// Appends a line of the log's own; false: there is no room.
+    /// Appends a line about the log itself. False: there is no room.
     fn say(&mut self, style: Style, event: &str, message: fmt::Arguments<'_>) -> bool {
         self.put(&Line::own(event, message), style)
     }
 
-    /// Of these lines only so many bytes could be written. If a line was cut before, they begin with its end.
+    /// Counts the lost lines if only `written` bytes could be written. After a cut line, `lines` begins with the newline
+    /// that ends it.
     fn lose(&mut self, lines: &[u8], written: usize) {
         let (before, rest) = lines.split_at(written.min(lines.len()));
         let lost = rest.split(|&byte| byte == b'\n').count().saturating_sub(1) as u64;
@@ -257,21 +258,21 @@ impl State {
     }
 }
 
-/// The first lines of these that go into a pipe in one piece, so that they do not mix with what others write there.
+/// The first lines that go into a pipe in one piece, so that they do not mix with those of other writers.
 fn piece(bytes: &[u8]) -> &[u8] {
     let first = bytes.get(..PIECE).unwrap_or(bytes);
     let end = first.iter().rposition(|&byte| byte == b'\n').map_or(first.len(), |end| end + 1);
     first.get(..end).unwrap_or(first)
 }
 
-/// Writes all of it, for however long that takes; else how much was written.
+/// Writes all bytes, however long that takes. The error is how many were written.
 fn write_all(mut bytes: &[u8]) -> Result<(), usize> {
     let all = bytes.len();
     while !bytes.is_empty() {
         match rustix::io::write(rustix::stdio::stderr(), piece(bytes)) {
             Ok(n) => bytes = bytes.get(n..).unwrap_or_default(),
             Err(Errno::INTR) => {}
-            // Somebody else who has it open made it so.
+            // Another process that has it open has made it non-blocking.
             Err(Errno::AGAIN) => _ = is_writable(Duration::MAX),
             Err(_) => return Err(all - bytes.len()),
         }
@@ -279,7 +280,7 @@ fn write_all(mut bytes: &[u8]) -> Result<(), usize> {
     Ok(())
 }
 
-/// Whether standard error takes something, or says that it never will, within this time.
+/// Whether standard error can be written to, or has failed, within this time.
 fn is_writable(patience: Duration) -> bool {
     let stderr = rustix::stdio::stderr();
     let mut polled = [PollFd::new(&stderr, PollFlags::OUT)];
@@ -307,7 +308,7 @@ mod tests {
         let mut state = State::default();
         state.lose(b"one\ntwo\nthree\n", 6);
         assert_eq!((state.dropped, state.is_cut), (2, true));
-        // With the end of the one that was cut, of which nothing was written either.
+        // These begin with the end of the cut line. Nothing was written.
         state.lose(b"\nfour\n", 0);
         assert_eq!((state.dropped, state.is_cut), (3, true));
         state.lose(b"\nfour\nfive\n", 6);
