@@ -1,4 +1,4 @@
-//! What `sockexec-top` and `sockexec-exporter` share. The programs are what this crate is for.
+//! What `sockexec-top` and `sockexec-exporter` share. This crate exists for these programs.
 #![forbid(unsafe_code)]
 
 pub mod screen;
@@ -14,19 +14,19 @@ use std::time::Duration;
 /// The exit code of wrong arguments.
 pub const EXIT_USAGE: u8 = 100;
 
-/// The exit code of what the system, or a daemon that does not answer, has refused.
+/// The exit code if the system refuses something, or the daemon does not answer.
 pub const EXIT_SYSTEM: u8 = 111;
 
-/// Where the socket is if `-` is given for it.
+/// Has the socket's path if SOCKET is `-`.
 const SOCKET_VARIABLE: &str = "SOCKEXEC_SOCKET";
 
-/// How long a daemon may take for its status, as `sockexec-client --status` has it.
+/// How long to wait for the daemon's status, the same as in `sockexec-client --status`.
 pub const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The path of the socket that was given as SOCKET.
 ///
 /// # Errors
-/// It is empty, or `-` and `SOCKEXEC_SOCKET` is not set: what to say.
+/// A message for the user if it is empty, or if it is `-` and `SOCKEXEC_SOCKET` is not set.
 pub fn socket(given: OsString) -> Result<PathBuf, String> {
     if given.is_empty() {
         return Err("SOCKET is empty; give the path of the daemon's socket".to_owned());
@@ -39,7 +39,7 @@ pub fn socket(given: OsString) -> Result<PathBuf, String> {
     })
 }
 
-/// Shows what clap has to say: help and version on standard output with 0, a complaint on standard error with [`EXIT_USAGE`].
+/// Prints clap's text: help and version on standard output with 0, an error on standard error with [`EXIT_USAGE`].
 #[must_use]
 pub fn exit_with(error: &clap::Error) -> ExitCode {
     let printed = error.print();
@@ -52,7 +52,7 @@ pub fn exit_with(error: &clap::Error) -> ExitCode {
     }
 }
 
-/// Writes one line to standard error. That it is gone is no reason to panic, as `eprintln!` does.
+/// Writes one line to standard error. Unlike `eprintln!` it does not panic if that is gone.
 pub fn complain(program: &str, words: impl Display) {
     let _ = writeln!(std::io::stderr(), "{program}: {words}");
 }

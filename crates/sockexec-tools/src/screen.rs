@@ -1,4 +1,4 @@
-//! The terminal as a screen of its own, and as it was before.
+//! The terminal as a full screen, and its restoration.
 
 use std::io::{self, Stdout, Write as _};
 use std::ops::{Deref, DerefMut};
@@ -12,12 +12,12 @@ use ratatui::termion::screen::{ToAlternateScreen, ToMainScreen};
 use rustix::stdio::stdin;
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 
-/// The modes to go back to; `None`: the terminal is as it was. Not in [`Screen`]: a panic in a release build drops nothing, and its hook
-/// has to find them.
+/// The modes to restore; `None`: there is nothing to restore. Not a field of [`Screen`]: a panic in a release build
+/// drops nothing, and the panic hook must find them.
 static BEFORE: Mutex<Option<Termios>> = Mutex::new(None);
 
-/// The terminal at standard input and output, in raw mode and with its other screen. It is as it was before when this is dropped, and
-/// on a panic.
+/// The terminal at standard input and output, in raw mode and on its alternate screen. It is restored when this is
+/// dropped, and on a panic.
 #[derive(Debug)]
 pub struct Screen(Terminal<TermionBackend<Stdout>>);
 
@@ -25,13 +25,13 @@ impl Screen {
     /// Takes the terminal.
     ///
     /// # Errors
-    /// Standard input or output is no terminal, or cannot be written to.
+    /// If standard input or output is not a terminal, or cannot be written to.
     pub fn new() -> io::Result<Self> {
         static HOOKED: Once = Once::new();
         HOOKED.call_once(|| {
             let usual = panic::take_hook();
             panic::set_hook(Box::new(move |info| {
-                // First: what the panic says would be on the screen that goes.
+                // First, or the message of the panic would vanish with the alternate screen.
                 let _ = restore();
                 usual(info);
             }));
@@ -41,7 +41,7 @@ impl Screen {
         Ok(screen)
     }
 
-    /// Takes the terminal again, after the process was stopped: a shell has put its own modes back meanwhile.
+    /// Takes the terminal again after a stop: the shell has set its own modes meanwhile.
     ///
     /// # Errors
     /// As [`Screen::new`].
@@ -50,12 +50,12 @@ impl Screen {
         self.redraw()
     }
 
-    /// Makes the next [`draw`](Terminal::draw) draw all anew.
+    /// Makes the next [`draw`](Terminal::draw) redraw everything.
     ///
-    /// Not [`Terminal::clear`]: that asks the terminal where its cursor is, and takes the answer from among what is typed.
+    /// Rejected: [`Terminal::clear`] asks the terminal where its cursor is, and reads the answer from among the keys.
     ///
     /// # Errors
-    /// The terminal cannot be written to.
+    /// If the terminal cannot be written to.
     pub fn redraw(&mut self) -> io::Result<()> {
         let size = self.0.size()?;
         self.0.resize(size.into())
@@ -64,7 +64,7 @@ impl Screen {
     /// Gives the terminal back until [`Screen::resume`].
     ///
     /// # Errors
-    /// It cannot be written to.
+    /// If it cannot be written to.
     pub fn suspend(&mut self) -> io::Result<()> {
         restore()
     }
@@ -94,7 +94,7 @@ fn take() -> io::Result<()> {
     let modes = tcgetattr(stdin())?;
     let mut raw = modes.clone();
     raw.make_raw();
-    // Known before anything is changed. Modes that are still ours are not what to go back to.
+    // Saved before anything is changed. If there are saved modes already, the present ones are ours.
     BEFORE.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(modes);
     tcsetattr(stdin(), OptionalActions::Now, &raw)?;
     let mut stdout = io::stdout().lock();
@@ -102,10 +102,10 @@ fn take() -> io::Result<()> {
     stdout.flush()
 }
 
-/// Does nothing where it was done already.
+/// Does nothing if the terminal is restored already.
 fn restore() -> io::Result<()> {
     let Some(modes) = BEFORE.lock().unwrap_or_else(PoisonError::into_inner).take() else { return Ok(()) };
-    // The modes first: they need no reader at the other end.
+    // The modes first: setting them does not wait for a reader at the other end.
     let set = tcsetattr(stdin(), OptionalActions::Now, &modes);
     let mut stdout = io::stdout().lock();
     write!(stdout, "{ToMainScreen}{Show}")?;

@@ -15,14 +15,14 @@ use rustix::process::{Pid, Signal, kill_process};
 
 const EXPORTER: &str = env!("CARGO_BIN_EXE_sockexec-exporter");
 
-/// As many connections as it takes at a time.
+/// How many connections the exporter takes at a time.
 const CONNECTIONS: usize = 64;
 
 /// A running exporter, on a port of its own.
 struct Exporter {
     child: Child,
     address: String,
-    // Kept open: a line that cannot be written would be lost.
+    // Kept open, so that the exporter can write to it.
     _stderr: BufReader<ChildStderr>,
 }
 
@@ -45,7 +45,7 @@ impl Exporter {
         stream
     }
 
-    /// What it answers to this request: head and body.
+    /// Makes a request. Returns head and body of the answer.
     #[track_caller]
     fn ask(&self, method: &str, path: &str) -> (String, String) {
         let mut stream = self.connect();
@@ -75,7 +75,7 @@ fn assert_answer(answer: &(String, String), status: &str, header: &str) {
     assert!(answer.0.to_lowercase().contains(header), "{answer:?}");
 }
 
-/// Names and labels, in their order, and all that is no sample.
+/// All lines in their order, samples without their values.
 fn without_numbers(metrics: &str) -> Vec<&str> {
     metrics.lines().map(|line| if line.starts_with('#') { line } else { line.rsplit_once(' ').unwrap().0 }).collect()
 }
@@ -133,17 +133,17 @@ fn other_requests() {
         assert_answer(&head, "200 OK", "content-length: ");
         assert!(head.1.is_empty() && !head.0.to_lowercase().contains("content-length: 0"), "{head:?}");
     }
-    // What is no HTTP, and a head without an end.
+    // Garbage that is not HTTP, and a head without an end.
     let mut stream = exporter.connect();
     stream.write_all(b"\x00\xff garbage\r\n\r\n").unwrap();
     assert_answer(&answer(stream), "400 Bad Request", "");
     let mut stream = exporter.connect();
-    // It closes with bytes unread, which may cut the answer short.
+    // The exporter closes with unread bytes, which may cut the answer short.
     let _ = write!(stream, "GET /metrics HTTP/1.1\r\nX: {}", "x".repeat(1 << 20));
     let mut reply = String::new();
     let read = stream.read_to_string(&mut reply);
     assert!(reply.starts_with("HTTP/1.1 431 ") || read.is_err(), "{reply:?}");
-    // A client that has ended its sending still gets its answer.
+    // A client that half-closes still gets its answer.
     let mut stream = exporter.connect();
     stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").unwrap();
     stream.shutdown(std::net::Shutdown::Write).unwrap();
@@ -152,7 +152,7 @@ fn other_requests() {
     assert!(reply.starts_with("HTTP/1.0 200 OK\r\n") && reply.contains("sockexec_uptime_seconds "), "{reply:?}");
 }
 
-/// The daemon is asked each time: it may come later, go and come again.
+/// The exporter asks the daemon each time, so the daemon may start later, stop and start again.
 #[test]
 fn a_daemon_that_is_away() {
     let mut daemon = Running::start();
@@ -162,7 +162,7 @@ fn a_daemon_that_is_away() {
         let told = exporter.ask("GET", path);
         let expected = if path == "/" { "200 OK" } else { "503 Service Unavailable" };
         assert_answer(&told, expected, "");
-        // Its file may be left where another process holds the directory's lock.
+        // The socket file may be left behind if another process holds the directory's lock.
         assert_eq!(told.1.contains("cannot connect to "), path == "/metrics", "{told:?}");
     }
     daemon.begin();
@@ -171,7 +171,7 @@ fn a_daemon_that_is_away() {
     assert_answer(&exporter.ask("HEAD", "/metrics"), "503 Service Unavailable", "content-length: ");
 }
 
-/// A daemon that accepts and says nothing holds up its own question alone.
+/// A daemon that accepts and stays silent holds up only its own question.
 #[test]
 fn a_daemon_that_is_silent() {
     let directory = tempfile::tempdir().unwrap();
@@ -186,7 +186,7 @@ fn a_daemon_that_is_silent() {
     drop(silent);
 }
 
-/// Clients that say half of what they want, as many as there are places: they cost no thread, and their places come free.
+/// As many clients as there are places, each with half a request: they cost no thread, and their places become free.
 #[test]
 fn slow_clients_stop_nobody() {
     let daemon = Running::start();
@@ -201,12 +201,12 @@ fn slow_clients_stop_nobody() {
     if let Ok(tasks) = fs::read_dir(format!("/proc/{}/task", exporter.child.id())) {
         assert_eq!(tasks.count(), 1, "threads");
     }
-    // One of them goes on meanwhile.
+    // One of them completes its request meanwhile.
     let mut one = held.pop().unwrap();
     one.write_all(b"rics HTTP/1.1\r\n\r\n").unwrap();
     assert_answer(&answer(one), "200 OK", "");
     held.extend((held.len()..CONNECTIONS).map(slow));
-    // All places are taken: this one waits until the others' time is up.
+    // All places are taken: this request waits until the others' time is up.
     assert_answer(&exporter.ask("GET", "/metrics"), "200 OK", "");
     assert_eq!(held.pop().unwrap().read(&mut [0]).unwrap_or(0), 0);
 }

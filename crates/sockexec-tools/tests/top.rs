@@ -23,7 +23,7 @@ use sockexec_tools::screen::Screen;
 
 const TOP: &str = env!("CARGO_BIN_EXE_sockexec-top");
 
-/// The table, printed so wide.
+/// The table as `--once` prints it.
 #[track_caller]
 fn once(daemon: &Running, options: &[&str]) -> String {
     let mut command = bare(TOP);
@@ -39,16 +39,16 @@ fn row(table: &str, end: &str) -> Option<Vec<String>> {
     Some(line.split_whitespace().map(str::to_owned).collect())
 }
 
-/// Who runs the tests.
+/// The user who runs the tests.
 fn me() -> String {
     let output = Command::new("id").arg("-un").output().expect("id");
     String::from_utf8(output.stdout).expect("UTF-8").trim_end().to_owned()
 }
 
-/// `cat`, which has given back what it was sent.
+/// Runs `cat`, and returns when it has echoed 3000 bytes.
 fn cat(daemon: &Running, argument: &str) -> sockexec::Child {
     let mut cat = daemon.command("sh");
-    // Version 2 tells the number of the process.
+    // Version 2 has the number of the process.
     cat.version(Version::Two);
     cat.args(["-c", "cat", argument]).stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut cat = cat.spawn().expect("it starts");
@@ -70,20 +70,20 @@ fn printed_once() {
     let user: String = me().chars().take(8).collect();
     assert_eq!((row[0].as_str(), row[1].as_str()), (cat.id().unwrap().to_string().as_str(), user.as_str()), "{table}");
     assert!(row[2].ends_with('s'), "{table}");
-    // What it was sent, and a few words of the protocol.
+    // The 3000 bytes, and a few of the protocol.
     assert!(row[5].starts_with("3.") && row[6].starts_with("3."), "{table}");
     assert_eq!(row[7..9], ["output", "or"], "{table}");
     if cfg!(target_os = "linux") {
         assert!(row[3].parse::<f64>().is_ok(), "CPU of a program of our own: {table}");
         assert_ne!(row[4], "-", "memory of a program of our own: {table}");
     }
-    // The one who asks is no row.
+    // The connection that asks has no row.
     assert_eq!(table.lines().count(), 5, "{table}");
     drop(cat);
     eventually("an empty table", || once(&daemon, &[]).lines().count() == 4);
 }
 
-/// The work of a child of the program's counts, while it runs and when it was waited for.
+/// The work of the program's child counts.
 #[cfg(target_os = "linux")]
 #[test]
 fn processor_time_of_the_group() {
@@ -95,7 +95,7 @@ fn processor_time_of_the_group() {
     let _idle = idle.args(["-c", "read line", "idle"]).stdin(Stdio::piped()).spawn().unwrap();
     let cpu = |table: &str, end: &str| row(table, end).and_then(|row| row[3].parse::<f64>().ok());
     let last = |table: &str| table.lines().last().unwrap().split_whitespace().last().unwrap().to_owned();
-    // The start of a program costs time, too: for a moment the idle one may be the busier.
+    // The start of a program costs time too: for a moment the idle one may be the busier.
     eventually("work", || {
         let table = once(&daemon, &[]);
         cpu(&table, "busy").is_some_and(|percent| percent > 1.0) && last(&table) == "idle"
@@ -132,7 +132,7 @@ fn wrong_arguments() {
     assert_eq!(run(command), (0, format!("sockexec-top version: {}\n", env!("CARGO_PKG_VERSION")), String::new()));
 }
 
-/// A person at a terminal of 80 columns, who sees what its screen shows.
+/// A person at a terminal of 80 columns, and what the screen shows.
 struct Person {
     master: File,
     terminal: File,
@@ -146,7 +146,7 @@ impl Person {
         rustix::pty::grantpt(&master).expect("a terminal");
         rustix::pty::unlockpt(&master).expect("a terminal");
         let name = rustix::pty::ptsname(&master, Vec::new()).expect("a name").into_string().expect("UTF-8");
-        // Not that of this process.
+        // It must not become the controlling terminal of this process.
         let flags = OFlags::NOCTTY.bits().cast_signed();
         let terminal = File::options().read(true).write(true).custom_flags(flags).open(name).expect("a terminal");
         let person = Self { master: master.into(), terminal, screen: vt100::Parser::new(24, 80, 0) };
@@ -181,7 +181,7 @@ impl Person {
         self.screen.screen().rows(0, 80).map(|line| line.trim_end().to_owned()).collect()
     }
 
-    /// Waits until the screen is like this.
+    /// Waits until the screen shows this.
     #[track_caller]
     fn sees(&mut self, what: &str, mut shown: impl FnMut(&[String]) -> bool) {
         let deadline = Instant::now() + PATIENCE;
@@ -196,7 +196,7 @@ impl Person {
         }
     }
 
-    /// Waits for its end; by then all that it has written is there to be read.
+    /// Waits for its end, after which everything that it wrote can be read.
     #[track_caller]
     fn sees_end(&mut self, child: &mut Child) -> ExitStatus {
         let mut status = None;
@@ -233,7 +233,7 @@ fn has(lines: &[String], words: &str) -> bool {
     lines.iter().any(|line| line.contains(words))
 }
 
-/// The line on which this stands.
+/// The number of the line that has these words.
 fn place(lines: &[String], words: &str) -> Option<usize> {
     lines.iter().position(|line| line.contains(words))
 }
@@ -266,7 +266,7 @@ fn drawn_sorted_and_left() {
     person.sees("the help", |lines| has(lines, "Sort by a column:") && !has(lines, "cat aaa"));
     person.types("?");
     person.sees("no help", |lines| !has(lines, "Sort by a column:") && has(lines, "cat aaa"));
-    // A program that comes is shown without a key.
+    // A new program is shown without a key.
     let third = cat(&daemon, "ccc");
     person.sees("the third", |lines| has(lines, "cat ccc"));
     drop(third);
@@ -284,7 +284,7 @@ fn the_size_changes() {
     let mut child = person.starts(bare(TOP).args(["--interval", "3600"]).arg(daemon.socket()));
     person.sees("the program", |lines| has(lines, "cat aaa"));
     person.resize(80, 10);
-    // No controlling terminal, so the kernel tells nobody.
+    // It is not the controlling terminal of `sockexec-top`, so the kernel sends no WINCH.
     kill_process(Pid::from_child(&child), Signal::WINCH).unwrap();
     person.sees("the last line", |lines| lines[9].starts_with("q quit"));
     person.types("\x03");
@@ -305,7 +305,7 @@ fn signals_that_end_it() {
     }
 }
 
-/// A shell puts its own modes back while this is stopped.
+/// A shell sets its own modes while `sockexec-top` is stopped.
 #[test]
 fn stopped_and_continued() {
     let daemon = Running::start();
@@ -320,7 +320,7 @@ fn stopped_and_continued() {
     tcsetattr(&person.terminal, OptionalActions::Now, &before).unwrap();
     kill_process(pid, Signal::CONT).unwrap();
     eventually("raw mode", || person.is_raw());
-    // It draws all anew, also what has not changed, and so it does when asked to.
+    // It redraws everything, also what has not changed; and again after ^L.
     for key in ["\x0c", "q"] {
         person.screen.process(b"\x1b[2J");
         assert!(!has(&person.lines(), "ARGUMENTS"));
@@ -350,7 +350,7 @@ fn a_daemon_that_goes_away() {
     person.assert_restored(&before);
 }
 
-/// A daemon that accepts and says nothing: keys work meanwhile.
+/// A daemon that accepts and stays silent: keys work meanwhile.
 #[test]
 fn a_daemon_that_is_silent() {
     let directory = tempfile::tempdir().unwrap();
@@ -358,7 +358,7 @@ fn a_daemon_that_is_silent() {
     let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
     let mut person = Person::new();
     let mut child = person.starts(bare(TOP).arg(&socket));
-    // Where this test is slow, the missing answer may already be reported.
+    // On a slow machine the missing answer may already be reported.
     person.sees("whom it asks", |lines| lines[2].starts_with("asking /") || lines[2].starts_with("no answer for "));
     person.types("u");
     person.sees("the order", |lines| has(lines, "USER↑"));
@@ -367,7 +367,7 @@ fn a_daemon_that_is_silent() {
     assert_eq!(person.sees_end(&mut child).code(), Some(0));
 }
 
-/// In a release build nothing is dropped on a panic. This very test, in a process at a terminal, is what panics.
+/// In a release build a panic drops nothing. This test runs itself in a process at a terminal, and panics there.
 #[test]
 fn a_panic() {
     const INSIDE: &str = "SOCKEXEC_TEST_PANICS";
@@ -396,6 +396,6 @@ fn terminals_that_will_not_do() {
     person.resize(0, 0);
     let mut child = person.starts(bare(TOP).arg("/nowhere"));
     assert_eq!(person.sees_end(&mut child).code(), Some(111));
-    assert!(has(&person.lines(), "does not tell its size"), "{:#?}", person.lines());
+    assert!(has(&person.lines(), "its size is unknown"), "{:#?}", person.lines());
     person.assert_restored(&before);
 }

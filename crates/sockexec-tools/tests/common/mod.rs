@@ -11,7 +11,7 @@ use sockexec::Daemon;
 use sockexec::daemon::Handle;
 use tempfile::TempDir;
 
-/// How long a test waits for what must happen: only a fault takes that long.
+/// How long a test waits for an event. Only a fault takes that long.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A daemon within this process. It can end and begin again.
@@ -35,7 +35,7 @@ impl Running {
 
     pub(crate) fn end(&mut self) {
         if let Some((handle, thread)) = self.daemon.take() {
-            // The second time it is KILL for what runs.
+            // The second call sends KILL to programs that still run.
             handle.shut_down();
             handle.shut_down();
             thread.join().expect("no panic").expect("a daemon that ends well");
@@ -57,7 +57,7 @@ impl Drop for Running {
     }
 }
 
-/// Waits until `condition` holds. For what has no event to wait for.
+/// Waits until `condition` holds, if there is no event to wait for.
 #[track_caller]
 pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
@@ -67,7 +67,7 @@ pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// Runs a program of this crate with nothing of the environment that it would look at.
+/// A program of this crate, without the variables that it reads.
 pub(crate) fn bare(program: &str) -> Command {
     let mut command = Command::new(program);
     for name in ["SOCKEXEC_SOCKET", "NO_COLOR", "COLUMNS"] {
@@ -84,7 +84,7 @@ pub(crate) fn run(mut command: Command) -> (i32, String, String) {
     (status.code().expect("an exit code"), text(stdout), text(stderr))
 }
 
-/// Wrong arguments of both programs: the code and a word of the complaint.
+/// Checks the exit code and a word of the message after wrong arguments.
 #[track_caller]
 pub(crate) fn complains(program: &str, arguments: &[&str], code: i32, word: &str) {
     let mut command = bare(program);
@@ -94,7 +94,7 @@ pub(crate) fn complains(program: &str, arguments: &[&str], code: i32, word: &str
     assert!(stderr.contains(word), "{arguments:?}: {stderr}");
 }
 
-/// `sockexec-client`, of another package, which cargo builds for the end-to-end suite only.
+/// `sockexec-client` of another package: cargo builds it only for that package's own tests.
 pub(crate) fn client() -> PathBuf {
     let own = env::current_exe().expect("own path");
     let profile = own.parent().and_then(Path::parent).expect("the directory of the profile");

@@ -1,4 +1,4 @@
-//! What is answered to a request.
+//! Answers to requests.
 
 use std::convert::Infallible;
 use std::path::Path;
@@ -15,12 +15,12 @@ const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const INDEX: &str = "<!DOCTYPE html>\n<title>sockexec-exporter</title>\n<h1>sockexec-exporter</h1>\n\
                      <p><a href=\"/metrics\">Metrics</a></p>\n";
 
-/// Asks the daemon where the request is for its metrics. What a client has sent beside the method and the path is ignored.
+/// Answers a request. Only `/metrics` asks the daemon. Everything but the method and the path is ignored.
 pub(crate) async fn answer<B>(request: Request<B>, socket: &Path) -> Result<Response<String>, Infallible> {
     let is_head = request.method() == Method::HEAD;
     let is_known = matches!(request.uri().path(), "/" | "/metrics");
     let mut response = if !is_known {
-        response(StatusCode::NOT_FOUND, TEXT, "there is /metrics\n".to_owned())
+        response(StatusCode::NOT_FOUND, TEXT, "not found; the metrics are at /metrics\n".to_owned())
     } else if !is_head && request.method() != Method::GET {
         let mut refusal = response(StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET and HEAD are allowed\n".to_owned());
         refusal.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
@@ -31,7 +31,7 @@ pub(crate) async fn answer<B>(request: Request<B>, socket: &Path) -> Result<Resp
         metrics(socket).await
     };
     if is_head {
-        // What GET would bring.
+        // The length that GET would have.
         let length = response.body().len();
         response.headers_mut().insert(CONTENT_LENGTH, length.into());
         response.body_mut().clear();
@@ -43,7 +43,7 @@ async fn metrics(socket: &Path) -> Response<String> {
     let reason = match sockexec::tokio::daemon_status(socket, PATIENCE).await {
         Ok(status) => match sockexec::client::prometheus(&status) {
             Some(text) => return response(StatusCode::OK, METRICS, text),
-            None => "its status is no JSON".to_owned(),
+            None => "the daemon's status is not JSON".to_owned(),
         },
         Err(error) => error.to_string(),
     };

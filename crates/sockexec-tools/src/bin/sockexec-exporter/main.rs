@@ -1,7 +1,7 @@
-//! The metrics of a daemon over HTTP, for Prometheus: the daemon itself never speaks it.
+//! The metrics of a daemon over HTTP, for Prometheus. The daemon itself has no HTTP.
 //!
-//! One thread does all of it. Each connection is one task with one request and a time limit, so a client that is slow, or silent,
-//! holds up nobody, and costs no thread.
+//! One thread does everything. Each connection is a task with one request and a time limit, so a slow or silent
+//! client delays no other, and costs no thread.
 #![forbid(unsafe_code)]
 
 mod answer;
@@ -32,11 +32,11 @@ const NAME: &str = "sockexec-exporter";
     after_help = AFTER_HELP,
 )]
 struct Arguments {
-    /// Path of the daemon's socket; `-`: what `SOCKEXEC_SOCKET` says.
+    /// Path of the daemon's socket. `-` takes it from `SOCKEXEC_SOCKET`.
     #[arg(value_name = "SOCKET")]
     socket: OsString,
 
-    /// Where to listen: an address and a port; port 0 takes a free one, and says which.
+    /// Address and port to listen on. Port 0 takes a free port; standard error has its number.
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:9532")]
     listen: SocketAddr,
 
@@ -44,22 +44,22 @@ struct Arguments {
     #[arg(short = 'v', long, action = ArgAction::Version)]
     version: Option<bool>,
 
-    /// Print this and exit.
+    /// Print this help and exit.
     #[arg(short = 'h', long, action = ArgAction::HelpShort)]
     help: Option<bool>,
 }
 
 const AFTER_HELP: &str = "\
 Environment:
-  SOCKEXEC_SOCKET  path of the socket, used where SOCKET is -
+  SOCKEXEC_SOCKET  path of the socket, used if SOCKET is -
 
-Answers: / and /metrics, by GET and HEAD; 503 and the reason if the daemon does not answer within 5 seconds.
-There is no TLS and no login: listen on an address that only Prometheus reaches.
+It serves / and /metrics, for GET and HEAD. If the daemon does not answer within 5 seconds, the reply is 503
+with the reason. There is no TLS and no login: listen on an address that only Prometheus can reach.
 
 Exit status:
-  0    INT or TERM ended it
+  0    stopped by INT or TERM
   100  wrong arguments
-  111  it cannot listen";
+  111  cannot listen";
 
 fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {

@@ -18,22 +18,22 @@ use tokio::time::timeout;
 use crate::NAME;
 use crate::answer::answer;
 
-/// Connections at a time; others wait in the kernel's queue. Prometheus has one.
+/// Connections at a time. Others wait in the kernel's queue. Prometheus needs one.
 const CONNECTIONS: usize = 64;
 
 /// How long a connection may last: the daemon's time, and as much for a slow client.
 const LIFETIME: Duration = PATIENCE.saturating_mul(2);
 
-/// The smallest buffer that hyper has. It bounds the head of a request, too: a longer one is answered with 431.
+/// The smallest buffer that hyper allows. It also limits the head of a request: a longer one is answered with 431.
 const BUFFER: usize = 8 << 10;
 
-/// How long to wait where there is no descriptor for a connection.
+/// How long to wait if there is no descriptor for a connection.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves until INT or TERM.
 ///
 /// # Errors
-/// It cannot listen there, or catch signals: a line for a person.
+/// A message for the user if it cannot listen there, or cannot catch signals.
 pub(crate) async fn serve(address: SocketAddr, socket: PathBuf) -> Result<(), String> {
     let caught = |kind| signal(kind).map_err(|error| format!("cannot catch signals: {error}"));
     let (mut interrupt, mut terminate) = (caught(SignalKind::interrupt())?, caught(SignalKind::terminate())?);
@@ -55,19 +55,19 @@ pub(crate) async fn serve(address: SocketAddr, socket: PathBuf) -> Result<(), St
 
 /// The next connection, once there is a place for it.
 async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> (TcpStream, Option<OwnedSemaphorePermit>) {
-    // Nobody closes the semaphore, which would be the error.
+    // The only error is a closed semaphore, and nothing closes it.
     let place = Arc::clone(places).acquire_owned().await.ok();
     loop {
         match listener.accept().await {
             Ok((stream, _)) => return (stream, place),
-            // One that was gone before it was taken needs no pause; without a descriptor a loop would spin.
+            // A connection that was aborted before needs no pause. Without a descriptor the loop would spin.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(_) => tokio::time::sleep(PAUSE).await,
         }
     }
 }
 
-/// One request, and its answer. What goes wrong is the client's, or the network's, and ends this connection alone.
+/// Serves one request. An error is the client's or the network's, and ends only this connection.
 async fn connection(stream: TcpStream, socket: Arc<PathBuf>, _place: Option<OwnedSemaphorePermit>) {
     let service = service_fn(|request| answer(request, &socket));
     // One request each: a connection that is kept alive would hold a place between two scrapes.

@@ -1,4 +1,4 @@
-//! What the group of a program uses, from /proc as Linux has it. Elsewhere nothing is known.
+//! Processor time and memory of a program's process group, from Linux's /proc. Elsewhere they are unknown.
 
 use std::collections::HashMap;
 use std::fs;
@@ -6,21 +6,21 @@ use std::fs;
 use rustix::param::{clock_ticks_per_second, page_size};
 use rustix::time::{ClockId, clock_gettime};
 
-/// How far two clocks may be apart that tell of the same start, in seconds.
+/// By how many seconds two measurements of one program's age may differ.
 const TOLERANCE: f64 = 2.0;
 
-/// The living members of a group, its zombies included.
+/// The members of a process group, zombies included.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(crate) struct Group {
     /// Processor time in seconds, with that of the children that they have waited for.
     pub(crate) cpu: f64,
-    /// Resident memory in bytes. What members share is counted for each.
+    /// Resident memory in bytes. Shared pages count once for each member.
     pub(crate) memory: u64,
     /// Age of its leader in seconds.
     age: Option<f64>,
 }
 
-/// All process groups that can be seen, by number.
+/// All visible process groups, by number.
 #[derive(Debug, Default)]
 pub(crate) struct Groups(HashMap<i32, Group>);
 
@@ -31,7 +31,7 @@ impl Groups {
         for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
             let pid = entry.file_name().to_str().and_then(|name| name.parse().ok());
             let Some(pid) = pid else { continue };
-            // Gone meanwhile, or not ours to read.
+            // It fails if the process has gone, or may not be read.
             if let Ok(stat) = fs::read_to_string(entry.path().join("stat")) {
                 groups.add(pid, &stat, uptime);
             }
@@ -40,7 +40,7 @@ impl Groups {
     }
 
     fn add(&mut self, pid: i32, stat: &str, uptime: f64) -> Option<()> {
-        // The name before it may have any character, parentheses as well.
+        // The name before it may contain any character, also parentheses.
         let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_ascii_whitespace().collect();
         let number = |at: usize| fields.get(at).and_then(|field| field.parse::<u64>().ok());
         let ticks = clock_ticks_per_second();
@@ -55,10 +55,12 @@ impl Groups {
         Some(())
     }
 
-    /// The group that this process leads, which was started so many seconds ago. `None` if there is no such group or it is another's: the daemon may be
-    /// of another PID namespace, where the number is a stranger's, or the number was given away again.
+    /// The group that process `pid` leads, if its age is `running` seconds, or up to `older` seconds more.
     ///
-    /// It may be `older` seconds older than that: the daemon's clock stands still while the machine is suspended.
+    /// `None` if there is no such group, or it belongs to another process: the daemon may be in another PID
+    /// namespace, where the number stands for a different process, or the number was used again.
+    ///
+    /// `older` is there because the daemon's clock stands still while the machine is suspended.
     pub(crate) fn of(&self, pid: i32, running: f64, older: f64) -> Option<&Group> {
         let group = self.0.get(&pid)?;
         let range = running - TOLERANCE..=running + TOLERANCE + older;
@@ -112,8 +114,8 @@ mod tests {
         assert_eq!((found.cpu.round(), found.memory), (8.0, 2 * page_size() as u64));
         assert_eq!(groups.of(7, 1.0, 0.0), None, "it began before: another's");
         assert_eq!(groups.of(7, 99.0, 0.0), None, "it began after: another's");
-        assert!(groups.of(7, 1.0, 10.0).is_some(), "nine seconds of those the machine has slept");
-        assert_eq!(groups.of(6, 10.0, 0.0), None, "nobody tells whose it is");
+        assert!(groups.of(7, 1.0, 10.0).is_some(), "the machine was suspended for nine seconds of them");
+        assert_eq!(groups.of(6, 10.0, 0.0), None, "without a leader its age is unknown");
         assert_eq!(groups.of(5, 10.0, 0.0), None);
     }
 

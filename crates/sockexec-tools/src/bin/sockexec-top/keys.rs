@@ -1,32 +1,32 @@
-//! What is typed.
+//! Keys, and the orders that they give.
 
 use crate::table::{COLUMNS, Column};
 
-/// What a key asks for.
+/// What a key does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Order {
     Quit,
     Suspend,
     Help,
-    /// Away with the help.
+    /// Close the help.
     Back,
     Reverse,
     Sort(Column),
-    /// So many rows down.
+    /// Move down by this many rows; up if negative.
     Scroll(isize),
     Top,
     Bottom,
-    /// Draw all anew.
+    /// Redraw everything.
     Redraw,
     /// Any other key.
     Other,
 }
 
-/// More than any screen has; a page is cut to the screen's.
+/// A page: more rows than any screen has, cut to what the screen has.
 pub(crate) const PAGE: isize = isize::MAX;
 
-/// What was typed, in order. Not by termion's parser: a report of a mouse with a wrong number makes that panic, and what is pasted may
-/// be anything.
+/// The orders of the keys, in sequence. Rejected: termion's parser panics on a mouse report with a wrong number, and
+/// pasted text may contain anything.
 pub(crate) fn orders(mut typed: &[u8]) -> Vec<Order> {
     let mut orders = Vec::new();
     while let Some((&first, rest)) = typed.split_first() {
@@ -43,10 +43,10 @@ pub(crate) fn orders(mut typed: &[u8]) -> Vec<Order> {
 
 const ESCAPE: u8 = 0x1b;
 
-/// A key with a name, behind its Escape, and how long that is: parameters, then one byte that ends it.
+/// The order of a named key, and the length of its sequence after Escape: parameters, then one byte that ends it.
 fn sequence(bytes: &[u8]) -> (Order, usize) {
     let end = bytes.iter().skip(1).position(|byte| (0x40..=0x7e).contains(byte));
-    // Cut short: the rest of it is no key either.
+    // Cut short: the rest is not a key either.
     let end = end.map_or(bytes.len(), |at| at + 2);
     let order = match bytes.get(1..end).unwrap_or_default() {
         b"A" => Order::Scroll(-1),
@@ -104,7 +104,7 @@ mod tests {
         assert_eq!(orders(b""), []);
     }
 
-    /// Whatever comes, and wherever it is cut.
+    /// Any bytes, cut anywhere.
     #[test]
     fn garbage() {
         for first in 0..=u8::MAX {
@@ -112,7 +112,7 @@ mod tests {
                 orders(&[0x1b, first, second]);
                 orders(&[first, second, b'[']);
                 orders(&[0x1b, b'[', first, second, b';', b'9', b'9', b'9', b'9', b'9', b'9', b'M']);
-                // None is lost behind it, but for what may belong to it.
+                // A key after the sequence is not lost.
                 assert_eq!(orders(&[0x1b, b'[', first, second, b'~', b'q']).last(), Some(&Order::Quit));
             }
         }

@@ -1,6 +1,6 @@
-//! The table that stays: keys, signals and answers of the daemon, as they come.
+//! The live table: keys, signals and answers from the daemon, as they arrive.
 //!
-//! The daemon is asked by a thread of its own: one that is stopped, or a directory of users that is slow, must not hold up the keys.
+//! A thread asks the daemon: a stopped daemon, or a slow user database, must not hold up the keys.
 
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
@@ -21,20 +21,20 @@ use crate::snapshot::{Snapshot, Source};
 use crate::table::Order;
 use crate::view::View;
 
-/// What has ended it.
+/// What has ended the table.
 #[derive(Debug)]
 pub(crate) enum Ended {
     Quit,
     Signal(i32),
 }
 
-/// Signals that end it.
+/// Signals that end the table.
 const ENDING: [Signal; 4] = [Signal::TERM, Signal::INT, Signal::HUP, Signal::QUIT];
 
-/// Signals that have come, and the pipe that wakes the loop.
+/// Signals that have arrived, and the pipe that wakes the loop.
 struct Woken {
     pipe: UnixStream,
-    /// A signal that ends, or 0.
+    /// One of [`ENDING`], or 0.
     ending: Arc<AtomicUsize>,
     continued: Arc<AtomicUsize>,
 }
@@ -45,7 +45,7 @@ impl Woken {
         woken.pipe.set_nonblocking(true)?;
         let catch = |signal: Signal, told: Option<&Arc<AtomicUsize>>| {
             let number = signal.as_raw();
-            // Before the pipe: who wakes finds it.
+            // Before the pipe, so that the loop finds it set when it wakes.
             if let Some(told) = told {
                 signal_hook::flag::register_usize(number, Arc::clone(told), number.unsigned_abs() as usize)?;
             }
@@ -73,7 +73,7 @@ impl Woken {
 pub(crate) fn run(source: Source, order: Order, interval: Duration) -> io::Result<Ended> {
     let size = tcgetwinsize(stdout())?;
     if size.ws_col == 0 || size.ws_row == 0 {
-        return Err(io::Error::other("it does not tell its size; `stty cols 80 rows 24` sets it"));
+        return Err(io::Error::other("its size is unknown; `stty cols 80 rows 24` sets it"));
     }
     let (pipe, waker) = UnixStream::pair()?;
     waker.set_nonblocking(true)?;
@@ -81,30 +81,30 @@ pub(crate) fn run(source: Source, order: Order, interval: Duration) -> io::Resul
     let (questions, asked) = mpsc::channel();
     let (answers, answered) = mpsc::channel();
     let view = View::new(source.socket(), order, env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()));
-    // Nobody waits for it: it may be in the middle of a question when this ends.
+    // It is not joined: it may still wait for the daemon when this ends.
     thread::Builder::new().name("daemon".to_owned()).spawn(move || ask(source, &asked, &answers, &waker))?;
     let screen = Screen::new()?;
     let ending = Arc::clone(&woken.ending);
     let live = Live { screen, view, woken, questions, answered, interval, due: Some(Instant::now()) };
     match live.run() {
-        // A terminal that hangs up fails, and sends HUP: that is what has ended it.
+        // A terminal that hangs up fails and sends HUP. The signal is the cause.
         Err(error) => signal_in(&ending).map(Ended::Signal).ok_or(error),
         ended => ended,
     }
 }
 
-/// The signal that wants an end.
+/// The signal of [`ENDING`] that has arrived.
 fn signal_in(ending: &AtomicUsize) -> Option<i32> {
     i32::try_from(ending.load(SeqCst)).ok().filter(|signal| *signal != 0)
 }
 
-/// Asks whenever it is told to.
+/// Asks the daemon once for each message in `asked`.
 fn ask(mut source: Source, asked: &Receiver<()>, answers: &Sender<Result<Snapshot, String>>, mut waker: &UnixStream) {
     while asked.recv().is_ok() {
         if answers.send(source.snapshot()).is_err() {
             return;
         }
-        // Full: it will wake anyway.
+        // If the pipe is full, the loop wakes anyway.
         let _ = waker.write(b"!");
     }
 }
@@ -116,7 +116,7 @@ struct Live {
     questions: Sender<()>,
     answered: Receiver<Result<Snapshot, String>>,
     interval: Duration,
-    /// When to ask next; `None`: an answer is on its way.
+    /// When to ask next; `None` while an answer is awaited.
     due: Option<Instant>,
 }
 
@@ -148,10 +148,10 @@ impl Live {
         }
     }
 
-    /// Waits for a key, a signal, an answer or the time to ask; what was typed.
+    /// Waits for a key, a signal, an answer or the time to ask. Returns what was typed.
     fn wait(&self) -> io::Result<Vec<u8>> {
         let left = self.due.map(|due| due.saturating_duration_since(Instant::now()));
-        // Without an answer that time is shown, too.
+        // Also while an answer is awaited: how long there was none is on the screen.
         let left = Timespec::try_from(left.unwrap_or(self.interval)).map_err(io::Error::other)?;
         let keyboard = stdin();
         let mut ready = [PollFd::new(&keyboard, PollFlags::IN), PollFd::new(&self.woken.pipe, PollFlags::IN)];
@@ -180,15 +180,17 @@ impl Live {
                     self.due = Instant::now().checked_add(self.interval);
                 }
                 Err(TryRecvError::Empty) => return Ok(()),
-                Err(TryRecvError::Disconnected) => return Err(io::Error::other("nobody asks the daemon any more")),
+                Err(TryRecvError::Disconnected) => {
+                    return Err(io::Error::other("the thread that asks the daemon has ended"));
+                }
             }
         }
     }
 
-    /// As a shell expects it of `^Z`.
+    /// Stops this process, as a shell expects after `^Z`.
     fn suspend(&mut self) -> io::Result<()> {
         self.screen.suspend()?;
-        // It goes on behind this when CONT has come, or at once where nobody could send that (an orphaned process group).
+        // This returns after CONT; at once in an orphaned process group, which the kernel does not stop.
         kill_process(getpid(), Signal::TSTP)?;
         self.screen.resume()
     }

@@ -27,7 +27,7 @@ const NAME: &str = "sockexec-top";
 
 /// Show what a daemon does, as a live table in the terminal.
 ///
-/// It asks as `sockexec-client --status` does, and needs version 2 of the protocol: sockexec 4 or later.
+/// It asks for the same status as `sockexec-client --status`. It needs version 2 of the protocol: sockexec 4 or later.
 #[derive(Debug, Parser)]
 #[command(
     name = NAME,
@@ -41,11 +41,11 @@ const NAME: &str = "sockexec-top";
     after_help = AFTER_HELP,
 )]
 struct Arguments {
-    /// Path of the daemon's socket; `-`: what `SOCKEXEC_SOCKET` says.
+    /// Path of the daemon's socket. `-` takes it from `SOCKEXEC_SOCKET`.
     #[arg(value_name = "SOCKET")]
     socket: OsString,
 
-    /// Ask the daemon each so many seconds, 0.1 to 3600.
+    /// Time between two updates, from 0.1 to 3600 seconds.
     #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = interval)]
     interval: Duration,
 
@@ -53,11 +53,11 @@ struct Arguments {
     #[arg(long, value_name = "COLUMN", default_value = "cpu", hide_possible_values = true)]
     sort: Column,
 
-    /// Turn the order round.
+    /// Reverse the order.
     #[arg(long)]
     reverse: bool,
 
-    /// Print the table once; needs no terminal.
+    /// Print the table once. Needs no terminal.
     #[arg(long)]
     once: bool,
 
@@ -65,23 +65,23 @@ struct Arguments {
     #[arg(short = 'v', long, action = ArgAction::Version)]
     version: Option<bool>,
 
-    /// Print this and exit.
+    /// Print this help and exit.
     #[arg(short = 'h', long, action = ArgAction::HelpShort)]
     help: Option<bool>,
 }
 
 const AFTER_HELP: &str = "\
 Columns: pid, user, age, cpu, memory, in, out, state, name. Processor time and memory are those of the
-program's process group, from /proc; - where they cannot be read there.
+program's process group, from /proc. - means unknown.
 Keys: ? lists them, q quits.
 
 Environment:
-  SOCKEXEC_SOCKET  path of the socket, used where SOCKET is -
-  NO_COLOR         if it is set, no colours
-  COLUMNS          with --once: the width where standard output is no terminal
+  SOCKEXEC_SOCKET  path of the socket, used if SOCKET is -
+  NO_COLOR         turns colours off, if set
+  COLUMNS          with --once: the width, if standard output is not a terminal
 
 Exit status:
-  0    you have quit, or the table was printed
+  0    you quit, or the table was printed
   100  wrong arguments, or no terminal
   111  the terminal is gone; with --once: the daemon does not answer";
 
@@ -108,7 +108,7 @@ fn main() -> ExitCode {
         return once(source, order);
     }
     if !isatty(stdin()) || !isatty(stdout()) {
-        complain(NAME, "standard input or output is no terminal; --once prints the table without one");
+        complain(NAME, "standard input or output is not a terminal; --once prints the table without one");
         return ExitCode::from(EXIT_USAGE);
     }
     if env::var_os("TERM").is_some_and(|kind| kind == "dumb") {
@@ -117,7 +117,7 @@ fn main() -> ExitCode {
     }
     match live::run(source, order, arguments.interval) {
         Ok(Ended::Quit) => ExitCode::SUCCESS,
-        // The terminal is as it was. The parent of this process sees what has ended it.
+        // The terminal is restored. The parent of this process sees which signal has ended it.
         Ok(Ended::Signal(signal)) => {
             let _ = signal_hook::low_level::emulate_default_handler(signal);
             ExitCode::from(EXIT_SYSTEM)
@@ -155,7 +155,7 @@ fn once(mut source: Source, order: Order) -> ExitCode {
     }
 }
 
-/// How wide a printed table may be. What is not read by a person at a terminal is not cut.
+/// How wide a printed table may be. Without a terminal or `COLUMNS` it is not cut.
 fn width() -> usize {
     let terminal = tcgetwinsize(stdout()).ok().map(|size| usize::from(size.ws_col));
     let told = || env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());

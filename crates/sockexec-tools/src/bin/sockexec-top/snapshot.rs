@@ -1,4 +1,4 @@
-//! What the daemon does at a moment: its status, with names of users and what /proc has of its programs.
+//! What the daemon does at a moment: its status, with names of users and with /proc's figures for its programs.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ use sockexec_tools::PATIENCE;
 
 use crate::groups::{Groups, suspended};
 
-/// A program that runs, or a request that waits to be one.
+/// A program that runs, or a request that waits for a slot.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Row {
     /// Of the connection.
@@ -19,7 +19,7 @@ pub(crate) struct Row {
     pub(crate) pid: Option<i32>,
     pub(crate) user: String,
     pub(crate) state: String,
-    /// Seconds since the program was started, or since the request came.
+    /// Seconds since the program was started; without one, since the client connected.
     pub(crate) age: f64,
     /// Percent of one processor.
     pub(crate) cpu: Option<f64>,
@@ -30,7 +30,7 @@ pub(crate) struct Row {
     pub(crate) arguments: String,
 }
 
-/// All of it.
+/// Everything that is shown.
 #[derive(Debug, Default)]
 pub(crate) struct Snapshot {
     /// Lines above the table.
@@ -38,7 +38,7 @@ pub(crate) struct Snapshot {
     pub(crate) rows: Vec<Row>,
 }
 
-/// Where snapshots are made. What a processor does is the difference of two.
+/// Makes snapshots. The use of a processor is the difference between two.
 #[derive(Debug)]
 pub(crate) struct Source {
     socket: PathBuf,
@@ -52,21 +52,21 @@ impl Source {
         Self { socket, names: HashMap::new(), before: HashMap::new() }
     }
 
-    /// The path that is asked, for a person.
+    /// The path of the socket, escaped for the screen.
     pub(crate) fn socket(&self) -> String {
         self.socket.display().to_string().escape_debug().to_string()
     }
 
-    /// Asks the daemon. Each time by a new connection, so one that was restarted is found.
+    /// Asks the daemon, each time on a new connection, so that a restarted daemon is found.
     ///
     /// # Errors
-    /// There is no status: why, for a person.
+    /// A message for the user if there is no status.
     pub(crate) fn snapshot(&mut self) -> Result<Snapshot, String> {
         let asked = Instant::now();
         let status = client::daemon_status(&self.socket, PATIENCE).map_err(|error| error.to_string())?;
-        let status: Value = serde_json::from_str(&status).map_err(|_| "its status is no JSON".to_owned())?;
+        let status: Value = serde_json::from_str(&status).map_err(|_| "the daemon's status is not JSON".to_owned())?;
         let connections = status["connections"].as_array().map(Vec::as_slice).unwrap_or_default();
-        // Those that ask, or have not said yet what they want, are counted only.
+        // Connections that ask for the status, or have sent no whole request yet, are only counted.
         let is_shown =
             |told: &&Value| told["pid"].is_number() || told["argv"].as_array().is_some_and(|argv| !argv.is_empty());
         let mut rows: Vec<Row> = connections.iter().filter(is_shown).map(|told| self.row(told)).collect();
@@ -91,7 +91,7 @@ impl Source {
         }
     }
 
-    /// The user's name, or the number if it has no name. Asked for once: it may be on another machine.
+    /// The user's name, or the number if there is no name. Looked up once: the database may be on another machine.
     fn name(&mut self, uid: u64) -> String {
         let ask = || {
             let user = u32::try_from(uid).ok().and_then(|uid| User::from_uid(Uid::from_raw(uid)).ok().flatten());
@@ -103,17 +103,17 @@ impl Source {
     fn measure(&mut self, rows: &mut [Row], asked: Instant) {
         let groups = if rows.iter().any(|row| row.pid.is_some()) { Groups::read() } else { Groups::default() };
         let now = Instant::now();
-        // Programs grow older between the daemon's answer and the look at them.
+        // Programs age between the daemon's answer and this look at them.
         let older = suspended() + now.duration_since(asked).as_secs_f64();
         let mut after = HashMap::new();
         for row in rows {
             let Some(group) = row.pid.and_then(|pid| groups.of(pid, row.age, older)) else { continue };
             let (used, time) = match self.before.get(&row.number) {
                 Some((used, then)) => (group.cpu - used, now.duration_since(*then).as_secs_f64()),
-                // The first time: all of its life.
+                // The first time: the average of its whole life.
                 None => (group.cpu, row.age),
             };
-            // Members that nobody has waited for take their time with them.
+            // The sum falls when a member ends that no other waits for.
             row.cpu = Some(100.0 * used.max(0.0) / time.max(0.01));
             row.memory = Some(group.memory);
             after.insert(row.number, (group.cpu, now));
@@ -122,7 +122,7 @@ impl Source {
     }
 }
 
-/// Control characters, and those that turn the direction of text, would do to the terminal what a client wants.
+/// Escapes control characters and marks for the direction of text, by which a client could change the terminal.
 fn shown(text: &Value) -> String {
     text.as_str().unwrap_or("-").escape_debug().to_string()
 }

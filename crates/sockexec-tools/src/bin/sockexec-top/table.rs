@@ -8,12 +8,12 @@ use ratatui::text::Span;
 
 use crate::snapshot::Row;
 
-/// A column, which is also an order of the rows.
+/// A column, by which the rows can be sorted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Column {
     /// Number of the process.
     Pid,
-    /// Whose program it is.
+    /// User of the client.
     User,
     /// Time since the start.
     Age,
@@ -31,14 +31,14 @@ pub(crate) enum Column {
     Name,
 }
 
-/// What there is to know of a column.
+/// How a column looks, and its key.
 pub(crate) struct About {
     pub(crate) column: Column,
     /// The key that sorts by it.
     pub(crate) key: char,
     pub(crate) head: &'static str,
     pub(crate) help: &'static str,
-    /// In characters; 0: all that is left of the line.
+    /// In characters; 0: the rest of the line.
     width: usize,
     is_number: bool,
 }
@@ -57,10 +57,10 @@ const fn about(
 /// From left to right. At 80 columns 16 are left for the arguments.
 pub(crate) const COLUMNS: [About; 9] = [
     about(Column::Pid, 'p', "PID", 7, true, "process of the program; -: not started yet"),
-    about(Column::User, 'u', "USER", 8, false, "the client's user; -: the socket does not tell"),
-    about(Column::Age, 'a', "AGE", 6, true, "since the program's start, or since the request came"),
+    about(Column::User, 'u', "USER", 8, false, "the client's user; -: unknown"),
+    about(Column::Age, 'a', "AGE", 6, true, "since the program's start; without one, since the connect"),
     about(Column::Cpu, 'c', "CPU%", 5, true, "of one processor, by the program's process group"),
-    about(Column::Memory, 'm', "MEM", 6, true, "resident memory of the group; shared pages count often"),
+    about(Column::Memory, 'm', "MEM", 6, true, "resident memory of the group; shared pages count repeatedly"),
     about(Column::In, 'i', "IN", 6, true, "bytes from the client"),
     about(Column::Out, 'o', "OUT", 6, true, "bytes to the client"),
     about(Column::State, 's', "STATE", 12, false, "what the connection waits for"),
@@ -79,9 +79,9 @@ pub(crate) struct Order {
 }
 
 impl Order {
-    /// Numbers begin with the largest, words with the first of the alphabet.
+    /// Sorts numbers from the largest, and words alphabetically.
     pub(crate) fn sort(self, rows: &mut [Row]) {
-        // Stable, so that rows that are the same keep their order: that of their connections.
+        // Stable: equal rows keep the order of their connections.
         rows.sort_by(|one, other| {
             let order = compare(self.by, one, other);
             if self.reversed { order.reverse() } else { order }
@@ -121,7 +121,7 @@ pub(crate) fn heads(order: Order, width: usize) -> String {
     })
 }
 
-/// A row, at most so wide.
+/// A row, at most `width` columns wide.
 pub(crate) fn row(row: &Row, width: usize) -> String {
     let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
     line(width, |about| match about.column {
@@ -154,7 +154,7 @@ fn line(width: usize, cell: impl Fn(&About) -> String) -> String {
     cut(line.trim_end(), width)
 }
 
-/// With an ellipsis where it is longer. In columns of the terminal: some characters take two.
+/// Cuts text that is too wide, and adds an ellipsis. Widths are columns of the terminal: some characters take two.
 pub(crate) fn cut(text: &str, width: usize) -> String {
     if Span::raw(text).width() <= width {
         return text.to_owned();
@@ -187,7 +187,7 @@ pub(crate) fn size(bytes: u64) -> String {
     let mut value = bytes as f64;
     let mut unit = "";
     for next in ["K", "M", "G", "T", "P", "E"] {
-        // What would be rounded up to 1024 is of the next unit.
+        // What would round up to 1024 takes the next unit.
         if value < 1023.5 {
             break;
         }
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_have_the_width_that_they_may_have() {
+    fn lines_fit_the_width() {
         let long = Row { arguments: "字".repeat(100), user: "somebody-else".into(), ..Row::default() };
         for width in [1, 2, 79, 80, 200] {
             let line = row(&long, width);
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_no_one_elses() {
+    fn no_key_sorts_by_two_columns() {
         for about in &COLUMNS {
             assert!(!"qrjk?".contains(about.key), "{}", about.key);
             assert_eq!(COLUMNS.iter().filter(|other| other.key == about.key).count(), 1, "{}", about.key);

@@ -1,4 +1,4 @@
-//! What is on the screen.
+//! The contents of the screen.
 
 use std::time::Instant;
 
@@ -10,7 +10,7 @@ use crate::keys::{self, PAGE};
 use crate::snapshot::Snapshot;
 use crate::table::{self, COLUMNS, Order};
 
-/// The screen's contents, and what the keys have made of them.
+/// The screen's contents, as the keys have arranged them.
 #[derive(Debug)]
 pub(crate) struct View {
     order: Order,
@@ -19,7 +19,7 @@ pub(crate) struct View {
     help: bool,
     /// The first row that is shown.
     first: usize,
-    /// How many rows there was room for.
+    /// How many rows had room when the screen was last drawn.
     room: usize,
     colours: bool,
 }
@@ -27,10 +27,10 @@ pub(crate) struct View {
 /// Whether the daemon answers.
 #[derive(Debug)]
 enum Message {
-    /// It was asked for the first time.
+    /// It was asked for the first time, and has not answered yet.
     Asking(String),
     Answered,
-    /// Since when it does not, and why.
+    /// Since when it does not answer, and why.
     Away(Instant, String),
 }
 
@@ -40,7 +40,7 @@ impl View {
         Self { order, snapshot: Snapshot::default(), message, help: false, first: 0, room: 1, colours }
     }
 
-    /// What the daemon has answered. Without an answer there are no rows: they would tell what is no longer so.
+    /// Takes the daemon's answer. Without one there are no rows: they would be out of date.
     pub(crate) fn told(&mut self, answer: Result<Snapshot, String>) {
         match answer {
             Ok(snapshot) => {
@@ -56,9 +56,9 @@ impl View {
         }
     }
 
-    /// A key that is about what is shown.
+    /// Obeys a key that changes what is shown.
     pub(crate) fn obey(&mut self, order: keys::Order) {
-        // Any key leads back, and does what it does.
+        // Any key closes the help, and has its usual effect too.
         self.help = !self.help && order == keys::Order::Help;
         match order {
             keys::Order::Sort(by) => self.order = Order { by, reversed: false },
@@ -96,7 +96,7 @@ impl View {
         }
     }
 
-    /// Three lines.
+    /// The three lines above the table.
     fn head(&self, width: usize) -> Vec<Line<'static>> {
         let line = |text: Option<&String>| Line::raw(table::cut(text.map_or("", String::as_str), width));
         let message = match &self.message {
@@ -131,10 +131,10 @@ fn help() -> Vec<String> {
     let mut lines = vec!["Sort by a column:".to_owned()];
     lines.extend(COLUMNS.iter().map(|about| format!("  {}  {:<10} {}", about.key, about.head, about.help)));
     let others = [
-        "  r  turn the order round",
+        "  r  reverse the order",
         "",
         "  arrows, j, k, space, Page Up, Page Down, Home, End: move the rows",
-        "  ^Z stop, ^L draw anew, q or ^C quit; any other key closes this",
+        "  ^Z stop, ^L redraw, q or ^C quit; any other key closes this",
     ];
     lines.extend(others.map(str::to_owned));
     lines
@@ -211,7 +211,7 @@ mod tests {
         assert_eq!(shown(&mut view, 80, 24)[2], "");
     }
 
-    /// No size is too small, and none panics.
+    /// No size panics, however small.
     #[test]
     fn any_size() {
         let mut view = view(9);
