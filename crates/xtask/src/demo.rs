@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 
 use crate::{Result, context, workspace};
 
-/// What is typed. The socket's path is put in for `$S`.
+/// The commands that are typed. `$S` stands for the socket's path.
 const STEPS: &[&str] = &[
     "printf '1:2,5:uname,2:-s,0:,' | nc -U -N $S",
     "echo 'some input' | sockexec-client $S tr a-z A-Z",
@@ -20,26 +20,26 @@ const STEPS: &[&str] = &[
     "sockexec-client -n $S sleep 60 & sleep 1; sockexec-client --status $S; kill $!",
 ];
 
-/// What runs in the picture of `sockexec-top`, and is not shown as typed: one that works, and some that wait.
+/// Programs for the picture of `sockexec-top`, which does not show how they start: one works, the others wait.
 const PROGRAMS: &str = "{ yes | sockexec-client $S gzip -9 & \
     sockexec-client -n $S sh -c 'sleep 2600; echo done' & \
     sleep 9 | sockexec-client -C / $S cat & \
     sockexec-client -n $S tail -f /etc/passwd & } >/dev/null 2>&1; sleep 2";
 
-/// What is typed for it. `COLUMNS` is [`WIDTH`].
+/// The command for that picture. `COLUMNS` is [`WIDTH`].
 const TOP: &str = "sockexec-top --once $S";
 
-/// What is shown for the socket's path.
+/// The path that the pictures show for the socket.
 const SOCKET: &str = "/tmp/exec.sock";
 
-/// A line of the picture is cut here, in characters.
+/// Lines of a picture are cut to this width, in characters.
 const WIDTH: usize = 108;
 
 const FONT_SIZE: usize = 13;
 const LINE_HEIGHT: usize = 18;
 const MARGIN: usize = 14;
 
-/// Runs the session, and draws it.
+/// Runs the sessions, and draws them.
 pub(crate) fn demo() -> Result<()> {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let built = Command::new(cargo)
@@ -54,7 +54,7 @@ pub(crate) fn demo() -> Result<()> {
     let programs = env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), Into::into).join("debug");
     let mut daemon = Command::new(programs.join("sockexec")).arg(&socket).spawn().map_err(context("sockexec"))?;
     let pictures = pictures(&socket, &programs);
-    // Ours, and not reaped yet: the number cannot be another's.
+    // Our child, not reaped yet: no other process can have its number.
     let ended = Command::new("kill").arg(daemon.id().to_string()).status();
     daemon.wait()?;
     ended?;
@@ -68,7 +68,7 @@ pub(crate) fn demo() -> Result<()> {
 /// The lines of each picture, by its name.
 fn pictures(socket: &Path, programs: &Path) -> Result<[(&'static str, Vec<String>); 2]> {
     let session = session(socket, programs)?;
-    // They end with the daemon, and hold none of what is read from the shell.
+    // The programs end with the daemon. They do not hold the shell's standard output open.
     let mut lines = vec![format!("$ {}", TOP.replace("$S", SOCKET))];
     lines.extend(typed(&format!("{PROGRAMS}; exec 2>&1; {TOP}"), socket, programs)?);
     Ok([("demo.svg", session), ("top.svg", lines)])
@@ -76,7 +76,7 @@ fn pictures(socket: &Path, programs: &Path) -> Result<[(&'static str, Vec<String
 
 /// What a terminal would show: lines that were typed begin with `$ `.
 fn session(socket: &Path, programs: &Path) -> Result<Vec<String>> {
-    // The daemon's first answer is what is waited for; a client that says nothing is told so by an end of file.
+    // Wait until the daemon answers. It closes the connection of a client that sends nothing.
     let begun = std::time::Instant::now();
     loop {
         match UnixStream::connect(socket) {
@@ -97,7 +97,7 @@ fn session(socket: &Path, programs: &Path) -> Result<Vec<String>> {
     Ok(lines)
 }
 
-/// What a shell that is given this line prints.
+/// What a shell prints for this command.
 fn typed(line: &str, socket: &Path, programs: &Path) -> Result<Vec<String>> {
     let mut path = programs.as_os_str().to_owned();
     path.push(":");
@@ -109,7 +109,7 @@ fn typed(line: &str, socket: &Path, programs: &Path) -> Result<Vec<String>> {
 }
 
 fn picture(lines: &[String]) -> String {
-    // Wide enough for any fixed-width font: the letters of most are 0.6 of their size wide.
+    // Wide enough for any fixed-width font: most letters are 0.6 times as wide as their size.
     let width = WIDTH * FONT_SIZE * 61 / 100 + 2 * MARGIN;
     let height = lines.len() * LINE_HEIGHT + 2 * MARGIN;
     let mut svg = format!(

@@ -1,7 +1,7 @@
 //! Chores of this workspace: `cargo xtask --help` lists them.
 #![forbid(unsafe_code)]
 
-/// `eprint!` without its panic where standard error is gone: that would abort a release build, and leave servers.
+/// `eprint!` without its panic if standard error is gone: that would abort a release build, and leave servers behind.
 macro_rules! say {
     ($($argument:tt)*) => {{
         let _ = std::io::Write::write_fmt(&mut std::io::stderr(), format_args!($($argument)*));
@@ -27,10 +27,10 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// What goes wrong in a chore is shown and ends it.
+/// An error ends a chore, and is printed.
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
-/// Puts what it was about before an error.
+/// Puts before an error what it is about.
 fn context<E: Display>(what: impl Display) -> impl FnOnce(E) -> Box<dyn Error> {
     move |error| format!("{what}: {error}").into()
 }
@@ -55,20 +55,20 @@ enum Chore {
     #[cfg(target_os = "linux")]
     #[command(after_help = bench::AFTER_HELP)]
     Bench(bench::Options),
-    /// Load the daemon with everything there is, for a long time, and check every byte and what it uses.
+    /// Load the daemon with requests of all kinds for a long time. Check every byte and what the daemon uses.
     #[cfg(target_os = "linux")]
     #[command(after_help = soak::AFTER_HELP)]
     Soak(soak::Options),
-    /// Run the tests of what was touched: an answer within a minute or two, before all the tests.
+    /// Run the tests of the files that were touched, mostly within a minute or two.
     Test(touched::Options),
     /// Draw docs/demo.svg, a terminal session with a real daemon, and docs/top.svg, what sockexec-top shows.
     Demo,
     /// Make manual pages, completions and packages in target/dist.
     #[command(after_help = dist::AFTER_HELP)]
     Dist(dist::Options),
-    /// Print which room of the source imports which, as a graph for dot(1): docs/architecture.dot.
+    /// Print which part of the source imports which, as a graph for dot(1): docs/architecture.dot.
     Rooms,
-    /// The program of the soak.
+    /// The program that the soak has the daemon run.
     #[cfg(target_os = "linux")]
     #[command(hide = true)]
     SoakProgram {

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use crate::{Result, context, workspace};
 
-/// A room: its name and what it does, as the picture has them, its directory or file, and what its name looks like where it is imported.
+/// A room: its name and purpose for the picture, its directory or file, and the paths by which others import it.
 struct Room {
     name: &'static str,
     about: &'static str,
@@ -85,7 +85,7 @@ pub(crate) fn graph() -> Result<String> {
     Ok(graph + "}\n")
 }
 
-/// The rooms that the sources at `path` import; a file is a room's as well as the directory of its name.
+/// Collects the rooms that the sources at `path` import: the directory, and the file of the same name.
 fn collect(path: &Path, room: &Room, imports: &mut BTreeSet<&'static str>) -> Result<()> {
     let file = path.with_extension("rs");
     if file.is_file() {

@@ -1,4 +1,4 @@
-//! `cargo xtask test`: the tests of what was touched.
+//! `cargo xtask test`: the tests of the files that were touched.
 
 use std::collections::BTreeSet;
 use std::env;
@@ -11,16 +11,16 @@ use crate::{Result, context, workspace};
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
-    /// What was touched since this revision, committed or not [default: HEAD, or HEAD~1 if nothing is changed].
+    /// Test what changed since this revision, committed or not [default: HEAD, or HEAD~1 if nothing changed].
     #[arg(long, value_name = "REVISION")]
     since: Option<String>,
 
-    /// Print the commands, and run none.
+    /// Print the commands without running them.
     #[arg(long)]
     dry_run: bool,
 }
 
-/// What to run for a touched file: the first row whose path the file's begins with.
+/// What to run for a touched file: the first row whose path is the beginning of the file's.
 struct Row {
     path: &'static str,
     /// Packages whose unit tests, integration tests and examples in documentation are run.
@@ -36,7 +36,7 @@ const fn row(path: &'static str, packages: &'static [&'static str], suite: &'sta
 const LIBRARY: &str = "crates/sockexec/src/";
 const SUITE: &str = "crates/sockexec-cli/tests/e2e/";
 
-/// Paths below [`LIBRARY`]. Of two rows that fit the longer path stands first.
+/// Paths below [`LIBRARY`]. If two rows fit, the longer path stands first.
 const ROOMS: &[Row] = &[
     row("client/prometheus", &["sockexec-tools"], &["client::metrics"]),
     row("client/", &["sockexec"], &["client::"]),
@@ -104,7 +104,7 @@ const ELSEWHERE: &[Row] = &[
     row("Cargo", &["sockexec-proto", "sockexec"], &["protocol::", "programs::", "client::"]),
 ];
 
-/// Runs the tests of what was touched.
+/// Runs the tests of the files that were touched.
 pub(crate) fn test(options: &Options) -> Result<()> {
     let files = match &options.since {
         Some(revision) => changed(revision)?,
@@ -127,7 +127,7 @@ pub(crate) fn test(options: &Options) -> Result<()> {
     if !suite.is_empty() {
         let mut arguments = vec!["test", "--package", "sockexec-cli", "--test", "e2e", "--"];
         if !suite.iter().any(|name| name.starts_with("faults::")) {
-            // Names are looked for anywhere in a test's path, so that `version_2::` would find those too.
+            // A name matches anywhere in a test's path, so `version_2::` would match `faults::version_2::` too.
             arguments.extend(["--skip", "faults::"]);
         }
         arguments.extend(suite.iter().map(String::as_str));
@@ -137,7 +137,7 @@ pub(crate) fn test(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// Paths from the root, of what is there and of what is gone.
+/// Paths from the root of files that were changed, added or removed.
 fn changed(revision: &str) -> Result<Vec<String>> {
     let mut files = git(&["diff", "--name-only", revision])?;
     files.extend(git(&["ls-files", "--others", "--exclude-standard"])?);
@@ -152,7 +152,7 @@ fn git(arguments: &[&str]) -> Result<Vec<String>> {
     Ok(String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect())
 }
 
-/// The part of the suite that this file is: `client::ends::` is `client/ends.rs`.
+/// The module of the suite in this file: `client::ends::` for `client/ends.rs`.
 fn module_of_suite(file: &str) -> Option<String> {
     let module = file.strip_prefix(SUITE).filter(|module| !module.starts_with("common/") && *module != "main.rs")?;
     let module = Path::new(module).with_extension("");
@@ -162,7 +162,7 @@ fn module_of_suite(file: &str) -> Option<String> {
 
 fn row_of(file: &str) -> Option<&'static Row> {
     let (rows, path) = file.strip_prefix(LIBRARY).map_or((ELSEWHERE, file), |path| (ROOMS, path));
-    // `daemon/spool` is a file and what may become a directory; `daemon.rs` would be the room itself.
+    // `daemon/spool` fits the file, and a directory that it may become.
     rows.iter().find(|row| path.starts_with(row.path))
 }
 
@@ -193,7 +193,7 @@ mod tests {
         }
     }
 
-    /// A new file of the source is in a row, and a row names nothing that is gone.
+    /// Each source file is in a row, and each row names files and tests that exist.
     #[test]
     fn the_rows_fit_the_tree() {
         let mut files = Vec::new();

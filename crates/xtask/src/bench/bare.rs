@@ -1,4 +1,4 @@
-//! No server at all: what the others are compared with.
+//! Programs without a server: the base of all comparisons.
 
 use std::collections::VecDeque;
 use std::process::{Child, Command, Stdio};
@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 use super::load::Outcome;
 use crate::{Result, context};
 
-/// `loops` loops side by side, each of which keeps `at_a_time` programs `argv` running for `time`.
+/// Runs `loops` loops side by side. Each keeps `at_a_time` programs `argv` running for `time`.
 pub(crate) fn run(argv: &[String], loops: usize, at_a_time: usize, time: Duration) -> Result<Outcome> {
     let started = Instant::now();
     let latencies = thread::scope(|scope| {
         let threads: Vec<_> = (0..loops)
-            // An error as text: it goes from one thread to another.
+            // As text, because errors are not `Send`.
             .map(|_| scope.spawn(|| spawn_loop(argv, at_a_time, time).map_err(|error| error.to_string())))
             .collect();
         let mut all = Vec::new();
@@ -42,7 +42,7 @@ fn spawn_loop(argv: &[String], at_a_time: usize, time: Duration) -> Result<Vec<D
     Ok(latencies)
 }
 
-/// By `posix_spawn`: std uses it where a command asks for no more than this.
+/// By `posix_spawn`, which std uses for a command that needs no more than this.
 fn spawn(argv: &[String]) -> Result<Child> {
     let (program, arguments) = argv.split_first().ok_or("no program")?;
     Command::new(program)

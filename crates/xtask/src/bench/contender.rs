@@ -1,11 +1,11 @@
-//! Who is measured side by side.
+//! The contenders: what is measured side by side.
 
 use std::env;
 use std::path::PathBuf;
 
 use sockexec_proto::Version;
 
-/// One of those that are measured, in the order of the table's columns.
+/// A contender, in the order of the table's columns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Contender {
     /// A loop of `posix_spawn`, three pipes and wait; no server.
@@ -20,7 +20,7 @@ pub(crate) enum Contender {
     Fast,
     /// Our daemon, asked in version 2 of the protocol.
     Fast2,
-    /// Our daemon with `SOCKEXEC_SPAWN=clone`, as where clone3 is refused.
+    /// Our daemon with `SOCKEXEC_SPAWN=clone`, its way if clone3 is refused.
     Clone,
     /// Our daemon with `SOCKEXEC_SPAWN=fork`.
     Fork,
@@ -85,7 +85,7 @@ impl Contender {
         )
     }
 
-    /// In which version of the protocol it is asked.
+    /// The version of the protocol in which it is asked.
     pub(crate) const fn version(self) -> Version {
         match self {
             Self::Fast2 | Self::Other2 => Version::Two,
@@ -93,23 +93,23 @@ impl Contender {
         }
     }
 
-    /// Whether it runs one and the same program for whoever connects.
+    /// Whether it runs the same program for every connection.
     pub(crate) const fn has_one_program(self) -> bool {
         matches!(self, Self::Socat | Self::S6)
     }
 
-    /// Whether the exit status is the last that it sends. 3.1.1 sends it as soon as the program has ended, whatever
-    /// output it has not read yet.
+    /// Whether it sends the exit status last. 3.1.1 sends it as soon as the program has ended, even if it has not read
+    /// all output.
     pub(crate) fn exit_is_last(self) -> bool {
         self != Self::Original
     }
 
-    /// Whether it is a program of others.
+    /// Whether it is another project's program.
     pub(crate) const fn is_peer(self) -> bool {
         matches!(self, Self::Original | Self::Socat | Self::S6 | Self::Ssh)
     }
 
-    /// The commands that must be installed for it.
+    /// The commands that it needs.
     pub(crate) const fn needs(self) -> &'static [&'static str] {
         match self {
             Self::Socat => &["socat"],
@@ -125,10 +125,10 @@ pub(crate) fn named(name: &str) -> Result<Contender, String> {
     Contender::ALL
         .into_iter()
         .find(|contender| contender.name() == name)
-        .ok_or_else(|| format!("there are {}", Contender::ALL.map(Contender::name).join(", ")))
+        .ok_or_else(|| format!("unknown contender; known are {}", Contender::ALL.map(Contender::name).join(", ")))
 }
 
-/// Where `command` is: on the PATH, or where commands for administrators are, which a user's PATH may not name.
+/// The path of `command`, from PATH or a directory of administrators' commands, which a user's PATH may lack.
 pub(crate) fn find(command: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let administrators = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from);

@@ -13,14 +13,14 @@ use sockexec_proto::request::{END_OF_STDIN, encode_exec};
 use super::program::RUNNING;
 use crate::{Result, context};
 
-/// Clients of a server, each with a program that runs until the crowd leaves.
+/// Clients of a server. The program of each runs until the crowd leaves.
 #[derive(Debug)]
 pub(crate) struct Crowd {
     clients: Vec<UnixStream>,
 }
 
 impl Crowd {
-    /// Starts `argv` so many times, and returns when all have said that they run.
+    /// Starts `size` programs `argv`, and returns when all have reported that they run.
     pub(crate) fn gather(socket: &Path, argv: &[String], size: usize) -> Result<Self> {
         let mut request = Vec::new();
         encode_exec(argv, &mut request);
@@ -38,7 +38,7 @@ impl Crowd {
         Ok(crowd)
     }
 
-    /// Lets all programs end, and returns when the last one has.
+    /// Lets all programs end, and returns when all have ended.
     pub(crate) fn leave(mut self) -> Result<()> {
         for client in &mut self.clients {
             client.write_all(END_OF_STDIN)?;

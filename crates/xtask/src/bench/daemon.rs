@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::{Result, context};
 
-/// Builds the daemon; where its binary is.
+/// Builds the daemon, and returns the path of its binary.
 pub(crate) fn build(target: Option<&str>) -> Result<PathBuf> {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
@@ -21,7 +21,7 @@ pub(crate) fn build(target: Option<&str>) -> Result<PathBuf> {
         "--bin",
         "sockexec",
     ]);
-    // Its messages, not its usual place, tell where the binary is: CARGO_TARGET_DIR and the like may move it.
+    // The messages have the path of the binary. CARGO_TARGET_DIR and other settings may move it from the usual place.
     command.arg("--message-format=json-render-diagnostics");
     if let Some(target) = target {
         command.args(["--target", target]);
@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn cargo_tells_where_the_program_is() {
+    fn the_path_of_the_program_is_in_cargos_messages() {
         let message = r#"{"reason":"compiler-artifact","target":{"name":"sockexec"},"executable":"/target/sockexec"}"#;
         assert_eq!(executable(message), Some(PathBuf::from("/target/sockexec")));
         assert_eq!(executable(r#"{"reason":"compiler-artifact","executable":null}"#), None);

@@ -1,13 +1,13 @@
-//! The rows of the benchmark: what can be asked for by name.
+//! The rows of the benchmark, and their names.
 
 use super::Result;
 use super::contender::Contender;
 use super::program::Program;
 
-/// Something to measure, of all contenders that can do it.
+/// A measurement, for all contenders that can take part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Experiment {
-    /// A program run again and again, so many at a time.
+    /// A program run again and again, this many at a time.
     Rate(Program, usize),
     /// A program that writes a lot, in large pieces.
     Stdout,
@@ -50,12 +50,12 @@ impl Experiment {
         }
     }
 
-    /// Whether a figure of one round is as good as that of many: memory does not depend on the machine's load.
+    /// Whether one round is enough: memory does not depend on the machine's load.
     pub(crate) fn once(self) -> bool {
         self == Self::Memory
     }
 
-    /// Who can take part.
+    /// The contenders that can take part.
     pub(crate) const fn contenders(self) -> &'static [Contender] {
         use Contender::{
             Bare, Bare2, Clone, Fast, Fast2, Fork, Original, Other, Other2, Pipe1M, Pipe64K, S6, Socat, Ssh,
@@ -71,12 +71,12 @@ impl Experiment {
     }
 }
 
-/// The experiments whose names are in `names`, or begin with one of them and a hyphen; all if there are none.
+/// The experiments whose name is in `names`, or begins with one of them and a hyphen; all if `names` is empty.
 pub(crate) fn select(names: &[String]) -> Result<Vec<Experiment>> {
     for name in names {
         if !ALL.iter().any(|experiment| matches(*experiment, name)) {
             let known: Vec<_> = ALL.iter().map(|experiment| experiment.name()).collect();
-            return Err(format!("there is no row {name:?}; there are {}", known.join(", ")).into());
+            return Err(format!("unknown row {name:?}; known are {}", known.join(", ")).into());
         }
     }
     let wanted = |experiment: &Experiment| names.is_empty() || names.iter().any(|name| matches(*experiment, name));
@@ -103,6 +103,6 @@ mod tests {
         assert_eq!(names(&["true-1"]), ["true-1"]);
         assert_eq!(names(&["stdin", "small"]), ["small-1", "small-16", "small-64", "stdin"]);
         let error = select(&["std".to_owned()]).unwrap_err().to_string();
-        assert!(error.starts_with("there is no row \"std\"; there are small-1, "), "{error}");
+        assert!(error.starts_with("unknown row \"std\"; known are small-1, "), "{error}");
     }
 }

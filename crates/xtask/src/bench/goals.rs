@@ -1,4 +1,4 @@
-//! What the daemon is to reach, and whether it did.
+//! The goals of the daemon, and whether it reaches them.
 
 use serde::Serialize;
 
@@ -10,9 +10,9 @@ use super::results::{Kind, Results};
 pub(crate) struct Goal {
     /// What is measured.
     pub(crate) what: &'static str,
-    /// How good it is to be.
+    /// The figure to reach.
     pub(crate) limit: Limit,
-    /// How good it is, if it was measured.
+    /// The figure, if it was measured.
     pub(crate) measured: Option<f64>,
     /// The row that measures it.
     pub(crate) row: &'static str,
@@ -75,7 +75,8 @@ pub(crate) fn goals(results: &Results, static_build: bool) -> Vec<Goal> {
     ]
 }
 
-/// 55 us where 3.1.1 takes 83: beside 3.1.1 the goal is their ratio, which does not depend on the machine.
+/// The goal was 55 us on a machine where 3.1.1 takes 83. If 3.1.1 is measured too, the goal is the ratio of the two,
+/// which does not depend on the machine.
 fn cpu_a_program(results: &Results) -> Goal {
     let row = "small-16";
     match results.ratio(Kind::Cpu, row, Fast, Original) {

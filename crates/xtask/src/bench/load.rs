@@ -12,34 +12,34 @@ use rustix::fd::OwnedFd;
 use super::stats::{float, percentile};
 use super::{Result, context, stream};
 
-/// When a reply that does not come is given up.
+/// How long to wait for any reply.
 const PATIENCE: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
 
-/// A load: what is asked, and how often.
+/// A load: the request, and how often it is made.
 #[derive(Debug)]
 pub(crate) struct Load<'a> {
     /// Where the server listens.
     pub(crate) socket: &'a Path,
-    /// What each client sends, all of it at once. It fits into a socket's buffer.
+    /// What each client sends at once. It fits into a socket's buffer.
     pub(crate) request: &'a [u8],
     /// What each client must get before the end of the connection.
     pub(crate) reply: Expected<'a>,
     /// Requests under way at any time.
     pub(crate) at_a_time: usize,
-    /// How long new requests are made. Those under way are then waited for.
+    /// How long new requests are made. After that the load waits for those under way.
     pub(crate) time: Duration,
 }
 
 /// What a client must get.
 #[derive(Debug)]
 pub(crate) enum Expected<'a> {
-    /// To the byte.
+    /// These bytes.
     Exactly(&'a [u8]),
-    /// In version 2: exit code 0 of a program that writes nothing. Its number and its cost differ each time.
+    /// In version 2: exit code 0 of a program that writes nothing. Its process number and its cost vary.
     Quiet,
 }
 
-/// What a load came to.
+/// The result of a load.
 #[derive(Debug)]
 pub(crate) struct Outcome {
     /// From the first request to the last reply.
@@ -59,7 +59,7 @@ impl Outcome {
         float(self.programs()) / self.elapsed.as_secs_f64()
     }
 
-    /// Microseconds that so many percent of the programs took at most.
+    /// The microseconds that `percent` percent of the programs did not exceed.
     pub(crate) fn percentile(&mut self, percent: usize) -> Option<f64> {
         percentile(&mut self.latencies, percent).map(|time| time.as_secs_f64() * 1e6)
     }
@@ -140,7 +140,7 @@ impl<'a> Generator<'a> {
         // Blocking calls: connecting waits only while the queue is full, and a request fits into the buffer.
         let mut stream = UnixStream::connect(self.load.socket).map_err(context(self.load.socket.display()))?;
         stream.write_all(self.load.request)?;
-        // Not IN: a reply fits into the buffer too, and one turn for each request leaves the server more of the machine.
+        // Not IN: a reply fits into the buffer, and one wakeup for each request leaves the server more of the machine.
         epoll::add(&self.epoll, &stream, epoll::EventData::new_u64(slot as u64), epoll::EventFlags::RDHUP)?;
         self.started += 1;
         if let Some(client) = self.clients.get_mut(slot) {
@@ -149,7 +149,7 @@ impl<'a> Generator<'a> {
         Ok(())
     }
 
-    /// Reads the reply of a client whose server has ended its side, so that no read blocks.
+    /// Reads the reply of a client. The server has ended its side, so no read blocks.
     fn finish(&mut self, slot: usize) -> Result<()> {
         // Dropping the client closes its stream, which takes it out of the epoll instance.
         let Some(mut client) = self.clients.get_mut(slot).and_then(Option::take) else { return Ok(()) };

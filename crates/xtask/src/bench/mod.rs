@@ -33,31 +33,31 @@ use crate::{Result, context};
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
-    /// Few and short rounds: done within a minute. The figures are rough.
+    /// Few and short rounds, done within a minute. The figures are rough.
     #[arg(long)]
     pub(crate) quick: bool,
 
-    /// Measure sockexec 3.1.1 too: the path of its binary.
+    /// Measure sockexec 3.1.1 too, with the binary at PATH.
     #[arg(long, value_name = "PATH")]
     pub(crate) original: Option<PathBuf>,
 
-    /// Measure another build of the daemon too, and compare: the path of its binary.
+    /// Measure another build of the daemon too, with the binary at PATH, and compare.
     #[arg(long, value_name = "PATH")]
     pub(crate) other: Option<PathBuf>,
 
-    /// Measure these alone: names of contenders, with commas between them [default: all].
+    /// Measure only these contenders, separated by commas [default: all].
     #[arg(long, value_name = "NAMES", value_delimiter = ',', value_parser = contender::named)]
     pub(crate) only: Vec<Contender>,
 
-    /// Where bench.json and bench.svg are written [default: target/bench].
+    /// Write bench.json and bench.svg into this directory [default: target/bench].
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
 
-    /// Write the goals and the figures into this document too, between its marks, and the plot beside it.
+    /// Also write the goals and the figures into this document, between its marks, and the plot beside it.
     #[arg(long, value_name = "FILE")]
     pub(crate) document: Option<PathBuf>,
 
-    /// Rounds, of which medians are taken [default: 7, with --quick 3].
+    /// Rounds. Figures are their medians [default: 7, with --quick 3].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) rounds: Option<u16>,
 
@@ -71,31 +71,33 @@ pub(crate) struct Options {
     pub(crate) rows: Vec<String>,
 }
 
-/// The help behind the options.
+/// The help below the options.
 pub(crate) const AFTER_HELP: &str = "\
 Rows:
-  small-1 small-16 small-64   a small static program, so many at a time: programs a second, latency from
+  small-1 small-16 small-64   a small static program, 1, 16 or 64 at a time: programs a second, latency from
                               connect to the end of the connection, CPU time of the daemon for each
   true-1 true-16 true-64      the same with /bin/true
   stdout stdin                a big stream out of a program, and into one: MB/s, CPU time of the daemon
   chatty                      300,000 lines of 66 bytes out of a program
   memory                      resident memory of the daemon, idle and with 1000 programs running
   beside                      the rate beside 400 running programs, as part of the rate alone
-`small` and `true` name all three of theirs.
+`small` and `true` name all three of their rows.
 
 Contenders:
   bare, bare2         a loop of posix_spawn, three pipes and wait, without a server; two such loops side by side
   pipe 64K, pipe 1M   the same stream through a bare pipe of that size
-  fast, clone, fork   the daemon as it is, and with SOCKEXEC_SPAWN=clone and =fork. What else the environment says of it holds
-                      for all: SOCKEXEC_TRANSFER=copy, and for the first SOCKEXEC_SPAWN=crowd
-  fast v2             the daemon, asked in version 2 of the protocol, with -m 100. Standard input goes in frames of 128 KiB
-                      (at most half the window, rounded down to a power of two), and counts the window
-  other, other v2     with --other: the same of another build. One that does not introduce itself has no window
+  fast, clone, fork   the daemon as it is, and with SOCKEXEC_SPAWN=clone and =fork. Other variables that you set
+                      apply to all (SOCKEXEC_TRANSFER=copy); SOCKEXEC_SPAWN=crowd applies to `fast`
+  fast v2             the daemon, asked in version 2 of the protocol, with -m 100. Standard input is sent in frames
+                      of 128 KiB (at most half the window, rounded down to a power of two), within the window
+  other, other v2     with --other: another build, in the same two ways. A build without an introduction has no
+                      window
   3.1.1               with --original
-  socat, s6-ipcserver where installed; they run one program without a request, tell no exit status, and pass a socket
-                      pair (socat copies, with a buffer of 64 KiB) or the socket itself instead of three pipes
-  ssh                 where installed: a client for each program, all on one connection, made beforehand, to a server of
-                      its own on 127.0.0.1; a shell starts the program, and bytes are encrypted
+  socat, s6-ipcserver if installed; they run one program without a request, report no exit status, and pass a
+                      socket pair (socat copies, with a buffer of 64 KiB) or the socket itself in place of three
+                      pipes
+  ssh                 if installed: a client for each program, all on one connection that exists beforehand, to a
+                      server of its own on 127.0.0.1; a shell starts the program, and bytes are encrypted
 
 Figures are medians over the rounds, in which all contenders take turns. A ratio is the median of the rounds'
 ratios. The load comes from one thread on the same machine, and takes its share of the processors.
@@ -124,9 +126,9 @@ pub(crate) fn bench(options: Options) -> Result<()> {
     let effort = effort(options.quick, options.rounds);
     let busy = proc::busy()?;
     if busy > 0.1 {
-        // A loop that waits for each start loses its turn each time, so its figures fall most.
+        // A loop that waits for each start loses its turn each time. So the figures of `bare` fall most.
         say!(
-            "bench: {:.0} % of the processors are in use already: bare will be too slow, ratios too high\n",
+            "bench: {:.0} % of the processors are in use already: bare will be too slow, and ratios too high\n",
             busy * 100.0
         );
     }
@@ -139,7 +141,7 @@ pub(crate) fn bench(options: Options) -> Result<()> {
     let (json, svg) = (out.join("bench.json"), out.join("bench.svg"));
     fs::write(&json, format!("{document:#}\n")).map_err(context(json.display()))?;
     plot::write(&svg, &results)?;
-    say!("bench: written: {} and {}\n", json.display(), svg.display());
+    say!("bench: wrote {} and {}\n", json.display(), svg.display());
     let text = format!("{}\n{}", report::goal_table(&goals), report::tables(&results));
     if let Some(path) = options.document {
         let old = fs::read_to_string(&path).map_err(context(path.display()))?;
@@ -148,7 +150,7 @@ pub(crate) fn bench(options: Options) -> Result<()> {
         fs::write(&path, new).map_err(context(path.display()))?;
         plot::write(&path.with_file_name("bench.svg"), &results)?;
     }
-    // Last, and without a panic: whoever reads may have gone, and the temporary files are still to be removed.
+    // Last, and without a panic: the reader may have gone, and the temporary files must still be removed.
     std::io::stdout().write_all(text.as_bytes()).map_err(context("standard output"))
 }
 
@@ -162,7 +164,7 @@ fn effort(quick: bool, rounds: Option<u16>) -> Effort {
     }
 }
 
-/// 1000 running programs are 1000 connections here and up to 5000 descriptors in a daemon, which inherits the limit.
+/// 1000 running programs take 1000 connections here, and up to 5000 descriptors in a daemon, which inherits the limit.
 fn raise_limit_of_descriptors() -> Result<()> {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;

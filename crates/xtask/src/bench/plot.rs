@@ -16,13 +16,13 @@ use super::stats::float;
 /// Width and height in pixels.
 const SIZE: (u32, u32) = (1500, 860);
 
-/// How much of the height the upper chart takes, which has most rows.
+/// Height of the upper chart, which has most rows, in pixels.
 const UPPER: u32 = 440;
 
-/// Bars take so much of a row's width; the rest is between the rows.
+/// The part of a row's width that bars take. The rest is between the rows.
 const BARS: f64 = 0.92;
 
-/// The legend's room beside the rows, in pixels.
+/// Width of the legend beside the rows, in pixels.
 const LEGEND: u32 = 130;
 
 const FONT: &str = "sans-serif";
@@ -37,7 +37,7 @@ struct Row<'a> {
     bars: Vec<(Contender, f64)>,
 }
 
-/// Writes the plot of all rows in which more is better: programs above, bytes below, each with a scale of its own.
+/// Writes the plot of all rows in which more is better: programs above, bytes below, each with its own scale.
 pub(crate) fn write(path: &Path, results: &Results) -> Result<()> {
     let draw = || -> Drawn {
         let root = SVGBackend::new(path, SIZE).into_drawing_area();
@@ -53,7 +53,7 @@ pub(crate) fn write(path: &Path, results: &Results) -> Result<()> {
     draw().map_err(|error| format!("{}: {error}", path.display()).into())
 }
 
-/// Rows that have something to be compared with.
+/// The rows of a kind, compared with its base.
 fn rows(results: &Results, kind: Kind) -> Vec<Row<'_>> {
     let Some(base) = kind.base() else { return Vec::new() };
     let bars = |name| {
@@ -130,7 +130,7 @@ fn draw_contender(chart: &mut Chart<'_>, rows: &[Row<'_>], contender: Contender)
     Ok(())
 }
 
-/// Told apart by people who do not see all colours too (Okabe and Ito's palette); ours stand out.
+/// Colours that colour-blind people can distinguish (Okabe and Ito's palette). Ours stand out.
 const fn colour(contender: Contender) -> RGBColor {
     match contender {
         Contender::Bare | Contender::Pipe64K => RGBColor(190, 190, 190),

@@ -1,4 +1,4 @@
-//! What `/proc` tells of a process.
+//! Figures of a process from `/proc`.
 
 use std::fs;
 use std::thread;
@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use super::stats::float;
 use crate::{Result, context};
 
-/// CPU time that the threads of a process have used, its children's not counted.
+/// CPU time of the threads of a process, without that of its children.
 pub(crate) fn cpu(pid: u32) -> Result<Duration> {
     // Not utime and stime of /proc/PID/stat: those are in hundredths of a second.
     let mut total = Duration::ZERO;
@@ -17,7 +17,7 @@ pub(crate) fn cpu(pid: u32) -> Result<Duration> {
     for task in fs::read_dir(&tasks).map_err(context(&tasks))? {
         let path = task?.path().join("schedstat");
         let text = match fs::read_to_string(&path) {
-            // The thread has ended meanwhile.
+            // The thread has ended since.
             Err(error) if matches!(Errno::from_io_error(&error), Some(Errno::NOENT | Errno::SRCH)) => continue,
             text => text.map_err(context(path.display()))?,
         };
@@ -33,7 +33,7 @@ pub(crate) fn resident(pid: u32) -> Result<u64> {
     Ok(vm_rss(&text).ok_or_else(|| format!("{path}: no VmRSS"))?)
 }
 
-/// How much of the processors is in use for a moment, from 0 to 1.
+/// Which part of the processors is in use for a moment, from 0 to 1.
 pub(crate) fn busy() -> Result<f64> {
     let read = || fs::read_to_string("/proc/stat").map_err(context("/proc/stat"));
     let before = read()?;
@@ -50,7 +50,7 @@ fn busy_between(before: &str, after: &str) -> Option<f64> {
 /// stat: user, nice, system, idle, iowait and more, in hundredths of a second.
 fn idle_and_all(stat: &str) -> Option<(u64, u64)> {
     let line = stat.lines().next()?.strip_prefix("cpu ")?;
-    // The first eight: what guests have used is part of user and nice.
+    // The first eight: the time of guests is part of user and nice.
     let figures: Vec<u64> = line.split_whitespace().take(8).map_while(|figure| figure.parse().ok()).collect();
     Some((figures.get(3)? + figures.get(4)?, figures.iter().sum()))
 }

@@ -9,10 +9,10 @@ use rustix::stdio;
 
 use crate::{Result, context};
 
-/// A static program that exits at once, so that starting it costs as little as it can.
+/// A static program that exits at once, so that its start costs as little as possible.
 ///
 /// Without a C library: on a virtual machine the start of a static glibc program took three times as long as its exec
-/// (perhaps its CPUID instructions, which trap there), which would hide what the servers differ in.
+/// (perhaps its CPUID instructions, which trap there). That would hide the differences between servers.
 const SMALL: &str = r#"
 #![no_std]
 #![no_main]
@@ -28,8 +28,8 @@ fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
 }
 "#;
 
-/// A program that prints a line and waits until its standard input ends. Without arguments it exits at once: it is the
-/// small program where [`SMALL`] has no code for the processor.
+/// A program that prints a line and waits until its standard input ends. Without arguments it exits at once: it
+/// replaces [`SMALL`] on processors for which that has no code.
 const WAITING: &str = r#"
 use std::io::{Read, Write};
 
@@ -137,7 +137,7 @@ pub(crate) fn produce(bytes: u64, chunk: usize) -> Result<()> {
     let mut left = bytes;
     while left > 0 {
         let take = line.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-        // Not std's stdout, which gathers lines: each chunk is to be one write.
+        // Not std's stdout, which buffers lines: each chunk must be one write.
         let written = rustix::io::write(stdio::stdout(), line.get(..take).unwrap_or_default())?;
         left -= written as u64;
     }

@@ -40,7 +40,7 @@ pub(crate) fn tables(results: &Results) -> String {
     text
 }
 
-/// How the daemon compares with another build of it, if there is one.
+/// The daemon compared with another build of it, if there is one.
 fn of_other(results: &Results) -> String {
     let pairs = [(Contender::Fast, Contender::Other), (Contender::Fast2, Contender::Other2)];
     let head = pairs.map(|(ours, other)| format!("{} of {}", ours.name(), other.name()));
@@ -77,7 +77,7 @@ pub(crate) fn goal_table(goals: &[Goal]) -> String {
     aligned(&table)
 }
 
-/// Where the figures stand in a document.
+/// The marks around the figures in a document.
 const BEGIN: &str = "<!-- figures: begin -->\n";
 const END: &str = "<!-- figures: end -->\n";
 
@@ -88,7 +88,7 @@ pub(crate) fn replace(document: &str, figures: &str) -> Option<String> {
     Some(format!("{before}{BEGIN}\n{}\n\n{END}{after}", figures.trim_end()))
 }
 
-/// Everything, for other programs.
+/// All figures, for other programs.
 pub(crate) fn document(results: &Results, goals: &[Goal], effort: Effort, busy: f64) -> Value {
     let rows: Vec<_> = Kind::ALL.into_iter().flat_map(|kind| rows_of(results, kind)).collect();
     json!({
@@ -156,7 +156,7 @@ fn once(first: String, rest: impl Iterator<Item = String>) -> Vec<String> {
     std::iter::once(first).chain(rest).collect()
 }
 
-/// Columns as wide as they must be: the first one to the left, figures to the right, a line below the head.
+/// A table with aligned columns: the first one to the left, figures to the right, a line below the head.
 fn aligned(table: &[Vec<String>]) -> String {
     let columns = table.iter().map(Vec::len).max().unwrap_or(0);
     let cells = |column| table.iter().filter_map(move |row| row.get(column));
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn tables_are_aligned_and_tell_ratios() {
+    fn tables_are_aligned_and_have_ratios() {
         let expected = "\
 | programs a second, 1/s |        bare |        fast |
 | ---------------------- | ----------: | ----------: |

@@ -1,16 +1,16 @@
-//! What was measured.
+//! The figures that were measured.
 
 use super::contender::Contender;
 use super::stats::{median, ratio};
 
-/// What kind of figure a row holds. Each kind is a table of its own.
+/// A kind of figure. Each kind has its own table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Kind {
     /// Programs a second.
     Rate,
     /// From connect to the end of the connection.
     Latency,
-    /// CPU time of the daemon for each program, the program's own not counted.
+    /// CPU time of the daemon for each program, without the program's own.
     Cpu,
     /// Bytes of a stream a second.
     Bytes,
@@ -40,7 +40,7 @@ impl Kind {
         }
     }
 
-    /// What its figures count.
+    /// The unit of its figures.
     pub(crate) const fn unit(self) -> &'static str {
         match self {
             Self::Rate => "1/s",
@@ -52,7 +52,7 @@ impl Kind {
         }
     }
 
-    /// How many decimals of its figures mean something.
+    /// How many decimals its figures have.
     pub(crate) const fn decimals(self) -> usize {
         match self {
             Self::Rate | Self::Latency | Self::Bytes => 0,
@@ -61,7 +61,7 @@ impl Kind {
         }
     }
 
-    /// With whom the others are compared.
+    /// The contender with which the others are compared.
     pub(crate) const fn base(self) -> Option<Contender> {
         match self {
             Self::Rate | Self::Latency => Some(Contender::Bare),
@@ -74,17 +74,17 @@ impl Kind {
 /// One row of one contender: a sample for each round.
 #[derive(Debug)]
 pub(crate) struct Cell {
-    /// What kind of figure.
+    /// The kind of figure.
     pub(crate) kind: Kind,
     /// The row's name.
     pub(crate) row: String,
-    /// Whose figures.
+    /// The contender that was measured.
     pub(crate) contender: Contender,
     /// In the order of the rounds.
     pub(crate) samples: Vec<f64>,
 }
 
-/// All that was measured.
+/// All figures.
 #[derive(Debug, Default)]
 pub(crate) struct Results {
     cells: Vec<Cell>,
@@ -97,7 +97,7 @@ impl Results {
         self.absent.push(format!("{}: {reason}", contender.name()));
     }
 
-    /// Who does not take part, and why.
+    /// The contenders that do not take part, and why.
     pub(crate) fn absent(&self) -> &[String] {
         &self.absent
     }
@@ -121,7 +121,7 @@ impl Results {
         rows
     }
 
-    /// Those who have a figure of a kind.
+    /// The contenders that have a figure of a kind.
     pub(crate) fn contenders(&self, kind: Kind) -> Vec<Contender> {
         let mut contenders: Vec<_> =
             self.cells.iter().filter(|cell| cell.kind == kind).map(|cell| cell.contender).collect();

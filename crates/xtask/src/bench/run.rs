@@ -19,7 +19,7 @@ const BESIDE: usize = 400;
 /// Programs that run while memory is measured.
 const MANY: usize = 1000;
 
-/// How many programs at a time where the rate beside others is measured.
+/// Programs at a time while the rate beside others is measured.
 const AT_A_TIME: usize = 16;
 
 /// The chatty program: 300,000 lines of 66 bytes.
@@ -29,21 +29,20 @@ const LINES: u64 = 300_000;
 /// What a producer of a big stream writes at a time.
 const CHUNK: usize = 128 * 1024;
 
-/// Sizes of the pipes that streams are compared with: what a pipe has unless it is asked for more, and what an ordinary
-/// user may ask for.
+/// Sizes of the pipes that streams are compared with: a pipe's default, and the most that an ordinary user can set.
 const PIPE: usize = 64 << 10;
 const BIG_PIPE: usize = 1 << 20;
 
-/// How much is measured.
+/// How long and how often to measure.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Effort {
-    /// Rounds, of which medians are taken.
+    /// Rounds. Figures are their medians.
     pub(crate) rounds: usize,
-    /// How long programs are run for one figure.
+    /// How long programs run for one figure.
     pub(crate) slice: Duration,
     /// The length of a big stream: a multiple of 128 KiB.
     pub(crate) bytes: u64,
-    /// After this no new experiment is begun, once each has been done.
+    /// No new experiment begins after this time, once each has been done.
     pub(crate) limit: Duration,
 }
 
@@ -66,26 +65,26 @@ pub(crate) struct Bench {
     other: Option<PathBuf>,
     original: Option<PathBuf>,
     missing: Vec<Contender>,
-    /// Those that have been started, with the program that they run if they run only one.
+    /// Running servers. Those that run a single program have its arguments.
     servers: Vec<(Contender, Option<Vec<String>>, Server)>,
     ssh: Option<Ssh>,
     results: Results,
 }
 
 impl Bench {
-    /// Of the given binaries, and of nobody but `only`, if that names any; what else is missing is said.
+    /// Measures the given binaries, and only the contenders in `only` if that names any. Reports other missing ones.
     pub(crate) fn new(effort: Effort, programs: Programs, binaries: Binaries, only: &[Contender]) -> Self {
         let Binaries { daemon, other, original } = binaries;
         let (servers, results) = (Vec::new(), Results::default());
         let mut missing = Contender::ALL.to_vec();
         missing.retain(|contender| !only.is_empty() && !only.contains(contender));
         if other.is_none() {
-            // Nothing is said: hardly anybody has one.
+            // Not reported: hardly anybody has one.
             missing.extend([Contender::Other, Contender::Other2]);
         }
         let mut bench = Self { effort, programs, daemon, other, original, missing, servers, ssh: None, results };
         if bench.original.is_none() {
-            bench.leave_out(Contender::Original, "its binary is given by --original PATH");
+            bench.leave_out(Contender::Original, "--original PATH gives its binary");
         }
         for contender in [Contender::Socat, Contender::S6, Contender::Ssh] {
             if let Some(command) = contender.needs().iter().find(|command| find(command).is_none()) {
@@ -130,13 +129,13 @@ impl Bench {
     fn experiment(&mut self, round: usize, experiment: Experiment, name: &str) -> Result<()> {
         let mut contenders = experiment.contenders().to_vec();
         contenders.retain(|contender| !self.missing.contains(contender));
-        // Nobody is always the first after a pause, or always behind the same other one.
+        // So none is always the first after a pause, or always behind the same other one.
         let first = round % contenders.len().max(1);
         contenders.rotate_left(first);
         for contender in contenders {
             match self.figure(name, experiment, contender) {
                 Ok(figure) => say!("  {} {figure:.*}", contender.name(), usize::from(figure < 10.0) * 2),
-                // A peer's fault is told and its figure left out. Ours ends the benchmark.
+                // A fault of a peer is reported, and its figure left out. A fault of ours ends the benchmark.
                 Err(error) if contender.is_peer() => {
                     say!("\n");
                     self.give_up(contender, name, &error.to_string());
@@ -148,8 +147,8 @@ impl Bench {
         Ok(())
     }
 
-    /// Ends the servers of a contender, so that the next figure is that of a fresh one. Without any there was none that
-    /// could be started, and it is not tried again.
+    /// Ends the servers of a contender, so that the next figure is that of a fresh one. If there are none, none could be
+    /// started, and the contender is left out from here on.
     fn give_up(&mut self, contender: Contender, row: &str, error: &str) {
         let before = self.servers.len();
         self.servers.retain(|(who, _, _)| *who != contender);
@@ -184,7 +183,7 @@ impl Bench {
                 let before = proc::cpu(server.pid())?;
                 let outcome = server.load(&argv, at_a_time, slice)?;
                 let used = proc::cpu(server.pid())?.saturating_sub(before);
-                // The others do their work in children, which cannot be told from the programs.
+                // The others work in children, which cannot be distinguished from the programs.
                 if contender.speaks_netstrings() {
                     let each = used.as_secs_f64() * 1e6 / float(outcome.programs());
                     self.results.record(Kind::Cpu, row, contender, each);
@@ -255,7 +254,7 @@ impl Bench {
         rate
     }
 
-    /// In a daemon of its own: one that has worked keeps memory.
+    /// In a fresh daemon: one that has worked keeps memory.
     fn memory(&mut self, contender: Contender) -> Result<f64> {
         let server = Server::start(contender, self.binary(contender), &[])?;
         server.load(&self.programs.argv(Program::Small)?, 1, Duration::ZERO)?;
@@ -282,7 +281,7 @@ impl Bench {
         let beside = server.load(&argv, AT_A_TIME, slice)?.rate();
         crowd.leave().map_err(|error| server.blame(&error.to_string()))?;
         let after = server.load(&argv, AT_A_TIME, slice)?.rate();
-        // Alone before and after: a machine that gets slower or faster meanwhile does not count.
+        // Alone before and after, so that a machine that becomes slower or faster meanwhile does not matter.
         let part = beside / f64::midpoint(before, after);
         self.results.record(Kind::Beside, row, contender, part);
         Ok(part)
@@ -302,7 +301,7 @@ impl Bench {
         }
     }
 
-    /// The server of a contender that can run `argv`: started if it is not running yet.
+    /// The server of a contender that can run `argv`. Starts it if it is not running yet.
     fn server(&mut self, contender: Contender, argv: &[String]) -> Result<&Server> {
         let only = contender.has_one_program().then_some(argv);
         if self.started(contender, only).is_none() {
@@ -317,7 +316,7 @@ impl Bench {
         wanted.map(|(_, _, server)| server)
     }
 
-    /// The connection for ssh: made if there is none yet.
+    /// The connection for ssh. Makes it if there is none yet.
     fn ssh(&mut self) -> Result<&Ssh> {
         if self.ssh.is_none() {
             self.ssh = Some(Ssh::start()?);

@@ -1,4 +1,4 @@
-//! The servers under test: started on temporary sockets, ended when dropped.
+//! The servers under test. They listen on temporary sockets, and end when dropped.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -15,14 +15,14 @@ use super::contender::Contender;
 use super::load::{Expected, Load};
 use crate::{Result, context};
 
-/// Connections that a server must take: the largest experiment has 1000 programs running.
+/// Connections that a server must take: the largest experiment has 1000 running programs.
 const CONNECTIONS: &str = "1100";
 
-/// Programs at a time of a server that is asked in version 2: the default. The window for standard input is so much
-/// smaller the more there may be, and fewer than 100 are run in version 2.
+/// Programs at a time of a server that is asked in version 2: the default. More would make the window for standard
+/// input smaller, and version 2 runs fewer than 100.
 const VERSION_2: &str = "100";
 
-/// How long a server may take until it serves, and until it has ended.
+/// How long a server may take to start, and to end.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A server, running.
@@ -34,8 +34,8 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Starts a contender and waits until it listens. `daemon` is the binary of those that speak the protocol; the others
-    /// run `argv` and nothing else.
+    /// Starts a contender and waits until it listens. `daemon` is the binary of contenders that speak the protocol. The
+    /// others run only `argv`.
     pub(crate) fn start(contender: Contender, daemon: Option<&Path>, argv: &[String]) -> Result<Self> {
         let directory = tempfile::Builder::new().prefix("sockexec-bench.").tempdir()?;
         let log = File::create(directory.path().join("log"))?;
@@ -50,7 +50,7 @@ impl Server {
         Ok(server)
     }
 
-    /// Who it is.
+    /// The contender that it is.
     pub(crate) const fn contender(&self) -> Contender {
         self.contender
     }
@@ -60,7 +60,7 @@ impl Server {
         self.directory.path().join("sock")
     }
 
-    /// Its process.
+    /// The number of its process.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
@@ -78,14 +78,14 @@ impl Server {
         load.run().map_err(|error| self.blame(&error.to_string()).into())
     }
 
-    /// An error with the server's name and the last that it said.
+    /// An error with the server's name and the last lines of its log.
     pub(crate) fn blame(&self, error: &str) -> String {
         format!("{}: {error}{}", self.contender.name(), last_lines(&self.directory.path().join("log")))
     }
 
     fn wait_until_it_listens(&mut self) -> Result<()> {
         let deadline = Instant::now() + PATIENCE;
-        // Not by connecting: some would run their program, and a stream that nobody takes would go on beside the others.
+        // Not by connecting: some would run their program, and its unread stream would disturb the measurement.
         while !listens(&self.socket())? {
             if let Some(status) = self.child.try_wait()? {
                 return Err(self.blame(&format!("ended at once, {status}")).into());
@@ -93,7 +93,7 @@ impl Server {
             if Instant::now() > deadline {
                 return Err(self.blame("does not listen").into());
             }
-            // There is no event common to all servers that tells that they listen.
+            // No event that all servers share shows that they listen.
             thread::sleep(Duration::from_millis(5));
         }
         Ok(())
@@ -108,7 +108,7 @@ impl Drop for Server {
     }
 }
 
-/// Ends a process by TERM and waits for it; by KILL if it takes too long.
+/// Ends a process by TERM, or by KILL if it takes too long, and waits for it.
 pub(crate) fn end(child: &mut Child) -> Result<()> {
     if child.try_wait()?.is_some() {
         return Ok(());
@@ -124,7 +124,7 @@ pub(crate) fn end(child: &mut Child) -> Result<()> {
     Ok(())
 }
 
-/// The last that a program said, to go behind an error.
+/// The last lines of a program's log, to append to an error.
 pub(crate) fn last_lines(log: &Path) -> String {
     let log = fs::read_to_string(log).unwrap_or_default();
     let lines: Vec<_> = log.lines().collect();
@@ -132,7 +132,7 @@ pub(crate) fn last_lines(log: &Path) -> String {
     last.flat_map(|line| ["\n  it said: ", line]).collect()
 }
 
-/// Whether somebody listens at `socket`: the kernel's list has the flag `SO_ACCEPTCON` there (proc(5)).
+/// Whether a process listens at `socket`: the kernel's list has the flag `SO_ACCEPTCON` there (proc(5)).
 fn listens(socket: &Path) -> Result<bool> {
     let list = fs::read_to_string("/proc/net/unix").map_err(context("/proc/net/unix"))?;
     Ok(is_listed(&list, &socket.display().to_string()))
@@ -184,7 +184,7 @@ fn command(contender: Contender, daemon: Option<&Path>, argv: &[String], socket:
             let mut command = Command::new(binary);
             let slots = if contender.version() == Version::Two { VERSION_2 } else { CONNECTIONS };
             command.args(["-m", slots, "-q", CONNECTIONS, "-t", "86400", "-k", "5"]).arg(socket);
-            // Otherwise as the environment has it: how else to compare the ways there are.
+            // Otherwise the environment decides, so that its ways can be compared.
             if matches!(contender, Contender::Clone | Contender::Fork) {
                 command.env("SOCKEXEC_SPAWN", contender.name());
             }
@@ -192,7 +192,7 @@ fn command(contender: Contender, daemon: Option<&Path>, argv: &[String], socket:
         }
         Contender::Socat => {
             let mut command = Command::new("socat");
-            // After the end of one direction it would give the other half a second; and its buffer is of 8 KiB.
+            // By default it gives the other direction half a second after the end of one, and has a buffer of 8 KiB.
             command.args(["-t", "60", "-b", "65536"]);
             command.arg(format!("UNIX-LISTEN:{},fork,backlog={CONNECTIONS}", socket.display()));
             command.arg(format!("EXEC:{}", argv.join(" ")));

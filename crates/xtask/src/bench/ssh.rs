@@ -1,5 +1,5 @@
-//! `ssh`, as one would use it to have programs run by another process: a server of our own on the loopback interface,
-//! and one connection, made beforehand, for all programs.
+//! `ssh`, used to have programs run by another process: a server of our own on the loopback interface, and one
+//! connection for all programs, which exists before the measurement.
 
 use std::fs::{self, File, Permissions};
 use std::net::TcpListener;
@@ -15,14 +15,14 @@ use super::contender::find;
 use super::server::{end, last_lines};
 use crate::{Result, context};
 
-/// How long the connection may take.
+/// How long connecting may take.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Where Debian's sshd, started by root, puts its unprivileged half. The service makes it at its start.
+/// The directory of the unprivileged half of Debian's sshd if root starts it. The service makes it at its start.
 const EMPTY: &str = "/run/sshd";
 
-/// A server and a connection to it. Keys, configurations and sockets are in a directory of its own; nothing of the
-/// user's or of the system's is read or changed.
+/// A server and a connection to it. Keys, configurations and sockets are in a temporary directory. Files of the user
+/// and of the system are neither read nor changed.
 #[derive(Debug)]
 pub(crate) struct Ssh {
     directory: TempDir,
@@ -40,8 +40,8 @@ impl Ssh {
         Ok(ssh)
     }
 
-    /// The arguments of a client that runs `argv` and ends as it does. A shell comes between, as always with ssh: nothing
-    /// in `argv` may mean anything to it.
+    /// The arguments of a client that runs `argv` and ends as it does. As always with ssh a shell starts it, so `argv`
+    /// must not contain characters that are special to a shell.
     pub(crate) fn client(&self, argv: &[String]) -> Result<Vec<String>> {
         let configuration = self.path("client");
         let configuration = configuration.to_str().ok_or("a temporary directory that is not UTF-8")?;
@@ -53,7 +53,7 @@ impl Ssh {
         for key in ["host", "user"] {
             self.make_key(key)?;
         }
-        // Free a moment ago. If somebody takes it before sshd does, sshd says so, and ssh is left out.
+        // Free a moment ago. If another process takes it before sshd does, sshd fails, and ssh is left out.
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         self.configure(port)?;
         if rustix::process::geteuid().is_root() && !Path::new(EMPTY).exists() {
@@ -82,7 +82,7 @@ impl Ssh {
 
     fn configure(&self, port: u16) -> Result<()> {
         let directory = self.directory.path().display();
-        // HOME, because bash reads ~/.bashrc whenever sshd starts it, and what the user has in there is not measured.
+        // HOME, because bash reads ~/.bashrc when sshd starts it, and the user's must not be measured.
         let server = format!(
             "ListenAddress 127.0.0.1\nPort {port}\nHostKey {directory}/host\nAuthorizedKeysFile {directory}/user.pub\n\
              PidFile none\nStrictModes no\nUsePAM no\nPasswordAuthentication no\nKbdInteractiveAuthentication no\n\
@@ -108,7 +108,7 @@ impl Ssh {
         Ok(())
     }
 
-    /// Waits for what no event tells, as long as all children live.
+    /// Polls for a condition without an event, as long as all children live.
     fn until(&mut self, deadline: Instant, done: impl Fn() -> bool) -> Result<()> {
         while !done() {
             for child in &mut self.children {
@@ -131,7 +131,7 @@ impl Ssh {
 
 impl Drop for Ssh {
     fn drop(&mut self) {
-        // The connection first, and with it the server's process for it.
+        // The connection first, which ends the server's process for it.
         for child in self.children.iter_mut().rev() {
             if let Err(error) = end(child) {
                 say!("xtask: ssh: cannot be ended: {error}\n");

@@ -1,8 +1,8 @@
-//! What many samples come to.
+//! Statistics of samples.
 
 use std::time::Duration;
 
-/// The middle of `samples`, between the two middle ones if their number is even; nothing of none.
+/// The median of `samples`, between the two middle ones if their number is even. `None` without samples.
 pub(crate) fn median(samples: &[f64]) -> Option<f64> {
     let mut sorted = samples.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -13,8 +13,8 @@ pub(crate) fn median(samples: &[f64]) -> Option<f64> {
     }
 }
 
-/// The median of `samples` over `base`, round by round: what was measured side by side is compared, so a machine
-/// that slows down in the middle harms both alike. Without a pair for each sample: the medians of both, compared.
+/// The median of the rounds' ratios of `samples` to `base`. Each ratio compares what was measured side by side, so a
+/// machine that slows down affects both alike. If the rounds do not pair up: the ratio of both medians.
 pub(crate) fn ratio(samples: &[f64], base: &[f64]) -> Option<f64> {
     let quotient = if samples.len() == base.len() {
         median(&samples.iter().zip(base).map(|(sample, base)| sample / base).collect::<Vec<_>>())
@@ -31,7 +31,7 @@ pub(crate) fn percentile(times: &mut [Duration], percent: usize) -> Option<Durat
     times.get(rank - 1).copied()
 }
 
-/// A count as a number to calculate with.
+/// A count as a floating-point number.
 #[expect(clippy::cast_precision_loss, reason = "no count here comes near 2^53")]
 pub(crate) const fn float(count: u64) -> f64 {
     count as f64

@@ -1,4 +1,4 @@
-//! Big streams: one way through a server, or through a bare pipe.
+//! Big streams in one direction, through a server or a bare pipe.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -16,35 +16,35 @@ use sockexec_proto::{Exit, ReplyDecoder, Stream, Version};
 use super::server::{Server, end_of_stdin, request, start};
 use crate::{Result, context};
 
-/// What is read at a time, from a pipe and from a socket alike.
+/// Bytes read at a time, from pipes and from sockets.
 const READ: usize = 256 * 1024;
 
-/// What is written at a time, to a pipe and in a netstring alike.
+/// Bytes written at a time, to pipes and in netstrings.
 const WRITE: usize = 64 * 1024;
 
-/// The most that is sent in a pair of version 2: as much as our client sends.
+/// The most bytes in a pair of version 2, as in our client.
 pub(crate) const FRAME: u64 = 128 * 1024;
 
-/// How much of the beginning of the output is kept: enough for a number.
+/// Bytes of output that are kept from its beginning: enough for a number.
 const HEAD: usize = 64;
 
-/// What is known of a reply so far.
+/// A reply, as far as it was read.
 #[derive(Debug)]
 struct Reply {
     decoder: ReplyDecoder,
     /// Whether output after the exit status is an error.
     exit_is_last: bool,
     exit: Option<Exit>,
-    /// Version 2: how many bytes of standard input may be unreported, once that is known.
+    /// Version 2: how many bytes of standard input may be unacknowledged, once that is known.
     window: Option<u64>,
-    /// Version 2: how many bytes of standard input are reported.
+    /// Version 2: how many bytes of standard input are acknowledged.
     taken: u64,
     output: u64,
     /// The beginning of the output.
     head: Vec<u8>,
 }
 
-/// Has a server run `argv`, which writes `bytes` bytes; how long it took.
+/// Has a server run `argv`, which writes `bytes` bytes. Returns how long that took.
 pub(crate) fn out_of_server(server: &Server, argv: &[String], bytes: u64) -> Result<Duration> {
     let started = Instant::now();
     let mut stream = UnixStream::connect(server.socket()).map_err(context("connect"))?;
@@ -55,7 +55,7 @@ pub(crate) fn out_of_server(server: &Server, argv: &[String], bytes: u64) -> Res
     Ok(elapsed)
 }
 
-/// Has a server run `argv`, which counts the `bytes` bytes that it is sent; how long it took.
+/// Has a server run `argv`, which counts the `bytes` bytes of its standard input. Returns how long that took.
 pub(crate) fn into_server(server: &Server, argv: &[String], bytes: u64) -> Result<Duration> {
     let version = server.contender().version();
     let request = start(version, argv);
@@ -80,7 +80,7 @@ pub(crate) fn into_server(server: &Server, argv: &[String], bytes: u64) -> Resul
     Ok(elapsed)
 }
 
-/// Sends standard input as a client of version 2 that counts: it waits for a report only when it has no room left.
+/// Sends standard input within the window of version 2. Waits for a report only when the window is full.
 fn into_window(stream: &mut UnixStream, reply: &mut Reply, bytes: u64) -> Result<()> {
     let window = loop {
         match reply.window {
@@ -88,7 +88,7 @@ fn into_window(stream: &mut UnixStream, reply: &mut Reply, bytes: u64) -> Result
             None => reply.read_more(stream)?,
         }
     };
-    // A power of two, of which a stream is a multiple, and half of the window at most.
+    // A power of two that divides the stream, and at most half of the window.
     let frame = FRAME.min(1 << (window / 2).ilog2());
     let chunk = chunk(stdin_header(frame).as_bytes(), usize::try_from(frame)?);
     for sent in (0..bytes).step_by(usize::try_from(frame)?) {
@@ -107,7 +107,7 @@ fn chunk(header: &[u8], len: usize) -> Vec<u8> {
     chunk
 }
 
-/// The same with a server whose one program writes `bytes` bytes: as they are, without a status.
+/// The same with a server whose single program writes `bytes` bytes, raw and without a status.
 pub(crate) fn out_of_socket(server: &Server, bytes: u64) -> Result<Duration> {
     let started = Instant::now();
     let stream = UnixStream::connect(server.socket()).map_err(context("connect"))?;
@@ -117,7 +117,7 @@ pub(crate) fn out_of_socket(server: &Server, bytes: u64) -> Result<Duration> {
     Ok(elapsed)
 }
 
-/// The same with a server whose one program counts the `bytes` bytes that it is sent.
+/// The same with a server whose single program counts the `bytes` bytes of its standard input.
 pub(crate) fn into_socket(server: &Server, bytes: u64) -> Result<Duration> {
     let chunk = vec![b'x'; WRITE];
     let started = Instant::now();
@@ -162,7 +162,7 @@ pub(crate) fn into_pipe(argv: &[String], size: usize, bytes: u64) -> Result<Dura
     Ok(elapsed)
 }
 
-/// Reads to the end; how many bytes that was.
+/// Reads to the end. Returns the number of bytes.
 fn count(mut input: impl Read) -> Result<u64> {
     let mut buffer = vec![0; READ];
     let mut total = 0;
@@ -211,7 +211,7 @@ impl Reply {
         Self::new(server.contender().version(), server.contender().exit_is_last())
     }
 
-    /// Reads what there is of it, and waits for it; the connection must not end yet.
+    /// Reads more of it, and waits if necessary. The connection must not end yet.
     fn read_more(&mut self, stream: &mut impl Read) -> Result<()> {
         let mut buffer = [0; 4096];
         match stream.read(&mut buffer)? {
@@ -233,7 +233,7 @@ impl Reply {
         Ok(self)
     }
 
-    /// Whether it may end here.
+    /// Checks that it may end here.
     fn ended(&self) -> Result<()> {
         let at = self.decoder.offset();
         match &self.exit {
@@ -261,7 +261,7 @@ impl Reply {
                     return Err(format!("on its standard error: {}", input.escape_ascii()).into());
                 }
                 Event::Introduction(introduction) => self.window = Some(introduction.window),
-                // A build that did not introduce itself has no window.
+                // A build without an introduction has no window.
                 Event::Started(_) => self.window = self.window.or(Some(u64::MAX)),
                 Event::Taken(bytes) => self.taken = bytes,
                 Event::EndOfOutput(_) | Event::Usage(_) => {}
@@ -274,7 +274,7 @@ impl Reply {
         }
     }
 
-    /// Counts up to `len` bytes of output at the front of `input`; what follows them.
+    /// Counts up to `len` bytes of output at the front of `input`. Returns the rest.
     fn take<'a>(&mut self, len: u64, input: &'a [u8]) -> &'a [u8] {
         let (output, rest) = input.split_at(input.len().min(usize::try_from(len).unwrap_or(usize::MAX)));
         if self.head.len() < HEAD {
@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_in_a_reply_is_said() {
+    fn errors_in_a_reply_are_reported() {
         for (mut bytes, message) in [
             (b"8:exitcode,1:1,".as_slice(), "the program ended with exit code 1"),
             (b"6:stdout,2:ab,", "the reply ended at byte 14, without an exit status"),
@@ -324,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn output_may_follow_the_exit_status_where_that_is_known() {
+    fn output_may_follow_the_exit_status_of_3_1_1() {
         let mut bytes: &[u8] = b"8:exitcode,1:0,6:stdout,1:a,";
         assert_eq!(Reply::new(Version::One, false).read_to_end(&mut bytes).unwrap().output, 1);
     }
@@ -344,7 +344,7 @@ mod tests {
         }
     }
 
-    /// A client that counts has never more than the window on its way; `reports` is what the daemon sends.
+    /// What a client sends if the daemon sends these reports: the result, and the number of bytes.
     fn sent_into(reports: &[u8], bytes: u64) -> (Result<()>, u64) {
         let (mut client, mut daemon) = UnixStream::pair().unwrap();
         daemon.write_all(reports).unwrap();
@@ -364,7 +364,7 @@ mod tests {
         let (sent, bytes) = sent_into(b"8:protocol,14:2 window=65536,5:taken,5:32768,", 1 << 20);
         assert!(sent.is_err());
         assert_eq!(bytes, 3 * pair(32768));
-        // One that does not introduce itself has no window.
+        // A build without an introduction has no window.
         let (sent, bytes) = sent_into(b"7:started,1:1,", 1 << 20);
         sent.unwrap();
         assert_eq!(bytes, 8 * pair(FRAME));

@@ -1,4 +1,4 @@
-//! Builds the programs, so that the same source gives the same bytes wherever it lies.
+//! Builds the programs reproducibly: the same source gives the same bytes in any directory.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -21,7 +21,7 @@ pub(super) struct Build<'a> {
 }
 
 impl Build<'_> {
-    /// Builds both programs; the directory that they are in.
+    /// Builds both programs. Returns their directory.
     pub(super) fn run(&self) -> Result<PathBuf> {
         say!("building for {} from {}\n", self.target, self.source.display());
         let mut cargo = Command::new("cargo");
@@ -38,7 +38,7 @@ impl Build<'_> {
         cargo.env("SOURCE_DATE_EPOCH", self.release.epoch.to_string());
         cargo.env("CARGO_PROFILE_RELEASE_STRIP", "symbols");
         if is_static(self.target) {
-            // rustc brings it for every processor. The system's linker differs from machine to machine.
+            // rustc brings it for every processor. The system's linker would differ between machines.
             let variable = format!("CARGO_TARGET_{}_LINKER", self.target.replace('-', "_").to_uppercase());
             cargo.env(variable, "rust-lld");
         }
@@ -50,7 +50,7 @@ impl Build<'_> {
         Ok(binaries)
     }
 
-    /// No path of this machine stays in the programs: those in messages of panics would.
+    /// Removes paths of this machine from the programs, where messages of panics would have them.
     fn flags(&self) -> Result<String> {
         let home = match std::env::var_os("CARGO_HOME") {
             Some(home) => PathBuf::from(home),
@@ -66,12 +66,12 @@ impl Build<'_> {
             (library, format!("/rustc/{commit}")),
         ];
         let flags = prefixes.map(|(from, to)| format!("--remap-path-prefix={from}={to}"));
-        // As Cargo takes them apart.
+        // Cargo splits them here.
         Ok(flags.join("\u{1f}"))
     }
 }
 
-/// Builds them as `cargo build` does, for tests: what was built before is used.
+/// Builds them as `cargo build` does, for tests: faster, as it uses earlier builds.
 pub(super) fn as_others(profile: &str) -> Result<PathBuf> {
     let mut cargo = Command::new("cargo");
     cargo.current_dir(workspace()).args([
@@ -96,7 +96,7 @@ pub(super) fn is_static(target: &str) -> bool {
     target.ends_with("-musl")
 }
 
-/// What ldd(1) would say, for another processor too.
+/// Checks what ldd(1) would, also for another processor.
 fn check_static(program: &Path) -> Result<()> {
     let headers = output(Command::new("readelf").arg("-ldW").arg(program))?;
     if headers.contains("INTERP") || headers.contains("(NEEDED)") {
@@ -105,7 +105,7 @@ fn check_static(program: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Runs what was built, as far as this machine can; `Ok` has what could not be done.
+/// Runs the programs as far as this machine can. `Ok` has what was left out.
 pub(super) fn try_out(binaries: &Path, target: &str) -> Result<Option<String>> {
     let processor = target.split('-').next().unwrap_or_default();
     if processor == std::env::consts::ARCH {
@@ -121,28 +121,28 @@ pub(super) fn try_out(binaries: &Path, target: &str) -> Result<Option<String>> {
     for program in PROGRAMS {
         check_version(Command::new(&emulator).arg(binaries.join(program)), program)?;
     }
-    // The emulator of single programs has not the way in which the daemon starts programs.
+    // The emulator of single programs lacks the calls by which the daemon starts programs.
     Ok(Some(format!("only asked for their version, in {emulator}: the programs for {target}")))
 }
 
 fn check_version(program: &mut Command, name: &str) -> Result<()> {
     let expected = format!("{name} version: {}", env!("CARGO_PKG_VERSION"));
     let found = output(program.arg("--version"))?;
-    if found == expected { Ok(()) } else { Err(format!("{name} --version: {found:?} in place of {expected:?}").into()) }
+    if found == expected { Ok(()) } else { Err(format!("{name} --version: {found:?}, not {expected:?}").into()) }
 }
 
-/// Ends with this, whatever happened.
+/// A daemon that is killed when this is dropped.
 struct Daemon(Child);
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        // It has ended by now if all went well.
+        // It has ended before if all went well.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-/// One request to the daemon, by the client.
+/// Makes one request to the daemon, with the client.
 fn request(binaries: &Path) -> Result<()> {
     let directory = tempfile::tempdir()?;
     let socket = directory.path().join("exec.sock");
@@ -167,7 +167,7 @@ fn request(binaries: &Path) -> Result<()> {
     }
     let answer = output(&mut client(&["sh", "-c", "echo hello; exit 0"]))?;
     if answer != "hello" {
-        return Err(format!("{answer:?} in place of hello").into());
+        return Err(format!("the client printed {answer:?}, not \"hello\"").into());
     }
     if let Some(pid) = rustix::process::Pid::from_raw(i32::try_from(daemon.0.id())?) {
         rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;

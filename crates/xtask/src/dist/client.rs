@@ -2,7 +2,7 @@
 
 #[path = "../../../sockexec-cli/src/bin/sockexec-client/arguments.rs"]
 mod arguments;
-// What that file uses.
+// Modules that it uses.
 #[path = "../../../sockexec-cli/src/bin/sockexec-client/stdin.rs"]
 mod stdin;
 #[path = "../../../sockexec-cli/src/bin/sockexec-client/terminal.rs"]

@@ -36,7 +36,7 @@ pub(super) fn write(share: &Path) -> Result<()> {
     Ok(())
 }
 
-/// What a value is, which the programs have no need to know.
+/// Adds what a value stands for, which the programs need not know.
 fn hinted(argument: Arg) -> Arg {
     let hint = match argument.get_id().as_str() {
         "socket" => ValueHint::FilePath,

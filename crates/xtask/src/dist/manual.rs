@@ -12,14 +12,14 @@ use super::markdown::{self, Section};
 use super::source::Release;
 use crate::{Result, context, workspace};
 
-/// Sections in the order of man(7); those that are not here come where the empty one is.
+/// Sections in the order of man(7). All others come in place of the empty one.
 const ORDER: &[&str] =
     &["DESCRIPTION", "OPTIONS", "", "ENVIRONMENT", "FILES", "EXIT STATUS", "EXAMPLES", "SECURITY", "SEE ALSO"];
 
-/// Lines of text are broken at a blank before this many bytes, as mandoc(1) wants them.
+/// Lines of text are broken at a space before this many bytes, as mandoc(1) wants.
 const WIDTH: usize = 80;
 
-/// Writes all pages below a directory that is there: `man1/…` and `man7/…`.
+/// Writes all pages into an existing directory: `man1/…` and `man7/…`.
 pub(super) fn write(into: &Path, release: &Release) -> Result<()> {
     for (name, text) in pages(release)? {
         let path = into.join(&name);
@@ -35,7 +35,7 @@ pub(super) fn pages(release: &Release) -> Result<Vec<(String, String)>> {
     Ok(vec![
         ("man1/sockexec.1".to_owned(), command(super::daemon::command(), release)?),
         ("man1/sockexec-client.1".to_owned(), command(super::client::command(), release)?),
-        // The name that it has in 3.1.1.
+        // The client's name in 3.1.1.
         ("man1/sockexec.client.1".to_owned(), ".so man1/sockexec-client.1\n".to_owned()),
         ("man7/sockexec-protocol.7".to_owned(), protocol(release)?),
     ])
@@ -46,10 +46,10 @@ fn read(path: &str) -> Result<String> {
     fs::read_to_string(&path).map_err(context(path.display()))
 }
 
-/// The page of a program: its options and what stands below them in its help, and prose of ours.
+/// The page of a program: its options, the text below them in its help, and our prose.
 fn command(command: clap::Command, release: &Release) -> Result<String> {
     let name = command.get_name().to_owned();
-    // The display name of the client is what it prints before its version.
+    // The display name is for the version, and has more words.
     let command = command.display_name(name.clone());
     let about = command.get_about().map(ToString::to_string).unwrap_or_default();
     let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
@@ -112,7 +112,7 @@ fn text(section: &Section) -> String {
     format!("{}{}", heading.render(), section.body.render())
 }
 
-/// What stands below the options in the help, as sections. The first is what comes before any title.
+/// The text below the options in the help, as sections. The first part is the text before any title.
 pub(super) fn help_sections(help: &str) -> (Roff, Vec<Section>) {
     let mut under_options = Roff::new();
     let mut sections: Vec<Section> = vec![];
@@ -142,7 +142,7 @@ pub(super) fn help_sections(help: &str) -> (Roff, Vec<Section>) {
     (under_options, sections)
 }
 
-/// `Exit status`, and not `As PID 1, in a container, it forks once`.
+/// True for `Exit status`, and not for `As PID 1, in a container, it forks once`.
 fn is_title(text: &str) -> bool {
     let mut words = text.split(' ');
     text.starts_with(|first: char| first.is_ascii_uppercase())
@@ -150,7 +150,7 @@ fn is_title(text: &str) -> bool {
         && words.all(|word| word.bytes().all(|byte| byte.is_ascii_alphabetic()))
 }
 
-/// Commands, one a line. A longer one goes on in lines that are indented further.
+/// Appends commands, one a line. A longer one continues in lines that are indented further.
 fn verbatim(body: &mut Roff, text: &str) {
     body.control("EX", []);
     for line in text.trim_start_matches('\n').lines() {
@@ -159,7 +159,7 @@ fn verbatim(body: &mut Roff, text: &str) {
     body.control("EE", []);
 }
 
-/// Sentences, and lines that are indented by two: `TERM  what it is`, or more sentences.
+/// Appends sentences, and lines that are indented by two: `TERM  description`, or more sentences.
 fn block_of(body: &mut Roff, text: &str) {
     let mut paragraph = String::new();
     let mut was_term = false;
@@ -194,12 +194,12 @@ fn flush(body: &mut Roff, paragraph: &mut String) {
     }
 }
 
-/// One preamble in place of many, lines that are not too long, and ASCII.
+/// Keeps one preamble of many, wraps long lines, and turns the text into ASCII.
 fn finish(page: &str) -> String {
     let preamble = Roff::new().render();
     let mut finished = preamble.clone();
     let (mut is_verbatim, mut is_term) = (false, false);
-    // clap_mangen breaks the line above an empty one, which breaks it as well.
+    // clap_mangen adds a break above an empty line, which is a break itself.
     for line in page.replace(&preamble, "").replace(".br\n\n.br\n", ".br\n").lines() {
         match line {
             ".EX" => is_verbatim = true,
@@ -233,7 +233,7 @@ fn wrap(page: &mut String, line: &str) {
     page.push('\n');
 }
 
-/// Other characters by their number: what reads the page may take it for Latin-1.
+/// Replaces other characters by their number: a reader may take the page for Latin-1.
 fn ascii(line: &str) -> String {
     line.chars().fold(String::with_capacity(line.len()), |mut ascii, character| {
         if character.is_ascii() {

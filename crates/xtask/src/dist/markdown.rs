@@ -1,4 +1,4 @@
-//! Markdown as sections of a manual page: what docs/protocol.md and packaging/man/ use of it.
+//! Markdown as sections of a manual page, as far as docs/protocol.md and packaging/man/ use it.
 
 use pulldown_cmark::{Event, HeadingLevel, Options, Parser, Tag, TagEnd};
 use roff::{Inline, Roff, bold, italic, roman};
@@ -10,7 +10,7 @@ pub(super) struct Section {
     pub(super) body: Roff,
 }
 
-/// The sections of a document: one for each heading of the first level. What comes before the first is left out.
+/// The sections of a document: one for each heading of the first level. Text before the first is left out.
 pub(super) fn sections(markdown: &str) -> Vec<Section> {
     let mut page = Page::default();
     for event in Parser::new_ext(markdown, Options::ENABLE_TABLES) {
@@ -22,23 +22,23 @@ pub(super) fn sections(markdown: &str) -> Vec<Section> {
 #[derive(Default)]
 struct Page {
     sections: Vec<Section>,
-    /// The text of the paragraph, heading or cell that is being read.
+    /// The text of the current paragraph, heading or cell.
     inlines: Vec<Inline>,
     /// Within `*…*` and `**…**`.
     emphasis: bool,
     strong: bool,
-    /// Where links lead that are open.
+    /// The targets of open links.
     links: Vec<String>,
     /// Within a block of code, its text.
     code: Option<String>,
     /// The number of the next item of each open list; `None`: a list without numbers.
     lists: Vec<Option<u64>>,
     table: Table,
-    /// The next paragraph needs no distance from what is above it.
+    /// The next paragraph needs no space above it.
     is_first: bool,
 }
 
-/// The table that is being read.
+/// The current table.
 #[derive(Default)]
 struct Table {
     head: Vec<Vec<Inline>>,
@@ -57,7 +57,7 @@ impl Page {
             Event::Code(text) => self.inlines.push(bold(text.into_string())),
             Event::SoftBreak => self.text(" "),
             Event::HardBreak => self.inlines.push(Inline::LineBreak),
-            // Nothing that the documents use; a test looks for what is lost.
+            // The documents do not use the others. A test finds lost text.
             _ => {}
         }
     }
@@ -77,7 +77,7 @@ impl Page {
             Tag::Strong => self.strong = true,
             Tag::Link { dest_url, .. } => self.links.push(dest_url.into_string()),
             Tag::List(first) => {
-                // What is in front of a list within an item.
+                // The text of an item before a list within it.
                 self.paragraph();
                 if !self.lists.is_empty() {
                     self.control("RS", &["4"]);
@@ -107,7 +107,7 @@ impl Page {
             TagEnd::Emphasis => self.emphasis = false,
             TagEnd::Strong => self.strong = false,
             TagEnd::Link => {
-                // Places within the documents have no address in a manual page.
+                // A manual page has no address for places within the documents.
                 if let Some(address) = self.links.pop().filter(|address| address.contains("://")) {
                     self.inlines.push(roman(format!(" <{address}>")));
                 }
@@ -161,7 +161,7 @@ impl Page {
             return;
         }
         if !std::mem::take(&mut self.is_first) {
-            // Within a list `PP` would end the item.
+            // Within a list, `PP` would end the item.
             self.control(if self.lists.is_empty() { "PP" } else { "IP" }, &[]);
         }
         self.line(inlines);
@@ -181,8 +181,8 @@ impl Page {
         self.control("RE", &[]);
     }
 
-    /// A row is a term, its first cell, with the others as its description. A table of tbl(1) would need another program, and
-    /// its cells are too narrow for what these have in them.
+    /// Shows a row as a term, its first cell, described by the others. Rejected: tbl(1) is another program, and its
+    /// cells are too narrow for these texts.
     fn row(&mut self) {
         let mut cells = std::mem::take(&mut self.table.row).into_iter();
         self.control("TP", &[]);
@@ -204,7 +204,7 @@ impl Page {
     }
 }
 
-/// Text as an argument of a macro, which roff does not escape.
+/// Text as an argument of a macro. The crate `roff` does not escape those.
 pub(super) fn argument(text: &str) -> String {
     text.replace('\\', r"\e").replace('"', r"\(dq").replace('-', r"\-")
 }

@@ -1,7 +1,7 @@
-//! The packages: what a release consists of, made from this source.
+//! The files of a release, made from this source.
 
 mod build;
-#[expect(dead_code, reason = "of the command lines, only what they look like is used")]
+#[expect(dead_code, reason = "only the form of the command lines is used")]
 mod client;
 mod completions;
 #[expect(dead_code, reason = "as above")]
@@ -26,13 +26,13 @@ use source::Release;
 use crate::{Result, context, workspace};
 
 pub(crate) const AFTER_HELP: &str = "\
-Everything is written to target/dist. All files carry the time of the last commit, or SOURCE_DATE_EPOCH.
+Everything is written to target/dist. All files have the time of the last commit, or of SOURCE_DATE_EPOCH.
 
-Needs: tar, gzip, readelf, strip and sha256sum; rustup's targets for static; cargo-deb for deb;
-cargo-generate-rpm for rpm. With cargo-auditable the programs have the list of their dependencies.
+Needs tar, gzip, readelf, strip and sha256sum; rustup's targets for static; cargo-deb for deb;
+cargo-generate-rpm for rpm. With cargo-auditable the programs contain the list of their dependencies.
 
 Examples:
-  cargo xtask dist                   all of it
+  cargo xtask dist                   everything
   cargo xtask dist pages             manual pages and completions, below target/dist/share
   cargo xtask dist static --check    the archives, each built twice in different directories and compared";
 
@@ -41,13 +41,13 @@ pub(crate) struct Options {
     /// What to make [default: all].
     #[arg(value_enum)]
     parts: Vec<Part>,
-    /// Build the static programs a second time, from a copy of the source in another directory, and compare the archives.
+    /// Build the static programs again from a copy of the source in another directory, and compare the archives.
     #[arg(long)]
     check: bool,
-    /// Systems of the static programs.
+    /// Targets of the static programs.
     #[arg(long, value_name = "TARGET", value_delimiter = ',', default_values = ["x86_64-unknown-linux-musl", "aarch64-unknown-linux-musl"])]
     target: Vec<String>,
-    /// Profile of Cargo. Another than release is for tests of the packages.
+    /// Cargo's profile. Others than release are for tests of the packages.
     #[arg(long, default_value = "release")]
     profile: String,
     /// Revision of the Debian package and the rpm.
@@ -72,7 +72,7 @@ pub(crate) fn dist(options: &Options) -> Result<()> {
     let directory = workspace().join("target/dist");
     let share = directory.join("share");
     let wants = |part| options.parts.is_empty() || options.parts.contains(&part);
-    // Before minutes of building, not after.
+    // Before the build, which takes minutes.
     for (part, tool) in [(Part::Deb, "cargo-deb"), (Part::Rpm, "cargo-generate-rpm")] {
         if wants(part) {
             tool::need(tool)?;
@@ -117,7 +117,7 @@ fn pages(share: &Path, release: &Release) -> Result<()> {
     completions::write(share)
 }
 
-/// Builds the programs with the C library of this system, as a package for a distribution needs them.
+/// Builds the programs for packages, with the C library of this system.
 fn for_packages(options: &Options, release: &Release, directory: &Path) -> Result<PathBuf> {
     if options.profile != "release" {
         return build::as_others(&options.profile);
@@ -127,7 +127,7 @@ fn for_packages(options: &Options, release: &Release, directory: &Path) -> Resul
     Build { release, source: workspace(), directory: &directory.join("build"), target: &target, profile }.run()
 }
 
-/// The archive of a target, and what could not be tried.
+/// The archive of a target, and which check was left out.
 fn archive(options: &Options, release: &Release, directory: &Path, target: &str) -> Result<(PathBuf, Option<String>)> {
     let share = directory.join("share");
     let profile = &options.profile;
@@ -141,7 +141,7 @@ fn archive(options: &Options, release: &Release, directory: &Path, target: &str)
     Ok((archive, undone))
 }
 
-/// Builds once more, from a copy of the source elsewhere, and compares. What differs stays there.
+/// Builds again from a copy of the source elsewhere, and compares. If the files differ, the copy stays.
 fn check(build: &Build<'_>, binaries: &Path, archive: &Path) -> Result<()> {
     let copy = tempfile::tempdir()?;
     source::copy(copy.path())?;
@@ -156,7 +156,7 @@ fn check(build: &Build<'_>, binaries: &Path, archive: &Path) -> Result<()> {
             let kept = copy.keep();
             let second = second.display();
             return Err(format!(
-                "{}: a second build gives other bytes: {second}, in {}",
+                "{}: a second build gives different bytes: {second}, in {}",
                 first.display(),
                 kept.display()
             )
@@ -167,7 +167,7 @@ fn check(build: &Build<'_>, binaries: &Path, archive: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Writes the checksums of all files of this version that are there, and prints those of what was made.
+/// Writes the checksums of all files of this version, and prints those of the new ones.
 fn sums(directory: &Path, made: &[PathBuf], release: &Release) -> Result<()> {
     if made.is_empty() {
         return Ok(());

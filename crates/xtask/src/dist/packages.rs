@@ -1,4 +1,4 @@
-//! The packages for Debian and for rpm. What is in them stands in crates/sockexec-cli/Cargo.toml.
+//! The packages for Debian and for rpm. crates/sockexec-cli/Cargo.toml lists their files.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,13 +11,13 @@ use crate::{Result, context, workspace};
 
 pub(super) struct Packages<'a> {
     pub(super) release: &'a Release,
-    /// target/dist, which the metadata names.
+    /// target/dist, to which the metadata in Cargo.toml refers.
     pub(super) directory: &'a Path,
     pub(super) revision: u32,
 }
 
 impl Packages<'_> {
-    /// Puts the programs where both tools look for them, without symbols. The target directory of Cargo that they are told.
+    /// Puts the programs, without symbols, where both tools look for them. Returns the target directory for the tools.
     pub(super) fn stage(&self, binaries: &Path) -> Result<PathBuf> {
         let staged = self.directory.join("staged");
         let release = staged.join("release");
@@ -61,12 +61,12 @@ impl Packages<'_> {
         cargo
     }
 
-    /// `4.0.0~alpha.1`, which is before `4.0.0`.
+    /// `4.0.0~alpha.1`, which sorts before `4.0.0`.
     fn version(&self) -> String {
         self.release.version.replacen('-', "~", 1)
     }
 
-    /// Debian wants one of its own form in each package. What changed stands in the file that it names.
+    /// Debian wants a changelog in its own form in each package. It names the file with the changes.
     fn changelog(&self) -> Result<String> {
         let (version, revision) = (self.version(), self.revision);
         let moment = formatted(self.release.epoch, &["-R"])?;

@@ -1,4 +1,4 @@
-//! What is released: its version, and the moment that all its files carry.
+//! The release: its version, and the time of all its files.
 
 use std::process::Command;
 
@@ -7,7 +7,7 @@ use crate::{Result, workspace};
 
 pub(super) struct Release {
     pub(super) version: &'static str,
-    /// Seconds since 1970: `SOURCE_DATE_EPOCH`, or when the last commit was made.
+    /// Seconds since 1970: `SOURCE_DATE_EPOCH`, or the time of the last commit.
     pub(super) epoch: u64,
     /// The day of that moment, in UTC: `2026-01-31`.
     pub(super) date: String,
@@ -18,23 +18,23 @@ impl Release {
         let text = match std::env::var("SOURCE_DATE_EPOCH") {
             Ok(text) => text,
             Err(_) => output(Command::new("git").current_dir(workspace()).args(["log", "-1", "--format=%ct"]))
-                .map_err(|error| format!("{error}; outside of a Git repository set SOURCE_DATE_EPOCH"))?,
+                .map_err(|error| format!("{error}; outside a Git repository set SOURCE_DATE_EPOCH"))?,
         };
         let epoch =
             text.trim().parse().map_err(|_| format!("SOURCE_DATE_EPOCH={text:?}: must be seconds since 1970"))?;
         let date = formatted(epoch, &["+%Y-%m-%d"])?;
-        // Of this crate, whose version is that of the workspace.
+        // The version of this crate is that of the workspace.
         Ok(Self { version: env!("CARGO_PKG_VERSION"), epoch, date })
     }
 }
 
-/// A moment as date(1) prints it.
+/// A time as date(1) prints it.
 pub(super) fn formatted(epoch: u64, format: &[&str]) -> Result<String> {
     let moment = format!("@{epoch}");
     output(Command::new("date").env("LC_ALL", "C").args(["-u", "-d", &moment]).args(format))
 }
 
-/// Copies the files that Git knows, as they are now, into a directory that is there.
+/// Copies the present files that Git does not ignore into an existing directory.
 pub(super) fn copy(into: &std::path::Path) -> Result<()> {
     let script = r#"git ls-files -z --cached --others --exclude-standard -- ':!fuzz/corpus' |
         tar --null --files-from=- --ignore-failed-read --create | tar --extract --directory "$0""#;

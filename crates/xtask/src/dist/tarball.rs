@@ -32,10 +32,10 @@ pub(super) fn make(into: &Path, binaries: &Path, share: &Path, target: &str, rel
     let archive = into.join(format!("{name}.tar"));
     let mut tar = Command::new("tar");
     tar.args(["--create", "--format=ustar", "--sort=name", "--owner=0", "--group=0", "--numeric-owner"]);
-    // Whatever the umask was.
+    // Independent of the umask.
     tar.arg("--mode=u+rwX,go+rX,go-w").arg(format!("--mtime=@{}", release.epoch));
     run(tar.arg("--file").arg(&archive).arg("--directory").arg(staged.path()).arg(&name))?;
-    // Without the name and the time of the archive.
+    // Without the archive's name and time.
     run(Command::new("gzip").args(["-9", "--no-name", "--force"]).arg(&archive))?;
     Ok(archive.with_extension("tar.gz"))
 }

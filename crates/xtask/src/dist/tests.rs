@@ -1,4 +1,4 @@
-//! The pages and completions, as the programs that read them take them.
+//! The pages and completions, checked with the programs that read them.
 
 use std::fs;
 use std::path::Path;
@@ -14,7 +14,7 @@ fn release() -> Release {
     Release { version: env!("CARGO_PKG_VERSION"), epoch: 0, date: "1970-01-01".to_owned() }
 }
 
-/// Says so where a tool is missing: `.ci/run` installs them.
+/// Whether a tool is there. Reports a missing one: `.ci/run` installs them.
 fn has(tool: &str) -> bool {
     let is_there = is_there(tool);
     if !is_there {
@@ -23,7 +23,7 @@ fn has(tool: &str) -> bool {
     is_there
 }
 
-/// A page as a reader sees it, in words with a blank between two of them.
+/// A page as a reader sees it, as words with single spaces between them.
 fn shown(page: &str) -> String {
     let directory = tempfile::tempdir().unwrap();
     manual::write(directory.path(), &release()).unwrap();
@@ -57,7 +57,8 @@ fn mandoc_finds_nothing_wrong_with_the_pages() {
     let directory = tempfile::tempdir().unwrap();
     manual::write(directory.path(), &release()).unwrap();
     for (name, text) in pages(&release()).unwrap() {
-        // mandoc prefers links to pages that name others; packages compress pages, and a link would not know the name then.
+        // mandoc prefers a symbolic link to a page that names another. But packages compress pages, which changes the
+        // name that a link would need.
         if let Some(other) = text.strip_prefix(".so ") {
             assert!(directory.path().join(other.trim_end()).is_file(), "{name}: {text}");
             continue;
@@ -69,7 +70,7 @@ fn mandoc_finds_nothing_wrong_with_the_pages() {
     }
 }
 
-/// Whatever stands in the help stands in the page: options with their text, and what is below them.
+/// A page has everything that the help has: options with their text, and the text below them.
 #[test]
 fn the_pages_of_the_programs_have_all_of_their_help() {
     if !has("mandoc") {
@@ -87,7 +88,7 @@ fn the_pages_of_the_programs_have_all_of_their_help() {
             missing.extend(flags.into_iter().flatten().chain(help).filter(|text| !shown.contains(text)));
         }
         let below = command.get_after_help().unwrap().to_string();
-        // A title is in capitals there, and has no colon.
+        // In a page a title is in capitals and has no colon.
         let (capitals, all) = (shown.to_uppercase(), below.to_uppercase());
         let parts = all.split_whitespace().map(|word| word.trim_end_matches(':'));
         missing.extend(parts.filter(|&word| !capitals.contains(word)).map(str::to_owned));
@@ -98,7 +99,7 @@ fn the_pages_of_the_programs_have_all_of_their_help() {
     }
 }
 
-/// The forms of text that the help of a program has below its options.
+/// All forms of text that the help of a program has below its options.
 #[test]
 fn what_is_below_the_options_becomes_sections() {
     let help = "(*) a note.\n\nSignals:\n  TERM, INT  stop\n             at once\n  HUP        nothing\n  What is ignored\n  \
@@ -113,7 +114,7 @@ fn what_is_below_the_options_becomes_sections() {
     assert_eq!(found, expected.map(|(title, text)| (title, text.to_owned())));
 }
 
-/// The page of the protocol is the document: each line of code as it is there, and each word of the rest.
+/// The page of the protocol has the whole document: each line of code, and each word of the rest.
 #[test]
 fn the_page_of_the_protocol_is_the_document() {
     if !has("mandoc") {
@@ -138,7 +139,7 @@ fn the_page_of_the_protocol_is_the_document() {
                 missing.push(words(line));
             }
         } else if !line.starts_with("| ---") && !line.starts_with('#') {
-            // Marks, and where links lead.
+            // Without markup and the targets of links.
             let plain: String = line.replace("](", " ](").split(['[', '|', '`', '*']).collect();
             let is_prose =
                 |word: &&str| !word.starts_with("](") && word.bytes().any(|byte| byte.is_ascii_alphanumeric());
@@ -158,7 +159,7 @@ fn written() -> tempfile::TempDir {
     share
 }
 
-/// What bash offers after these words, the last of which is not complete.
+/// What bash offers for these words, the last of which is incomplete.
 fn offered(share: &Path, line: &[&str]) -> Vec<String> {
     let [name, .., last] = line else { panic!("{line:?}") };
     let script = r#"name=$1; source "$0/bash-completion/completions/$name"; shift; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1))

@@ -1,4 +1,4 @@
-//! Bytes that both ends make from the same seed, and so check without keeping them.
+//! Bytes that both ends make from the same seed, so that neither must keep them for a comparison.
 
 use std::io::{self, Read, Write};
 
@@ -7,7 +7,7 @@ use fastrand::Rng;
 /// Bytes made at a time.
 const BLOCK: usize = 64 << 10;
 
-/// An endless stream of bytes, of which `left` are to be taken.
+/// A stream of bytes, of which `left` are left.
 pub(crate) struct Bytes {
     rng: Rng,
     block: Vec<u8>,
@@ -26,7 +26,7 @@ impl Bytes {
         self.left
     }
 
-    /// What comes next, at least one byte and `max` at most; empty at the end. Then call [`Bytes::advance`].
+    /// The next bytes: at least one and at most `max`; empty at the end. Call [`Bytes::advance`] afterwards.
     pub(crate) fn peek(&mut self, max: usize) -> &[u8] {
         if self.at == BLOCK && self.left > 0 {
             self.rng.fill(&mut self.block);
@@ -36,13 +36,13 @@ impl Bytes {
         self.block.get(self.at..self.at + len).unwrap_or_default()
     }
 
-    /// Moves on by `n` of the bytes that were looked at.
+    /// Moves on by `n` of the bytes from [`Bytes::peek`].
     pub(crate) fn advance(&mut self, n: usize) {
         self.at += n;
         self.left -= n as u64;
     }
 
-    /// Whether `data` is what comes next; moves on as far as it is.
+    /// Whether `data` comes next. Moves on as far as it does.
     pub(crate) fn check(&mut self, mut data: &[u8]) -> bool {
         while !data.is_empty() {
             let expected = self.peek(data.len());
@@ -56,7 +56,7 @@ impl Bytes {
         true
     }
 
-    /// Writes what is left.
+    /// Writes all that is left.
     pub(crate) fn write_to(&mut self, mut out: impl Write) -> io::Result<()> {
         while self.left > 0 {
             let n = out.write(self.peek(BLOCK))?;
@@ -68,7 +68,7 @@ impl Bytes {
         Ok(())
     }
 
-    /// Reads to the end of `input`: whether it was what is left, to the last byte and no more.
+    /// Reads to the end of `input`. Returns whether it was exactly what is left.
     pub(crate) fn read_from(&mut self, mut input: impl Read) -> io::Result<bool> {
         let mut buffer = vec![0; BLOCK];
         loop {

@@ -1,4 +1,4 @@
-//! One request and what must come of it, for each kind of client that there is.
+//! One request and its expected answer, for each kind of client.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
@@ -14,11 +14,11 @@ use sockexec_proto::{Exit, ReplyDecoder, Signal, Stream, request};
 use super::bytes::Bytes;
 use crate::{Result, context};
 
-/// Nothing takes so long but a fault.
+/// Only a fault takes this long.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// When the daemon with a deadline may close the connection of a client that has not read its whole reply: the deadline,
-/// the time to KILL, and 2 seconds (docs/protocol.md).
+/// After this time the daemon with a deadline may close the connection of a client that has not read its whole reply:
+/// the deadline, the time until KILL, and 2 seconds (docs/protocol.md).
 const CUT: Duration = Duration::from_millis(3500);
 
 /// The two daemons under test.
@@ -26,16 +26,16 @@ const CUT: Duration = Duration::from_millis(3500);
 pub(crate) struct Sockets {
     /// Without a time limit.
     pub(crate) steady: std::path::PathBuf,
-    /// With one of a second, and KILL half a second after TERM.
+    /// With a time limit of a second, and KILL half a second after TERM.
     pub(crate) hasty: std::path::PathBuf,
 }
 
-/// A request that was answered as it must be.
+/// A request that was answered correctly.
 #[derive(Debug)]
 pub(crate) struct Done {
-    /// How many went through, of input and output.
+    /// How many bytes of input and output went through.
     pub(crate) bytes: u64,
-    /// The client had not read all in the time that the daemon gives it, and was told no exit.
+    /// The client had not read everything in the time that the daemon allows, and got no exit pair.
     pub(crate) cut: bool,
 }
 
@@ -48,7 +48,7 @@ pub(crate) enum Job {
     Absorb { seed: u64, len: u64 },
     /// Input that comes back, read while it is sent.
     Echo { seed: u64, len: u64 },
-    /// Input that comes back, read only when all of it was sent.
+    /// Input that comes back, read only after all of it was sent.
     EchoLate { seed: u64, len: u64 },
     /// A byte at a time.
     Slow { seed: u64, len: u64 },
@@ -65,7 +65,7 @@ pub(crate) enum Job {
 }
 
 impl Job {
-    /// One of those that come often, small.
+    /// A common job, mostly small.
     pub(crate) fn random(rng: &mut Rng) -> Self {
         let seed = rng.u64(..);
         match rng.u32(0..1000) {
@@ -104,7 +104,7 @@ impl Job {
         }
     }
 
-    /// Does it, and checks every byte of what comes.
+    /// Runs it, and checks every byte of the answer.
     pub(crate) fn run(self, sockets: &Sockets, program: &str) -> Result<Done> {
         let bytes = match self {
             Self::Emit { seed, len, errors, code } => {
@@ -168,7 +168,7 @@ impl Job {
     }
 }
 
-/// From nothing to `2^bits`, each order of magnitude as likely as the others.
+/// A size from 0 to `2^bits`. All orders of magnitude are equally likely.
 fn size(rng: &mut Rng, bits: u32) -> u64 {
     let bits = rng.u32(0..=bits);
     rng.u64(0..1 << bits)
@@ -234,7 +234,7 @@ impl Client {
 
     fn send(&self, bytes: &[u8]) -> Result<()> {
         match (&self.socket).write_all(bytes) {
-            // The reply that made the daemon close counts.
+            // The daemon has closed the connection. Its reply decides.
             Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
             result => result.map_err(context("send")),
         }
@@ -251,12 +251,12 @@ impl Client {
             bytes.write_to(&self.socket).map_err(context("send"))?;
             self.send(b",")?;
         }
-        // By half-close as well as by the empty netstring.
+        // The end: by the empty netstring, and by half-close.
         self.end()?;
         self.socket.shutdown(Shutdown::Write).map_err(context("half-close"))
     }
 
-    /// The whole reply: it must be these bytes and this exit.
+    /// Reads the whole reply, which must be these bytes and this exit.
     fn expect(&self, mut stdout: Bytes, mut stderr: Bytes, exit: &Exit) -> Result<()> {
         let (_, found) = self.reply(&mut |stream, bytes| match stream {
             Stream::Stdout => stdout.check(bytes),
@@ -264,7 +264,7 @@ impl Client {
         })?;
         match (stdout.left(), stderr.left()) {
             (0, 0) if found.as_ref() == Some(exit) => Ok(()),
-            (0, 0) => Err(format!("{found:?} in place of {exit:?}").into()),
+            (0, 0) => Err(format!("ended with {found:?}, not {exit:?}").into()),
             (out, err) => Err(format!("{out} bytes of stdout and {err} of stderr are missing; {found:?}").into()),
         }
     }
@@ -282,8 +282,8 @@ impl Client {
         }
     }
 
-    /// Reads the reply to the end of the connection, and hands its pieces over: how many bytes of output, and the exit,
-    /// if it came to that.
+    /// Reads the reply to the end of the connection, and passes each piece to `output`. Returns the number of bytes of
+    /// output, and the exit if there was one.
     fn reply(&self, output: &mut dyn FnMut(Stream, &[u8]) -> bool) -> Result<(u64, Option<Exit>)> {
         let mut decoder = ReplyDecoder::new();
         let mut buffer = vec![0; 128 << 10];
@@ -292,7 +292,7 @@ impl Client {
             let n = (&self.socket).read(&mut buffer).map_err(context("read"))?;
             if n == 0 {
                 return match exit {
-                    Some(_) if !decoder.at_boundary() => Err("a part of something after the exit pair".into()),
+                    Some(_) if !decoder.at_boundary() => Err("an incomplete netstring after the exit pair".into()),
                     exit => Ok((total, exit)),
                 };
             }

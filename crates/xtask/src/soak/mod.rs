@@ -1,5 +1,5 @@
-//! `xtask soak`: a mixed load for as long as one likes. Every byte is checked at its other end, and what the daemon
-//! uses must stay flat.
+//! `xtask soak`: a mixed load for as long as you like. Every byte is checked where it arrives, and what the daemon uses
+//! must not grow.
 
 mod bytes;
 mod job;
@@ -27,18 +27,18 @@ use job::{Job, Sockets};
 pub(crate) use program::{Act, act};
 use watch::Rest;
 
-/// Checkpoints in a run, at which everything stops for a look.
+/// Checkpoints in a run, at which all clients stop for a measurement.
 const CHECKPOINTS: u32 = 12;
 
-/// Programs in a row whose cost in processor time is measured at a checkpoint.
+/// Programs in a row whose processor time is measured at a checkpoint.
 const PROBES: u32 = 300;
 
-/// By how much that may grow: the machine's other users are in it as well.
+/// The factor by which that may grow: it depends on the other users of the machine too.
 const PROBE_GROWTH: f64 = 2.5;
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
-    /// For how long.
+    /// Length of the run.
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     minutes: u32,
 
@@ -46,29 +46,28 @@ pub(crate) struct Options {
     #[arg(long, value_name = "N", default_value_t = 12, value_parser = clap::value_parser!(u16).range(1..))]
     clients: u16,
 
-    /// Where the load begins; the same seed gives each client the same jobs. By chance, if none is given; it is shown.
+    /// Seed of the load. The same seed gives each client the same jobs [default: random, printed at the start].
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
 
-    /// Soak this binary and not the release build of the workspace.
+    /// Use this binary in place of the release build of the workspace.
     #[arg(long, value_name = "PATH")]
     binary: Option<PathBuf>,
 }
 
-/// The help behind the options.
+/// The help below the options.
 pub(crate) const AFTER_HELP: &str = "\
-Clients one after another, each with a request by chance: output and exit codes, input that the program checks, input
-that comes back (read meanwhile, or only afterwards), a byte at a time, deaths by signals, programs that do not exist,
-rubbish, clients that leave, deadlines; and one client at a time with up to 1 GB. Every byte is compared where it
-arrives. A dozen times everything stops: memory, descriptors, children, processor time at rest and the cost of a program must be
-as they were at first. It ends with a table; the exit status is 0 if all was well.";
+Clients make random requests, one after another: output and exit codes, input that the program checks, input that
+comes back (read meanwhile, or only afterwards), a byte at a time, deaths by signals, programs that do not exist,
+garbage, clients that leave, deadlines; and one client at a time with up to 1 GB. Every byte is compared where it
+arrives. A dozen times all clients stop: memory, descriptors, children, processor time at rest and the cost of a
+program must be as at first. The run ends with a table. The exit status is 0 if all was well.";
 
-/// What glibc's allocator is told: blocks of the size that the daemon's output waits in go back to the kernel when they
-/// are free (`man 3 mallopt`, `M_MMAP_THRESHOLD`). It would keep some of the 4 MiB that were once in use, now more and
-/// now less, and a leak would have to be looked for behind that. Other allocators do not know the variable.
+/// Makes glibc's allocator return free blocks of waiting output to the kernel (mallopt(3), `M_MMAP_THRESHOLD`).
+/// Otherwise it keeps a varying part of up to 4 MiB, which would hide a leak. Other allocators ignore the variable.
 const GIVE_BACK: (&str, &str) = ("GLIBC_TUNABLES", "glibc.malloc.mmap_threshold=32768");
 
-/// A daemon that is soaked.
+/// A daemon under load.
 struct Daemon {
     child: Child,
     socket: PathBuf,
@@ -97,7 +96,7 @@ impl Daemon {
         self.child.id()
     }
 
-    /// TERM: it must end well, and leave no socket.
+    /// Sends TERM. The daemon must exit with 0, and leave no socket.
     fn stop(mut self) -> Result<()> {
         rustix::process::kill_process(Pid::from_child(&self.child), Signal::TERM)?;
         let status = self.child.wait()?;
@@ -115,7 +114,7 @@ impl Drop for Daemon {
     }
 }
 
-/// What the clients share.
+/// State that the clients share.
 struct Load {
     sockets: Sockets,
     program: String,
@@ -153,7 +152,7 @@ impl Load {
                 Err(error) => self.fail(format!("{job:?}: {error}")),
             }
             drop(going);
-            // A lock that is taken again at once would keep the checkpoint waiting.
+            // If the lock were taken again at once, a checkpoint would never get it.
             thread::yield_now();
         }
     }
@@ -202,7 +201,7 @@ pub(crate) fn soak(options: &Options) -> Result<()> {
             let mut turn = 0;
             load.client(!seed, |rng| {
                 turn += 1;
-                // Of each kind one of the biggest, at first and now and then.
+                // One of the biggest of each kind at first, and another now and then.
                 if turn <= 3 || turn % 50 == 0 { Job::biggest(turn) } else { Job::random_big(rng) }
             });
         });
@@ -223,13 +222,13 @@ pub(crate) fn soak(options: &Options) -> Result<()> {
     hasty.stop()
 }
 
-/// Shows how it goes, and stops it all for a look now and then, until the time is up or something is wrong.
+/// Reports progress, and stops the clients for checkpoints, until the time is up or there is a fault.
 fn watch(load: &Load, daemons: (&Daemon, &Daemon), minutes: u32, checkpoints: &mut Vec<Checkpoint>) -> Result<()> {
     let start = Instant::now();
     let length = Duration::from_secs(60) * minutes;
-    // The first soon: what is used at first is what later ones are held to, once each kind of job has been done.
+    // The first one comes soon, once each kind of job has run: later ones are compared with it.
     let mut due = length / (4 * CHECKPOINTS);
-    // A terminal is told twice a second, a file every half a minute.
+    // Progress: twice a second on a terminal, every half a minute in a file.
     let every = Duration::from_millis(if std::io::stderr().is_terminal() { 500 } else { 30_000 });
     let mut told = Duration::ZERO;
     while !load.over.load(Ordering::Acquire) {
@@ -271,7 +270,7 @@ fn progress(load: &Load, pid: u32, elapsed: Duration, length: Duration) -> Resul
     Ok(())
 }
 
-/// Everything stops.
+/// Stops all clients, and measures.
 fn look(load: &Load, (steady, hasty): (&Daemon, &Daemon), at: Duration) -> Result<Checkpoint> {
     let _all = load.going.write().unwrap_or_else(PoisonError::into_inner);
     let probe = probe(load, steady)?;
@@ -285,7 +284,7 @@ fn look(load: &Load, (steady, hasty): (&Daemon, &Daemon), at: Duration) -> Resul
     })
 }
 
-/// What a program costs the daemon.
+/// Processor time of the daemon for a program.
 fn probe(load: &Load, daemon: &Daemon) -> Result<Duration> {
     let before = crate::bench::proc::cpu(daemon.pid())?;
     for _ in 0..PROBES {

@@ -1,4 +1,4 @@
-//! The program that the soak has the daemon run: a hidden command of xtask.
+//! The program that the daemon runs in the soak: a hidden command of xtask.
 
 use std::io;
 use std::process::ExitCode;
@@ -11,7 +11,7 @@ use rustix::stdio;
 use super::bytes::Bytes;
 use crate::Result;
 
-/// How long a program that waits does so at most, so that a fault leaves none for ever.
+/// The longest wait of a program, so that a fault leaves none behind for ever.
 const GIVE_UP: Duration = Duration::from_secs(600);
 
 /// What the program does.
@@ -31,9 +31,9 @@ pub(crate) enum Act {
     Die { seed: u64, len: u64 },
 }
 
-/// Does it.
+/// Runs the program.
 pub(crate) fn act(act: Act) -> Result<ExitCode> {
-    // Not std's, which gathers lines and takes a lock.
+    // Not std's, which buffers lines and takes a lock.
     let (stdout, stderr) = (Descriptor(stdio::stdout()), Descriptor(stdio::stderr()));
     match act {
         Act::Emit { seed, len, errors, code } => {

@@ -1,4 +1,4 @@
-//! What a daemon uses: while it works, for whoever watches, and at rest, where it must stay the same.
+//! What a daemon uses: while it works, to be shown, and at rest, where it must stay the same.
 
 use std::fs;
 use std::thread;
@@ -7,21 +7,21 @@ use std::time::{Duration, Instant};
 use crate::bench::proc;
 use crate::{Result, context};
 
-/// How long a daemon may take to come to rest: nothing is asked of it any more.
+/// How long a daemon may take to come to rest after the last request.
 const REST: Duration = Duration::from_secs(20);
 
-/// For how long a daemon at rest is looked at.
+/// How long a daemon at rest is measured.
 const WINDOW: Duration = Duration::from_secs(1);
 
-/// What a daemon may use of a processor in that time.
+/// Processor time that a daemon may use in [`WINDOW`].
 const IDLE_CPU: Duration = Duration::from_millis(5);
 
-/// By how much memory may have grown since the first checkpoint: the allocator's holes, and tables that have grown to
-/// what the most clients at a time need.
+/// By how many bytes memory may have grown since the first checkpoint: holes of the allocator, and tables that have
+/// grown for the largest number of clients.
 const GROWTH: u64 = 1 << 20;
 
-/// By how much the most of the second half may be above the most of the first. A leak of 100 bytes a request is more
-/// after 2,700 of them.
+/// By how many bytes the maximum of the second half may exceed that of the first. A leak of 100 bytes a request
+/// exceeds this after 2,700 requests.
 const CREEP: u64 = 256 << 10;
 
 /// A daemon at rest.
@@ -37,7 +37,7 @@ pub(crate) struct Rest {
 }
 
 impl Rest {
-    /// Waits until the daemon has no children, and looks at it.
+    /// Waits until the daemon has no children, and measures it.
     pub(crate) fn of(pid: u32) -> Result<Self> {
         let deadline = Instant::now() + REST;
         loop {
@@ -50,7 +50,7 @@ impl Rest {
             }
             thread::sleep(Duration::from_millis(20));
         }
-        // Clients that have left are let go of at the next turn.
+        // The daemon drops clients that have left at the next turn of its loop.
         thread::sleep(Duration::from_millis(300));
         let before = proc::cpu(pid)?;
         thread::sleep(WINDOW);
@@ -58,7 +58,7 @@ impl Rest {
         Ok(Self { memory: anonymous(pid)?, descriptors: descriptors(pid)?, idle: cpu.saturating_sub(before), cpu })
     }
 
-    /// What is not as flat as it must be, if something is not.
+    /// What has grown more than it may, if something has.
     pub(crate) fn fault(&self, first: &Self) -> Option<String> {
         if self.descriptors != first.descriptors {
             return Some(format!("{} descriptors at rest, {} at first", self.descriptors, first.descriptors));
@@ -100,7 +100,7 @@ pub(crate) fn descriptors(pid: u32) -> Result<usize> {
 pub(crate) fn children(pid: u32) -> Result<(usize, usize)> {
     let (mut children, mut zombies) = (0, 0);
     for entry in fs::read_dir("/proc").map_err(context("/proc"))?.flatten() {
-        // Processes come and go meanwhile.
+        // Processes may end meanwhile.
         let Ok(stat) = fs::read_to_string(entry.path().join("stat")) else { continue };
         let Some((_, fields)) = stat.rsplit_once(')') else { continue };
         let mut fields = fields.split_whitespace();
