@@ -1,4 +1,4 @@
-# The commands of a working day; `just` lists them.
+# Everyday commands; `just` lists them.
 default:
     @just --list
 
@@ -6,12 +6,12 @@ default:
 test:
     cargo test --workspace --all-features
 
-# The end-to-end suite N times over, beside two busy loops: what fails one time in a hundred shows here.
+# The end-to-end suite N times, beside two busy loops: finds tests that fail one time in a hundred.
 repeat N="20":
     cargo test --workspace --all-features --no-run
     sh -c 'trap "kill 0" EXIT; (while :; do :; done) & (while :; do :; done) & for i in $(seq {{ N }}); do echo "run $i"; cargo test --quiet --test e2e || exit 1; done'
 
-# What CI checks beside the tests.
+# What CI checks besides the tests.
 check:
     cargo fmt --all --check
     cargo clippy --workspace --all-targets --all-features -- -D warnings
@@ -26,11 +26,11 @@ machines *ARGUMENTS:
 bench *ARGUMENTS:
     cargo xtask bench {{ ARGUMENTS }}
 
-# A mixed load for so many minutes, every byte checked; what the daemon uses must stay flat: `just soak --minutes 15`.
+# A mixed load; every byte is checked, and what the daemon uses must not grow: `just soak --minutes 15`.
 soak *ARGUMENTS:
     cargo xtask soak {{ ARGUMENTS }}
 
-# Makes the system calls of the daemon fail (N: every call, at its first N occurrences, or `all`, which writes target/faults.md).
+# Makes the daemon's system calls fail. With N every call, at its first N occurrences; `all` also writes target/faults.md.
 faults N="":
     rm -rf target/tmp/faults
     {{ if N == "" { "" } else { "SOCKEXEC_FAULTS=" + N } }} cargo test --test e2e -- --test-threads 6 faults::
@@ -45,7 +45,7 @@ picture:
 demo:
     cargo xtask demo
 
-# Lines of the daemon and of the protocol that the tests reach (cargo-llvm-cov and the component llvm-tools).
+# Lines of the daemon and the protocol that the tests reach. Needs cargo-llvm-cov and the component llvm-tools.
 coverage *ARGUMENTS:
     mkdir -p target/llvm-cov-target && chmod 1777 target/llvm-cov-target
     cargo llvm-cov --all-features --package sockexec --package sockexec-cli --package sockexec-proto --failure-mode all {{ ARGUMENTS }}
