@@ -1,5 +1,5 @@
-//! What a child does from its first instruction to its exec, with raw system calls alone, and how it says what came of that. The rules
-//! that it keeps stand in [`super::launch`].
+//! What a child does from its first instruction to its exec, with raw system calls only, and how it reports
+//! the outcome. [`super::launch`] lists the rules that it keeps.
 
 #![expect(
     clippy::cast_sign_loss,
@@ -16,25 +16,25 @@ use super::arch;
 use crate::sys::lookup::{self, Refused};
 use crate::sys::program::Failure;
 
-/// How many bytes the kernel's set of signals has.
+/// The size of the kernel's signal set, in bytes.
 pub(super) const SIGSET_SIZE: usize = size_of::<u64>();
 
-/// What is added to an errno of exec on its way from a child, beyond every errno, to tell it from those of the steps
-/// before.
+/// Added to an errno of exec on its way from a child. Larger than every errno, so that it differs from those
+/// of earlier steps.
 const FROM_EXEC: c_int = 1 << 16;
 
-/// The same for one of entering the directory, beyond those.
+/// Added to an errno of entering the directory; larger than the codes before.
 const IN_DIRECTORY: c_int = 1 << 17;
 
-/// The same for one of exec if a file was there to be executed, beyond those.
+/// Added to an errno of exec if there was a file to execute; larger than the codes before.
 const FOUND: c_int = 1 << 18;
 
-/// Why there was no exec, on its way from a child.
+/// The code that reports a failed exec.
 fn code_of(Refused { error, found }: Refused) -> c_int {
     if found { FOUND + error } else { FROM_EXEC + error }
 }
 
-/// What such a number says.
+/// The failure that a code reports.
 pub(crate) fn failure_of(code: c_int) -> Failure {
     let error = io::Error::from_raw_os_error;
     match code {
@@ -45,28 +45,28 @@ pub(crate) fn failure_of(code: c_int) -> Failure {
     }
 }
 
-/// How a child leaves the table of descriptors that it shares with this process.
+/// How a child leaves the descriptor table that it shares with this process.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct SharedTable {
-    /// It takes along what is below this number.
+    /// The child keeps the descriptors below this number.
     pub(crate) cut: RawFd,
-    /// An eventfd, below it, to which it then writes.
+    /// An eventfd below `cut`, to which the child then writes.
     pub(crate) event: RawFd,
 }
 
-/// What the child says to its parent through the memory that they share.
+/// What the child reports to its parent through the memory that they share.
 #[derive(Debug)]
 pub(crate) struct Outcome {
     /// Not 0 while the child is in our memory; the kernel zeroes it.
     pub(super) alive: AtomicI32,
-    /// Not 0 once the child has a table of descriptors of its own.
+    /// Not 0 once the child has its own descriptor table.
     apart: AtomicI32,
-    /// The error of the last step that failed, as [`failure_of`] reads it; 0: none.
+    /// The code of the step that failed, for [`failure_of`]; 0 if none has.
     error: AtomicI32,
 }
 
 impl Outcome {
-    /// Of a child that is about to be made, and that shares the table of descriptors or does not.
+    /// For a child that is about to be made.
     pub(super) fn new(shares_table: bool) -> Self {
         let apart = AtomicI32::new((!shares_table).into());
         Self { alive: AtomicI32::new(1), apart, error: AtomicI32::new(0) }
@@ -85,37 +85,37 @@ impl Outcome {
         self.alive.load(Ordering::Acquire) == 0
     }
 
-    /// Whether what this process does with its descriptors is no matter to the child any more.
+    /// Whether the child no longer depends on this process's descriptors.
     pub(crate) fn has_own_table(&self) -> bool {
         self.apart.load(Ordering::Acquire) != 0 || self.has_left()
     }
 }
 
-/// What [`child_main`] goes by: pointers into a launch, and descriptors.
+/// The instructions for [`child_main`]: pointers into a launch, and descriptors.
 pub(super) struct Orders {
     pub(super) stdio: [c_int; 3],
-    /// -1: none.
+    /// -1 if there is none.
     pub(super) watch: c_int,
-    /// The pid of this process, of which the child is to be a child.
+    /// The pid of this process, which must still be the child's parent.
     pub(super) parent: c_int,
-    /// Signals to be set to their default: bit n - 1 for signal n.
+    /// The signals to reset to their default: bit n - 1 for signal n.
     pub(super) reset: u64,
-    /// Null: the first of `argv` says where the program is.
+    /// Where to search for the program. Null: `argv[0]` is its path.
     pub(super) path: *const c_char,
     pub(super) argv: *const *const c_char,
     pub(super) environment: *const *const c_char,
-    /// Null: the parent's.
+    /// Null: the parent's directory.
     pub(super) directory: *const c_char,
     pub(super) terminal: bool,
     pub(super) foreign: bool,
     pub(super) shared: Option<SharedTable>,
-    /// The limit of descriptors that the program gets, soft and hard. `None`: the daemon's.
+    /// The program's descriptor limit, soft and hard. `None`: the daemon's.
     pub(super) descriptor_limit: Option<[u64; 2]>,
     /// Null: the memory is not shared.
     pub(super) outcome: *const Outcome,
 }
 
-/// What the child does. Raw system calls only.
+/// The child's code. Raw system calls only.
 ///
 /// # Safety
 /// Runs once, in the child, on a stack of its own or in memory of its own; `orders` and all that it points to stay until exec or exit.
@@ -130,7 +130,7 @@ pub(super) unsafe extern "C" fn child_main(orders: *const Orders) -> ! {
             outcome.error.store(error, Ordering::Release);
         } else {
             let arguments = |watch: c_int| [watch as usize, (&raw const error) as usize, size_of::<c_int>(), 0];
-            // Before it was moved, or after that.
+            // The watch has its old number still, or number 3 already.
             if call(libc::SYS_write, arguments(orders.watch)) < 0 {
                 call(libc::SYS_write, arguments(WATCH));
             }
@@ -141,33 +141,35 @@ pub(super) unsafe extern "C" fn child_main(orders: *const Orders) -> ! {
     }
 }
 
-/// The child's number of the watch.
+/// The number that the watch gets in the child.
 const WATCH: c_int = 3;
 
-/// Everything before exec; 0, or a number for [`failure_of`].
+/// Everything before exec. Returns 0, or a code for [`failure_of`].
 ///
 /// # Safety
 /// As [`child_main`].
 unsafe fn prepare(orders: &Orders) -> c_int {
     /// The kernel's own `sigaction`, of at most 32 bytes. All zero: `SIG_DFL`.
     static DEFAULT: [u64; 4] = [0; 4];
-    /// What is added to an eventfd.
+    /// The value to add to an eventfd.
     static ONE: u64 = 1;
-    /// An empty mask, 64 signals of a bit each.
+    /// An empty signal mask: 64 signals, one bit each.
     static NO_SIGNALS: u64 = 0;
     // SAFETY: see `child_main`. The addresses are of statics.
     unsafe {
-        // First, so that a signal to the group finds it as early as can be. A session is a group as well.
+        // First, so that a signal to the group finds the child as early as possible. A session is a group as
+        // well.
         let group = if orders.terminal { libc::SYS_setsid } else { libc::SYS_setpgid };
         let mut error = call(group, [0; 4]).min(0);
-        // Nobody is to run on when the daemon was killed. The signal is sent when the thread that made the child ends:
-        // the loop's, which outlives its programs. If that was before this call nobody will be told any more.
+        // No program may outlive a killed daemon. The kernel sends the signal when the thread that made the
+        // child ends: the loop's thread, which outlives its programs. If it ended before this call, the
+        // signal never comes, so look whether the parent is still there.
         error = error.min(call(libc::SYS_prctl, [libc::PR_SET_PDEATHSIG as usize, libc::SIGKILL as usize, 0, 0]));
         if call(libc::SYS_getppid, [0; 4]) != orders.parent {
             return libc::ESRCH;
         }
         if let Some(shared) = orders.shared {
-            // Up to here no descriptor was touched, from here on each is the child's own.
+            // No descriptor was touched so far; from here on each is the child's own.
             let everything_from = [shared.cut as usize, u32::MAX as usize, libc::CLOSE_RANGE_UNSHARE as usize, 0];
             let failed = call(libc::SYS_close_range, everything_from);
             if failed < 0 {
@@ -201,19 +203,21 @@ unsafe fn prepare(orders: &Orders) -> c_int {
         }
         let mut descriptor = 0;
         while descriptor < 3 && !orders.foreign {
-            // They were made not to block, for the parent's ends; one step less there is one more here, on
-            // another processor.
+            // The parent wants its own ends non-blocking, and these were made together with them. Clearing
+            // the flag here runs on another processor and saves the parent a call.
             error = error.min(call(libc::SYS_fcntl, [descriptor, libc::F_SETFL as usize, 0, 0]));
             descriptor += 1;
         }
         if error < 0 {
-            // While the number of the watch is its own still.
+            // Before the close below: if a dup3 failed, only the old number is the watch.
             return error.wrapping_neg();
         }
-        // What is the daemon's is closed before anything that may take long: others wait for the ends of their pipes.
+        // The daemon's descriptors go before anything that may take long: others wait for end of file on
+        // their pipes.
         call(libc::SYS_close_range, [first as usize, u32::MAX as usize, 0, 0]);
         if let Some(limit) = &orders.descriptor_limit {
-            // The daemon's own is another's since clone(2), as limits are not shared with memory. Refused, it stays: no program is less for that.
+            // Limits are not shared with memory, so this leaves the daemon's alone. If it is refused, the
+            // program runs with the daemon's limit.
             let limit = (&raw const *limit) as usize;
             call(libc::SYS_prlimit64, [0, libc::RLIMIT_NOFILE as usize, limit, 0]);
         }
@@ -233,7 +237,7 @@ unsafe fn prepare(orders: &Orders) -> c_int {
     }
 }
 
-/// Becomes the program; returns only if that cannot be, with a number for [`failure_of`].
+/// Becomes the program. Returns only on failure, with a code for [`failure_of`].
 ///
 /// # Safety
 /// As [`child_main`].
@@ -254,7 +258,7 @@ unsafe fn exec(orders: &Orders) -> c_int {
     }
 }
 
-/// A system call that leaves `errno` alone: what the kernel returned, a negated errno if it failed.
+/// A system call that leaves `errno` alone. Returns what the kernel returned: a negated errno on failure.
 ///
 /// # Safety
 /// That of the call.

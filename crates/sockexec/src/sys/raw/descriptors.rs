@@ -1,19 +1,20 @@
-//! A thread's own table of descriptors, a socket that refuses descriptors, and descriptors that were handed over.
+//! A thread's own descriptor table, a socket that refuses descriptors, and descriptors that were handed over.
 
 use std::io;
 use std::os::fd::{BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 #[cfg(target_os = "linux")]
 use std::{mem, ptr};
 
-/// `<asm-generic/socket.h>`; one family of processors has a number of its own.
+/// `<asm-generic/socket.h>`; one processor family has its own number.
 #[cfg(target_os = "linux")]
 const SO_PASSRIGHTS: libc::c_int = if cfg!(any(target_arch = "sparc", target_arch = "sparc64")) { 0x5c } else { 83 };
 
-/// Gives this thread a table of descriptors of its own: a copy of those below `end` at least. Its signals are blocked from then on:
-/// a handler would write to descriptors that may not be in the copy.
+/// Gives this thread its own descriptor table: a copy of at least those below `end`. Its signals are blocked
+/// from then on: a handler would write to descriptors that may not be in the copy.
 ///
 /// # Errors
-/// Those of `close_range(2)`, or of unshare(2) where there is no such call: ENOSYS, EPERM, ENOMEM. The table is shared as before then.
+/// Those of `close_range(2)`, or of unshare(2) where that call is missing: ENOSYS, EPERM, ENOMEM. The table
+/// then stays shared.
 #[cfg(target_os = "linux")]
 pub(in crate::sys) fn leave_table(end: RawFd) -> io::Result<()> {
     // SAFETY: `set` is initialised by sigfillset before it is read; the call changes this thread's mask only.
@@ -31,13 +32,14 @@ pub(in crate::sys) fn leave_table(end: RawFd) -> io::Result<()> {
     if unsafe { libc::unshare(libc::CLONE_FILES) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Elsewhere threads share one table.
+/// On other systems threads share one table.
 #[cfg(not(target_os = "linux"))]
 pub(in crate::sys) fn leave_table(_end: RawFd) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// From now on the kernel refuses (EPERM) to send descriptors to this UNIX socket. What is queued stays.
+/// Makes the kernel refuse (EPERM) to send descriptors to this UNIX socket from now on. Those in the queue
+/// stay.
 ///
 /// # Errors
 /// Those of setsockopt(2): ENOPROTOOPT before Linux 6.16.
@@ -54,14 +56,14 @@ pub(in crate::sys) fn refuse_rights(socket: BorrowedFd<'_>) -> io::Result<()> {
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Elsewhere there is no such thing.
+/// Other systems have no such option.
 #[cfg(not(target_os = "linux"))]
 pub(in crate::sys) fn refuse_rights(_socket: BorrowedFd<'_>) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// A descriptor that the starter of this process has handed over by its number becomes ours. Of 0, 1 and 2, which are
-/// the standard library's, `/dev/null` takes the place.
+/// Takes ownership of a descriptor that the starter of this process handed over by its number. If it is 0, 1
+/// or 2, which belong to the standard library, `/dev/null` takes its place.
 ///
 /// # Errors
 /// EBADF: no descriptor has this number, or it was taken before.

@@ -1,44 +1,45 @@
-//! A child that becomes a program, made by a call of our own, while this process goes on: nothing here waits for the exec.
+//! Makes a child that becomes a program, with a system call of our own. Nothing here waits for the exec.
 //!
-//! Three calls make it, the first of them that works here:
+//! Three calls can do it. The first that works here is used:
 //!
 //! | call | where it does not work | what is shared |
 //! | --- | --- | --- |
 //! | clone3(2) with `CLONE_VM` and `CLONE_CLEAR_SIGHAND` | before Linux 5.5; under the default filter of Docker, containerd and systemd's `RestrictNamespaces=` | the memory |
-//! | clone(2) with `CLONE_VM` | on processors without a room in `arch/` | the memory |
+//! | clone(2) with `CLONE_VM` | on processors without a file in `arch/` | the memory |
 //! | clone(2) without flags, which is fork(2) | where a filter refuses clone altogether | nothing: the page tables are copied |
 //!
-//! fork(2) copies page tables, and `posix_spawn(3)` makes its caller wait for the child's exec (`CLONE_VFORK`): the first costs most of
-//! the rate, the second lets a client stop the loop with an exec that hangs. With shared memory nothing is copied, and the exec
-//! runs on another processor while the loop serves others.
+//! fork(2) copies page tables, which costs most of the rate. `posix_spawn(3)` makes its caller wait for the
+//! child's exec (`CLONE_VFORK`), so a client could stop the loop with an exec that hangs. With shared memory
+//! nothing is copied, and the exec runs on another processor while the loop serves others.
 //!
-//! A program that has a terminal is always forked: until its exec a signal from the keyboard could end all that share the memory, with a
-//! core dump (before Linux 5.16 that ends the daemon).
+//! A program with a terminal is always forked: until its exec, a signal from the keyboard could end every
+//! process that shares the memory, with a core dump (before Linux 5.16 that ends the daemon).
 //!
-//! Where the memory is shared the rules of vfork(2) hold, and for longer. Each one, and why it is kept:
+//! With shared memory the rules of vfork(2) apply, and for longer. Each rule, and why it holds:
 //!
 //! | rule | why it holds |
 //! | --- | --- |
-//! | the child has a stack of its own | [`Stack`], held by [`Launch`] until the child has left our memory; below it a page that may not be touched |
+//! | the child has its own stack | [`Stack`], held by [`Launch`] until the child has left our memory; a guard page lies below it |
 //! | it must not touch what belongs to a thread: `errno`, thread-local storage, locks, the allocator | [`child_main`] makes raw system calls only, reads what [`Launch`] has prepared, and writes two atomic integers. libc's wrappers would write the parent's `errno` |
-//! | memory it uses must stay | [`Launch`] owns it, and is let go only once the kernel has zeroed [`Outcome::alive`] (`CLONE_CHILD_CLEARTID`), which it does when the child leaves our memory by exec or death (`mm_release` in the kernel); if the [`Launcher`] is dropped before that, it is leaked |
-//! | no handler of ours may run in it: it would run on this memory | clone3: `CLONE_CLEAR_SIGHAND`. clone: all signals are blocked around it ([`Blocked`]), and the child sets them to their default before it unblocks them |
-//! | a KILL between clone and exec | the child is gone with its work half done, which has changed nothing of ours: a table that is shared it only leaves, and it writes to no memory but its stack and [`Outcome`] |
-//! | the end of this process while children are in flight | the memory lives on until the last of them has left it |
-//! | a table of descriptors that is shared | only with [`SharedTable`]: the child touches none before it has left the table, and ends if it cannot. The parent keeps the child's ends open until then ([`super::super::reserve`]) |
+//! | memory it uses must stay | [`Launch`] owns it until the kernel has zeroed [`Outcome::alive`] (`CLONE_CHILD_CLEARTID`), which happens when the child leaves our memory by exec or death (`mm_release` in the kernel); if the [`Launcher`] is dropped before that, the memory is leaked |
+//! | no handler of ours may run in it: it would run on this memory | clone3: `CLONE_CLEAR_SIGHAND`. clone: all signals are blocked around it ([`Blocked`]), and the child resets them before it unblocks them |
+//! | a KILL between clone and exec | the child leaves its work half done, which changes nothing of ours: it only leaves a shared table, and it writes to no memory but its stack and [`Outcome`] |
+//! | the end of this process while children are in flight | the memory lives until the last of them has left it |
+//! | a shared descriptor table | only with [`SharedTable`]: the child touches no descriptor before it has left the table, and exits if it cannot leave. The parent keeps the child's ends open until then ([`super::super::reserve`]) |
 //!
-//! And what holds for all of them:
+//! These hold for all three calls:
 //!
 //! | rule | why it holds |
 //! | --- | --- |
-//! | ignored signals stay ignored through exec | the child sets them to their default |
-//! | the mask stays too | the child empties it |
-//! | descriptors of ours live in the child until exec | the child closes all but its own by `close_range(2)`, before anything that may take long: the directory, the search for the program, its exec. Without it (before Linux 5.9, or refused) they live until the exec, as all are close-on-exec |
-//! | the end of this process after the child's start | the child asks to be killed with its parent (`PR_SET_PDEATHSIG`), then looks whether that is still there |
-//! | signals to the group before `setpgid` in the child | the parent calls setpgid(2) as well before it signals ([`super::super::group::Group`]); not for a session of its own, whose setsid(2) would fail after that: until then its leader is signalled by its own number |
+//! | ignored signals stay ignored through exec | the child resets them to their default |
+//! | the signal mask stays too | the child empties it |
+//! | our descriptors live in the child until exec | the child closes all but its own by `close_range(2)`, before anything that may take long: the directory, the search for the program, its exec. Without that call (before Linux 5.9, or refused) they live until the exec, as all are close-on-exec |
+//! | the end of this process after the child's start | the child asks to be killed with its parent (`PR_SET_PDEATHSIG`), then checks that the parent is still there |
+//! | signals to the group before `setpgid` in the child | the parent calls setpgid(2) too before it signals ([`super::super::group::Group`]). Not for a session of its own, whose setsid(2) would fail after that: until then its leader is signalled by its own number |
 //!
-//! rseq(2) areas and robust futex lists are not inherited by a child that shares memory. Until its exec waitid(2) finds each of them only with
-//! `__WALL`, as it sends no signal at its death; after that its exit status is a child's like any other.
+//! A child that shares memory inherits no rseq(2) area and no robust futex list. Until its exec waitid(2)
+//! finds it only with `__WALL`, as it sends no signal at its death; after that its exit status is like any
+//! other child's.
 
 #![expect(
     clippy::cast_sign_loss,
@@ -61,14 +62,14 @@ use super::child::{Orders, SIGSET_SIZE, call, child_main};
 pub(crate) use super::child::{Outcome, SharedTable, failure_of};
 use crate::sys::program::{Failure, NotMade, Plan};
 
-/// The size of a child's stack, in bytes. [`child_main`] needs the length of a path (4 KiB) and a few hundred; nothing else
-/// runs on it.
+/// The size of a child's stack, in bytes. [`child_main`] needs the length of a path (4 KiB) and a few hundred
+/// bytes; nothing else runs on it.
 const STACK: usize = 16 << 10;
 
-/// How many children are looked at in one go.
+/// How many children [`Launcher::collect`] looks at.
 const LOOKS: usize = 32;
 
-/// How many stacks are kept for the next children.
+/// How many stacks are kept for later children.
 const SPARE_STACKS: usize = 16;
 
 /// The call that makes children.
@@ -83,7 +84,7 @@ pub(crate) enum Call {
 impl Call {
     pub(crate) const ALL: [Self; 3] = [Self::Clone3, Self::Clone, Self::Fork];
 
-    /// As the status and the log have it.
+    /// The name in the status and the log.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Clone3 => "clone3",
@@ -97,7 +98,8 @@ impl Call {
         self != Self::Fork
     }
 
-    /// The best that may work here. What a filter refuses shows without a child: asked for nothing, clone3 says EINVAL.
+    /// The best call that may work here. No child is needed to find a filter: without arguments clone3 fails
+    /// with EINVAL.
     pub(crate) fn best() -> Self {
         if !arch::BRANCHES {
             return Self::Fork;
@@ -107,7 +109,7 @@ impl Call {
         if refused == -libc::EINVAL { Self::Clone3 } else { Self::Clone }
     }
 
-    /// What to try where this is not permitted.
+    /// The call to try if this one is not permitted.
     const fn next(self) -> Option<Self> {
         match self {
             Self::Clone3 => Some(Self::Clone),
@@ -122,15 +124,15 @@ impl Call {
 pub(crate) struct Descriptors<'a> {
     /// What becomes 0, 1 and 2. All three are above 2.
     pub(crate) streams: [BorrowedFd<'a>; 3],
-    /// The end of a pipe for writing, which the child keeps until its exec: so that end is seen. Through it a child that was forked tells
-    /// why there was none.
+    /// The write end of a pipe. The child keeps it until its exec, so that its end of file shows the exec. A
+    /// forked child also reports through it why there was no exec.
     pub(crate) watch: Option<BorrowedFd<'a>>,
-    /// The child shares this process's table of descriptors at first. `None`: it has a copy.
+    /// The child shares this process's descriptor table at first. `None`: it has a copy.
     pub(crate) shared: Option<SharedTable>,
 }
 
-/// What a child that was forked says through its watch, if it has: that there was no error, by its end, or a number for [`failure_of`].
-/// It is said once.
+/// What a forked child has reported through its watch: success, by end of file, or a code for [`failure_of`].
+/// `None`: nothing yet. It reports once.
 pub(crate) fn reported(watch: BorrowedFd<'_>) -> Option<Result<(), i32>> {
     let mut code = [0; size_of::<c_int>()];
     match rustix::io::retry_on_intr(|| rustix::io::read(watch, &mut code)) {
@@ -145,7 +147,7 @@ pub(crate) fn reported(watch: BorrowedFd<'_>) -> Option<Result<(), i32>> {
 pub(crate) enum Start {
     /// Through shared memory.
     Shared(Arc<Outcome>),
-    /// Through its watch, and of the kernel.
+    /// Through its watch, and from the kernel.
     Forked,
 }
 
@@ -153,13 +155,13 @@ pub(crate) enum Start {
 struct Launch {
     outcome: Arc<Outcome>,
     stack: Stack,
-    /// Not in a box: the child reads it through another pointer, which a box that is moved does not allow.
+    /// Not a `Box`: the child reads it through another pointer, which moving a box would invalidate.
     _orders: Rc<Orders>,
     _arrays: [Vec<*const c_char>; 2],
     _plan: Plan,
 }
 
-/// The environment of all children, as execve(2) wants it.
+/// The environment of all children, as execve(2) takes it.
 struct Environment {
     pointers: Vec<*const c_char>,
     strings: Vec<CString>,
@@ -169,16 +171,16 @@ struct Environment {
 pub(crate) struct Launcher {
     environment: Environment,
     ignored: u64,
-    /// What [`Orders::descriptor_limit`] says.
+    /// See [`Orders::descriptor_limit`].
     descriptor_limit: Option<[u64; 2]>,
-    /// The pid of this process, whose children they are: asked for once, as it is a system call.
+    /// The pid of this process, the children's parent. Asked for once, as that is a system call.
     own_pid: c_int,
     call: Call,
     in_flight: Vec<Launch>,
-    /// Which of them to look at next.
+    /// The next one to look at.
     next: usize,
     spare: Vec<Stack>,
-    /// The exit signal of a child that is forked: see [`fork`].
+    /// The exit signal of forked children: see [`fork`].
     exit_signal: c_int,
 }
 
@@ -186,8 +188,9 @@ impl Launcher {
     /// Whether [`Launcher::launch`] waits for the exec.
     pub(crate) const WAITS: bool = false;
 
-    /// Children will be made by `first`, or what works in its place, and have this environment, `NAME=VALUE` each, and of the signals
-    /// in `ignored` (bit n - 1 for signal n) the defaults; and this limit of descriptors, soft and hard, or that of this process.
+    /// Children are made by `first`, or by the next call that works. They get this environment (`NAME=VALUE`
+    /// each), the default for each signal in `ignored` (bit n - 1 for signal n), and this descriptor limit,
+    /// soft and hard, or else that of this process.
     pub(crate) fn new(
         environment: Vec<CString>,
         ignored: u64,
@@ -220,22 +223,24 @@ impl Launcher {
         self.call
     }
 
-    /// Whether this process can leave a table of descriptors that it shares in the way of [`SharedTable`] (Linux 5.9). A filter may refuse
-    /// it: asked for an empty range, `close_range(2)` says EINVAL.
+    /// Whether a child can leave a shared table as [`SharedTable`] says (Linux 5.9, unless a filter refuses).
+    /// For an empty range `close_range(2)` fails with EINVAL.
     pub(crate) fn can_leave_table() -> bool {
         // SAFETY: plain integers, and a range that ends before it begins, which is refused before anything is closed.
         unsafe { call(libc::SYS_close_range, [1, 0, 0, 0]) == -libc::EINVAL }
     }
 
-    /// Whether a child will be forked: then it needs a [watch](Descriptors::watch), and has no use of a [`SharedTable`].
+    /// Whether a child will be forked. It then needs a [watch](Descriptors::watch), and has no use for a
+    /// [`SharedTable`].
     pub(crate) fn forks(&self, plan: &Plan) -> bool {
         plan.terminal || self.call == Call::Fork
     }
 
-    /// Starts a program as the leader of a group of its own, with no descriptors but 0, 1 and 2.
+    /// Starts a program as the leader of its own group, with no descriptors but 0, 1 and 2. Returns its pid
+    /// at once.
     ///
-    /// The descriptors must be open until this returns or, with a table that is shared, until the child
-    /// [has its own](Outcome::has_own_table); the child makes its streams block, unless they are foreign. Its pid is returned at once.
+    /// The descriptors must stay open until this returns or, with a shared table, until the child [has its
+    /// own](Outcome::has_own_table). The child makes its streams blocking, unless they are foreign.
     ///
     /// # Errors
     /// Those of clone(2), and of mmap(2) for a stack.
@@ -251,7 +256,7 @@ impl Launcher {
             stdio: descriptors.streams.map(|descriptor| descriptor.as_raw_fd()),
             watch: descriptors.watch.map_or(-1, |watch| watch.as_raw_fd()),
             parent: self.own_pid,
-            // Handlers too are set to their default, of which clone3 leaves none.
+            // Handlers must be reset too; clone3 has cleared them already.
             reset: if way == Call::Clone3 { self.ignored } else { u64::MAX },
             path: pointer(plan.program.path.as_deref()),
             argv: arrays[0].as_ptr(),
@@ -298,7 +303,7 @@ impl Launcher {
             },
         };
         made.map_err(|error| {
-            // Others are temporary: there is no process or memory for now.
+            // Other errors are temporary: no process or no memory for now.
             let for_good =
                 matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM | libc::EACCES | libc::EINVAL));
             let again = match way.next() {
@@ -313,7 +318,8 @@ impl Launcher {
         })
     }
 
-    /// Lets go of what children used that have exec'd or died: of some of them at a time, as there may be a thousand whose exec is slow.
+    /// Frees what children used that have exec'd or died. Looks at a few per call, as a thousand may be in a
+    /// slow exec.
     pub(crate) fn collect(&mut self) {
         for _ in 0..LOOKS {
             if self.next >= self.in_flight.len() {
@@ -337,7 +343,7 @@ impl Drop for Launcher {
     fn drop(&mut self) {
         self.in_flight.retain(|launch| !launch.outcome.has_left());
         if !self.in_flight.is_empty() {
-            // Children are still at work on it.
+            // Children still use it.
             mem::forget(mem::take(&mut self.in_flight));
             mem::forget(mem::take(&mut self.environment.pointers));
             mem::forget(mem::take(&mut self.environment.strings));
@@ -349,16 +355,16 @@ fn pointer(string: Option<&CStr>) -> *const c_char {
     string.map_or(ptr::null(), CStr::as_ptr)
 }
 
-/// An array of pointers to strings, and a null pointer behind them. They are on the heap: their addresses stay when what holds them is
-/// moved.
+/// A null-terminated array of pointers to strings. The strings are on the heap, so their addresses stay when
+/// their owner moves.
 fn null_terminated<'a>(strings: impl IntoIterator<Item = &'a CStr>) -> Vec<*const c_char> {
     strings.into_iter().map(CStr::as_ptr).chain([ptr::null()]).collect()
 }
 
-/// A stack for one child, above a page that may not be touched: beyond its end there is no memory of ours to be overwritten.
+/// A stack for one child, above a guard page: an overflow cannot reach memory of ours.
 struct Stack {
     base: *mut c_void,
-    /// In bytes, that page included.
+    /// In bytes, including the guard page.
     len: usize,
 }
 
@@ -384,7 +390,8 @@ impl Stack {
         Ok(stack)
     }
 
-    /// Where it begins: it grows down. A multiple of a page, and so of 16, as both ABIs want it.
+    /// The end, where the stack begins, as it grows down. A multiple of a page, and so of 16, as both ABIs
+    /// require.
     fn top(&self) -> usize {
         self.base as usize + self.len
     }
@@ -397,14 +404,14 @@ impl Drop for Stack {
     }
 }
 
-/// All signals are blocked for this thread until it is dropped, also those that libc keeps for itself.
+/// Blocks all signals of this thread until it is dropped, including those that libc reserves.
 struct Blocked {
     before: u64,
 }
 
 impl Blocked {
     /// # Errors
-    /// A filter refuses it.
+    /// A filter refuses the call.
     fn all() -> io::Result<Self> {
         let (all, mut before) = (u64::MAX, 0_u64);
         let how = libc::SIG_SETMASK as usize;
@@ -436,11 +443,11 @@ struct CloneArguments {
     tls: u64,
 }
 
-/// Linux 5.5; libc has it as an `int`, which it does not fit.
+/// Linux 5.5. libc declares it as an `int`, which is too small for it.
 const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
 
-/// The flags of a child that shares this memory. The exit signal, their lowest byte, is none: exec makes it CHLD, which tells a child that
-/// died before its exec from one that was executed (`Group::was_executed`).
+/// The flags of a child that shares this memory. Their lowest byte, the exit signal, is 0, and exec makes it
+/// CHLD. That tells a child that died before its exec from one that was executed (`Group::was_executed`).
 fn sharing(orders: &Orders) -> c_int {
     let table = if orders.shared.is_some() { libc::CLONE_FILES } else { 0 };
     libc::CLONE_VM | libc::CLONE_CHILD_CLEARTID | table
@@ -471,10 +478,11 @@ fn clone(orders: &Orders, outcome: &Outcome, stack: &Stack) -> io::Result<Pid> {
     pid(unsafe { arch::branch(libc::SYS_clone as isize, arguments, child_main, orders) })
 }
 
-/// The exit signal is none, as with the others, so that waitid(2) says whether the child was executed. qemu's emulation of single programs
-/// takes CHLD alone; there a child that is killed before its exec counts as executed.
+/// The exit signal is 0, as with the other calls, so that waitid(2) shows whether the child was executed.
+/// qemu's emulation of single programs accepts CHLD only; there a child that is killed before its exec counts
+/// as executed.
 fn fork(orders: &Orders, exit_signal: c_int) -> io::Result<Pid> {
-    // If that is refused a handler of ours may run in the child, in a copy of this memory.
+    // If this is refused, a handler of ours may run in the child, on a copy of this memory.
     let _blocked = Blocked::all();
     // SAFETY: without flags but a signal, and without a stack, clone is fork (on s390x, where the stack comes first, only with no signal: there
     // it is refused, as no stack can be at 17). What the child knows is a copy of this memory, on which
@@ -488,7 +496,7 @@ fn fork(orders: &Orders, exit_signal: c_int) -> io::Result<Pid> {
     }
 }
 
-/// What the kernel returned: the pid of the child, or a negated errno.
+/// Reads what the kernel returned: the pid of the child, or a negated errno.
 fn pid(result: isize) -> io::Result<Pid> {
     let error = || io::Error::from_raw_os_error(c_int::try_from(-result).unwrap_or(libc::EIO));
     c_int::try_from(result).ok().filter(|&pid| pid > 0).and_then(Pid::from_raw).ok_or_else(error)

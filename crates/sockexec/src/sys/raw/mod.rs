@@ -39,11 +39,13 @@ use crate::engine::ExitStatus;
 /// The last of Linux's real-time signals; other systems have fewer and refuse the rest with EINVAL.
 const MAX_SIGNAL: libc::c_int = 64;
 
-/// Unblocks all signals, and sets CHLD to its default if it is ignored: how a child ended could not be learned.
+/// Unblocks all signals, and resets CHLD to its default if it is ignored: the kernel would discard exit
+/// statuses.
 ///
-/// What else the starter ignores stays ignored in this process (`nohup`), and is reset in its children. Where `posix_spawn` starts
-/// them that cannot be asked for, so there a handler that does nothing takes the place of the ignoring, which an exec resets by
-/// itself. PIPE stays ignored, as Rust's runtime has it, and is reset in children as well.
+/// Other signals that the starter ignored (`nohup`) stay ignored in this process and are reset in its
+/// children. `posix_spawn` as std calls it cannot reset them, so there a handler that does nothing takes
+/// their place: an exec resets handlers by itself. PIPE stays ignored here, as Rust's runtime sets it, and is
+/// reset in children too.
 pub(super) fn restore_signals() {
     if is_ignored(libc::SIGCHLD) {
         set_action(libc::SIGCHLD, libc::SIG_DFL);
@@ -51,7 +53,7 @@ pub(super) fn restore_signals() {
     #[cfg(not(target_os = "linux"))]
     for signal in (1..=MAX_SIGNAL).filter(|&signal| signal != libc::SIGPIPE && is_ignored(signal)) {
         extern "C" fn nothing(_: libc::c_int) {}
-        // A write to a terminal from the background would be tried again for ever if TTOU were handled.
+        // With TTOU handled, a background write to a terminal would be retried for ever.
         let stops = [libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU].contains(&signal);
         let handler = nothing as extern "C" fn(libc::c_int);
         set_action(signal, if stops { libc::SIG_DFL } else { handler as libc::sighandler_t });
@@ -65,8 +67,9 @@ pub(super) fn restore_signals() {
     }
 }
 
-/// Sets what is done about a signal: `SIG_DFL`, or the address of a function that takes its number and is safe at any
-/// moment. A number that is no signal, and one that cannot be changed, are refused and stay as they are.
+/// Sets the action of a signal: `SIG_DFL`, or the address of a function that takes the number and is safe to
+/// run at any moment. A number that is no signal, and a signal whose action cannot change, are left as they
+/// are.
 fn set_action(signal: libc::c_int, action: libc::sighandler_t) {
     // SAFETY: `sigaction` is a plain C structure for which all zeroes is a valid value; the callers' actions are as said above. It is
     // safe in the child of a fork, too (signal-safety(7)).
@@ -78,14 +81,14 @@ fn set_action(signal: libc::c_int, action: libc::sighandler_t) {
     }
 }
 
-/// Whether CHLD is ignored, or has `SA_NOCLDWAIT`: then the kernel reaps children by itself, and their status is
-/// lost (POSIX, `sigaction`; wait(2), notes).
+/// Whether CHLD is ignored, or has `SA_NOCLDWAIT`: in both cases the kernel reaps children itself, and their
+/// status is lost (POSIX, `sigaction`; wait(2), notes).
 pub(super) fn sigchld_is_ignored() -> bool {
     let action = action_of(libc::SIGCHLD);
     action.is_some_and(|action| action.sa_sigaction == libc::SIG_IGN || action.sa_flags & libc::SA_NOCLDWAIT != 0)
 }
 
-/// The signals that are ignored: bit n - 1 for signal n.
+/// The ignored signals: bit n - 1 for signal n.
 pub(super) fn ignored_signals() -> u64 {
     (1..=MAX_SIGNAL).filter(|&signal| is_ignored(signal)).fold(0, |set, signal| set | 1 << (signal - 1))
 }
@@ -95,7 +98,7 @@ pub(super) fn is_ignored(signal: libc::c_int) -> bool {
     action_of(signal).is_some_and(|action| action.sa_sigaction == libc::SIG_IGN)
 }
 
-/// What is done about a signal; `None`: there is no such signal.
+/// The current action of a signal; `None` if there is no such signal.
 fn action_of(signal: libc::c_int) -> Option<libc::sigaction> {
     // SAFETY: `sigaction` is a plain C structure for which all zeroes is a valid value; the call fills it. A number that
     // is no signal is refused with EINVAL.
@@ -116,7 +119,8 @@ pub(super) fn close_on_exec_from(first: libc::c_int) {
             return;
         }
     }
-    // Descriptors above the soft limit may exist if it was lowered later; 65,536 covers what is met.
+    // Descriptors above the soft limit may exist if it was lowered later; 65,536 covers those met in
+    // practice.
     // SAFETY: sysconf only reads a number.
     let limit = unsafe { libc::sysconf(libc::_SC_OPEN_MAX) }.clamp(256, 65_536);
     let limit = libc::c_int::try_from(limit).unwrap_or(65_536);
@@ -127,16 +131,17 @@ pub(super) fn close_on_exec_from(first: libc::c_int) {
     }
 }
 
-/// What a resource is called by: an enumeration in glibc.
+/// The type that names a resource: an enumeration in glibc.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 type Resource = libc::__rlimit_resource_t;
 #[cfg(all(target_os = "linux", not(target_env = "gnu")))]
 type Resource = libc::c_int;
 
-/// A limit of this process, soft and hard; `None`: the call is refused.
+/// The soft and the hard limit of this process; `None` if the call is refused.
 #[cfg(target_os = "linux")]
 fn limits(resource: Resource) -> Option<[u64; 2]> {
-    // Not getrlimit(3), whose numbers have 32 bits on some systems, and not rustix's wrapper, which panics where it is refused.
+    // Not getrlimit(3), whose numbers have 32 bits on some systems. Not rustix's wrapper, which panics if it
+    // is refused.
     let mut limits = [0_u64; 2];
     // SAFETY: 0 is this process; a null pointer sets nothing; the kernel fills a `struct rlimit64`, which is two
     // integers of 64 bits, the soft limit first, of which any values are valid.
@@ -162,7 +167,8 @@ pub(super) fn process_limit() -> Option<u64> {
     soft_limit(libc::RLIMIT_NPROC)
 }
 
-/// Raises the soft `RLIMIT_NOFILE` to the hard one: what both were before. `None`: there was nothing to raise, or it is refused.
+/// Raises the soft `RLIMIT_NOFILE` to the hard one and returns the old pair. `None`: nothing to raise, or
+/// refused.
 #[cfg(target_os = "linux")]
 pub(super) fn raise_descriptor_limit() -> Option<[u64; 2]> {
     let old @ [soft, hard] = limits(libc::RLIMIT_NOFILE)?;
@@ -176,13 +182,13 @@ pub(super) fn raise_descriptor_limit() -> Option<[u64; 2]> {
     (set == 0).then_some(old)
 }
 
-/// Sends `signal` (0: only asks) to the process group whose leader `pidfd` refers to, also after the
-/// leader was reaped: the descriptor pins the identity, so that no other group can be meant even if
-/// the number is in use again.
+/// Sends `signal` (0 only checks) to the process group whose leader `pidfd` refers to. This works after the
+/// leader was reaped, too: the descriptor pins the identity, so no other group can be meant even if the
+/// number is in use again.
 ///
 /// # Errors
-/// ESRCH: nobody is in the group. EPERM: none of them may be signalled. EINVAL, ENOSYS: a kernel
-/// before Linux 6.9. Unsupported elsewhere.
+/// ESRCH: the group is empty. EPERM: none of its members may be signalled. EINVAL, ENOSYS: the kernel is
+/// older than Linux 6.9. `Unsupported` on other systems.
 #[cfg(target_os = "linux")]
 pub(super) fn signal_group_by_pidfd(pidfd: BorrowedFd<'_>, signal: libc::c_int) -> io::Result<()> {
     const PIDFD_SIGNAL_PROCESS_GROUP: libc::c_uint = 4;
@@ -200,15 +206,15 @@ pub(super) fn signal_group_by_pidfd(pidfd: BorrowedFd<'_>, signal: libc::c_int) 
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Elsewhere no descriptor refers to a process.
+/// On other systems no descriptor refers to a process.
 #[cfg(not(target_os = "linux"))]
 pub(super) fn signal_group_by_pidfd(_pidfd: BorrowedFd<'_>, _signal: libc::c_int) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// The credentials that the kernel recorded of the peer of a UNIX socket: pid, uid, gid (unix(7),
-/// `SO_PEERCRED`). The pid is 0 for a peer in a pid namespace that ours does not see, which is why
-/// rustix's wrapper, whose pid cannot be 0, is not used.
+/// The credentials that the kernel recorded for the peer of a UNIX socket: pid, uid, gid (unix(7),
+/// `SO_PEERCRED`). The pid is 0 for a peer in a pid namespace that ours cannot see, so rustix's wrapper,
+/// whose pid cannot be 0, is no option.
 #[cfg(target_os = "linux")]
 pub(super) fn peer_credentials(socket: BorrowedFd<'_>) -> io::Result<(libc::pid_t, libc::uid_t, libc::gid_t)> {
     let mut credentials = libc::ucred { pid: 0, uid: 0, gid: 0 };
@@ -227,7 +233,8 @@ pub(super) fn peer_credentials(socket: BorrowedFd<'_>) -> io::Result<(libc::pid_
     if done == 0 { Ok((credentials.pid, credentials.uid, credentials.gid)) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Has `command` begin a session, whose controlling terminal will be its descriptor 0. Such a command is started by fork.
+/// Makes `command` begin a session whose controlling terminal is its descriptor 0. std starts such a command
+/// by fork.
 #[cfg(not(target_os = "linux"))]
 fn begin_session(command: &mut Command) {
     // SAFETY: the closure runs in the child of a fork, after its descriptors are in place, and makes two system calls
@@ -235,19 +242,20 @@ fn begin_session(command: &mut Command) {
     unsafe {
         command.pre_exec(|| {
             rustix::process::setsid()?;
-            // 0 is in place by now.
             rustix::process::ioctl_tiocsctty(rustix::stdio::stdin())?;
             Ok(())
         });
     }
 }
 
-/// How the child `pid` ended, and what it cost with the children that it waited for, if it is dead. It is not reaped.
+/// How the child `pid` ended, and the resources that it and the children it waited for have used; `None` if
+/// it has not ended. It is not reaped.
 ///
-/// waitid(2), "C library/kernel differences": the system call fills a `rusage`, which neither the library's function nor rustix has.
+/// The system call fills a `rusage`, which neither the C library's function nor rustix offers (waitid(2), "C
+/// library/kernel differences").
 ///
 /// # Errors
-/// Those of waitid(2): ECHILD above all, if somebody else has reaped it.
+/// Those of waitid(2), above all ECHILD: something else has reaped it.
 #[cfg(target_os = "linux")]
 pub(super) fn status_of(pid: libc::pid_t) -> rustix::io::Result<Option<(ExitStatus, Usage)>> {
     let options = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT | libc::__WALL;
@@ -276,8 +284,8 @@ pub(super) fn status_of(pid: libc::pid_t) -> rustix::io::Result<Option<(ExitStat
     Ok((pid != 0).then_some((status, usage)))
 }
 
-/// Begins a session keyring without a name and without keys (session-keyring(7)). Filters of containers refuse that, and then there are
-/// no keyrings to be had either.
+/// Joins a new session keyring without a name and without keys (session-keyring(7)). Container filters refuse
+/// this, and with it all use of keyrings.
 #[cfg(target_os = "linux")]
 pub(super) fn leave_session_keyring() {
     const KEYCTL_JOIN_SESSION_KEYRING: libc::c_int = 1;
@@ -285,17 +293,18 @@ pub(super) fn leave_session_keyring() {
     unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, ptr::null::<libc::c_char>()) };
 }
 
-/// Sends the signal of this number to a process (`pid` above 0) or to the group of the number `-pid`.
+/// Sends a signal by its number to a process (`pid` above 0) or to a group (`-pid`). rustix has no real-time
+/// signals.
 ///
 /// # Errors
-/// Those of kill(2); EINVAL: there is no such signal. rustix knows no real-time signals.
+/// Those of kill(2). EINVAL: there is no such signal.
 pub(super) fn kill(pid: libc::pid_t, signal: libc::c_int) -> io::Result<()> {
     // SAFETY: plain integers; the call touches no memory of ours. The caller sees to it that 0 and -1 are not asked for.
     if unsafe { libc::kill(pid, signal) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// The number of the session that the process `pid` is in; `None`: there is no such process, its session began outside of our PID
-/// namespace (0, which rustix takes for impossible), or a security module does not tell.
+/// The session of the process `pid`. `None`: there is no such process, a security module refuses, or the
+/// session began outside our PID namespace (0, which rustix considers impossible).
 #[cfg(target_os = "linux")]
 pub(super) fn session_of(pid: libc::pid_t) -> Option<libc::pid_t> {
     // SAFETY: a plain integer.

@@ -1,4 +1,4 @@
-//! Where no call of ours makes children: systems other than Linux. std's `Command` does, and waits for the exec.
+//! Systems other than Linux: std's `Command` makes children, and waits for the exec.
 
 use std::convert::Infallible;
 use std::ffi::{CStr, CString, OsStr};
@@ -14,7 +14,7 @@ use rustix::process::Pid;
 
 use crate::sys::program::{Failure, NotMade, Plan, Program};
 
-/// There is one.
+/// There is only one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Call {
     PosixSpawn,
@@ -23,14 +23,14 @@ pub(crate) enum Call {
 impl Call {
     pub(crate) const ALL: [Self; 1] = [Self::PosixSpawn];
 
-    /// As the status and the log have it.
+    /// The name in the status and the log.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::PosixSpawn => "posix_spawn",
         }
     }
 
-    /// Whether a child shares this process's memory until its exec: it does, and this process waits.
+    /// Whether a child shares this process's memory until its exec: it does, while this process waits.
     #[expect(clippy::unused_self, reason = "on Linux it depends")]
     pub(crate) const fn shares_memory(self) -> bool {
         true
@@ -48,17 +48,17 @@ impl Call {
 pub(crate) struct Descriptors<'a> {
     /// What becomes 0, 1 and 2.
     pub(crate) streams: [BorrowedFd<'a>; 3],
-    /// Nobody needs it: the exec is over when the launch is.
+    /// Unused: the exec is over when the launch is.
     pub(crate) watch: Option<BorrowedFd<'a>>,
-    /// There is none.
+    /// Always `None`.
     pub(crate) shared: Option<SharedTable>,
 }
 
-/// There is none.
+/// Cannot exist here.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct SharedTable(Infallible);
 
-/// There is none.
+/// Cannot exist here.
 #[derive(Debug)]
 pub(crate) struct Outcome(Infallible);
 
@@ -72,12 +72,12 @@ impl Outcome {
     }
 }
 
-/// There is none to ask.
+/// No child reports here.
 pub(crate) fn reported(_watch: BorrowedFd<'_>) -> Option<Result<(), i32>> {
     None
 }
 
-/// Nobody has such a number.
+/// No child reports a code here.
 pub(crate) fn failure_of(code: i32) -> Failure {
     Failure::Own(io::Error::from_raw_os_error(code))
 }
@@ -85,10 +85,10 @@ pub(crate) fn failure_of(code: i32) -> Failure {
 /// How the outcome of a child is learned.
 #[derive(Debug)]
 pub(crate) enum Start {
-    /// Nowhere here.
+    /// Never here.
     #[expect(dead_code, reason = "made on Linux alone")]
     Shared(Arc<Outcome>),
-    /// Of the system: it was executed.
+    /// `spawn` has returned, so it was executed.
     Forked,
 }
 
@@ -101,7 +101,7 @@ impl Launcher {
     /// Whether [`Launcher::launch`] waits for the exec.
     pub(crate) const WAITS: bool = true;
 
-    /// Children will have this environment, `NAME=VALUE` each. Signals that are ignored stay so.
+    /// Children get this environment, `NAME=VALUE` each. Ignored signals stay ignored.
     pub(crate) fn new(
         environment: Vec<CString>,
         _ignored: u64,
@@ -122,7 +122,7 @@ impl Launcher {
         Call::PosixSpawn
     }
 
-    /// There is none that is shared.
+    /// There is no shared table.
     pub(crate) fn can_leave_table() -> bool {
         false
     }
@@ -135,9 +135,9 @@ impl Launcher {
 
     /// Starts a program as the leader of a group of its own.
     ///
-    /// By `posix_spawnp(3)`: no copy of this process's memory, PATH looked up as `execvp(3)` does but without its fallback to
-    /// a shell. With a terminal or another PATH by fork(2) and exec. What failed is not told apart but for the directory: mostly it
-    /// is the exec.
+    /// Calls `posix_spawnp(3)`: this process's memory is not copied, and PATH is searched as `execvp(3)`
+    /// does, but without its fallback to a shell. With a terminal or another PATH, std uses fork(2) and exec.
+    /// Of the errors only that of the directory is told apart; most of the others come from the exec.
     ///
     /// # Errors
     /// Those of std's `Command`.
@@ -154,7 +154,8 @@ impl Launcher {
         } else {
             command.process_group(0);
         }
-        // Copies, which are closed before those that they were made of: that close may take long.
+        // These copies are closed before their originals, so theirs is never the last close, which may take
+        // long.
         let [stdin, stdout, stderr] = descriptors.streams.map(|end| end.try_clone_to_owned());
         command.stdin(stdin.map_err(own)?).stdout(stdout.map_err(own)?).stderr(stderr.map_err(own)?);
         if let Some(directory) = &directory {
@@ -169,7 +170,7 @@ impl Launcher {
             }
         }
         let child = command.spawn().map_err(|error| {
-            // In a directory that can be entered a name can be looked up.
+            // A directory that can be entered also allows this lookup.
             refused(match directory.as_deref().map(|directory| Path::new(os_str(directory)).join(".").metadata()) {
                 Some(Err(_)) => Failure::Directory(error),
                 Some(Ok(_)) | None => Failure::Exec { found: is_found(directory.as_deref(), &program), error },
@@ -179,7 +180,7 @@ impl Launcher {
         Ok((pid.ok_or(io::ErrorKind::Other).map_err(|kind| own(kind.into()))?, Start::Forked))
     }
 
-    /// Nothing is kept.
+    /// Nothing is kept here.
     #[expect(clippy::unused_self, reason = "on Linux there is something")]
     pub(crate) fn collect(&mut self) {}
 }
@@ -188,7 +189,7 @@ fn os_str(string: &CStr) -> &OsStr {
     OsStr::from_bytes(string.to_bytes())
 }
 
-/// Whether the program is to be found at all, where the errno leaves that open.
+/// Whether the program exists at all, if the errno leaves that open.
 fn is_found(directory: Option<&CStr>, program: &Program) -> bool {
     let base = directory.map_or_else(PathBuf::new, |directory| os_str(directory).into());
     let Some(name) = program.argv.first().filter(|name| !name.is_empty()) else { return false };

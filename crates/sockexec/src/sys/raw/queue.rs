@@ -2,11 +2,11 @@
 
 use std::os::fd::BorrowedFd;
 
-/// How many bytes of a UNIX socket's send buffer are in use: what the peer has not read, and what the kernel needs
-/// around it (unix(7), `SIOCOUTQ`).
+/// How many bytes of a UNIX socket's send buffer are in use: what the peer has not read, plus the kernel's
+/// own overhead (unix(7), `SIOCOUTQ`).
 ///
 /// # Errors
-/// From `ioctl(2)`: the socket is of another kind.
+/// Those of `ioctl(2)`: the socket is of another kind.
 #[cfg(target_os = "linux")]
 pub(crate) fn send_queue(socket: BorrowedFd<'_>) -> std::io::Result<usize> {
     use std::ffi::c_int;
@@ -19,7 +19,7 @@ pub(crate) fn send_queue(socket: BorrowedFd<'_>) -> std::io::Result<usize> {
     Ok(usize::try_from(queued).unwrap_or(0))
 }
 
-/// It has the number of `TIOCOUTQ` (`<asm-generic/ioctls.h>`; three families of processors have numbers of their own).
+/// The same number as `TIOCOUTQ` (`<asm-generic/ioctls.h>`; three processor families have their own).
 #[cfg(target_os = "linux")]
 const SIOCOUTQ: rustix::ioctl::Opcode = if cfg!(any(target_arch = "mips", target_arch = "mips64")) {
     0x7472

@@ -1,16 +1,17 @@
-//! aarch64: the number goes into x8, arguments into x0 to x4, and the result comes in x0; a call changes nothing else (syscall(2)).
+//! aarch64: the number goes into x8, arguments into x0 to x4; the result comes back in x0. A call changes
+//! nothing else (syscall(2)).
 
 use std::arch::asm;
 
 /// Whether [`branch`] works here.
 pub(super) const BRANCHES: bool = true;
 
-/// The arguments of clone(2), which are in another order elsewhere (`CONFIG_CLONE_BACKWARDS`). `stack`: its end.
+/// The arguments of clone(2), whose order differs elsewhere (`CONFIG_CLONE_BACKWARDS`). `stack` is its end.
 pub(super) const fn clone_arguments(flags: usize, stack: usize, child_tid: usize) -> [usize; 5] {
     [flags, stack, 0, 0, child_tid]
 }
 
-/// A system call that leaves `errno` alone: what the kernel returned, a negated errno if it failed.
+/// A system call that leaves `errno` alone. Returns what the kernel returned: a negated errno on failure.
 ///
 /// # Safety
 /// That of the call.
@@ -32,8 +33,8 @@ pub(super) unsafe fn call(number: isize, arguments: [usize; 4]) -> isize {
     result
 }
 
-/// A system call that makes a child with a stack of its own, on which that calls `entry` with `argument`: what the kernel returned to
-/// the parent.
+/// A system call that makes a child on its own stack, which calls `entry` with `argument`. Returns what the
+/// kernel returned to the parent.
 ///
 /// # Safety
 /// That of the call, which has the child begin on a stack that is its own, whose end is a multiple of 16, and which stays, with all

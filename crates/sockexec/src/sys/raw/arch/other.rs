@@ -1,8 +1,9 @@
-//! Other processors: no call of ours makes a child that shares memory, so that libc's way to make a system call will do.
+//! Other processors: no call of ours makes a child that shares memory, so libc's wrapper is good enough.
 
 use std::ffi::c_long;
 
-// On SPARC the child of clone(2) learns what it is from a second register; on MIPS a set of signals has 16 bytes.
+// On SPARC the child of clone(2) learns that it is the child from a second register; on MIPS a signal set has
+// 16 bytes.
 #[cfg(any(
     target_arch = "sparc",
     target_arch = "sparc64",
@@ -16,12 +17,12 @@ compile_error!("programs cannot be started on this processor: sys/raw/launch.rs 
 /// Whether [`branch`] works here.
 pub(super) const BRANCHES: bool = false;
 
-/// Nobody asks for them.
+/// Unused, as [`branch`] always fails here.
 pub(super) const fn clone_arguments(_flags: usize, _stack: usize, _child_tid: usize) -> [usize; 5] {
     [0; 5]
 }
 
-/// A system call: what the kernel returned, a negated errno if it failed.
+/// A system call. Returns what the kernel returned: a negated errno on failure.
 ///
 /// # Safety
 /// That of the call. It writes `errno`, so a child that shares memory must not make it; there is none here.
@@ -36,10 +37,10 @@ pub(super) unsafe fn call(number: isize, arguments: [usize; 4]) -> isize {
     }
 }
 
-/// Not here.
+/// Fails with ENOSYS.
 ///
 /// # Safety
-/// None is asked for.
+/// Nothing is required.
 pub(super) unsafe fn branch<T>(
     _number: isize,
     _arguments: [usize; 5],
