@@ -193,7 +193,7 @@ fn without_the_right_to() {
     let mut refusals = vec![
         ("setpriv --inh-caps=-setuid,-setgid --bounding-set=-setuid,-setgid", "only root may become another user"),
         // It failed when it had taken the place, and the first one had often seen that, and ended.
-        ("setpriv --securebits=+no_setuid_fixup", "this process keeps rights of root's (securebits)"),
+        ("setpriv --securebits=+no_setuid_fixup", "this process would keep root's capabilities (securebits)"),
     ];
     let unshare = std::process::Command::new("unshare").args(["--map-root-user", "true"]).output();
     if unshare.is_ok_and(|output| output.status.success()) {

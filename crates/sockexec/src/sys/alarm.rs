@@ -8,7 +8,7 @@ use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
 };
 
-/// A descriptor that becomes readable in so many microseconds. It need not be read to be set again.
+/// A descriptor that becomes readable after a delay in microseconds. It can be set again without being read.
 #[derive(Debug)]
 pub(crate) struct Alarm(OwnedFd);
 
@@ -19,10 +19,10 @@ impl Alarm {
         Ok(Self(timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?))
     }
 
-    /// Sets it, whatever it was set to, to ring once after `delay`, which is not zero.
+    /// Makes it ring once after `delay`, which must not be zero, whatever it was set to before.
     ///
     /// # Errors
-    /// Those of `timerfd_settime(2)`, none of which can be met here.
+    /// Those of `timerfd_settime(2)`, none of which can occur here.
     pub(crate) fn set(&self, delay: Duration) -> io::Result<()> {
         let once = Timespec { tv_sec: 0, tv_nsec: 0 };
         let delay = Timespec::try_from(delay).map_err(io::Error::other)?;
@@ -30,7 +30,7 @@ impl Alarm {
         Ok(())
     }
 
-    /// What is to be registered with the poll.
+    /// The descriptor to register with the poll.
     #[expect(clippy::unnecessary_wraps, reason = "elsewhere there is none")]
     pub(crate) fn descriptor(&self) -> Option<RawFd> {
         Some(self.0.as_raw_fd())

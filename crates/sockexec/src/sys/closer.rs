@@ -1,13 +1,14 @@
-//! Closes what may take long to close, on threads of its own: a few, which begin with the first close and end when there is nothing
-//! more to do.
+//! Closes what may take long to close, on a few threads that start with the first close and end when nothing
+//! is left to do.
 //!
 //! Two kinds of close take long:
-//! - That of the last descriptor of a socket with `SO_LINGER` waits until its bytes are acknowledged or its time is up (socket(7)), which
-//!   is as long as its owner likes. The kernel makes one exception: a thread that exits is not made to wait (`PF_EXITING`; the socket lingers
-//!   without it). So such a socket is closed twice. A thread with a table of descriptors of its own holds a copy, we close ours,
-//!   which is not the last one then, and the copy is closed by that thread's end. Nobody waits, so nothing that waits has to be
-//!   bounded. Rejected: threads that wait, as a client fills any number of them.
-//! - That of a big file without a name frees its blocks. It is given to [`in_pieces`].
+//! - Closing the last descriptor of a socket with `SO_LINGER` waits until its bytes are acknowledged or its
+//!   time is up (socket(7)), which is as long as its owner likes. The kernel makes one exception: a thread
+//!   that exits does not wait (`PF_EXITING`; the socket lingers without it). So such a socket is closed
+//!   twice. A thread with its own descriptor table holds a copy. We close ours, which is then not the last
+//!   one, and the end of that thread closes the copy. Nobody waits, so nothing has to be bounded. Rejected:
+//!   threads that wait, as a client can occupy any number of them.
+//! - Closing a big file without a name frees its blocks. Such a file goes to [`in_pieces`].
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -19,20 +20,20 @@ use std::time::Duration;
 
 use super::raw::descriptors::leave_table;
 
-/// How many threads there are at most. All but one are for where a close waits after all: on a slow disk, or where no thread can have a table
-/// of its own.
+/// The most threads. All but one are for closes that wait after all: on a slow disk, or where no thread can
+/// have its own table.
 const MAX_THREADS: usize = 4;
 
-/// How many of them may be at work on files, so that sockets do not wait for a slow disk.
+/// How many of them may work on files, so that sockets do not wait for a slow disk.
 const MAX_PIECEMEAL: usize = 2;
 
 /// How long a thread waits for more to do before it ends.
 const IDLE: Duration = Duration::from_millis(250);
 
-/// How soon to try again where no thread can be started.
+/// How soon to try again if no thread can be started.
 const RETRY: Duration = Duration::from_millis(100);
 
-/// How many sockets are closed at once.
+/// The most sockets that are closed at once.
 const BATCH: usize = 256;
 
 /// The stack of a thread, in bytes. Only what is touched costs memory.
@@ -43,13 +44,13 @@ static POOL: Pool = Pool { queue: Mutex::new(Queue::new()), news: Condvar::new()
 /// How many [`Counted`] descriptors are open.
 static COUNT: AtomicUsize = AtomicUsize::new(0);
 
-/// Something waits, and no thread could be started for it.
+/// Work is queued, and no thread could be started for it.
 static STUCK: AtomicBool = AtomicBool::new(false);
 
-/// No thread can have a table of descriptors of its own.
+/// No thread can have its own descriptor table.
 static SHARED_FOR_GOOD: AtomicBool = AtomicBool::new(false);
 
-/// A descriptor that is counted for as long as it is open. Its fields are dropped in this order.
+/// A descriptor that is counted while it is open. Its fields are dropped in this order.
 #[derive(Debug)]
 pub(super) struct Counted {
     descriptor: OwnedFd,
@@ -79,26 +80,26 @@ impl AsFd for Counted {
 }
 
 impl Counted {
-    /// Whether there is one that is open.
+    /// Whether any of them is open.
     pub(super) fn is_there_one() -> bool {
         COUNT.load(Ordering::Acquire) > 0
     }
 }
 
-/// Closes a socket, and the sockets that may be under way in it, without waiting.
+/// Closes a socket, and the sockets that may be queued in it, without waiting.
 pub(super) fn close_socket(socket: Counted) {
     POOL.put(|queue| queue.sockets.push(socket));
 }
 
-/// Something that is done in pieces, none of which takes long; false: it is done.
+/// Work in pieces, none of which takes long; false: it is done.
 pub(crate) type Piecemeal = Box<dyn FnMut() -> bool + Send>;
 
-/// Has this done in pieces, one after another.
+/// Does this in pieces, one after another.
 pub(crate) fn in_pieces(work: Piecemeal) {
     POOL.put(|queue| queue.piecemeal.push_back(work));
 }
 
-/// Tries again to start a thread, if none could be started when something came.
+/// Tries again to start a thread, if none could be started when work came.
 pub(crate) fn retry() {
     if STUCK.swap(false, Ordering::Relaxed) {
         POOL.put(|_| {});
@@ -110,11 +111,11 @@ struct Pool {
     news: Condvar,
 }
 
-/// What is to be done, and who does it.
+/// The work, and the threads for it.
 struct Queue {
     sockets: Vec<Counted>,
     piecemeal: VecDeque<Piecemeal>,
-    /// How many threads there are, wait for news, and are at work in pieces.
+    /// How many threads exist, how many of them wait for work, and how many are at work in pieces.
     threads: usize,
     idle: usize,
     at_pieces: usize,
@@ -164,13 +165,14 @@ impl Pool {
         } else if queue.threads < MAX_THREADS {
             match thread("close").spawn(move || self.work()) {
                 Ok(_) => queue.threads += 1,
-                // It is tried again with the next one, and when the loop turns. To close it here could stop everything.
+                // Tried again with the next one, and when the loop turns. Closing it here could stop
+                // everything.
                 Err(_) => STUCK.store(queue.threads == 0, Ordering::Relaxed),
             }
         }
     }
 
-    /// What a thread does.
+    /// The work of a thread.
     fn work(&self) {
         let mut queue = self.lock();
         loop {
@@ -211,7 +213,7 @@ fn thread(name: &str) -> thread::Builder {
     thread::Builder::new().name(name.to_owned()).stack_size(STACK)
 }
 
-/// Closes these; where no thread can be started for that they are left.
+/// Closes these sockets. Returns them if no thread can be started for that.
 fn close_without_lingering(sockets: Vec<Counted>) -> Vec<Counted> {
     let end = sockets.iter().map(|socket| socket.descriptor.as_raw_fd()).max().map_or(0, |last| last.saturating_add(1));
     if SHARED_FOR_GOOD.load(Ordering::Relaxed) {
@@ -222,19 +224,19 @@ fn close_without_lingering(sockets: Vec<Counted>) -> Vec<Counted> {
     let (keep, kept) = mpsc::channel::<()>();
     let keeper = thread("exit").spawn(move || {
         let _ = tell.send(leave_table(end));
-        // Until our caller has closed its own, or this would not be the last.
+        // Until our caller has closed its own, or this copy would not be the last.
         let _ = kept.recv();
     });
     let Ok(keeper) = keeper else { return sockets };
     if let Ok(Err(error)) = told.recv() {
         log::warn!(
-            "no thread can have descriptors of its own ({error}): a socket that lingers takes one until it is closed"
+            "no thread can have its own descriptor table ({error}): a lingering socket occupies a thread until it is closed"
         );
         SHARED_FOR_GOOD.store(true, Ordering::Relaxed);
     }
     drop(sockets);
     drop(keep);
-    // For their number: what they hold is closed a moment later.
+    // This bounds the number of threads only: what they hold is closed a moment later.
     let _ = keeper.join();
     Vec::new()
 }

@@ -6,16 +6,17 @@ use rustix::net::sockopt::socket_type;
 
 use super::closer::{self, Counted};
 
-/// Whether any is open. A child that copies the table of descriptors closes its copies before its exec: if the daemon's were closed
-/// meanwhile it is the child that waits.
+/// Whether any is open. A child that copies the descriptor table closes its copies before its exec. If the
+/// daemon has closed its own meanwhile, the child is the one that waits.
 pub(crate) fn is_any_open() -> bool {
     Counted::is_there_one()
 }
 
-/// A descriptor of a client's. Dropped, it is closed without making its owner wait, if it is a socket: see [`closer`].
+/// A client's descriptor. If it is a socket, dropping it closes it without making its owner wait: see
+/// [`closer`].
 #[derive(Debug)]
 pub(crate) struct Foreign(
-    /// There until it is dropped.
+    /// `Some` until it is dropped.
     Option<Counted>,
 );
 
@@ -36,8 +37,8 @@ impl AsFd for Foreign {
 
 impl Drop for Foreign {
     fn drop(&mut self) {
-        // Whatever it looks like now: others who have the socket may set the option, or send another one in its queue, between a look
-        // and the close.
+        // Whatever it looks like now: others who have the socket may set the option, or queue another socket
+        // in it, between a look and the close.
         if let Some(socket) = self.0.take_if(|descriptor| socket_type(descriptor).is_ok()) {
             closer::close_socket(socket);
         }

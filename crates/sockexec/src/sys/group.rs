@@ -1,4 +1,4 @@
-//! A program's process group: signalling it without ever meeting a stranger, waiting for its leader.
+//! A program's process group: signals to it that never reach a stranger, and the wait for its leader.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -12,13 +12,13 @@ use super::session::{self, Member};
 use super::{raw, terminal};
 use crate::engine::ExitStatus;
 
-/// With it waitid(2) finds children that were not executed as well.
+/// With it waitid(2) also finds children that were not executed.
 #[cfg(target_os = "linux")]
 const ANY_CHILD: WaitIdOptions = WaitIdOptions::from_bits_retain(libc::__WALL.cast_unsigned());
 #[cfg(not(target_os = "linux"))]
 const ANY_CHILD: WaitIdOptions = WaitIdOptions::empty();
 
-/// Whether anybody is left in a group.
+/// Whether any process is left in a group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Occupancy {
     Empty,
@@ -37,12 +37,13 @@ pub(crate) struct Group {
     leader: Pid,
     pidfd: Option<OwnedFd>,
     reaped: bool,
-    /// The leader begins a session of its own as well, whose terminal this is, our end of it.
+    /// Set if the leader begins its own session as well: our end of that session's terminal.
     terminal: Option<OwnedFd>,
 }
 
 impl Group {
-    /// The group led by `leader`, a child of this process that nobody else reaps. With a terminal: the session.
+    /// The group led by `leader`, a child of this process that nobody else reaps. With a terminal it leads a
+    /// session.
     pub(crate) fn new(leader: Pid, terminal: Option<OwnedFd>) -> Self {
         Self { leader, pidfd: None, reaped: false, terminal }
     }
@@ -56,9 +57,9 @@ impl Group {
         self.leader.as_raw_nonzero().get()
     }
 
-    /// TERM, and CONT so that a stopped program can act on it. To a session what a terminal's hang-up is comes first: HUP to its
-    /// foreground group and to its leader. The group in the foreground is returned, as the other groups of the session have to be
-    /// [looked for](Group::terminate_members).
+    /// Sends TERM, and CONT so that a stopped program can act on it. A session first gets what a terminal's
+    /// hang-up sends: HUP to its foreground group and to its leader. Returns the foreground group, as the
+    /// other groups of the session must be [looked for](Group::terminate_members).
     pub(crate) fn terminate(&self) -> Option<Pid> {
         let foreground = self.terminal().and_then(terminal::foreground);
         if self.terminal.is_some() {
@@ -74,7 +75,7 @@ impl Group {
         foreground
     }
 
-    /// The same to the members of the session in other groups than the leader's.
+    /// Sends the same to the members of the session whose group is not the leader's.
     pub(crate) fn terminate_members(&self, members: &[Member], foreground: Option<Pid>) {
         for member in members.iter().filter(|member| member.group != self.leader) {
             if Some(member.group) == foreground {
@@ -88,8 +89,7 @@ impl Group {
         }
     }
 
-    /// KILL to the members of the session in other groups than the leader's, and to those whom the leader has left behind; true: there are
-    /// any.
+    /// Sends KILL to these members of the session. Returns whether there are any.
     pub(crate) fn kill_members(&self, members: &[Member]) -> bool {
         for member in members {
             session::signal(self.leader, *member, Signal::KILL);
@@ -97,12 +97,13 @@ impl Group {
         !members.is_empty()
     }
 
-    /// The leader of a session whose members are to be looked for, as long as its number cannot be another's.
+    /// The leader of a session whose members must be looked for, while its number cannot belong to another
+    /// process.
     pub(crate) fn session(&self) -> Option<Pid> {
         Some(self.leader).filter(|_| self.terminal.is_some() && !self.reaped)
     }
 
-    /// A signal that the client asks for, by its number.
+    /// Sends a signal that the client asked for, by its number.
     pub(crate) fn send(&self, signal: i32) {
         if !self.reaped {
             self.make_group();
@@ -113,7 +114,8 @@ impl Group {
         }
     }
 
-    /// KILL. A leader that has moved to another group is killed too; the other groups of a session are not.
+    /// Sends KILL to the group, and to a leader that has moved to another one. The other groups of a session
+    /// get none.
     pub(crate) fn kill(&self) {
         self.signal(Signal::KILL);
         if !self.reaped {
@@ -121,13 +123,13 @@ impl Group {
         }
     }
 
-    /// A signal that cannot be delivered (ESRCH, or EPERM for a program that changed its user) has no
-    /// remedy here: the caller goes by what it sees of the program.
+    /// Sends a signal to the group. One that cannot be delivered (ESRCH, or EPERM for a program that changed
+    /// its user) has no remedy here: the caller goes by what it sees of the program.
     fn signal(&self, signal: Signal) {
         if !self.reaped {
             self.make_group();
             if rustix::process::kill_process_group(self.leader, signal) == Err(Errno::SRCH) {
-                // The leader has moved to another group of its session and left none behind.
+                // The leader has moved to another group of its session and left its own empty.
                 let _ = rustix::process::kill_process(self.leader, signal);
             }
         } else if let Some(pidfd) = &self.pidfd {
@@ -136,8 +138,9 @@ impl Group {
     }
 
     fn make_group(&self) {
-        // The child does this first thing, but it may not have come to it. Once it has exec'd this fails, and is
-        // not needed (setpgid(2), EACCES). A group that leads itself could begin no session any more (setsid(2)).
+        // The child does this first, but it may not have got that far. Once it has exec'd, the call fails and
+        // is not needed (setpgid(2), EACCES). Not for a session: a group leader could not begin one any more
+        // (setsid(2)).
         if self.terminal.is_none() {
             let _ = rustix::process::setpgid(Some(self.leader), Some(self.leader));
         }
@@ -146,15 +149,16 @@ impl Group {
     /// The leader's status, if it is dead; it stays unreaped.
     ///
     /// # Errors
-    /// ECHILD if somebody else in this process reaps our children, or CHLD came to be ignored. Nobody is signalled by
-    /// number any more then, as it may be a stranger's by now.
+    /// ECHILD if something else in this process reaps our children, or CHLD has come to be ignored. From then
+    /// on nothing is signalled by number, as the number may be a stranger's.
     pub(crate) fn status(&mut self) -> io::Result<Option<ExitStatus>> {
         let status = self.wait(WaitIdOptions::NOWAIT | ANY_CHILD);
         self.reaped |= status.is_err();
         Ok(status?.as_ref().map(exit_status))
     }
 
-    /// The same, and what it has cost with the children that it waited for, where the system tells.
+    /// The same, and the resources that the leader and the children it waited for have used, if the system
+    /// reports them.
     ///
     /// # Errors
     /// As [`Group::status`].
@@ -170,18 +174,18 @@ impl Group {
         Ok(self.status()?.map(|status| (status, None)))
     }
 
-    /// Whether the leader was executed, be it alive or dead.
+    /// Whether the leader was executed, dead or alive.
     ///
-    /// It is made to send no signal at its death, and exec makes that CHLD when it cannot fail any more (`de_thread` in the kernel), and before
-    /// it leaves our memory; and waitid(2) finds without `__WALL` only those that send CHLD. (Elsewhere only those are known that
-    /// were executed.)
+    /// A child is made to send no signal at its death. Exec changes that to CHLD once it cannot fail any more
+    /// (`de_thread` in the kernel), and before the child leaves our memory. Without `__WALL`, waitid(2) finds
+    /// only children that send CHLD. (On other systems only executed children are known.)
     pub(crate) fn was_executed(&self) -> bool {
         self.reaped || !matches!(self.wait(WaitIdOptions::NOWAIT), Err(Errno::CHILD))
     }
 
-    /// Whether the leader is there and was not executed.
+    /// Whether the leader exists and was not executed.
     pub(crate) fn awaits_exec(&mut self) -> bool {
-        // First: one that somebody else has reaped is not found either.
+        // First, as a leader that something else has reaped is not found either.
         self.status().is_ok() && !self.was_executed()
     }
 
@@ -190,8 +194,8 @@ impl Group {
         rustix::io::retry_on_intr(|| rustix::process::waitid(WaitId::Pid(self.leader), options))
     }
 
-    /// A descriptor that becomes readable when the leader dies; an error where there is no such
-    /// thing (before Linux 5.3, or refused by a filter).
+    /// A descriptor that becomes readable when the leader dies; an error if there can be none (before Linux
+    /// 5.3, or refused by a filter).
     pub(crate) fn exit_descriptor(&mut self) -> io::Result<BorrowedFd<'_>> {
         if self.pidfd.is_none() {
             self.pidfd = Some(open_pidfd(self.leader)?);
@@ -204,27 +208,28 @@ impl Group {
         self.pidfd.as_ref().map(AsFd::as_fd)
     }
 
-    /// Takes the descriptor of [`Group::exit_descriptor`], if it was opened. Once the leader is reaped nobody can be signalled without it.
+    /// Takes the descriptor of [`Group::exit_descriptor`], if it was opened. Once the leader is reaped, the
+    /// group can be signalled only through it.
     pub(crate) fn take_descriptor(&mut self) -> Option<OwnedFd> {
         self.pidfd.take()
     }
 
-    /// Whether anybody is left, once the leader is dead. Not of a session, of which [`session::members`] tells.
+    /// Whether any process is left, once the leader is dead. Not for a session: see [`session::members`].
     ///
-    /// An unreaped leader counts as a member, so it has to be reaped before the question means
-    /// anything; that is done only once the kernel has shown that it takes the pinned identity.
-    /// A dead member that its own parent (or init) has not reaped counts as well.
+    /// An unreaped leader counts as a member, so it must be reaped first. That is done only once the kernel
+    /// has shown that it accepts the pinned identity. A dead member that its own parent (or init) has not
+    /// reaped counts as well.
     pub(crate) fn occupancy(&mut self) -> Occupancy {
         if self.session().is_some() {
-            // The leader's number is the session's: it stays until nobody else is left in it, for which the system's processes have to be
-            // looked at.
+            // The leader's number is the session's. It stays until no other process is left in the session,
+            // and to see that, the system's processes must be looked at.
             return Occupancy::Unknowable;
         }
         if !self.reaped {
             let Ok(pidfd) = self.exit_descriptor() else { return Occupancy::Unknowable };
             match raw::signal_group_by_pidfd(pidfd, 0) {
                 Ok(()) => {}
-                // The leader died in another group and left nobody in its own.
+                // The leader died in another group and left its own empty.
                 Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
                 Err(_) => return Occupancy::Unknowable,
             }

@@ -1,4 +1,4 @@
-//! What the kernel, or a filter of system calls, withholds of what protects clients from each other.
+//! Protections between clients that the kernel lacks, or that a filter of system calls refuses.
 
 use std::os::fd::{AsFd as _, BorrowedFd};
 
@@ -7,16 +7,16 @@ use rustix::net::{AddressFamily, SocketType};
 use super::raw::launch::Launcher;
 use super::{raw, session};
 
-/// Something that is not there, and what follows from it.
+/// A missing protection, and what follows from that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Lack {
-    /// As the status has it.
+    /// The name in the status.
     pub(crate) name: &'static str,
-    /// For the log: since which version of Linux it is there, and what is different without it.
+    /// For the log: the version of Linux that has it, and what differs without it.
     pub(crate) meaning: &'static str,
 }
 
-/// All that is missing here. Asked in ways that change nothing.
+/// All protections that are missing here. The checks change nothing.
 pub(crate) fn lacks() -> Vec<Lack> {
     let mut lacks = Vec::new();
     if cfg!(not(target_os = "linux")) {
@@ -26,7 +26,7 @@ pub(crate) fn lacks() -> Vec<Lack> {
         lacks.push(Lack {
             name: "close_range",
             meaning: "close_range (Linux 5.9): a program that is slow to start keeps the ends of other clients' pipes open, \
-                      and beside many programs each start takes longer",
+                      and with many programs each start takes longer",
         });
     }
     match own_pidfd() {
@@ -36,35 +36,37 @@ pub(crate) fn lacks() -> Vec<Lack> {
         }),
         Some(pidfd) if !signals_groups(pidfd.as_fd()) => lacks.push(Lack {
             name: "pidfd-group",
-            meaning: "signals to groups by a pidfd (Linux 6.9): what a program leaves in its group when it is ended is not \
-                      seen to be gone, and gets KILL when -k has passed, its slot taken or not",
+            meaning: "signals to groups by a pidfd (Linux 6.9): when a program is ended, the daemon cannot see whether its \
+                      group is empty, so the group gets KILL when -k has passed, and may hold a slot until then",
         }),
         Some(_) => {}
     }
     if !refuses_descriptors() {
         lacks.push(Lack {
             name: "passrights",
-            meaning: "SO_PASSRIGHTS (Linux 6.16): input of clients of other users is copied, as descriptors may come with what \
-                      is spliced",
+            meaning: "SO_PASSRIGHTS (Linux 6.16): input from clients of other users is copied, as descriptors may come with \
+                      spliced bytes",
         });
     }
     if !session::are_known() {
         lacks.push(Lack {
             name: "proc",
-            meaning: "a /proc of this PID namespace: what a program with a terminal moves to other groups of its session is \
-                      not ended with it",
+            meaning: "a /proc of this PID namespace: processes that a program with a terminal moves to other groups of its \
+                      session are not ended with it",
         });
     }
     lacks
 }
 
-/// Whether a UNIX socket can be told to refuse descriptors. If none can be made for the moment, that is not known, and not a lack.
+/// Whether a UNIX socket can be made to refuse descriptors. If no socket can be made now, that is unknown and
+/// counts as yes.
 fn refuses_descriptors() -> bool {
     rustix::net::socket(AddressFamily::UNIX, SocketType::STREAM, None)
         .map_or(true, |socket| raw::descriptors::refuse_rights(socket.as_fd()).is_ok())
 }
 
-/// Whether the system takes signals for groups: this process may lead none, which is ESRCH.
+/// Whether the system accepts signals for groups by pidfd. ESRCH counts as yes: this process may lead no
+/// group.
 fn signals_groups(own: BorrowedFd<'_>) -> bool {
     raw::signal_group_by_pidfd(own, 0).map_or_else(|error| error.raw_os_error() == Some(libc::ESRCH), |()| true)
 }

@@ -1,7 +1,7 @@
-//! Where a program is looked for, as execvp(3) does it.
+//! The search for a program, as execvp(3) does it.
 //!
-//! In the child, and with its rules: nothing here allocates, takes a lock or panics. What a client may choose, a name and a
-//! PATH of a megabyte each, costs the daemon no memory and no time then.
+//! It runs in the child, by the child's rules: nothing here allocates, takes a lock or panics. So the name
+//! and the PATH that a client chooses, up to a megabyte each, cost the daemon no memory and no time.
 
 use std::ffi::{CStr, c_int};
 use std::ops::ControlFlow;
@@ -12,15 +12,15 @@ const PATH_MAX: usize = 4096;
 /// Why no file could be executed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Refused {
-    /// The errno of execve(2) that counts.
+    /// The errno of execve(2) to report.
     pub(super) error: c_int,
-    /// A file of that name is there all the same. Looked for where the errno leaves it open: ENOENT may be about the interpreter of
-    /// a script, EACCES about a directory that cannot be searched.
+    /// Whether a file of that name exists all the same. Looked for if the errno leaves that open: ENOENT may
+    /// be about the interpreter of a script, EACCES about a directory that cannot be searched.
     pub(super) found: bool,
 }
 
-/// Tries the files that `name` may stand for. `exec` returns only if it fails, with an errno, and so does this; `exists` tells
-/// whether there is such a file.
+/// Tries the files that `name` may stand for. `exec` returns only on failure, with an errno, and so does
+/// this. `exists` says whether there is such a file.
 pub(super) fn execute(
     name: &CStr,
     path: Option<&CStr>,
@@ -29,7 +29,7 @@ pub(super) fn execute(
 ) -> Refused {
     let mut error = libc::ENOENT;
     let other = candidates(name, path, |file| match exec(file) {
-        // Found where it may not be executed; there may be another further on, but if not, this counts.
+        // Found, but it may not be executed. Another may follow; if none does, this error counts.
         libc::EACCES => {
             error = libc::EACCES;
             ControlFlow::Continue(())
@@ -50,8 +50,9 @@ pub(super) fn execute(
     Refused { error, found: in_doubt && candidates(name, path, is_there).is_break() }
 }
 
-/// Hands over the files that `name` may stand for: itself, or with a PATH one in each of its directories, where an empty one is
-/// the working directory. One whose path is too long for any system call is left out, as by execvp(3).
+/// Visits the files that `name` may stand for: the name itself or, with a PATH, one in each of its
+/// directories, where an empty one is the working directory. A path that is too long for any system call is
+/// skipped, as by execvp(3).
 fn candidates<B>(name: &CStr, path: Option<&CStr>, mut visit: impl FnMut(&CStr) -> ControlFlow<B>) -> ControlFlow<B> {
     let Some(path) = path else { return visit(name) };
     let mut room = [0; PATH_MAX];
@@ -64,7 +65,7 @@ fn candidates<B>(name: &CStr, path: Option<&CStr>, mut visit: impl FnMut(&CStr) 
     ControlFlow::Continue(())
 }
 
-/// The parts one after another, of which the last ends with a NUL; `None`: there is no room for them.
+/// Joins the parts, of which the last ends with a NUL; `None`: they do not fit.
 fn join<'a>(room: &'a mut [u8], parts: [&[u8]; 3]) -> Option<&'a CStr> {
     let mut rest = &mut *room;
     for part in parts {
@@ -107,7 +108,7 @@ mod tests {
         );
     }
 
-    /// What comes of files that fail as they are called, in this order.
+    /// The outcome if the files fail with these errors, in this order.
     fn refused(errors: &[c_int], there: usize) -> Refused {
         let path = CString::new((0..errors.len()).map(|n| n.to_string()).collect::<Vec<_>>().join(":")).unwrap();
         let number = |file: &CStr| file.to_str().unwrap().trim_end_matches("/x").parse::<usize>().unwrap();

@@ -1,9 +1,8 @@
-//! The system: spawning, signalling and waiting, sockets, the movement of bytes.
+//! The system: starting programs, signals and waiting, sockets, the movement of bytes.
 //!
-//! Each file is one room behind a plain interface, so that a faster way of doing the same finds its
-//! place there: [`spawn`] for starting programs, [`transfer`] for moving bytes and
-//! [`splice`] for moving many of them. What only Linux has is
-//! used here and nowhere else, with a portable way beside it.
+//! Each file covers one subject behind a plain interface, so that a faster way has its place: [`spawn`]
+//! starts programs, [`transfer`] moves bytes, and [`splice`] moves many of them. What only Linux has is used
+//! here and nowhere else, with a portable way beside it.
 
 #[cfg(target_os = "linux")]
 pub(crate) mod alarm;

@@ -1,10 +1,10 @@
-//! `kevent(2)` counts in nanoseconds: the poll itself is in time.
+//! `kevent(2)` counts in nanoseconds, so the poll itself is precise enough.
 
 use std::io;
 use std::os::fd::RawFd;
 use std::time::Duration;
 
-/// Nothing.
+/// Does nothing.
 #[derive(Debug)]
 pub(crate) struct Alarm;
 

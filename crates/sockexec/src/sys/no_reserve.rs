@@ -1,4 +1,4 @@
-//! Where tables of descriptors cannot be shared with a child for a moment: none is reserved.
+//! Other systems cannot share a descriptor table with a child for a moment, so nothing is reserved.
 
 use std::convert::Infallible;
 use std::io;
@@ -10,7 +10,7 @@ use super::raw::launch::{Outcome, SharedTable};
 
 pub(crate) const DESCRIPTORS: u64 = 0;
 
-/// There is none.
+/// Cannot exist here.
 #[derive(Debug)]
 pub(crate) struct Row(Infallible);
 
@@ -24,7 +24,7 @@ impl Row {
     }
 }
 
-/// There is none.
+/// Cannot exist here.
 #[derive(Debug)]
 pub(crate) struct Reserve(Infallible);
 

@@ -1,13 +1,13 @@
-//! Where there is no splice(2): everything is copied.
+//! Systems without splice(2): everything is copied.
 
 use std::os::fd::{AsFd, BorrowedFd};
 
 use crate::engine::Frame;
 
-/// See the Linux one.
+/// As on Linux.
 pub(crate) const SPLICE_MIN: usize = usize::MAX;
 
-/// See the Linux one.
+/// As on Linux.
 #[derive(Debug)]
 #[expect(dead_code, reason = "nothing is ever spliced here")]
 pub(crate) enum Spliced {
@@ -18,7 +18,7 @@ pub(crate) enum Spliced {
     Unable,
 }
 
-/// See the Linux one.
+/// As on Linux.
 #[derive(Debug)]
 #[expect(dead_code, reason = "nothing is ever spliced here")]
 pub(crate) enum Received {

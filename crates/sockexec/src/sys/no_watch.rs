@@ -1,10 +1,10 @@
-//! Nothing tells that a file loses its name: it has to be looked at.
+//! Nothing here reports that a file loses its name, so the daemon must look.
 
 use std::io;
 use std::os::fd::RawFd;
 use std::path::Path;
 
-/// Nothing.
+/// Does nothing.
 #[derive(Debug)]
 pub(crate) struct Watch;
 
@@ -27,7 +27,7 @@ impl Watch {
         None
     }
 
-    /// That is not known.
+    /// Unknown here.
     pub(crate) fn was_moved(&self) -> bool {
         false
     }

@@ -1,4 +1,4 @@
-//! What is to be executed, and why it was not.
+//! What to execute, and why it was not executed.
 
 use std::ffi::CString;
 use std::io;
@@ -11,21 +11,21 @@ const NAME_MAX: usize = 255;
 /// The longest string that execve(2) takes, with its NUL, in bytes (`MAX_ARG_STRLEN` with pages of 4 KiB).
 const MAX_ARG_STRLEN: usize = 128 << 10;
 
-/// What is to be executed.
+/// The program to execute.
 #[derive(Debug)]
 pub(crate) struct Program {
-    /// Its name and its arguments: never empty.
+    /// Its name and its arguments; never empty.
     pub(crate) argv: Argv,
-    /// The PATH in which it is looked for. `None`: its name says where it is.
+    /// The PATH to search. `None`: the name is used as it is.
     pub(crate) path: Option<CString>,
 }
 
 impl Program {
-    /// The program that `argv` names, which is looked for in the PATH that it gets.
+    /// The program that `argv` names. It is searched for in the PATH that it gets.
     ///
     /// # Errors
-    /// ENAMETOOLONG: there can be no such name. E2BIG: no program can be given such a PATH. Both are found before there is
-    /// a child, which would take as long to try it as the client likes.
+    /// ENAMETOOLONG: no file can have such a name. E2BIG: no program can be given such a PATH. Both are found
+    /// before there is a child, which would spend as much time on them as the client likes.
     pub(crate) fn new(argv: Argv, path: impl FnOnce() -> Vec<u8>) -> Result<Self, Failure> {
         let name = argv.first().ok_or(io::ErrorKind::InvalidInput)?.to_bytes();
         let refuse = |errno| Failure::Exec { error: io::Error::from_raw_os_error(errno), found: false };
@@ -44,21 +44,21 @@ impl Program {
     }
 }
 
-/// A program, and what its process is to be before it is executed.
+/// A program, and the state of its process before the exec.
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) program: Program,
-    /// The whole environment, `NAME=VALUE` each. `None`: that of the daemon's start.
+    /// The whole environment, `NAME=VALUE` each. `None`: the daemon's, as it was at its start.
     pub(crate) environment: Option<Vec<CString>>,
     /// The working directory. `None`: this process's.
     pub(crate) directory: Option<CString>,
-    /// Descriptor 0 is to be the controlling terminal of a new session.
+    /// Descriptor 0 becomes the controlling terminal of a new session.
     pub(crate) terminal: bool,
-    /// The descriptors are others' as well: their flags are left alone.
+    /// Others have these descriptors as well, so their flags are left alone.
     pub(crate) foreign: bool,
 }
 
-/// No child was made or, where the exec is waited for, none was executed.
+/// No child was made or, if the launch waits for the exec, none was executed.
 #[derive(Debug)]
 pub(crate) struct NotMade {
     pub(crate) failure: Failure,
@@ -69,16 +69,16 @@ pub(crate) struct NotMade {
 /// Why a program was not started.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// The system refused the daemon what it needs for it: descriptors, a process, memory.
+    /// The system refused what the daemon needs: descriptors, a process, memory.
     Own(io::Error),
-    /// It refused a terminal.
+    /// The system refused a terminal.
     Terminal(io::Error),
     /// `chdir(2)` refused the directory.
     Directory(io::Error),
-    /// `execve(2)` refused the program, or everything that it might have been.
+    /// `execve(2)` refused the program, or every file that it may stand for.
     Exec {
         error: io::Error,
-        /// A file of its name is there all the same.
+        /// A file of its name exists all the same.
         found: bool,
     },
 }

@@ -1,13 +1,14 @@
-//! Low descriptor numbers, reserved for programs on their way to exec.
+//! Low descriptor numbers, reserved for children until their exec.
 //!
-//! clone(2) copies the table of descriptors, and the child closes the copies again: of 1,600 beside 400 programs, which took half of
-//! the daemon's rate. A child that shares the table at first (`CLONE_FILES`) and leaves it by
-//! `close_range(cut, ~0, CLOSE_RANGE_UNSHARE)` copies only what is below `cut` (Linux 5.9). So its streams have to be below: they are put at
-//! numbers that were reserved when the daemon had few others, and stay there until the child has left.
-//! Let go of earlier, the child would not have them; later, the end of the output would not be seen, as the daemon is a writer too. So the child
-//! tells by an event, and by a mark in the memory that is shared.
+//! clone(2) copies the descriptor table, and the child closes the copies again: 1,600 of them beside 400
+//! programs, which took half of the daemon's rate. A child that shares the table at first (`CLONE_FILES`) and
+//! leaves it by `close_range(cut, ~0, CLOSE_RANGE_UNSHARE)` copies only what is below `cut` (Linux 5.9). So
+//! its streams must be below `cut`. They are put at numbers that were reserved when the daemon had few
+//! others, and stay there until the child has left. Released earlier, the child would not have them. Released
+//! later, the end of the output would not be seen, as the daemon is a writer too. So the child reports that
+//! it has left, by an event and by a mark in the shared memory.
 //!
-//! Rejected: to wait for that (a futex), which costs a third of the rate where there are few descriptors.
+//! Rejected: waiting for that (a futex), which costs a third of the rate if there are few descriptors.
 
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
@@ -19,19 +20,19 @@ use rustix::io::{DupFlags, dup3, fcntl_dupfd_cloexec, retry_on_intr};
 
 use super::raw::launch::{Outcome, SharedTable};
 
-/// How many children may share the table at once, which each does for some microseconds. Others copy it whole.
+/// How many children may share the table at once, for some microseconds each. Others copy the whole table.
 const ROWS: usize = 16;
 
-/// The numbers of one child: its standard streams, and what tells of its exec.
+/// The numbers of one child: its standard streams, and its watch.
 const ROW: usize = 4;
 
 /// How many descriptors this needs.
 pub(crate) const DESCRIPTORS: u64 = (ROWS * ROW) as u64 + 1;
 
-/// How soon to look whether a child that was to leave the table has died before: nothing tells of that.
+/// How soon to look whether a child has died before it left the table, as nothing reports that.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// The numbers for one child. What nobody uses is a copy of the eventfd.
+/// The numbers for one child. An unused one is a copy of the eventfd.
 #[derive(Debug)]
 pub(crate) struct Row([OwnedFd; ROW]);
 
@@ -42,7 +43,7 @@ impl Row {
         [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()]
     }
 
-    /// What is told of its exec.
+    /// The child's end of the watch that shows its exec.
     pub(crate) fn watch(&self) -> BorrowedFd<'_> {
         let [.., watch] = &self.0;
         watch.as_fd()
@@ -70,7 +71,7 @@ impl Reserve {
     /// Reserves the lowest numbers that are free, above those of the standard streams.
     ///
     /// # Errors
-    /// Those of eventfd(2) and fcntl(2): no descriptors to be had.
+    /// Those of eventfd(2) and fcntl(2): no descriptors are left.
     pub(crate) fn new() -> io::Result<Self> {
         let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         let mut cut = event.as_raw_fd() + 1;
@@ -96,7 +97,7 @@ impl Reserve {
         SharedTable { cut: self.cut, event: self.event.as_raw_fd() }
     }
 
-    /// Puts the descriptors of a child at numbers of its own. `None`: there are none, or the system refuses it.
+    /// Puts a child's descriptors at reserved numbers. `None`: none are free, or the system refuses.
     pub(crate) fn put(&mut self, streams: [BorrowedFd<'_>; 3], watch: Option<BorrowedFd<'_>>) -> Option<Row> {
         let mut row = self.free.pop()?;
         let [stdin, stdout, stderr] = streams;
@@ -115,15 +116,15 @@ impl Reserve {
         self.lent.push((child, row));
     }
 
-    /// Nobody uses it.
+    /// Takes back a row that no child uses.
     pub(crate) fn give_back(&mut self, mut row: Row) {
-        // Refused, the numbers are lost, and what was at them is closed.
+        // If this is refused, the numbers are lost, and what was at them is closed.
         if row.put([self.event.as_fd(); ROW]).is_ok() {
             self.free.push(row);
         }
     }
 
-    /// Takes back what was lent to children that have left the table.
+    /// Takes back the rows of children that have left the table.
     pub(crate) fn collect(&mut self) {
         let mut at = 0;
         while let Some((child, _)) = self.lent.get(at) {
@@ -136,7 +137,7 @@ impl Reserve {
         }
     }
 
-    /// In what time to [collect](Reserve::collect) if nothing happens before.
+    /// How long to wait at most before the next [collect](Reserve::collect).
     pub(crate) fn next_look(&self) -> Option<Duration> {
         (!self.lent.is_empty()).then_some(LOOK)
     }
@@ -146,7 +147,7 @@ impl Drop for Reserve {
     fn drop(&mut self) {
         self.collect();
         if !self.lent.is_empty() {
-            // Children are still in this table, and go by these numbers: nothing else may come to be there.
+            // Children are still in this table and use these numbers: nothing else may take them.
             std::mem::forget(std::mem::take(&mut self.lent));
             if let Ok(copy) = self.event.try_clone() {
                 std::mem::forget(std::mem::replace(&mut self.event, copy));

@@ -1,4 +1,4 @@
-//! The processes of a session: those that a terminal's hang-up means.
+//! The processes of a session: those that a terminal's hang-up concerns.
 
 use rustix::process::{Pid, Signal};
 
@@ -17,29 +17,29 @@ pub(crate) struct Member {
     pub(crate) group: Pid,
 }
 
-/// Whether `/proc` shows the processes that this one can name: it may be absent, or that of another PID namespace, whose numbers mean
-/// others.
+/// Whether `/proc` shows the processes that this one can name. It may be absent, or belong to another PID
+/// namespace, whose numbers mean other processes.
 #[cfg(target_os = "linux")]
 pub(crate) fn are_known() -> bool {
     let this = std::fs::read_link("/proc/self").ok();
     this.as_deref().and_then(std::path::Path::to_str) == Some(std::process::id().to_string().as_str())
 }
 
-/// Elsewhere only the leader's own group is known.
+/// On other systems only the leader's own group is known.
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn are_known() -> bool {
     false
 }
 
-/// Those processes that are in a session that one of `leaders` began, and not dead, with that leader: all in one look at the
-/// processes of the system. `None`: it cannot be looked now.
+/// The living processes in the sessions that `leaders` began, each with its leader, from one look at the
+/// processes of the system. `None`: they cannot be listed now.
 ///
-/// A leader must not be reaped: as long as it is there, dead or not, its number is given to no other session.
+/// A leader must not be reaped: while it exists, dead or alive, no other session gets its number.
 #[cfg(target_os = "linux")]
 pub(crate) fn members(leaders: &[Pid]) -> Option<Vec<(Pid, Member)>> {
     use rustix::fs::{Mode, OFlags, RawDir};
     let mut members = Vec::new();
-    // Not std's, which takes an error of close(2) for impossible, and panics.
+    // Not std's, which considers an error of close(2) impossible, and panics.
     let proc = rustix::fs::open("/proc", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).ok()?;
     let mut buffer = Vec::with_capacity(ENTRIES);
     let mut entries = RawDir::new(&proc, buffer.spare_capacity_mut());
@@ -49,7 +49,7 @@ pub(crate) fn members(leaders: &[Pid]) -> Option<Vec<(Pid, Member)>> {
         else {
             continue;
         };
-        // Most are in none of them, which a call tells sooner than a file.
+        // Most are in none of these sessions, and a call shows that sooner than a file.
         let session = raw::session_of(pid.as_raw_pid()).and_then(Pid::from_raw);
         let Some(&leader) = leaders.iter().find(|&&leader| Some(leader) == session) else { continue };
         if let Some((group, session)) = group_and_session(pid)
@@ -61,15 +61,16 @@ pub(crate) fn members(leaders: &[Pid]) -> Option<Vec<(Pid, Member)>> {
     Some(members)
 }
 
-/// There are none that are known.
+/// None are known here.
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn members(_leaders: &[Pid]) -> Option<Vec<(Pid, Member)>> {
     None
 }
 
-/// Group and session of a process that is not dead; `None`: it is, or one of them is outside of our PID namespace.
+/// Group and session of a process; `None`: it is dead, or one of them is outside our PID namespace.
 ///
-/// Not by getsid(2), which returns 0 for a session from outside of the namespace: `rustix` takes that for a PID, which it is not.
+/// Not by getsid(2), which returns 0 for a session outside the namespace: `rustix` takes that for a PID,
+/// which it is not.
 #[cfg(target_os = "linux")]
 fn group_and_session(pid: Pid) -> Option<(Pid, Pid)> {
     parse_stat(&std::fs::read(format!("/proc/{pid}/stat")).ok()?)
@@ -89,10 +90,10 @@ fn parse_stat(stat: &[u8]) -> Option<(Pid, Pid)> {
     Some((pid()?, pid()?))
 }
 
-/// Sends `signal` to `member`, if it still is one of the session that `leader` began.
+/// Sends `signal` to `member`, if it is still in the session that `leader` began.
 ///
-/// By descriptor, which is opened before it is asked once more whose session that number is in: so the signal goes to a process
-/// of the session or to nobody, whoever has the number by now.
+/// The descriptor is opened before the session of that number is checked once more. So the signal reaches a
+/// process of the session or none, even if the number was given away.
 #[cfg(target_os = "linux")]
 pub(crate) fn signal(leader: Pid, member: Member, signal: Signal) {
     use rustix::process::{PidfdFlags, kill_process, pidfd_open, pidfd_send_signal};
@@ -100,15 +101,15 @@ pub(crate) fn signal(leader: Pid, member: Member, signal: Signal) {
     if raw::session_of(member.pid.as_raw_pid()) != Some(leader.as_raw_pid()) {
         return;
     }
-    // A process that changed its user cannot be signalled (EPERM); one that is gone need not (ESRCH).
+    // A process that changed its user cannot be signalled (EPERM); one that is gone needs no signal (ESRCH).
     let _ = match pidfd {
         Ok(pidfd) => pidfd_send_signal(pidfd, signal),
-        // Before Linux 5.3, or no descriptor is to be had: a moment in which the number could be given away stays.
+        // Before Linux 5.3, or no descriptor is left: a moment remains in which the number may be given away.
         Err(_) => kill_process(member.pid, signal),
     };
 }
 
-/// There are none that it could be sent to.
+/// No members are known here.
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn signal(_leader: Pid, _member: Member, _signal: Signal) {}
 
@@ -123,7 +124,7 @@ mod tests {
         assert_eq!(parse_stat(b"12 () R 9 9 9) S 0 34 56 0"), Some((pid(34), pid(56))));
         assert_eq!(parse_stat(b"12 (\xff) S 1 34 56"), Some((pid(34), pid(56))));
         assert_eq!(parse_stat(b"12 (a) Z 1 34 56 0"), None);
-        // A kernel thread, and what was cut.
+        // A kernel thread, and truncated lines.
         assert_eq!(parse_stat(b"2 (kthreadd) S 0 0 0 0"), None);
         for bytes in [b"".as_slice(), b"12", b"12 (a", b"12 (a)", b"12 (a) S", b"12 (a) S 1 34"] {
             assert_eq!(parse_stat(bytes), None);

@@ -15,48 +15,48 @@ use super::transfer;
 /// Who connected, as the kernel recorded it at `connect(2)`.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Peer {
-    /// 0: in a pid namespace that ours does not see.
+    /// 0 for a peer in a pid namespace that ours cannot see.
     pub(crate) pid: i32,
     pub(crate) uid: u32,
     pub(crate) gid: u32,
 }
 
 impl Peer {
-    /// Whether it could stop this process by other means: it is root's, or of the same user.
+    /// Whether the peer could stop this process by other means: it runs as root or as the same user.
     pub(crate) fn is_as_mighty(self) -> bool {
         self.uid == 0 || self.uid == rustix::process::geteuid().as_raw()
     }
 }
 
-/// Who is at the other end of `socket`, where the system tells.
+/// The peer at the other end of `socket`, if the system reports it.
 #[cfg(target_os = "linux")]
 pub(crate) fn peer(socket: impl AsFd) -> Option<Peer> {
     let (pid, uid, gid) = super::raw::peer_credentials(socket.as_fd()).ok()?;
     Some(Peer { pid, uid, gid })
 }
 
-/// Who is at the other end of `socket`, where the system tells.
+/// The peer at the other end of `socket`, if the system reports it.
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn peer(_socket: impl AsFd) -> Option<Peer> {
     None
 }
 
-/// Has urgent bytes (`MSG_OOB`) read as others. The kernel would skip them, and close descriptors that came with them, within the call that
-/// meets them: see [`super::closer`].
+/// Makes urgent bytes (`MSG_OOB`) arrive in line. Otherwise the kernel would skip them, and close descriptors
+/// that came with them, within the call that meets them: see [`super::closer`].
 pub(crate) fn keep_urgent_in_line(socket: impl AsFd) {
-    // Refused where there are none.
+    // Refused by sockets that have no urgent bytes.
     let _ = rustix::net::sockopt::set_socket_oobinline(socket, true);
 }
 
-/// Has the kernel refuse descriptors that are sent to `socket` from now on (EPERM): how many bytes came before that, at most, with which there may be
-/// some.
+/// Makes the kernel refuse descriptors that are sent to `socket` from now on (EPERM). Returns how many bytes
+/// at most came before that, which may still carry some.
 ///
 /// # Errors
-/// Before Linux 6.16 and elsewhere there is no such thing.
+/// This needs Linux 6.16; other systems have no such option.
 pub(crate) fn refuse_descriptors(socket: impl AsFd) -> io::Result<u64> {
     super::raw::descriptors::refuse_rights(socket.as_fd())?;
-    // A sender looks and then queues what it sends, holding a lock of our socket's (`unix_stream_sendmsg`), which this call takes as well: so
-    // one that has looked before has queued it when the queue is measured.
+    // A sender checks this and then queues its bytes, all under a lock of our socket (`unix_stream_sendmsg`).
+    // The call below takes that lock too, so what was checked before is queued when the queue is measured.
     let _ = rustix::net::getpeername(&socket);
     Ok(rustix::io::ioctl_fionread(socket)?)
 }
@@ -71,7 +71,7 @@ fn stream_socket() -> io::Result<OwnedFd> {
 
 /// A socket that does not block and is not inherited.
 ///
-/// Not in one step, as macOS has none: a program that another thread starts in between inherits it.
+/// macOS cannot do that in one step: a program that another thread starts in between inherits the socket.
 #[cfg(target_vendor = "apple")]
 fn stream_socket() -> io::Result<OwnedFd> {
     let socket = rustix::net::socket(AddressFamily::UNIX, SocketType::STREAM, None)?;
@@ -85,7 +85,7 @@ fn permissions(mode: u32) -> Mode {
     Mode::from_raw_mode(mode & 0o777)
 }
 
-/// Elsewhere the system's type has 16 bits, which are enough for nine.
+/// On other systems the type has 16 bits, which are enough for nine.
 #[cfg(not(target_os = "linux"))]
 fn permissions(mode: u32) -> Mode {
     Mode::from_raw_mode(u16::try_from(mode & 0o777).unwrap_or(0))
@@ -93,13 +93,13 @@ fn permissions(mode: u32) -> Mode {
 
 /// A socket at `path`, which must not exist, with exactly the permissions `mode`. It does not listen yet.
 ///
-/// The file is born with them. unix(7): it gets 0777 less the umask; on Linux `fchmod` before `bind`
-/// lowers the 0777, so a default ACL of the directory, in whose presence the umask is not looked at,
-/// cannot open it wider either. To `bind` and then `chmod` would leave a moment in which it is more
-/// open, and would follow whatever stands at the path by then. The umask belongs to the whole process.
+/// The file is created with them. It gets 0777 less the umask (unix(7)). On Linux `fchmod` before `bind`
+/// lowers the 0777, so a default ACL of the directory, which makes the kernel ignore the umask, cannot widen
+/// them either. Rejected: `bind` and then `chmod`, which leaves a moment with wider permissions, and follows
+/// whatever is at the path by then. The umask belongs to the whole process.
 ///
 /// # Errors
-/// Those of bind(2); EADDRINUSE when something is at `path`.
+/// Those of bind(2). EADDRINUSE: something is at `path`.
 pub(crate) fn bind(path: &Path, mode: u32) -> io::Result<OwnedFd> {
     let address = SocketAddrUnix::new(path)?;
     let socket = stream_socket()?;
@@ -111,7 +111,7 @@ pub(crate) fn bind(path: &Path, mode: u32) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
-/// Has clients come to a socket that is bound.
+/// Makes a bound socket listen.
 ///
 /// # Errors
 /// Those of listen(2).
@@ -119,13 +119,14 @@ pub(crate) fn listen(socket: impl AsFd, backlog: u32) -> io::Result<()> {
     Ok(rustix::net::listen(socket, i32::try_from(backlog).unwrap_or(i32::MAX))?)
 }
 
-/// Gives the socket file at `path`, which this process has made a moment ago, to a user and a group; `None`: it keeps that.
+/// Gives the socket file at `path`, which this process has just made, to a user and a group; `None` leaves
+/// that one unchanged.
 ///
-/// The file is opened and looked at first: in a directory that others may write to something else may stand there by now, which they would
-/// have root give to them.
+/// The file is opened and checked first. In a directory that others may write to, something else may be there
+/// by now, and root would give it to them.
 ///
 /// # Errors
-/// Those of open(2) and chown(2); `PermissionDenied`: it is not the file that was made.
+/// Those of open(2) and chown(2). `PermissionDenied`: it is not the file that was made.
 #[cfg(target_os = "linux")]
 pub(crate) fn give(path: &Path, uid: Option<u32>, gid: Option<u32>) -> io::Result<()> {
     use rustix::fs::{AtFlags, FileType, OFlags};
@@ -134,13 +135,14 @@ pub(crate) fn give(path: &Path, uid: Option<u32>, gid: Option<u32>) -> io::Resul
     let found = rustix::fs::fstat(&file)?;
     let is_socket = FileType::from_raw_mode(found.st_mode) == FileType::Socket;
     if !is_socket || found.st_nlink != 1 || found.st_uid != rustix::process::geteuid().as_raw() {
-        return Err(io::Error::new(io::ErrorKind::PermissionDenied, "somebody else has put something in its place"));
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, "another process has replaced the file"));
     }
     let (uid, gid) = (uid.map(rustix::fs::Uid::from_raw), gid.map(rustix::fs::Gid::from_raw));
     Ok(rustix::fs::chownat(&file, "", uid, gid, AtFlags::EMPTY_PATH)?)
 }
 
-/// Gives the socket file at `path`, which this process has made a moment ago, to a user and a group; `None`: it keeps that.
+/// Gives the socket file at `path`, which this process has just made, to a user and a group; `None` leaves
+/// that one unchanged.
 ///
 /// # Errors
 /// Those of chown(2).
@@ -152,7 +154,7 @@ pub(crate) fn give(path: &Path, uid: Option<u32>, gid: Option<u32>) -> io::Resul
     Ok(rustix::fs::chownat(CWD, path, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?)
 }
 
-/// What a descriptor is to somebody who wants to accept from it.
+/// What a descriptor is, for a caller that wants to accept from it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Acceptor {
     Listens,
@@ -162,7 +164,7 @@ pub(crate) enum Acceptor {
     DoesNotListen,
 }
 
-/// What this descriptor is.
+/// What this descriptor is, for such a caller.
 ///
 /// # Errors
 /// Those of getsockopt(2).
@@ -176,7 +178,7 @@ pub(crate) fn acceptor(descriptor: impl AsFd) -> io::Result<Acceptor> {
     if rustix::net::getpeername(&descriptor).is_ok() {
         return Ok(Acceptor::IsConnected);
     }
-    // There it does not tell.
+    // macOS does not report it.
     #[cfg(target_vendor = "apple")]
     let listens = true;
     #[cfg(not(target_vendor = "apple"))]
@@ -195,7 +197,7 @@ pub(crate) fn local_path(socket: impl AsFd) -> Option<Vec<u8>> {
     address.path_bytes().map(<[u8]>::to_vec)
 }
 
-/// Where a socket is to be found, for people; `None`: it is of a family that is not known here, or has no address.
+/// The address of a socket, for people; `None`: it has none, or one of an unknown family.
 pub(crate) fn local_address(socket: impl AsFd) -> Option<String> {
     let address = rustix::net::getsockname(socket).ok()?;
     match address.address_family() {
@@ -213,20 +215,22 @@ pub(crate) fn local_address(socket: impl AsFd) -> Option<String> {
     }
 }
 
-/// The next connection of those that wait to be accepted at a listening socket that does not block: it does not block, and is not inherited.
+/// The next connection that waits at a listening socket, which must not block. The connection does not block
+/// either, and is not inherited.
 ///
 /// # Errors
-/// Those of accept(2); `WouldBlock`: nobody waits.
+/// Those of accept(2). `WouldBlock`: none waits.
 #[cfg(not(target_vendor = "apple"))]
 pub(crate) fn accept(listener: impl AsFd) -> io::Result<OwnedFd> {
     use rustix::net::SocketFlags;
     Ok(rustix::net::accept_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)?)
 }
 
-/// The next connection of those that wait to be accepted at a listening socket that does not block: it does not block, and is not inherited.
+/// The next connection that waits at a listening socket, which must not block. The connection does not block
+/// either, and is not inherited.
 ///
 /// # Errors
-/// Those of accept(2); `WouldBlock`: nobody waits.
+/// Those of accept(2). `WouldBlock`: none waits.
 #[cfg(target_vendor = "apple")]
 pub(crate) fn accept(listener: impl AsFd) -> io::Result<OwnedFd> {
     let socket = rustix::net::accept(listener)?;
@@ -235,20 +239,20 @@ pub(crate) fn accept(listener: impl AsFd) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
-/// Has a connection of another family than UNIX send what it is given at once: a reply ends with little pieces, each of which would wait for
-/// the client's acknowledgement of the one before.
+/// Makes a connection of a family other than UNIX send its bytes at once. A reply ends with small pieces,
+/// each of which would otherwise wait for the client's acknowledgement of the one before.
 pub(crate) fn send_at_once(socket: impl AsFd) {
     // Refused where there is no such delay.
     let _ = rustix::net::sockopt::set_tcp_nodelay(socket, true);
 }
 
-/// Lets nobody connect to a listening socket any more (ECONNREFUSED). Who has by then can still be accepted.
+/// Makes a listening socket refuse new connections (ECONNREFUSED). Those that wait can still be accepted.
 pub(crate) fn refuse_clients(socket: impl AsFd) {
     let _ = rustix::net::shutdown(socket, Shutdown::Read);
 }
 
-/// Closes a listening socket that does not block, and the connections that nobody has accepted: what they have sent is taken first, as it would
-/// be closed with them, which may wait ([`super::closer`]).
+/// Closes a listening socket that does not block, and the connections that nobody has accepted. What they
+/// have sent is read first: otherwise it would be closed with them, which may wait ([`super::closer`]).
 pub(crate) fn close_listener(socket: OwnedFd) {
     refuse_clients(&socket);
     loop {
@@ -274,20 +278,21 @@ pub(crate) fn close_listener(socket: OwnedFd) {
 /// What a connection attempt shows about the socket at a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Listener {
-    /// Somebody listens.
+    /// A process listens.
     Alive,
-    /// Somebody has it open, and whether that is who listens is not known: who did is dead, or the backlog is full.
+    /// A process has it open, but it is not known whether it listens: the one that listened is dead, or the
+    /// backlog is full.
     Held,
-    /// Nobody does.
+    /// No process listens.
     Dead,
-    /// It is gone by now.
+    /// It is gone.
     Absent,
 }
 
-/// Tries whether anybody listens at `path`.
+/// Checks whether a process listens at `path`.
 ///
 /// # Errors
-/// When that cannot be found out, for want of permission above all.
+/// It cannot be checked, above all for lack of permission.
 pub(crate) fn probe(path: &Path) -> io::Result<Listener> {
     let address = SocketAddrUnix::new(path)?;
     let socket = stream_socket()?;
@@ -302,7 +307,7 @@ pub(crate) fn probe(path: &Path) -> io::Result<Listener> {
     }
 }
 
-/// Whether there is no such process any more. Not known of one in a pid namespace that ours does not see.
+/// Whether that process is gone. Unknown, and so false, for one in a pid namespace that ours cannot see.
 fn is_dead(pid: i32) -> bool {
     Pid::from_raw(pid).is_some_and(|pid| rustix::process::test_kill_process(pid) == Err(Errno::SRCH))
 }

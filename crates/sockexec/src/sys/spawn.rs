@@ -1,4 +1,4 @@
-//! Starting a program: what it gets of ours, and what it is to be. How its process is made is in [`raw::launch`].
+//! Starts a program: what it gets of ours, and how it runs. [`raw::launch`] makes its process.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -25,30 +25,30 @@ use super::raw::launch::{Descriptors, Launcher};
 use super::reserve::{self, Reserve};
 use super::{raw, terminal};
 
-/// A program to be started.
+/// A program to start.
 #[derive(Debug)]
 pub(crate) struct Order {
     /// The program and its arguments.
     pub(crate) argv: Argv,
-    /// How it is to run. What is said of time is for others.
+    /// How it runs. Deadlines are not handled here.
     pub(crate) options: Options,
-    /// Its standard streams, where they are none of ours: with [`Options::descriptors`].
+    /// Its standard streams, if they are the client's: with [`Options::descriptors`].
     pub(crate) descriptors: Option<[Foreign; 3]>,
-    /// Whether there is to be a descriptor that tells of the exec.
+    /// Whether to return a descriptor that shows the exec.
     pub(crate) watched: bool,
     /// How many connections the daemon has.
     pub(crate) connections: usize,
 }
 
-/// A program that was started, as the leader of a process group of its own, and our ends of its streams, which
-/// do not block.
+/// A program that was started as the leader of its own process group, and our ends of its streams, which do
+/// not block.
 #[derive(Debug)]
 pub(crate) struct Spawned {
     pub(crate) leader: Pid,
     pub(crate) ours: Ours,
     pub(crate) start: Start,
-    /// It is at its end once the program was executed or has failed to, or shortly after that: children that are on their way
-    /// to an exec at the same time hold copies. `None`: it was, or nobody asked.
+    /// At its end once the program was executed or has failed to be, or shortly after that: children that are
+    /// on their way to an exec at the same time hold copies. `None`: it was executed, or nobody asked.
     pub(crate) exec: Option<OwnedFd>,
 }
 
@@ -61,21 +61,21 @@ pub(crate) struct Ours {
     pub(crate) terminal: Option<OwnedFd>,
 }
 
-/// Starts programs. What makes their processes is in [`raw::launch`].
+/// Starts programs. [`raw::launch`] makes their processes.
 pub(crate) struct Spawner {
     launcher: Launcher,
     reserve: Option<Reserve>,
-    /// With so many connections it is used.
+    /// The reserve is used from this many connections on.
     crowd: usize,
 }
 
-/// With so many connections a child does not copy the daemon's table of descriptors: see [`super::reserve`]. With fewer the copy is cheaper than
-/// what that takes.
+/// From this many connections on, a child does not copy the daemon's descriptor table: see
+/// [`super::reserve`]. With fewer, copying is cheaper.
 const CROWD: usize = 64;
 
-/// What a service manager says to the daemon and to nobody else (`sd_listen_fds(3)`, `sd_notify(3)`, `sd_watchdog_enabled(3)`). A program
-/// that believed it would tell the manager of a readiness that is not the daemon's, or, where process numbers are given away again, take
-/// descriptors for sockets.
+/// What a service manager tells the daemon and nobody else (`sd_listen_fds(3)`, `sd_notify(3)`,
+/// `sd_watchdog_enabled(3)`). A program that believed it would report a readiness that is not the daemon's
+/// or, if process numbers are reused, take descriptors for sockets.
 const OURS: [&str; 7] =
     ["LISTEN_FDS", "LISTEN_PID", "LISTEN_PIDFDID", "LISTEN_FDNAMES", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"];
 
@@ -83,13 +83,15 @@ impl Spawner {
     /// Whether [`Spawner::spawn`] waits for the exec.
     pub(crate) const WAITS: bool = Launcher::WAITS;
 
-    /// Programs will have the environment that this process has now, without what a service manager says in it to the daemon. Of `spare_descriptors` [some](Self::RESERVED_DESCRIPTORS) are
-    /// kept, if there are so many.
+    /// Programs get the environment that this process has now, without what a service manager tells the
+    /// daemon in it. [Some](Self::RESERVED_DESCRIPTORS) of the `spare_descriptors` are reserved, if there are
+    /// enough.
     ///
-    /// Their limit of descriptors is `limit`, or that of this process.
+    /// Their descriptor limit is `limit`, or that of this process.
     ///
-    /// For tests and comparisons `SOCKEXEC_SPAWN` in the environment chooses the first call that is tried (`clone3`, `clone`,
-    /// `fork`), and `crowd` what is done for many connections, however few there are; a comma stands between two.
+    /// For tests and comparisons, `SOCKEXEC_SPAWN` in the environment chooses the first call to try
+    /// (`clone3`, `clone`, `fork`). With `crowd`, what is done for many connections is done for few as well.
+    /// A comma separates the two.
     pub(crate) fn new(spare_descriptors: u64, limit: Option<DescriptorLimit>) -> Self {
         let way = env::var_os("SOCKEXEC_SPAWN").unwrap_or_default();
         let mut first = None;
@@ -99,7 +101,7 @@ impl Spawner {
             match (word, call) {
                 (b"crowd", _) => crowd = 0,
                 (_, Some(call)) => first = Some(call),
-                (word, None) => log::warn!("SOCKEXEC_SPAWN: no such way: {}", word.escape_ascii()),
+                (word, None) => log::warn!("SOCKEXEC_SPAWN: unknown value: {}", word.escape_ascii()),
             }
         }
         let asked_for = first.is_some();
@@ -121,7 +123,7 @@ impl Spawner {
         spawner
     }
 
-    /// How many descriptors are kept for children that do not copy the table.
+    /// How many descriptors are reserved for children that do not copy the table.
     pub(crate) const RESERVED_DESCRIPTORS: u64 = reserve::DESCRIPTORS;
 
     /// The call that makes processes.
@@ -134,22 +136,22 @@ impl Spawner {
         self.reserve.as_ref().map(Reserve::descriptor)
     }
 
-    /// In what time to [collect](Spawner::collect) if nothing happens before.
+    /// How long to wait at most before the next [collect](Spawner::collect).
     pub(crate) fn next_look(&self) -> Option<Duration> {
         self.reserve.as_ref().and_then(Reserve::next_look)
     }
 
-    /// Starts a program, which is looked up in the PATH that it gets.
+    /// Starts a program. It is searched for in the PATH that it gets.
     ///
     /// # Errors
-    /// Those of pipe(2), `posix_openpt(3)`, clone(2) and, here or later in [`Spawned::start`], chdir(2) and execve(2), as the system
-    /// tells them.
+    /// Those of pipe(2), `posix_openpt(3)`, clone(2) and, here or later in [`Spawned::start`], chdir(2) and
+    /// execve(2).
     pub(crate) fn spawn(&mut self, mut order: Order) -> Result<Spawned, Failure> {
         self.collect();
         let start = self.launcher.environment();
         let argv = std::mem::take(&mut order.argv);
         let program = Program::new(argv, || search_path(&order.options, start))?;
-        // Without `..`, so that a new option is seen to.
+        // Without `..`, so that the compiler asks what to do with a new option.
         let Options { directory, environment: _, timeout: _, stderr_to_stdout, pty, utf8, descriptors: foreign } =
             &order.options;
         let mut plan = Plan {
@@ -166,8 +168,9 @@ impl Spawner {
         };
         let moved = above_standard(&theirs)?;
         let streams = moved.as_ref().map_or_else(|| theirs.all(), |moved| moved.each_ref().map(AsFd::as_fd));
-        // What is a client's is not put where others take it along: who closes it last may have to wait. Nor do they copy the whole
-        // table while something of a client's is in it.
+        // A client's descriptors are not put at numbers that other children copy: the last process to close
+        // one may have to wait. For the same reason children do not copy the whole table while one of them is
+        // in it.
         let apart = order.connections >= self.crowd || foreign::is_any_open();
         loop {
             let exec = if order.watched || self.launcher.forks(&plan) { Some(watch_pipe()?) } else { None };
@@ -197,13 +200,13 @@ impl Spawner {
         }
     }
 
-    /// Lets go of what programs needed that have been started by now.
+    /// Frees what programs needed that have been started by now.
     pub(crate) fn collect(&mut self) {
         self.launcher.collect();
         self.let_go_of_streams();
     }
 
-    /// Closes the copies of programs' own ends that were kept until the child had them.
+    /// Closes the copies of programs' own ends that were kept until the children had them.
     pub(crate) fn let_go_of_streams(&mut self) {
         if let Some(reserve) = &mut self.reserve {
             reserve.collect();
@@ -211,8 +214,8 @@ impl Spawner {
     }
 }
 
-/// Starts a child with a copy of this process's table of descriptors or, with a reserve, without: its pid
-/// and how its outcome is learned.
+/// Starts a child with a copy of this process's descriptor table or, with a reserve, without one. Returns its
+/// pid and how its outcome is learned.
 ///
 /// # Errors
 /// Those of [`Launcher::launch`].
@@ -240,9 +243,9 @@ fn launch(
 /// The program's own ends: what becomes its descriptors 0, 1 and 2.
 #[derive(Debug)]
 enum Theirs {
-    /// One that is not there is the same as the one before.
+    /// An absent one is the same as the one before.
     Made(OwnedFd, Option<OwnedFd>, Option<OwnedFd>),
-    /// By the client.
+    /// Sent by the client.
     Given([Foreign; 3]),
 }
 
@@ -259,7 +262,7 @@ impl Theirs {
     }
 }
 
-/// Both ends of a pipe for each stream, or of one for both kinds of output.
+/// Both ends of a pipe for each stream, or of one pipe for both kinds of output.
 fn pipes(stderr_to_stdout: bool) -> io::Result<(Theirs, Ours)> {
     let (stdin, ours_in) = pipe()?;
     let (ours_out, stdout) = pipe()?;
@@ -279,20 +282,21 @@ fn terminal_streams(size: WindowSize, utf8: bool) -> Result<(Theirs, Ours), Fail
     Ok((Theirs::Made(theirs, None, None), ours))
 }
 
-/// A pipe, neither end of which is inherited. Neither blocks: a child makes its own end block, which is one step less here.
+/// A pipe, neither end of which is inherited or blocks. A child makes its own end blocking, which saves a
+/// call here.
 #[cfg(target_os = "linux")]
 fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?)
 }
 
-/// A pipe whose end for writing has a number above 2, where a stream may come.
+/// A pipe whose write end has a number above 2, as the streams go to 0, 1 and 2.
 fn watch_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     let (ours, theirs) = pipe()?;
     let theirs = if theirs.as_raw_fd() > 2 { theirs } else { fcntl_dupfd_cloexec(theirs, 3)? };
     Ok((ours, theirs))
 }
 
-/// Done.
+/// [`pipe`] has done it.
 #[cfg(target_os = "linux")]
 #[expect(clippy::unnecessary_wraps, reason = "elsewhere it is to be done")]
 fn do_not_block(_end: &OwnedFd) -> io::Result<()> {
@@ -305,14 +309,14 @@ fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     io::pipe().map(|(reader, writer)| (reader.into(), writer.into()))
 }
 
-/// A pipe's two ends are two open files: the program's own end goes on blocking.
+/// A pipe's two ends are two open files, so the program's own end stays blocking.
 #[cfg(not(target_os = "linux"))]
 fn do_not_block(end: &OwnedFd) -> io::Result<()> {
     Ok(rustix::fs::fcntl_setfl(end, rustix::fs::OFlags::NONBLOCK)?)
 }
 
-/// Copies of the program's ends with numbers above 2, if one of them has none: where an application around the daemon has closed one of 0, 1 and 2,
-/// the child would overwrite one stream with another.
+/// Copies of the program's ends with numbers above 2, if one of them has another. If the application around
+/// the daemon has closed 0, 1 or 2, the child would otherwise overwrite one stream with another.
 fn above_standard(theirs: &Theirs) -> io::Result<Option<[OwnedFd; 3]>> {
     let all = theirs.all();
     if all.iter().all(|end| end.as_raw_fd() > 2) {
@@ -322,8 +326,8 @@ fn above_standard(theirs: &Theirs) -> io::Result<Option<[OwnedFd; 3]>> {
     Ok(Some([stdin?, stdout?, stderr?]))
 }
 
-/// The daemon's environment, as it was at the `start`, with the request's changes, in order; `None`: there are none. Sorted, and one value
-/// for a name: the first, which getenv(3) finds as well.
+/// The daemon's environment, as it was at the `start`, with the request's changes in order; `None` if there
+/// are none. It is sorted, and has one value per name: the first, which getenv(3) finds as well.
 fn environment(options: &Options, start: &[CString]) -> Option<Vec<CString>> {
     if options.environment.is_empty() {
         return None;
@@ -343,7 +347,7 @@ fn environment(options: &Options, start: &[CString]) -> Option<Vec<CString>> {
     Some(variables.iter().filter_map(|(name, value)| assignment(name, value)).collect())
 }
 
-/// The PATH that the program gets, or where glibc looks without it.
+/// The PATH that the program gets, or else the one that glibc uses.
 fn search_path(options: &Options, start: &[CString]) -> Vec<u8> {
     let path = start.iter().filter_map(|assignment| parts(assignment)).find(|(name, _)| name == b"PATH");
     let path = options.environment.iter().fold(path.map(|(_, value)| value), |path, change| match change {
@@ -355,14 +359,14 @@ fn search_path(options: &Options, start: &[CString]) -> Vec<u8> {
     path.unwrap_or(b"/bin:/usr/bin").to_vec()
 }
 
-/// The name and the value of `NAME=VALUE`. A name may begin with `=`, and has no other.
+/// The name and the value of `NAME=VALUE`. A name may begin with `=`, and contains no other.
 fn parts(assignment: &CStr) -> Option<(&[u8], &[u8])> {
     let bytes = assignment.to_bytes();
     let at = bytes.iter().skip(1).position(|&byte| byte == b'=')? + 1;
     Some((bytes.get(..at)?, bytes.get(at + 1..)?))
 }
 
-/// `NAME=VALUE`, as execve(2) wants it.
+/// `NAME=VALUE`, as execve(2) takes it.
 fn assignment(name: &[u8], value: &[u8]) -> Option<CString> {
     CString::new([name, b"=", value].concat()).ok()
 }

@@ -1,12 +1,12 @@
 //! Moving the bytes of big streams without copying them, by splice(2).
 //!
-//! Output goes through a pipe of the daemon's own, in which each frame is put together: its head is written, the
-//! payload is spliced in from the program's pipe, its tail is written. From there each frame goes to the socket by one
-//! splice, as one `sk_buff`, so that a client never finds half of one (docs/gotchas.md, "A client that loses its
-//! place"). Rejected: head, payload and tail sent one by one, which is as fast, but leaves the client with a head alone
-//! whenever the daemon is preempted in between.
+//! Output goes through a pipe of the daemon's own, in which each frame is assembled: its head is written, the
+//! payload is spliced in from the program's pipe, its tail is written. From there each frame goes to the
+//! socket by one splice, as one `sk_buff`, so that a client never finds half of one (docs/gotchas.md, "A
+//! client that loses its place"). Rejected: sending head, payload and tail one by one, which is as fast, but
+//! leaves the client with a head alone whenever the daemon is preempted in between.
 //!
-//! [`super::transfer`] does the same job by copying, wherever this one says [`Spliced::Unable`].
+//! [`super::transfer`] does the same job by copying, whenever the result here is [`Spliced::Unable`].
 
 use std::cell::Cell;
 use std::env;
@@ -23,47 +23,48 @@ use super::transfer;
 use crate::engine::Frame;
 use crate::queue;
 
-/// Below so many bytes copying is as cheap.
+/// Below this many bytes copying is as cheap.
 pub(crate) const SPLICE_MIN: usize = 32 << 10;
 
-/// Twelve pages of payload, in bytes: what one `sk_buff` carries for certain beside a head and a tail.
+/// Twelve pages of payload, in bytes: what one `sk_buff` is certain to hold beside a head and a tail.
 const PAYLOAD: usize = Frame::MAX_SPLICED;
 
-/// What the socket's queue is charged for that at most: the payload, head and tail, and the kernel's own.
+/// The most that such a frame is charged to the socket's queue: payload, head, tail, and the kernel's own
+/// overhead.
 const CHARGE: usize = PAYLOAD + (2 << 10);
 
-/// How many frames are put together at once.
+/// How many frames are assembled at once.
 const FRAMES: usize = 8;
 
-/// What the send buffer of a socket grows to at most to which a big stream goes, in bytes: four times the usual 208 KiB, with which daemon and client
-/// wake each other every three frames, and the waking costs more than all else.
+/// The largest send buffer for a socket that carries a big stream, in bytes: four times the usual 208 KiB.
+/// With the usual size, daemon and client wake each other every three frames, and that costs more than all
+/// else.
 const SEND_BUFFER: usize = 832 << 10;
 
-/// What a big stream's pipe grows to, in bytes: all that `/proc/sys/fs/pipe-max-size` allows
-/// unless it was changed.
+/// What a big stream's pipe grows to, in bytes: the default of `/proc/sys/fs/pipe-max-size`.
 const PIPE_SIZE: usize = 1 << 20;
 
-/// What the daemon's own pipe grows to, in bytes: a page for each part of [`FRAMES`] frames, heads and tails too, and as
-/// many again for pages that are not full.
+/// What the daemon's own pipe grows to, in bytes: a page for each part of [`FRAMES`] frames, including heads
+/// and tails, and as many again for pages that are not full.
 const MIDDLE_SIZE: usize = 1 << 20;
 
-/// A page, in bytes, or less than one.
+/// The smallest page, in bytes.
 const PAGE: usize = 4 << 10;
 
-/// How many pipes may be grown at once. Linux allows a user without `CAP_SYS_RESOURCE` as much
+/// How many pipes may be grown at once. Linux allows this much to a user without `CAP_SYS_RESOURCE`
 /// (`/proc/sys/fs/pipe-user-pages-soft`, 64 MiB); root would find no limit.
 const MAX_GROWN: usize = 64;
 
-/// How often the two ends may be found ready and still not to move anything before the bytes are copied instead.
+/// How often both ends may be found ready without moving anything before the bytes are copied instead.
 const ATTEMPTS: usize = 8;
 
-/// What came of an attempt to send output without copying.
+/// The outcome of an attempt to send output without copying.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Spliced {
-    /// So many bytes, heads and tails included, were sent.
+    /// This many bytes were sent, including heads and tails.
     Sent(usize),
-    /// So many were sent, and what else was taken from the pipe must be sent by copying: `rest`, of which the first
-    /// `cut` bytes end a frame that is begun.
+    /// This many were sent. What else was taken from the pipe must be sent by copying: `rest`, whose first
+    /// `cut` bytes finish a frame that was begun.
     Rest { sent: usize, rest: Vec<u8>, cut: usize },
     /// The socket must become writable first. Nothing was taken from the pipe.
     WouldBlock,
@@ -73,22 +74,22 @@ pub(crate) enum Spliced {
     Unable,
 }
 
-/// What came of an attempt to receive input without copying.
+/// The outcome of an attempt to receive input without copying.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Received {
-    /// So many bytes, at least 1.
+    /// This many bytes, at least 1.
     Bytes(usize),
-    /// None: these must become ready first.
+    /// No bytes: these must become ready first.
     WouldBlock { socket: bool, pipe: bool },
     /// The client will send no more.
     SocketEnd,
     /// Nobody reads from the pipe any more.
     PipeEnd,
-    /// It must be copied, which tells also what is wrong.
+    /// It must be copied, which also shows what is wrong.
     Unable,
 }
 
-/// Splices, where the system does; with `SOCKEXEC_TRANSFER=copy` in the environment it does not.
+/// Splices where the system can, unless the environment has `SOCKEXEC_TRANSFER=copy`.
 #[derive(Debug)]
 pub(crate) struct Splicer {
     enabled: bool,
@@ -97,7 +98,7 @@ pub(crate) struct Splicer {
     grown: Rc<Cell<usize>>,
 }
 
-/// That a pipe was grown; gives its share back when it is dropped.
+/// A grown pipe's share of the limit, given back when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Grown(Rc<Cell<usize>>);
 
@@ -118,21 +119,23 @@ impl Splicer {
         self.enabled
     }
 
-    /// Makes room in a pipe that was found full. `None`: it stays as it is, which only costs speed.
+    /// Enlarges a pipe that was found full. `None`: it stays as it is, which only costs speed.
     pub(crate) fn grow(&self, pipe: impl AsFd) -> Option<Grown> {
         if !self.enabled || self.grown.get() >= MAX_GROWN {
             return None;
         }
-        // EPERM: the user has as much as is allowed (pipe(7)).
+        // EPERM: the user has reached the limit (pipe(7)).
         fcntl_setpipe_size(pipe, PIPE_SIZE).ok()?;
         self.grown.set(self.grown.get() + 1);
         Some(Grown(Rc::clone(&self.grown)))
     }
 
-    /// Has a socket take four times as much at once, for a stream whose pipe was [grown](Splicer::grow). Refused, that only costs speed.
+    /// Enlarges a socket's send buffer to four times its size, for a stream whose pipe was
+    /// [grown](Splicer::grow). If this is refused, it only costs speed.
     ///
-    /// What is asked for the kernel doubles, for what it needs itself, after it has held it to `net.core.wmem_max` (socket(7)): 4 MiB on Linux 6.18,
-    /// 208 KiB on older ones, where it becomes twice as much.
+    /// The kernel caps the requested size at `net.core.wmem_max`, then doubles it for its own needs
+    /// (socket(7)). The cap is 4 MiB on Linux 6.18 and 208 KiB on older ones, where the buffer only becomes
+    /// twice as large.
     #[expect(clippy::unused_self, reason = "elsewhere there is none to be grown: no_splice.rs")]
     pub(crate) fn grow_send_buffer(&self, socket: BorrowedFd<'_>) {
         if let Ok(size) = socket_send_buffer_size(socket)
@@ -142,8 +145,8 @@ impl Splicer {
         }
     }
 
-    /// Sends some of the `available` bytes of `pipe` to `socket`, in whole frames of at most `most` bytes. `frame` tells what to put
-    /// around a payload of a length.
+    /// Sends some of the `available` bytes of `pipe` to `socket`, in whole frames of at most `most` bytes.
+    /// `frame` returns what to put around a payload of a given length.
     pub(crate) fn send(
         &mut self,
         pipe: BorrowedFd<'_>,
@@ -157,7 +160,7 @@ impl Splicer {
         let (count, len) = match frames_that_fit(socket) {
             Some(0) => return Spliced::WouldBlock,
             Some(count) if most <= PAYLOAD => (count.min(FRAMES), most),
-            // A large frame is one that the socket takes in several pieces.
+            // The socket takes a large frame in several pieces.
             Some(count) => (1, most.min(count * PAYLOAD).min(largest)),
             None => return Spliced::Unable,
         };
@@ -189,7 +192,7 @@ impl Splicer {
                 Ok(n) => return Received::Bytes(n),
                 Err(Errno::PIPE) => return Received::PipeEnd,
                 Err(Errno::AGAIN) => match readiness(socket, pipe) {
-                    // It became ready after splice had looked at it.
+                    // It became ready after splice had looked.
                     Some((true, true)) => {}
                     Some((socket, pipe)) => return Received::WouldBlock { socket: !socket, pipe: !pipe },
                     None => return Received::Unable,
@@ -200,7 +203,7 @@ impl Splicer {
         Received::Unable
     }
 
-    /// This kernel, or its guard, does not splice: everything is copied from now on.
+    /// This kernel, or a filter, refuses to splice: everything is copied from now on.
     fn give_up(&mut self, error: Errno) {
         log::debug!("bytes are copied from now on: splice: {error}");
         self.enabled = false;
@@ -208,23 +211,23 @@ impl Splicer {
     }
 }
 
-/// The pipe in which frames are put together.
+/// The pipe in which frames are assembled.
 #[derive(Debug)]
 struct Middle {
     from: OwnedFd,
     to: OwnedFd,
-    /// The most payload that goes through it in one frame, in bytes, once it has the size that it needs for more than one frame or was
-    /// refused it. Most daemons never see a big stream.
+    /// The most payload per frame, in bytes. Set once the pipe has been grown for more than one frame, or
+    /// growing was refused. Most daemons never see a big stream.
     largest: Option<usize>,
 }
 
-/// How much payload goes through a pipe of this size in one frame, in bytes: a page is for the head, one for the tail, and one more if the
-/// payload does not begin with its page.
+/// The most payload per frame for a pipe of this size, in bytes. One page is for the head, one for the tail,
+/// and one more in case the payload does not begin with its page.
 fn largest_payload(size: usize) -> usize {
     size.saturating_sub(3 * PAGE).max(PAYLOAD)
 }
 
-/// What is in the middle now.
+/// What the middle holds now.
 enum Filled {
     /// Frames of these lengths; none if nothing was taken.
     Frames(Vec<usize>),
@@ -238,19 +241,19 @@ impl Middle {
         Ok(Self { from, to, largest: None })
     }
 
-    /// The most payload that goes through it in one frame, in bytes.
+    /// The most payload per frame, in bytes.
     fn grow(&mut self) -> usize {
         *self.largest.get_or_insert_with(|| {
-            // Refused, it takes fewer frames at once, and smaller ones.
+            // If this is refused, it takes fewer and smaller frames at once.
             let size = fcntl_setpipe_size(&self.to, MIDDLE_SIZE).or_else(|_| fcntl_getpipe_size(&self.to));
             largest_payload(size.unwrap_or_default())
         })
     }
 
-    /// Puts up to `count` frames of at most `most` bytes together from the `available` bytes of `pipe`.
+    /// Assembles up to `count` frames of at most `most` bytes from the `available` bytes of `pipe`.
     ///
     /// # Errors
-    /// From splice, before anything was taken from `pipe`.
+    /// Those of splice(2), before anything was taken from `pipe`.
     fn fill(
         &mut self,
         pipe: BorrowedFd<'_>,
@@ -279,14 +282,15 @@ impl Middle {
                 }
             };
             if moved < len || !self.put(&[Frame::TAIL]) {
-                // The middle is full of small pieces, or somebody else reads the program's output from
+                // The middle is full of small pieces, or something else reads the program's output from
                 // /proc/self/fd/1: the frame's head promises too much.
                 let mut bytes = self.drain();
                 let payload = bytes.split_off((whole + head.len()).min(bytes.len()));
                 bytes.truncate(whole);
                 if bytes.is_empty() && payload.is_empty() {
-                    // EAGAIN: there is no payload, or in a middle of a single page, which the head has taken, no place for it. That would
-                    // be so the next time as well: by copying it is found which it is, and something is moved.
+                    // EAGAIN: there is no payload, or no room for it, as in a middle of a single page, which
+                    // the head has taken. That would be so the next time as well. Copying shows which it is,
+                    // and moves something.
                     return if end == Errno::AGAIN { Ok(Filled::Frames(Vec::new())) } else { Err(end) };
                 }
                 if let Some(framing) = frame(payload.len()).filter(|_| !payload.is_empty()) {
@@ -303,8 +307,8 @@ impl Middle {
         Ok(Filled::Frames(lengths))
     }
 
-    /// Sends the frames that are in the middle, each by itself, and leaves it empty. The error is what a socket says that
-    /// takes nothing in this way.
+    /// Sends the frames that are in the middle, each by itself, and leaves it empty. The error is that of a
+    /// socket that does not take spliced bytes.
     fn pour(&mut self, lengths: &[usize], socket: BorrowedFd<'_>) -> (Spliced, Option<Errno>) {
         let mut sent = 0;
         for &len in lengths {
@@ -320,7 +324,7 @@ impl Middle {
                         self.drain();
                         return (Spliced::End, None);
                     }
-                    // Less room than there was to be. The client may find half a frame now: the copied rest of a
+                    // Less room than expected. The client may find half a frame now: the copied rest of a
                     // frame of this size is not always taken whole.
                     Err(Errno::AGAIN) => None,
                     Err(error) => Some(error),
@@ -332,7 +336,7 @@ impl Middle {
         (Spliced::Sent(sent), None)
     }
 
-    /// Writes all of `bytes`, which are fewer than `PIPE_BUF`, or none (pipe(7)).
+    /// Writes all of `bytes` or none of them, as they are fewer than `PIPE_BUF` (pipe(7)).
     fn put(&self, bytes: &[u8]) -> bool {
         matches!(transfer::write(&self.to, bytes), Ok(transfer::Moved::Bytes(_)))
     }
@@ -355,9 +359,9 @@ impl Middle {
     }
 }
 
-/// How many frames `socket` takes now for certain: only we add to its queue. 0: it will become writable, and an event
-/// tells of that, as the queue is above the quarter of the buffer under which `unix_writable` calls it so.
-/// `None`: the buffer is too small for that, or the system does not tell.
+/// How many frames `socket` is certain to take now, as only we add to its queue. 0: an event will report that
+/// it is writable, as its queue is above a quarter of the buffer, below which `unix_writable` says so.
+/// `None`: the buffer is too small for that, or the system does not report it.
 fn frames_that_fit(socket: BorrowedFd<'_>) -> Option<usize> {
     let size = socket_send_buffer_size(socket).ok()?;
     if CHARGE * 4 > size * 3 {
@@ -371,7 +375,7 @@ fn move_between(from: BorrowedFd<'_>, to: BorrowedFd<'_>, len: usize) -> Result<
     retry_on_intr(|| splice(from, None, to, None, len, SpliceFlags::MOVE | SpliceFlags::NONBLOCK))
 }
 
-/// Whether `socket` can be read, and `pipe` written, or tell why not.
+/// Whether `socket` can be read and `pipe` written, or would return an error.
 fn readiness(socket: BorrowedFd<'_>, pipe: BorrowedFd<'_>) -> Option<(bool, bool)> {
     let mut both = [PollFd::new(&socket, PollFlags::IN), PollFd::new(&pipe, PollFlags::OUT)];
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
@@ -389,7 +393,7 @@ mod tests {
 
     use super::*;
 
-    /// A middle that may not grow takes smaller frames, and none of them is copied.
+    /// A middle that may not grow takes smaller frames, and copies none of them.
     #[test]
     fn a_middle_that_may_not_grow() {
         let (output, program) = pipe_with(PipeFlags::NONBLOCK).expect("a pipe");

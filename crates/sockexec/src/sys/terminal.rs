@@ -10,12 +10,12 @@ use rustix::pty::OpenptFlags;
 use rustix::termios::{LocalModes, SpecialCodeIndex, Winsize};
 use sockexec_proto::WindowSize;
 
-/// Both ends of a new terminal of this size, whose lines are UTF-8 if that is asked for: ours, which does not block, and the program's. Neither is inherited, and neither
-/// becomes the controlling terminal of this process.
+/// Both ends of a new terminal of this size: ours, which does not block, and the program's. With `utf8` its
+/// lines are UTF-8. Neither end is inherited or becomes the controlling terminal of this process.
 ///
 /// # Errors
-/// Those of `posix_openpt(3)`. Its EAGAIN (on Linux ENOSPC) is told in words, as it would be taken for a limit of processes: there
-/// are as many terminals as `/proc/sys/kernel/pty/max` allows.
+/// Those of `posix_openpt(3)`. Its EAGAIN (on Linux ENOSPC) becomes words, as it would look like a limit of
+/// processes: `/proc/sys/kernel/pty/max` limits the number of terminals.
 pub(crate) fn open(size: WindowSize, utf8: bool) -> io::Result<(OwnedFd, OwnedFd)> {
     let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY;
     #[cfg(any(target_os = "linux", target_os = "freebsd"))]
@@ -24,7 +24,7 @@ pub(crate) fn open(size: WindowSize, utf8: bool) -> io::Result<(OwnedFd, OwnedFd
         Errno::AGAIN => io::Error::other("no terminal is left (kernel.pty.max)"),
         error => error.into(),
     })?;
-    // Again, for systems whose openpt has no such flag.
+    // Set again for systems whose openpt has no such flag.
     rustix::io::fcntl_setfd(&ours, rustix::io::FdFlags::CLOEXEC)?;
     rustix::fs::fcntl_setfl(&ours, OFlags::RDWR | OFlags::NONBLOCK)?;
     rustix::pty::grantpt(&ours)?;
@@ -37,7 +37,7 @@ pub(crate) fn open(size: WindowSize, utf8: bool) -> io::Result<(OwnedFd, OwnedFd
     Ok((ours, theirs))
 }
 
-/// A backspace takes a whole character of UTF-8 from the line, not one byte of it (termios(3), `IUTF8`).
+/// Makes a backspace erase a whole character of UTF-8, not one byte of it (termios(3), `IUTF8`).
 #[cfg(any(target_os = "linux", target_vendor = "apple"))]
 fn edit_characters(terminal: &OwnedFd) -> io::Result<()> {
     let mut modes = rustix::termios::tcgetattr(terminal)?;
@@ -45,13 +45,14 @@ fn edit_characters(terminal: &OwnedFd) -> io::Result<()> {
     Ok(rustix::termios::tcsetattr(terminal, rustix::termios::OptionalActions::Now, &modes)?)
 }
 
-/// There is no such mode.
+/// This system has no such mode.
 #[cfg(not(any(target_os = "linux", target_vendor = "apple")))]
 fn edit_characters(_: &OwnedFd) -> io::Result<()> {
     Ok(())
 }
 
-/// By ioctl (Linux 4.13): the name may mean something else where another devpts is mounted (`ioctl_tty(2)`, `TIOCGPTPEER`).
+/// By ioctl (Linux 4.13), as the name may refer to another terminal if another devpts is mounted
+/// (`ioctl_tty(2)`, `TIOCGPTPEER`).
 #[cfg(target_os = "linux")]
 fn open_peer(ours: &OwnedFd) -> io::Result<OwnedFd> {
     let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
@@ -69,7 +70,7 @@ fn open_peer_by_name(ours: &OwnedFd) -> io::Result<OwnedFd> {
     Ok(rustix::fs::open(name, flags, rustix::fs::Mode::empty())?)
 }
 
-/// Gives the terminal a new size. The kernel sends WINCH to the foreground group if it is another than before.
+/// Gives the terminal a new size. If it differs, the kernel sends WINCH to the foreground group.
 ///
 /// # Errors
 /// Those of `TIOCSWINSZ` (`ioctl_tty(2)`).
@@ -78,8 +79,8 @@ pub(crate) fn resize(terminal: impl AsFd, size: WindowSize) -> io::Result<()> {
     Ok(rustix::termios::tcsetwinsize(terminal, size)?)
 }
 
-/// What a person would type to end the input: the terminal's VEOF, by default ^D, if it edits lines (termios(3), `ICANON`);
-/// otherwise there is no such thing.
+/// What a person would type to end the input: the terminal's VEOF, by default ^D. `None` if the terminal does
+/// not edit lines (termios(3), `ICANON`).
 pub(crate) fn end_of_input(terminal: impl AsFd) -> Option<u8> {
     let modes = rustix::termios::tcgetattr(terminal).ok()?;
     let eof = modes.special_codes[SpecialCodeIndex::VEOF];
@@ -87,7 +88,7 @@ pub(crate) fn end_of_input(terminal: impl AsFd) -> Option<u8> {
     (modes.local_modes.contains(LocalModes::ICANON) && eof != 0 && eof != u8::MAX).then_some(eof)
 }
 
-/// The process group that the terminal's keys reach; `None`: there is none.
+/// The process group that the terminal's keys reach, if there is one.
 pub(crate) fn foreground(terminal: impl AsFd) -> Option<Pid> {
     rustix::termios::tcgetpgrp(terminal).ok()
 }

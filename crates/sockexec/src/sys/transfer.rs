@@ -1,4 +1,4 @@
-//! Moving bytes between descriptors and memory: the one room in which it is decided how.
+//! Moves bytes between descriptors and memory. How that is done is decided here alone.
 
 use std::io::IoSliceMut;
 use std::mem::MaybeUninit;
@@ -13,17 +13,17 @@ use super::foreign::Foreign;
 /// The most descriptors that one message can carry on Linux (unix(7), `SCM_MAX_FD`).
 const MAX_DESCRIPTORS: usize = 253;
 
-/// How much of what a client sends after its reply is dropped at once before its socket is closed, in bytes.
+/// How much of what a client sends after its reply is dropped before its socket is closed, in bytes.
 const FINAL_DRAIN: usize = 1 << 20;
 
-/// What came of an attempt to move bytes without waiting.
+/// The outcome of an attempt to move bytes without waiting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Moved {
-    /// So many bytes, at least 1.
+    /// This many bytes, at least 1.
     Bytes(usize),
-    /// None: the descriptor must become ready first.
+    /// No bytes: the descriptor must become ready first.
     WouldBlock,
-    /// None, ever again: end of file, or nobody at the other end.
+    /// No bytes, ever again: end of file, or nobody at the other end.
     End,
 }
 
@@ -51,7 +51,7 @@ pub(crate) fn is_at_its_end(descriptor: impl AsFd) -> bool {
     events.contains(PollFlags::HUP) && !events.contains(PollFlags::IN)
 }
 
-/// What there is now: IN, HUP, ERR.
+/// The current events: IN, HUP, ERR.
 fn events(descriptor: impl AsFd) -> PollFlags {
     let mut descriptors = [PollFd::new(&descriptor, PollFlags::IN)];
     let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
@@ -61,8 +61,8 @@ fn events(descriptor: impl AsFd) -> PollFlags {
     }
 }
 
-/// Writes to a pipe. PIPE must be ignored, as Rust's runtime has it. An error (Linux: ENOMEM, where a page more is
-/// not to be had) does not mean that nobody reads it any more.
+/// Writes to a pipe. PIPE must be ignored, as Rust's runtime does. An error (Linux: ENOMEM, if no further
+/// page is available) does not mean that nobody reads it any more.
 pub(crate) fn write(pipe: impl AsFd, bytes: &[u8]) -> Result<Moved, Errno> {
     match retry_on_intr(|| rustix::io::write(pipe.as_fd(), bytes)) {
         Err(error) if error != Errno::AGAIN && error != Errno::PIPE => Err(error),
@@ -70,9 +70,11 @@ pub(crate) fn write(pipe: impl AsFd, bytes: &[u8]) -> Result<Moved, Errno> {
     }
 }
 
-/// Reads from a socket, and appends to `descriptors` those that came with the bytes. None of them is inherited by programs.
+/// Reads from a socket, and appends the descriptors that came with the bytes to `descriptors`. Programs do
+/// not inherit them.
 ///
-/// Also where none are wanted: by recv(2) the kernel would close them within the call, which may wait ([`super::closer`]).
+/// Also used where no descriptors are wanted: with recv(2) the kernel would close them within the call, which
+/// may wait ([`super::closer`]).
 pub(crate) fn receive(socket: impl AsFd, buffer: &mut [u8], descriptors: &mut Vec<Foreign>) -> Result<Moved, Errno> {
     #[cfg(not(target_vendor = "apple"))]
     let flags = RecvFlags::CMSG_CLOEXEC;
@@ -94,24 +96,25 @@ pub(crate) fn receive(socket: impl AsFd, buffer: &mut [u8], descriptors: &mut Ve
         let _ = rustix::io::fcntl_setfd(descriptor, rustix::io::FdFlags::CLOEXEC);
     }
     let received = match received {
-        // A filter of system calls has it so. The bytes come all the same; descriptors that came with them the kernel closes.
+        // A filter of system calls refuses recvmsg. The bytes still arrive; the kernel closes descriptors
+        // that came with them.
         Err(Errno::NOSYS | Errno::PERM | Errno::ACCESS) => {
             retry_on_intr(|| rustix::net::recv(socket.as_fd(), &mut *buffer, RecvFlags::empty())).map(|(n, _)| n)
         }
         received => received,
     };
     match received {
-        // A reset is no end of file: the client is gone, and has not just finished sending.
+        // A reset is not end of file: the client is gone, and has not just finished sending.
         Err(error) if error != Errno::AGAIN => Err(error),
         result => Ok(moved(result)),
     }
 }
 
-/// Drops what has come on a socket that is about to be closed, and sees to it that no more comes. True: closing it waits for nothing; else
-/// there is more in it than is dropped at once, and with that there may be descriptors.
+/// Drops what has come on a socket that is about to be closed, and stops more from coming. True: closing it
+/// waits for nothing. False: it holds more than is dropped at once, and perhaps descriptors.
 ///
-/// A socket that is closed with unread bytes resets the connection, and the client may lose the end of its reply (unix(7) and tcp(7)
-/// alike).
+/// Closing a socket with unread bytes resets the connection, and the client may lose the end of its reply
+/// (unix(7) and tcp(7) alike).
 pub(crate) fn drain(socket: impl AsFd) -> bool {
     let mut buffer = [0; 4096];
     let (mut dropped, mut tries) = (0, 0);
@@ -121,17 +124,17 @@ pub(crate) fn drain(socket: impl AsFd) -> bool {
             Ok(Moved::End) => return true,
             Ok(Moved::WouldBlock) => {
                 tries += 1;
-                // What came between this and the close would be closed with it.
+                // Bytes that arrived between this and the close would be closed with it.
                 let _ = rustix::net::shutdown(&socket, Shutdown::Read);
             }
-            // A reset is told once, and the end after it.
+            // A reset is reported once, and then the end.
             Err(_) => tries += 1,
         }
     }
     false
 }
 
-/// Frees the blocks of a part of a file, which reads as zeroes then.
+/// Frees the blocks of a part of a file, which then reads as zeroes.
 ///
 /// # Errors
 /// Those of fallocate(2): OPNOTSUPP where the file system cannot.
@@ -149,7 +152,7 @@ pub(crate) fn free(_file: impl AsFd, _at: u64, _len: u64) -> Result<(), Errno> {
     Err(Errno::NOSYS)
 }
 
-/// Writes to a socket. PIPE must be ignored here too: not every system can be asked by flag not to raise it.
+/// Writes to a socket. PIPE must be ignored here too: not every system has a flag against it.
 pub(crate) fn send(socket: impl AsFd, bytes: &[u8]) -> Moved {
     moved(retry_on_intr(|| rustix::net::send(socket.as_fd(), bytes, SendFlags::empty())))
 }

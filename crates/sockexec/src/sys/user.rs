@@ -4,7 +4,7 @@ use std::io;
 
 use nix::unistd::{self, Gid, Uid};
 
-/// Whether this process may become another user. Where the system does not tell, root may.
+/// Whether this process may become another user. If the system does not say, root may.
 #[cfg(target_os = "linux")]
 pub(crate) fn may_change() -> bool {
     use rustix::thread::{CapabilitySet, capabilities};
@@ -19,8 +19,9 @@ pub(crate) fn may_change() -> bool {
     Uid::effective().is_root()
 }
 
-/// Whether rights of root's would stay with a process that [becomes](become_user) another user than root: the kernel takes them only from
-/// one that was root, and not even then if its securebits say so (`cap_emulate_setxuid`).
+/// Whether rights of root would stay with a process that [becomes](become_user) a user other than root. The
+/// kernel takes them only from a process that was root, and not even then if its securebits say so
+/// (`cap_emulate_setxuid`).
 #[cfg(target_os = "linux")]
 pub(crate) fn would_keep_rights() -> bool {
     use rustix::thread::{CapabilitiesSecureBits, capabilities_secure_bits};
@@ -31,19 +32,19 @@ pub(crate) fn would_keep_rights() -> bool {
     !was_root || capabilities_secure_bits().is_ok_and(|bits| bits.intersects(keeping))
 }
 
-/// Whether rights of root's would stay. There nothing is known of that before.
+/// Whether rights of root would stay. Other systems do not say so beforehand.
 #[cfg(not(target_os = "linux"))]
 pub(crate) const fn would_keep_rights() -> bool {
     false
 }
 
-/// Why a process does not become another user that would keep rights.
+/// Why this process does not become another user: it would keep rights of root.
 pub(crate) fn rights_are_kept() -> io::Error {
-    io::Error::new(io::ErrorKind::PermissionDenied, "this process keeps rights of root's (securebits)")
+    io::Error::new(io::ErrorKind::PermissionDenied, "this process would keep root's capabilities (securebits)")
 }
 
-/// Does all of [`become_user`] that a system may refuse (an id that the user namespace does not have, setgroups(2) in it), and keeps root's
-/// rights until then: the effective user stays.
+/// Does every part of [`become_user`] that a system may refuse (an id that the user namespace lacks,
+/// setgroups(2) in it). Root's rights stay until then, as the effective user does.
 ///
 /// # Errors
 /// Those of setgroups(2), setresgid(2) and setresuid(2).
@@ -57,7 +58,7 @@ pub(crate) fn begin_to_become(uid: u32, gid: u32, groups: &[u32]) -> io::Result<
     Ok(())
 }
 
-/// There no part of it can be done before the rest.
+/// On this system no part of it can be done before the rest.
 ///
 /// # Errors
 /// None.
@@ -66,13 +67,14 @@ pub(crate) fn begin_to_become(_uid: u32, _gid: u32, _groups: &[u32]) -> io::Resu
     Ok(())
 }
 
-/// Becomes this user in this group and with these groups, for good: all threads of this process do.
+/// Becomes this user, with this group and these supplementary groups, for good. All threads of this process
+/// do.
 ///
 /// # Errors
-/// Those of setgroups(2), setresgid(2) and setresuid(2); `PermissionDenied`: there would be a way back.
+/// Those of setgroups(2), setresgid(2) and setresuid(2). `PermissionDenied`: there would be a way back.
 pub(crate) fn become_user(uid: u32, gid: u32, groups: &[u32]) -> io::Result<()> {
     let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
-    // Root's may hold keys, and it would be the programs' as well.
+    // Root's session keyring may hold keys, which programs would get as well.
     #[cfg(target_os = "linux")]
     super::raw::leave_session_keyring();
     let groups: Vec<Gid> = groups.iter().copied().map(Gid::from_raw).collect();
@@ -91,7 +93,7 @@ fn set_ids(uid: Uid, gid: Gid, groups: &[Gid]) -> io::Result<()> {
     Ok(())
 }
 
-/// There each of the calls sets all three, for root.
+/// For root, each of these calls sets all three ids.
 #[cfg(target_vendor = "apple")]
 fn set_ids(uid: Uid, gid: Gid, _groups: &[Gid]) -> io::Result<()> {
     unistd::setgid(gid)?;
@@ -99,7 +101,7 @@ fn set_ids(uid: Uid, gid: Gid, _groups: &[Gid]) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether a right is left that root has and others have not.
+/// Whether this process still has any right of root.
 #[cfg(target_os = "linux")]
 fn keeps_rights() -> bool {
     use rustix::thread::capabilities;
@@ -107,7 +109,7 @@ fn keeps_rights() -> bool {
     capabilities(None).is_ok_and(|sets| !sets.permitted.is_empty())
 }
 
-/// Whether root's rights can be had back.
+/// Whether this process can regain root's rights.
 #[cfg(not(target_os = "linux"))]
 fn keeps_rights() -> bool {
     unistd::setuid(Uid::from_raw(0)).is_ok()

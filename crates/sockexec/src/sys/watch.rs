@@ -1,4 +1,4 @@
-//! Noticing that a file loses its name.
+//! Notices that a file loses its name.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -7,11 +7,12 @@ use std::path::Path;
 
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
 
-/// Room for some events of a file, which have no name in them.
+/// Room for some events. Those of a file carry no name.
 const EVENTS: usize = 1024;
 
-/// A descriptor that becomes readable when the file may have lost its name: by unlink, by a rename over it (both change its count of links), or by a
-/// rename of its own. It does not tell of a directory above it that is renamed.
+/// A descriptor that becomes readable when the file may have lost its name: by unlink or by a rename over it
+/// (both change its link count), or by a rename of its own. It does not notice that a directory above it is
+/// renamed.
 #[derive(Debug)]
 pub(crate) struct Watch {
     inotify: OwnedFd,
@@ -28,7 +29,7 @@ impl Watch {
         Ok(Self { inotify, watched: None })
     }
 
-    /// Watches the file that is at this path now, in place of the one before.
+    /// Watches the file that is at this path now, instead of the one before.
     ///
     /// # Errors
     /// Those of `inotify_add_watch(2)`: ENOENT, ENOSPC.
@@ -42,13 +43,13 @@ impl Watch {
         Ok(())
     }
 
-    /// What is to be registered with the poll.
+    /// The descriptor to register with the poll.
     #[expect(clippy::unnecessary_wraps, reason = "elsewhere there is none")]
     pub(crate) fn descriptor(&self) -> Option<RawFd> {
         Some(self.inotify.as_raw_fd())
     }
 
-    /// Reads what has come, so that what comes next is an event again; true: the file has another name now.
+    /// Reads what has come, so that what comes next is an event again. True: the file has another name now.
     pub(crate) fn was_moved(&self) -> bool {
         let mut buffer = [MaybeUninit::uninit(); EVENTS];
         let mut events = Reader::new(&self.inotify, &mut buffer);

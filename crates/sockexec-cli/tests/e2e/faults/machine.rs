@@ -218,8 +218,8 @@ fn no_more_processes() {
     for _ in 0..20 {
         let reply = daemon.run(&["true"], b"");
         let words = format!(
-            "sockexec: true: Resource temporarily unavailable: the daemon's user (uid {STRANGER}) may have 5 processes \
-             (ulimit -u), or the daemon's control group has no room (pids.max)\n"
+            "sockexec: true: Resource temporarily unavailable: the daemon's user (uid {STRANGER}) is limited to 5 \
+             processes (ulimit -u), or the daemon's control group is full (pids.max)\n"
         );
         assert_eq!((reply.code(), reply.stderr_text()), (125, words.as_str()));
     }
