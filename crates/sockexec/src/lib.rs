@@ -1,4 +1,4 @@
-//! Runs programs on behalf of those who must not fork, over a UNIX socket.
+//! Runs programs on behalf of processes that must not fork, over a UNIX socket.
 //!
 //! A process that must not fork (a web server's worker, a runtime with a huge heap, a sandboxed service)
 //! asks a daemon, `sockexec`, to run a program for it. This is the client's side as a library, shaped like
@@ -48,7 +48,8 @@
 //!
 //! # Where, with what, and for how long
 //!
-//! What only [version 2](Version::Two) of the protocol has is asked for by calling it; [`Command::version`] lists what does.
+//! A method that needs [version 2](Version::Two) of the protocol asks for it; [`Command::version`] lists
+//! these methods.
 //!
 //! ```
 //! use std::time::Duration;
@@ -64,7 +65,7 @@
 //!     .output()?;
 //! assert_eq!(output.stdout, b"/\nhello\n");
 //!
-//! // Why there is no program, apart from how a program ended.
+//! // Why there is no program is an error; how a program ended is a status.
 //! let error = Command::new(&socket, "true").current_dir("/no-such-directory").status().unwrap_err();
 //! assert_eq!(error.kind(), ErrorKind::NotFound);
 //! assert!(error.to_string().contains("/no-such-directory"));
@@ -79,8 +80,8 @@
 //!
 //! # A daemon inside
 //!
-//! With the feature `daemon` a test or an application runs a daemon of its own: `sockexec::Daemon`. `examples/quickstart.rs` does, and
-//! the module `daemon` says what to know about it.
+//! With the feature `daemon` a test or an application runs its own daemon: `sockexec::Daemon`.
+//! `examples/quickstart.rs` shows how, and the module `daemon` says what to know about it.
 //!
 //! # Features
 //!
@@ -91,7 +92,7 @@
 //! | `daemon` | the daemon |
 //! | `metrics` | the status of a daemon in the text format of Prometheus |
 //!
-//! The programs `sockexec` and `sockexec-client` are the crate `sockexec-cli`.
+//! The programs `sockexec` and `sockexec-client` are in the crate `sockexec-cli`.
 #![deny(unsafe_code)]
 // On docs.rs, which builds with nightly, each item says which feature it needs.
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -101,7 +102,7 @@ pub mod client;
 pub mod daemon;
 #[cfg(feature = "daemon")]
 mod engine;
-// Apart from its room, which the client alone does without.
+// Outside `sys`, which the client alone does without.
 #[cfg(target_os = "linux")]
 #[expect(unsafe_code, reason = "a system call that no safe library wraps; its block argues its soundness")]
 #[path = "sys/raw/queue.rs"]

@@ -2,8 +2,8 @@
 
 use rustix::process::Signal;
 
-/// Each signal that has a name, without `SIG`, where the system has the signal. One name each: of IOT and ABRT, CLD and CHLD, POLL and
-/// IO only the second.
+/// Each signal of this system that has a name, without `SIG`. One name each: of IOT and ABRT, CLD and CHLD,
+/// POLL and IO only the second.
 pub(crate) const NAMES: &[(&str, Signal)] = &[
     ("ABRT", Signal::ABORT),
     ("ALRM", Signal::ALARM),
@@ -54,7 +54,7 @@ pub(crate) fn name(number: i32) -> Option<&'static str> {
 mod tests {
     use super::*;
 
-    /// Row by row what the document says, and nothing else.
+    /// Row by row what the document lists, and nothing else.
     #[test]
     #[cfg_attr(miri, ignore = "reads a file")]
     fn the_document_lists_them() {

@@ -1,4 +1,4 @@
-//! What a command was told, as the standard library gives it back.
+//! What was set on a command, as the standard library returns it.
 
 use std::collections::{BTreeMap, btree_map};
 use std::ffi::{OsStr, OsString};
@@ -30,8 +30,8 @@ impl Command {
         CommandArgs(self.argv.get(1..).unwrap_or_default().iter())
     }
 
-    /// What is changed in the program's environment, by name: a value that is set, or `None` for a variable that is taken out.
-    /// [`env_clear`](Self::env_clear) removes what was said before it, and is not told itself.
+    /// The changes to the program's environment, by name: a value that is set, or `None` for a variable that
+    /// is removed. [`env_clear`](Self::env_clear) removes the changes before it, and is not listed itself.
     #[must_use]
     pub fn get_envs(&self) -> CommandEnvs<'_> {
         let mut changes = BTreeMap::new();
@@ -56,7 +56,7 @@ impl Command {
         CommandEnvs(changes.into_iter())
     }
 
-    /// The program's working directory, if it was [told](Self::current_dir).
+    /// The program's working directory, if it was [set](Self::current_dir).
     #[must_use]
     pub fn get_current_dir(&self) -> Option<&Path> {
         self.options.directory.as_ref().map(|path| Path::new(OsStr::from_bytes(path.to_bytes())))

@@ -12,23 +12,24 @@ use super::pump::Pump;
 use super::wire::Ended;
 use super::{Error, ExitStatus, Output, Signal, Usage, Version, WindowSize};
 
-/// How long a signal may take to be sent. The daemon reads at once unless it is stopped, or its system very busy.
+/// How long it may take to send a signal. The daemon reads at once unless it is stopped or its system is very
+/// busy.
 pub(super) const SIGNAL_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A program that was started with [`Command::spawn`](super::Command::spawn), as [`std::process::Child`].
 ///
 /// A thread of this process moves the program's streams between the daemon and the pipes. The two output
-/// streams share one connection, so, as with any child, whoever leaves one of the two pipes unread while it
-/// is full stops the other as well; [`Child::wait_with_output`] reads both.
+/// streams share one connection. So, as with any child, a full pipe that nobody reads stops the other stream
+/// as well; [`Child::wait_with_output`] reads both.
 ///
 /// # Dropping
 ///
 /// As in the standard library, dropping a `Child` does not end the program, and what it still writes to
-/// streams that are not pipes of the `Child` arrives. Standard input, if it is a pipe in the `Child`, ends;
-/// output into a pipe whose reader was dropped closes the connection, as it would have raised SIGPIPE.
+/// streams that are not pipes of the `Child` arrives. Standard input, if it is a pipe in the `Child`, ends.
+/// Output into a pipe whose reader was dropped closes the connection, where it would have raised SIGPIPE.
 ///
-/// Unlike there, the program does not outlive this process: when it exits, the connection closes, and the
-/// daemon ends the program (TERM and CONT to its process group, KILL some seconds later).
+/// Unlike there, the program does not outlive this process: when the process exits, the connection closes,
+/// and the daemon ends the program (TERM and CONT to its process group, KILL some seconds later).
 #[derive(Debug)]
 pub struct Child {
     /// The writing end of the program's standard input, if it is [`piped`](super::Stdio::piped).
@@ -48,7 +49,7 @@ enum Run {
     Ended(Result<Ended, Error>),
 }
 
-/// What can be done to a program from another thread while [`Child::wait`] has the [`Child`].
+/// Acts on a program from another thread while [`Child::wait`] has the [`Child`].
 #[derive(Debug, Clone)]
 pub struct ChildHandle {
     orders: Arc<OrderSender>,
@@ -56,7 +57,7 @@ pub struct ChildHandle {
 }
 
 impl ChildHandle {
-    /// To the one who is served by this pump, which is still to be run.
+    /// A handle to the program that this pump will serve. The pump must not run yet.
     pub(super) fn to(pump: &mut Pump) -> Result<Self, Error> {
         let (sender, orders) = orders::channel()?;
         pump.orders = Some(orders);
@@ -101,11 +102,11 @@ impl ChildHandle {
         Ok(())
     }
 
-    /// That a signal was to be sent is told to `sent` once it was; dropped, it never will be.
+    /// Calls `sent` once the signal was sent. If `sent` is dropped, it never will be.
     pub(super) fn send_signal(&self, signal: Signal, sent: Tell<()>) -> Result<(), Error> {
         self.needs_version_2()?;
         if signal.number() <= 0 {
-            // The daemon would take it for a bad request, and end the program.
+            // The daemon would treat it as a bad request, and end the program.
             return Err(Error::InvalidOption("the number of a signal must be above 0"));
         }
         self.orders.send(Order::Signal(signal, sent));
@@ -129,7 +130,7 @@ impl Child {
         pump.started = Some(Tell::new(move |pid| started.send(pid)));
         let thread = on_a_thread(move || pump.run())?;
         let Ok(pid) = has_started.recv() else {
-            // Also a status without a program.
+            // A status without a program ends up here as well.
             return Err(join(Some(thread)).err().unwrap_or(Error::Unsupported));
         };
         Ok(Self {
@@ -142,46 +143,49 @@ impl Child {
         })
     }
 
-    /// The number of the program's process, in the daemon's PID namespace. Version 1 of the protocol does not tell it: `None`.
+    /// The pid of the program's process, in the daemon's PID namespace. `None` in version 1 of the protocol,
+    /// which does not report it.
     ///
-    /// It is for people and logs: only the daemon knows how long it means this program.
+    /// It is for people and logs: only the daemon knows how long it stands for this program.
     #[must_use]
     pub const fn id(&self) -> Option<u32> {
         self.pid
     }
 
-    /// What acts on the program from another thread.
+    /// A handle that acts on the program from another thread.
     #[must_use]
     pub fn handle(&self) -> ChildHandle {
         self.handle.clone()
     }
 
-    /// Sends a signal to the program's process group (in a terminal, a session of its own). A number above 0 that is no signal ends
-    /// the program: only the daemon's system knows, and the daemon refuses it and the connection with it.
+    /// Sends a signal to the program's process group (with a terminal, the program has a session of its own).
+    /// A number above 0 that is no signal ends the program: only the daemon's system knows, and the daemon
+    /// refuses the number and with it the connection.
     ///
-    /// It arrives although the program does not read its standard input: no more of that is sent than the daemon has room for.
-    /// Returns once the signal is with the daemon, which is at once unless that is stopped. The daemon passes it on, unless
-    /// it finds that the program has just ended.
+    /// The signal arrives even if the program does not read its standard input, as no more input is sent than
+    /// the daemon has room for. Returns once the signal was sent, which is at once unless the daemon is
+    /// stopped. The daemon forwards it, unless it finds that the program has just ended.
     ///
     /// # Errors
     /// [`Error::NotDelivered`]: the program has ended, or the signal could not be sent within a second.
-    /// [`Error::InvalidOption`]: the connection is one of version 1 of the protocol, which has no signals, or the number is not
-    /// above 0.
+    /// [`Error::InvalidOption`]: the connection uses version 1 of the protocol, which has no signals, or the
+    /// number is not above 0.
     pub fn signal(&self, signal: impl Into<Signal>) -> Result<(), Error> {
         self.handle.signal(signal)
     }
 
-    /// Gives the program's [terminal](super::Command::terminal) another size; its foreground process group gets SIGWINCH. Without a
-    /// terminal the daemon takes this for a bad request, and ends the program.
+    /// Gives the program's [terminal](super::Command::terminal) another size; its foreground process group
+    /// gets SIGWINCH. Without a terminal, the daemon treats this as a bad request, and ends the program.
     ///
     /// # Errors
-    /// [`Error::InvalidOption`]: the connection is one of version 1 of the protocol, which has no terminals.
+    /// [`Error::InvalidOption`]: the connection uses version 1 of the protocol, which has no terminals.
     pub fn resize(&self, size: WindowSize) -> Result<(), Error> {
         self.handle.resize(size)
     }
 
-    /// What the program cost, with those of its children that it waited for, once [`wait`](Self::wait) or
-    /// [`try_wait`](Self::try_wait) have seen its end. `None` also in version 1 of the protocol, and where the daemon's system does not tell.
+    /// The resources that the program and those of its children that it waited for have used, once
+    /// [`wait`](Self::wait) or [`try_wait`](Self::try_wait) has seen its end. `None` also in version 1 of the
+    /// protocol, and if the daemon's system does not report them.
     #[must_use]
     pub fn usage(&self) -> Option<Usage> {
         match &self.run {
@@ -193,11 +197,11 @@ impl Child {
 
     /// Closes standard input, if it is still here, and waits for the program's end and the last of its output.
     ///
-    /// Like a child's in the standard library, pipes that are left unread here can keep the program from
-    /// ending: see [`Child::wait_with_output`].
+    /// As with a child of the standard library, pipes that nobody reads can keep the program from ending: see
+    /// [`Child::wait_with_output`].
     ///
     /// # Errors
-    /// Why there is no status; the same each time it is asked.
+    /// Why there is no status; the same error on each call.
     pub fn wait(&mut self) -> Result<ExitStatus, Error> {
         drop(self.stdin.take());
         if let Run::Going(thread) = &mut self.run {
@@ -206,7 +210,7 @@ impl Child {
         self.ended()
     }
 
-    /// The status, if the program has ended and the last of its output was delivered; does not wait, and
+    /// The status, if the program has ended and the last of its output was delivered. Does not wait, and
     /// leaves standard input open.
     ///
     /// # Errors
@@ -221,11 +225,11 @@ impl Child {
         self.ended().map(Some)
     }
 
-    /// Closes standard input, reads both output streams to their end, as far as they are pipes that are
-    /// still here, and waits for the program.
+    /// Closes standard input, reads both output streams to their end, if they are pipes that are still here,
+    /// and waits for the program.
     ///
     /// # Errors
-    /// Why there is no status. What was read until then is [`Error::output`].
+    /// Why there is no status. [`Error::output`] has what was read until then.
     pub fn wait_with_output(mut self) -> Result<Output, Error> {
         drop(self.stdin.take());
         let (stdout, stderr) = read_both(self.stdout.take(), self.stderr.take())
@@ -237,21 +241,22 @@ impl Child {
         Ok(Output { status, stdout, stderr, usage: self.usage() })
     }
 
-    /// Ends the program, if it has not ended yet, and returns at once: SIGKILL to its process group. How it ended is what
-    /// [`Child::wait`] tells, which does not wait for output that is not read: the streams end where they have come to.
+    /// Ends the program, if it has not ended yet, by SIGKILL to its process group, and returns at once.
+    /// [`Child::wait`] then returns how it ended, and does not wait for output that nobody reads: the streams
+    /// end where they are.
     ///
-    /// Version 1 of the protocol has no signals. There it is [`Child::disconnect`].
+    /// Version 1 of the protocol has no signals. There this is [`Child::disconnect`].
     ///
     /// # Errors
-    /// None: there is a result because the standard library has one.
+    /// None. There is a result because the standard library has one.
     pub fn kill(&mut self) -> Result<(), Error> {
         self.handle.kill()
     }
 
-    /// Closes the connection, which ends the program whatever it and the daemon do, and in both versions of the protocol: the
-    /// daemon sends TERM and CONT to the program's process group, and KILL when its `--kill-timeout` (10 seconds, unless it
-    /// was told otherwise) is over. How the program ended is not told: [`Child::wait`] returns [`Error::Killed`], unless the
-    /// status had come before.
+    /// Closes the connection, which ends the program whatever it and the daemon do, in both versions of the
+    /// protocol. The daemon sends TERM and CONT to the program's process group, and KILL after its
+    /// `--kill-timeout` (10 seconds by default). How the program ended is not reported: [`Child::wait`]
+    /// returns [`Error::Killed`], unless the status had come before.
     pub fn disconnect(&mut self) {
         self.handle.disconnect();
     }
@@ -265,14 +270,14 @@ impl Child {
     }
 }
 
-/// Runs what serves a program.
+/// Runs what serves a program on a thread of its own.
 pub(super) fn on_a_thread<T: Send + 'static>(run: impl FnOnce() -> T + Send + 'static) -> Result<JoinHandle<T>, Error> {
     let thread = thread::Builder::new().name("sockexec-client".to_owned());
     thread.spawn(run).map_err(|error| Error::Io("cannot start a thread", error))
 }
 
 fn join(thread: Option<JoinHandle<Result<Ended, Error>>>) -> Result<Ended, Error> {
-    // The pump does not panic; if it did, nothing is known of the program.
+    // The pump does not panic; if it did, nothing is known about the program.
     thread.and_then(|thread| thread.join().ok()).unwrap_or_else(|| Err(no_thread()))
 }
 
@@ -280,7 +285,7 @@ pub(super) fn no_thread() -> Error {
     Error::Io("the thread that serves the program is gone", io::ErrorKind::Other.into())
 }
 
-/// Reads both at the same time: the program may fill either while the other is waited for.
+/// Reads both at the same time: the program may fill either one while this waits for the other.
 fn read_both(stdout: Option<ChildStdout>, stderr: Option<ChildStderr>) -> io::Result<(Vec<u8>, Vec<u8>)> {
     fn read(from: Option<impl Read>) -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();

@@ -1,15 +1,15 @@
-//! Reading and writing descriptors without waiting, whoever else has them.
+//! Reads and writes descriptors without waiting, even if other processes have them too.
 //!
-//! `O_NONBLOCK` is not a property of a descriptor but of the open file description behind it
-//! (fcntl(2)), and what a program has as descriptors 0, 1 and 2 it shares with the shell that started it:
-//! set there, it would break the shell and whatever else reads the same terminal or pipe, long after
-//! this process. So it is set on nothing that was given to us. Instead:
+//! `O_NONBLOCK` belongs not to a descriptor but to the open file description behind it (fcntl(2)). What a
+//! program has as descriptors 0, 1 and 2 it shares with the shell that started it. Setting the flag there
+//! would break the shell, and whatever else reads the same terminal or pipe, long after this process has
+//! ended. So it is never set on a descriptor that was given to us. Instead:
 //!
 //! | what it is | how it is kept from waiting |
 //! | --- | --- |
-//! | a pipe that we made | `O_NONBLOCK`: the two ends of a pipe are two descriptions, so the other stays as it was |
+//! | a pipe that we made | `O_NONBLOCK`: the two ends of a pipe are two descriptions, so the other one stays as it was |
 //! | a socket | `MSG_DONTWAIT` |
-//! | a pipe of others, `/dev/null` | `RWF_NOWAIT`, for this one call (preadv2(2); pipes have it since Linux 6.5) |
+//! | a pipe of others, `/dev/null` | `RWF_NOWAIT`, for each call (preadv2(2); pipes support it since Linux 6.5) |
 //! | a file | nothing: it is always ready (poll(2)) |
 //! | all else: terminals, other devices, pipes without `RWF_NOWAIT` | a thread waits instead (`worker.rs`) |
 
@@ -34,7 +34,7 @@ enum Way {
     /// Our end of a pipe that we made: it is non-blocking.
     Own,
     Socket,
-    /// Tried with `RWF_NOWAIT`, until it turns out not to have it.
+    /// Tried with `RWF_NOWAIT`, until that turns out to be unsupported.
     #[cfg(target_os = "linux")]
     NoWait,
     /// A thread waits, from the first call on.
@@ -47,13 +47,13 @@ pub(super) struct Descriptor {
     fd: Arc<OwnedFd>,
     way: Way,
     is_pipe: bool,
-    /// The system may know how to write to a pipe without SIGPIPE.
+    /// The system may be able to write to a pipe without SIGPIPE.
     #[cfg(target_os = "linux")]
     may_be_quiet: bool,
 }
 
 impl Descriptor {
-    /// One that others may have too.
+    /// A descriptor that others may have too.
     pub(super) fn shared(fd: OwnedFd) -> Self {
         let kind = rustix::fs::fstat(&fd).map(|stat| FileType::from_raw_mode(stat.st_mode));
         let way = match kind {
@@ -104,7 +104,7 @@ impl Descriptor {
         }
     }
 
-    /// Reads what is there; to be called when poll(2) has said that it is [`readable`](Self::readable).
+    /// Reads what is there. Call it when poll(2) has reported it as [`readable`](Self::readable).
     pub(super) fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match &mut self.way {
             Way::Plain | Way::Own => Ok(rustix::io::read(&*self.fd, buffer)?),
@@ -122,8 +122,9 @@ impl Descriptor {
         }
     }
 
-    /// Writes what there is room for; a pipe whose reader is gone is an error, whatever this process does with SIGPIPE. After `WouldBlock` it is called again with the same bytes, once poll(2) has said that it is
-    /// [`writable`](Self::writable).
+    /// Writes as much as there is room for. A pipe whose reader is gone is an error, whatever this process
+    /// does with SIGPIPE. After `WouldBlock` call it again with the same bytes, once poll(2) has reported it
+    /// as [`writable`](Self::writable).
     pub(super) fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match &mut self.way {
             Way::Plain => Ok(rustix::io::write(&*self.fd, bytes)?),
@@ -144,7 +145,7 @@ impl Descriptor {
         }
     }
 
-    /// With `RWF_NOSIGNAL` (Linux 6.18), or after a look whether there is a reader.
+    /// With `RWF_NOSIGNAL` (Linux 6.18), or after a check that there is a reader.
     #[cfg(target_os = "linux")]
     fn write_quietly(&mut self, bytes: &[u8], flags: ReadWriteFlags) -> Result<usize, Errno> {
         if self.may_be_quiet {
@@ -171,14 +172,14 @@ impl Descriptor {
     }
 }
 
-/// A reader that is gone is an error, whatever this process does with SIGPIPE.
+/// Makes a reader that is gone an error, whatever this process does with SIGPIPE.
 #[cfg(not(target_vendor = "apple"))]
 pub(super) const NO_SIGNAL: SendFlags = SendFlags::NOSIGNAL;
 #[cfg(target_vendor = "apple")]
 pub(super) const NO_SIGNAL: SendFlags = SendFlags::empty();
 
-/// Says that nobody reads a pipe any more before a write would say it, with SIGPIPE. That leaves a moment for a reader to go, but it is
-/// all that a thread can do which cannot block the signal.
+/// Reports that nobody reads a pipe any more before a write would, with SIGPIPE. The reader may still go in
+/// between, but a thread that cannot block the signal can do no better.
 pub(super) fn check_reader(fd: &OwnedFd) -> Result<(), Errno> {
     let mut fds = [PollFd::new(fd, PollFlags::empty())];
     rustix::event::poll(&mut fds, Some(&Timespec::default()))?;
@@ -187,7 +188,7 @@ pub(super) fn check_reader(fd: &OwnedFd) -> Result<(), Errno> {
     if is_gone { Err(Errno::PIPE) } else { Ok(()) }
 }
 
-/// `RWF_NOWAIT` and the like at the current position, which pipes do not have: an offset of -1.
+/// `RWF_NOWAIT` and the like at the current position, which pipes lack: an offset of -1.
 #[cfg(target_os = "linux")]
 mod nowait {
     use std::io::{IoSlice, IoSliceMut};
@@ -195,10 +196,10 @@ mod nowait {
 
     use rustix::io::{Errno, ReadWriteFlags, preadv2, pwritev2};
 
-    /// `RWF_NOSIGNAL`, which rustix does not name yet.
+    /// `RWF_NOSIGNAL`, which rustix does not define yet.
     pub(super) const NO_SIGNAL: ReadWriteFlags = ReadWriteFlags::from_bits_retain(0x100);
 
-    /// Whether it is the flag that is refused.
+    /// Whether the flag is what the system refuses.
     pub(super) const fn is_unknown(error: Errno) -> bool {
         matches!(error, Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL)
     }
@@ -230,7 +231,7 @@ mod tests {
         is_ready(event, Some(Timespec::default()))
     }
 
-    /// Never waits, whatever way is taken; and leaves the pipe as it was.
+    /// Never waits, whatever way is used, and leaves the pipe as it was.
     #[test]
     fn pipes_of_others() {
         let (reader, writer) = io::pipe().unwrap();
@@ -288,7 +289,7 @@ mod tests {
         assert!(!is_ready_now(reader.readable()));
     }
 
-    /// It comes to the call although there is nothing, as somebody else was faster: the thread waits, and nobody else.
+    /// The read is called although nothing is there, as if another reader was faster: only the thread waits.
     #[test]
     fn a_read_that_waits() {
         let (reader, mut writer) = io::pipe().unwrap();
@@ -307,7 +308,7 @@ mod tests {
         assert_eq!(reader.read(&mut buffer).unwrap(), 0);
     }
 
-    /// Whatever way is taken, and without what Linux 6.18 has.
+    /// Whatever way is used, and without what Linux 6.18 has.
     #[cfg(target_os = "linux")]
     #[test]
     fn pipes_that_nobody_reads() {

@@ -8,42 +8,42 @@ use sockexec_proto::{BadReply, ErrorCode, Failure, Stream, Usage};
 
 use super::{ExitStatus, Waiting};
 
-/// Why a program could not be run to its end. What is shown says what to check.
+/// Why a program could not be run to its end. The message says what to check.
 ///
-/// A program that ran and failed is no error but an [`ExitStatus`](super::ExitStatus), and so is one that
+/// A program that ran and failed is not an error but an [`ExitStatus`](super::ExitStatus), and so is one that
 /// the daemon could not start (codes 125 to 127, with a line on standard error).
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Error {
-    /// The argument of this number (0 is the program) holds a NUL byte, which no program can be given.
+    /// The argument with this number (0 is the program) contains a NUL byte, which no program can be given.
     InvalidArgument(usize),
-    /// An option has a value that means nothing; what is wrong.
+    /// An option has an invalid value; the text says what is wrong.
     InvalidOption(&'static str),
-    /// There is no daemon to be reached at this path.
+    /// No daemon can be reached at this path.
     Connect(PathBuf, io::Error),
     /// The daemon's reply breaks the protocol: what is wrong, and at which byte of the reply.
     Protocol(BadReply),
     /// The connection ended before the program's status, or in the middle of its output.
     #[non_exhaustive]
     Lost {
-        /// Bytes of the reply that had come by then, framing included.
+        /// Bytes of the reply that had come by then, including framing.
         received: u64,
-        /// Whether it broke off within a pair, so that output is missing.
+        /// Whether the reply broke off within a pair, so that output is missing.
         within_pair: bool,
-        /// What the connection ended with, if not with an end of file.
+        /// The error that ended the connection, unless it was an end of file.
         source: Option<io::Error>,
         /// See [`Error::output`].
         output: Option<Box<PartialOutput>>,
     },
-    /// The daemon said why there is no program, or why it was ended (version 2 of the protocol). [`Error::kind`] has the
-    /// reason for programs.
+    /// The daemon reported why there is no program, or why it was ended (version 2 of the protocol).
+    /// [`Error::kind`] has the reason for programs.
     #[non_exhaustive]
     Failed {
         /// The reason, and the daemon's words.
         failure: Failure,
-        /// How the program ended, if there was one and the daemon told: after a deadline, for example.
+        /// How the program ended, if there was one and the daemon reported it: after a deadline, for example.
         status: Option<ExitStatus>,
-        /// What it cost, likewise.
+        /// The resources that it used, likewise.
         usage: Option<Usage>,
         /// See [`Error::output`].
         output: Option<Box<PartialOutput>>,
@@ -52,17 +52,18 @@ pub enum Error {
     Unsupported,
     /// The daemon did not answer a question in time ([`ping`](super::ping), [`daemon_status`](super::daemon_status)).
     NoAnswer(Waiting),
-    /// The program did not start in the time that [`Command::start_timeout`](super::Command::start_timeout) allows; what was waited
-    /// for. The connection was closed; should the daemon start the program nevertheless, it ends it at once.
+    /// The program did not start within the time of
+    /// [`Command::start_timeout`](super::Command::start_timeout), and what it waited for. The connection was
+    /// closed. If the daemon starts the program nevertheless, it ends it at once.
     NotStarted(Waiting),
-    /// The time that [`Command::client_timeout`](super::Command::client_timeout) allows is over. The connection was closed,
-    /// so the daemon ends the program.
+    /// The time of [`Command::client_timeout`](super::Command::client_timeout) is over. The connection was
+    /// closed, so the daemon ends the program.
     TimedOut {
         /// See [`Error::output`].
         output: Option<Box<PartialOutput>>,
     },
-    /// [`Child::disconnect`](super::Child::disconnect), or in version 1 of the protocol [`Child::kill`](super::Child::kill),
-    /// closed the connection, so the status was never told.
+    /// [`Child::disconnect`](super::Child::disconnect), or in version 1 of the protocol
+    /// [`Child::kill`](super::Child::kill), closed the connection before the status was reported.
     #[non_exhaustive]
     Killed {
         /// See [`Error::output`].
@@ -70,20 +71,20 @@ pub enum Error {
     },
     /// A signal did not reach the program: see [`Child::signal`](super::Child::signal).
     NotDelivered {
-        /// Whether the program has ended, or its connection, so that no signal will ever reach it. If not, the daemon did not read it
-        /// in time; it will still arrive if the daemon goes on.
+        /// Whether the program or its connection has ended, so that no signal will ever reach it. If not, the
+        /// daemon did not read it in time; it will still arrive if the daemon goes on.
         ended: bool,
     },
-    /// What was to be the program's standard input cannot be read. The connection was closed.
+    /// The source of the program's standard input cannot be read. The connection was closed.
     Stdin(io::Error),
-    /// The program's output cannot be written to where it was to go; `BrokenPipe` if the reader is gone. The
+    /// The program's output cannot be written to its destination; `BrokenPipe` if the reader is gone. The
     /// connection was closed.
     Output(Stream, io::Error),
-    /// Something that is needed on this side cannot be had; what.
+    /// A local resource could not be obtained; the text says which.
     Io(&'static str, io::Error),
 }
 
-/// What came of a program's output before its end: see [`Error::output`].
+/// The output of a program whose run failed: see [`Error::output`].
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PartialOutput {
@@ -93,7 +94,7 @@ pub struct PartialOutput {
     pub stderr: Vec<u8>,
 }
 
-/// As text, cut where it is long.
+/// Shown as text, and cut if it is long.
 impl fmt::Debug for PartialOutput {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let shown = |bytes: &[u8]| {
@@ -106,10 +107,10 @@ impl fmt::Debug for PartialOutput {
     }
 }
 
-/// How many bytes of output an error shows.
+/// How many bytes of each stream an error shows.
 const SHOWN: usize = 1000;
 
-/// What kind of thing went wrong, for programs: see [`Error::kind`].
+/// The kind of an error, for programs: see [`Error::kind`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
@@ -117,27 +118,27 @@ pub enum ErrorKind {
     BadRequest,
     /// There is no such program, or no such directory to run it in.
     NotFound,
-    /// The program is there and cannot be executed.
+    /// The program exists but cannot be executed.
     NotExecutable,
     /// The directory may not be entered.
     Denied,
-    /// The daemon lacks what it takes to start a program: a process, memory, descriptors, a terminal.
+    /// The daemon lacks a resource to start a program: a process, memory, descriptors, a terminal.
     SpawnFailed,
-    /// The deadline, whoever has kept it.
+    /// The deadline has passed, be it the daemon's or the client's.
     Timeout,
-    /// The daemon is told to stop.
+    /// The daemon is stopping.
     Shutdown,
-    /// A rule of the operator's forbids it.
+    /// A rule of the operator forbids it.
     Forbidden,
-    /// More requests wait than may; nothing was started.
+    /// More requests wait than are allowed; nothing was started.
     Busy,
-    /// The program had more memory than it may have.
+    /// The program used more memory than is allowed.
     OutOfMemory,
-    /// The program wrote more than it may.
+    /// The program wrote more than is allowed.
     OutputLimit,
-    /// The program wrote nothing for longer than it may.
+    /// The program wrote nothing for longer than is allowed.
     IdleTimeout,
-    /// A fault of the daemon's own, or a reason that this version does not know.
+    /// An internal error of the daemon, or a reason that this version does not know.
     Internal,
     /// No daemon can be reached.
     Connect,
@@ -151,17 +152,17 @@ pub enum ErrorKind {
     Protocol,
     /// The connection ended before the program's status.
     Lost,
-    /// It was killed from here.
+    /// The program was killed from this side.
     Killed,
     /// A signal did not reach the program.
     NotDelivered,
-    /// A descriptor of this side, or something else that is needed here.
+    /// A descriptor or another resource of this side failed.
     Io,
 }
 
 impl Error {
-    /// The reason in a word. Those of the daemon only come in version 2 of the protocol; in version 1 it tells them by the exit
-    /// codes 125 to 127.
+    /// The reason, as a value to match on. The daemon's own reasons exist in version 2 of the protocol only;
+    /// in version 1 it reports them by the exit codes 125 to 127.
     #[must_use]
     pub const fn kind(&self) -> ErrorKind {
         match self {
@@ -179,7 +180,7 @@ impl Error {
                 ErrorCode::OutOfMemory => ErrorKind::OutOfMemory,
                 ErrorCode::OutputLimit => ErrorKind::OutputLimit,
                 ErrorCode::IdleTimeout => ErrorKind::IdleTimeout,
-                // A code that is new is found by the test below.
+                // The test below finds a new code.
                 _ => ErrorKind::Internal,
             },
             Self::Connect(..) => ErrorKind::Connect,
@@ -208,7 +209,7 @@ impl fmt::Display for Error {
             Self::NotStarted(waiting) => write!(f, "the program did not start in time: {waiting}"),
             Self::InvalidArgument(0) => f.write_str("the program's name holds a NUL byte"),
             Self::InvalidArgument(number) => write!(f, "argument {number} holds a NUL byte"),
-            // It has its advice in it.
+            // Such an error has its advice in it.
             Self::Connect(path, error) if error.raw_os_error().is_none() => {
                 write!(f, "cannot connect to {}: {error}", path.display())
             }
@@ -221,7 +222,7 @@ impl fmt::Display for Error {
                 match (within_pair, received) {
                     (true, _) => write!(f, "in the middle of its reply, after {received} bytes")?,
                     (false, 0) => f.write_str("without an answer")?,
-                    (false, _) => f.write_str("before it told how the program ended")?,
+                    (false, _) => f.write_str("before it reported how the program ended")?,
                 }
                 match source {
                     Some(error) => write!(f, ": {error}"),
@@ -252,8 +253,8 @@ fn advice(error: &io::Error) -> &'static str {
     }
 }
 
-/// What shows an error shows its sources after it, so what the words above hold already is none: the cause is a field. Its own
-/// source is this one's.
+/// Reporters print an error and then its sources. The messages above contain the cause already, so it is not
+/// returned as the source: this error's source is that of its cause.
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
@@ -286,7 +287,7 @@ impl From<Error> for io::Error {
             }
             (_, ErrorKind::BadRequest) => io::ErrorKind::InvalidInput,
             (_, ErrorKind::NotFound) => io::ErrorKind::NotFound,
-            // As execve(2) has it: EACCES.
+            // As for execve(2): EACCES.
             (_, ErrorKind::NotExecutable | ErrorKind::Denied | ErrorKind::Forbidden) => io::ErrorKind::PermissionDenied,
             (Error::NotDelivered { ended: false }, _)
             | (_, ErrorKind::Timeout | ErrorKind::IdleTimeout | ErrorKind::NoAnswer | ErrorKind::NotStarted) => {
@@ -319,9 +320,10 @@ impl From<BadReply> for Error {
 }
 
 impl Error {
-    /// What the program had written by then, if it was collected, as [`Command::output`](super::Command::output) and
-    /// [`Child::wait_with_output`](super::Child::wait_with_output) do. `None` where there was nothing, and where this side has failed:
-    /// those errors say nothing of the program.
+    /// What the program had written by then, if it was collected, as
+    /// [`Command::output`](super::Command::output) and
+    /// [`Child::wait_with_output`](super::Child::wait_with_output) do. `None` if it had written nothing, and
+    /// if this side has failed: such errors say nothing about the program.
     #[must_use]
     pub fn output(&self) -> Option<&PartialOutput> {
         match self {
@@ -345,7 +347,7 @@ impl Error {
         self
     }
 
-    /// The same once more, for whoever asks a second time.
+    /// The same error again, for a second call.
     pub(super) fn again(&self) -> Self {
         match self {
             Self::InvalidArgument(number) => Self::InvalidArgument(*number),
@@ -387,7 +389,7 @@ mod tests {
 
     use super::*;
 
-    /// Each code has a kind of its own; those that this version does not know are the daemon's internal ones.
+    /// Each known code has a kind of its own; unknown ones count as internal errors of the daemon.
     #[test]
     fn every_code_has_a_kind() {
         let kind = |code: &ErrorCode| {

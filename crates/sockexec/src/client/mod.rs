@@ -3,14 +3,15 @@
 //! | [`std::process`] | here | what differs |
 //! | --- | --- | --- |
 //! | [`Command::new`](std::process::Command::new) | [`Command::new`] | the daemon's socket comes first |
-//! | [`Stdio`](std::process::Stdio) | [`Stdio`] | this process reads and writes for the program, which has the descriptors only after [`Command::pass_stdio`] |
+//! | [`Stdio`](std::process::Stdio) | [`Stdio`] | this process reads and writes for the program, which gets the descriptors only after [`Command::pass_stdio`] |
 //! | [`Child`](std::process::Child) | [`Child`] | the program ends when this process does; in version 1 of the protocol [`Child::kill`] closes the connection |
 //! | [`ExitStatus`](std::process::ExitStatus) | [`ExitStatus`] | `signal` without a trait |
 //! | [`io::Error`] | [`Error`] | typed; `?` turns it into an `io::Error` |
 //!
-//! It speaks version 1 of the protocol, as every daemon does, 3.1.1 included, until something is asked for that needs
-//! [version 2](Version::Two), which [`Command::version`] lists. A daemon without version 2 is detected within two seconds:
-//! [`Error::Unsupported`]. One that is busy is waited for, for as long as it takes or [`Command::client_timeout`] allows.
+//! It speaks version 1 of the protocol, as every daemon does, including 3.1.1, until a method is called that
+//! needs [version 2](Version::Two); [`Command::version`] lists them. A daemon without version 2 is detected
+//! within two seconds: [`Error::Unsupported`]. A busy daemon is waited for as long as it takes, or as
+//! [`Command::client_timeout`] allows.
 #![forbid(unsafe_code)]
 
 mod access;
@@ -78,21 +79,23 @@ pub struct Output {
     pub stdout: Vec<u8>,
     /// All that it wrote to standard error; empty if that went elsewhere.
     pub stderr: Vec<u8>,
-    /// What the program cost; `None` in version 1 of the protocol, which does not tell, and where the daemon's system does not.
+    /// The resources that the program used. `None` in version 1 of the protocol, which does not report them,
+    /// and if the daemon's system does not.
     pub usage: Option<Usage>,
 }
 
 /// A program to be run by a daemon, as [`std::process::Command`]. It can be run more than once.
 ///
-/// The program has the daemon's user and, unless it is told otherwise, its environment and working directory. Its name is looked up in
-/// the `PATH` that it gets, unless there is a slash in it.
+/// The program runs as the daemon's user and, unless something else is set, with its environment and working
+/// directory. Its name is searched for in the `PATH` that it gets, unless it contains a slash.
 ///
 /// # Clones
 ///
 /// Unlike the standard library's, a command can be cloned. A clone shares the descriptors that were given to
-/// [`stdin`](Self::stdin), [`stdout`](Self::stdout) and [`stderr`](Self::stderr), as a command that is run twice does: two
-/// programs that read one file read parts of it, and the reader of a pipe sees its end when the last of the clones was dropped too.
-/// Bytes of [`stdin_bytes`](Self::stdin_bytes) are shared as well, and each program gets all of them.
+/// [`stdin`](Self::stdin), [`stdout`](Self::stdout) and [`stderr`](Self::stderr), as a command that is run
+/// twice does: two programs that read one file read parts of it, and the reader of a pipe sees its end only
+/// once the last clone was dropped. Bytes of [`stdin_bytes`](Self::stdin_bytes) are shared as well, and each
+/// program gets all of them.
 #[derive(Debug, Clone)]
 pub struct Command {
     socket: PathBuf,
@@ -106,7 +109,7 @@ pub struct Command {
     version: Version,
     options: Options,
     wishes: Wishes,
-    /// What is wrong with one of the options, to be told when it is run.
+    /// What is wrong with one of the options, reported when the command is run.
     invalid: Option<&'static str>,
 }
 
@@ -116,7 +119,7 @@ enum Input {
     Bytes(Bytes),
 }
 
-/// What a stream is when nothing was said, as the standard library has it.
+/// The defaults of the streams, as in the standard library.
 #[derive(Debug, Clone, Copy)]
 enum Run {
     Output,
@@ -178,10 +181,10 @@ impl Command {
         self
     }
 
-    /// Standard input is these bytes. (The standard library has no such thing; here nobody has to feed a
-    /// pipe, so that [`output`](Self::output) can do it.)
+    /// Standard input is these bytes. (The standard library has no such method. Here nobody has to feed a
+    /// pipe, so it works with [`output`](Self::output).)
     pub fn stdin_bytes(&mut self, bytes: impl Into<Vec<u8>>) -> &mut Self {
-        // Not a `Stdio`, which could be given to `stdout` as well, where it means nothing.
+        // Not a `Stdio`, which could be given to `stdout` as well, where it makes no sense.
         self.stdin = Some(Input::Bytes(Bytes(Arc::new(bytes.into()))));
         self
     }
@@ -199,23 +202,23 @@ impl Command {
         self
     }
 
-    /// The longest that a run may last, from the attempt to connect to the program's end; then this side closes the
-    /// connection, so that the daemon ends the program, and the result is [`Error::TimedOut`]. `None`: no limit but
-    /// the daemon's own. Default `None`.
+    /// The longest that a run may last, from the attempt to connect to the program's end. Then this side
+    /// closes the connection, so that the daemon ends the program, and the result is [`Error::TimedOut`].
+    /// `None`: no limit but the daemon's own. Default `None`.
     ///
-    /// The client keeps it, so it holds for every daemon, busy or stopped. [`daemon_timeout`](Self::daemon_timeout) is
-    /// kept by the daemon, which tells how the program ended; [`start_timeout`](Self::start_timeout) is over once the
-    /// program has started.
+    /// The client keeps this limit, so it holds for every daemon, busy or stopped. The daemon keeps
+    /// [`daemon_timeout`](Self::daemon_timeout), and reports how the program ended.
+    /// [`start_timeout`](Self::start_timeout) no longer applies once the program has started.
     pub fn client_timeout(&mut self, timeout: impl Into<Option<Duration>>) -> &mut Self {
         self.client_timeout = timeout.into();
         self
     }
 
-    /// Calls `tell` if the program has to wait, at most once for each run: when the daemon says that it has to, or when two seconds have
-    /// passed from the attempt to connect and the program has not started. Version 1 of the protocol only reports the
-    /// connection.
+    /// Calls `tell` if the program has to wait, at most once for each run: when the daemon reports it, or
+    /// when the program has not started two seconds after the attempt to connect. In version 1 of the
+    /// protocol, only the wait for a connection is reported.
     ///
-    /// It is called by the thread that serves the program, which waits for it.
+    /// The thread that serves the program calls it, and waits for it to return.
     pub fn on_wait(&mut self, tell: impl Fn(Waiting) + Send + Sync + 'static) -> &mut Self {
         self.observer = Observer(Some(Arc::new(tell)));
         self
@@ -224,7 +227,7 @@ impl Command {
     /// Runs the program to its end and collects its output.
     ///
     /// # Errors
-    /// Why there is no status. What the program had written by then is [`Error::output`].
+    /// Why there is no status. [`Error::output`] has what the program had written by then.
     pub fn output(&mut self) -> Result<Output, Error> {
         if self.options.descriptors {
             return self.spawn_as(Run::Output)?.wait_with_output();
@@ -234,7 +237,7 @@ impl Command {
         Self::collected(ended, pump)
     }
 
-    /// The end of a run, with what of its output was kept in memory.
+    /// The result of a run, with the output that was kept in memory.
     fn collected(ended: Result<Ended, Error>, pump: Pump) -> Result<Output, Error> {
         let (stdout, stderr) = (pump.stdout.into_bytes(), pump.stderr.into_bytes());
         match ended {
@@ -251,12 +254,12 @@ impl Command {
         Ok(self.pump(Run::Status, &mut Pipes::default())?.run()?.status)
     }
 
-    /// Starts the program. In version 1 of the protocol, that it could not be started shows in its status, like anything that the daemon
-    /// tells; in version 2 this waits until it was started.
+    /// Starts the program. In version 2 of the protocol this waits until it was started. In version 1 a
+    /// program that could not be started shows in its status, like everything that the daemon reports.
     ///
     /// # Errors
-    /// Without a connection, a pipe or a thread nothing was started; in version 2 also what the daemon says, such as
-    /// [`ErrorKind::NotFound`].
+    /// Without a connection, a pipe or a thread nothing was started. In version 2 also what the daemon
+    /// reports, such as [`ErrorKind::NotFound`].
     pub fn spawn(&mut self) -> Result<Child, Error> {
         self.spawn_as(Run::Spawn)
     }
@@ -268,8 +271,8 @@ impl Command {
         Child::start(pump, pipes)
     }
 
-    /// Connects, with everything else ready, so that the program is not started in vain. The other ends of pipes that are passed go to
-    /// `pipes`.
+    /// Connects, and prepares everything else. Nothing is sent yet, so that no program is started in vain.
+    /// The other ends of pipes that are passed go to `pipes`.
     fn pump(&self, run: Run, pipes: &mut Pipes) -> Result<Pump, Error> {
         self.check_arguments()?;
         let mut patience = self.patience();
@@ -305,7 +308,7 @@ impl Command {
         Ok(pump)
     }
 
-    /// From now on.
+    /// The limits of a run that begins now.
     fn patience(&self) -> Patience {
         Patience::new(self.client_timeout, self.start_timeout, &self.observer)
     }
@@ -329,7 +332,7 @@ impl Command {
         Ok(kind.descriptor(Channel::Stdin)?.map_or(Source::Nothing, Source::Descriptor))
     }
 
-    /// Makes the pipes that a [`Child`] is to have, unless there are [others](Self::pass_stdio).
+    /// Makes the pipes of a [`Child`], unless [others](Self::pass_stdio) are passed.
     fn pipe(&self, pump: &mut Pump, pipes: &mut Pipes) -> Result<(), Error> {
         if self.options.descriptors {
             return Ok(());
@@ -356,7 +359,7 @@ impl Command {
     }
 }
 
-/// Where a stream goes, but for the pipes of a [`Child`].
+/// Where a stream goes, except for the pipes of a [`Child`].
 fn sink(stdio: Option<&Stdio>, run: Run, channel: Channel) -> io::Result<Sink> {
     let kind = stdio.map_or(run.output(), |stdio| &stdio.0);
     match (run, kind) {

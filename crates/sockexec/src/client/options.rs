@@ -1,4 +1,4 @@
-//! What only version 2 of the protocol can ask for.
+//! Options that need version 2 of the protocol.
 
 use std::ffi::{CString, OsStr};
 use std::fs::File;
@@ -22,15 +22,16 @@ impl Command {
     /// [`terminal`](Self::terminal), [`terminal_type`](Self::terminal_type), [`terminal_utf8`](Self::terminal_utf8),
     /// [`pass_stdio`](Self::pass_stdio).
     ///
-    /// Ask for [`Version::Two`] to have the [number](super::Child::id), [signals](super::Child::signal) and
-    /// [cost](super::Child::usage) of a program, and errors where version 1 has exit codes (125 to 127). [`Version::One`] after one of
-    /// those methods is an [`Error::InvalidOption`](super::Error::InvalidOption) when the program is run.
+    /// Ask for [`Version::Two`] to get the [pid](super::Child::id), [signals](super::Child::signal) and
+    /// [resource usage](super::Child::usage) of a program, and errors in place of the exit codes 125 to 127
+    /// of version 1. [`Version::One`] after one of those methods is an
+    /// [`Error::InvalidOption`](super::Error::InvalidOption) when the program is run.
     pub fn version(&mut self, version: Version) -> &mut Self {
         self.version = version;
         self
     }
 
-    /// The program's working directory; a relative one begins at the daemon's.
+    /// The program's working directory; a relative path starts at the daemon's.
     pub fn current_dir(&mut self, directory: impl AsRef<Path>) -> &mut Self {
         match CString::new(directory.as_ref().as_os_str().as_bytes()) {
             Ok(path) if path.is_empty() => self.refuse("the working directory is empty"),
@@ -40,7 +41,8 @@ impl Command {
         self.in_version_2()
     }
 
-    /// Sets a variable of the program's environment, which without changes is the daemon's. Changes are made in the order of the calls.
+    /// Sets a variable in the program's environment, which starts as the daemon's. Changes are made in the
+    /// order of the calls.
     pub fn env(&mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> &mut Self {
         let (name, value) = (name.as_ref().as_bytes(), value.as_ref().as_bytes());
         self.check_name(name);
@@ -51,7 +53,7 @@ impl Command {
         self.in_version_2()
     }
 
-    /// Sets variables of the program's environment.
+    /// Sets variables in the program's environment.
     pub fn envs<N: AsRef<OsStr>, V: AsRef<OsStr>>(&mut self, variables: impl IntoIterator<Item = (N, V)>) -> &mut Self {
         for (name, value) in variables {
             self.env(name, value);
@@ -59,7 +61,7 @@ impl Command {
         self
     }
 
-    /// Takes a variable out of the program's environment.
+    /// Removes a variable from the program's environment.
     pub fn env_remove(&mut self, name: impl AsRef<OsStr>) -> &mut Self {
         let name = name.as_ref().as_bytes();
         self.check_name(name);
@@ -67,77 +69,83 @@ impl Command {
         self.in_version_2()
     }
 
-    /// Takes everything out of the program's environment, the daemon's variables and what was set by then. Without a `PATH` programs are
-    /// looked up in `/bin` and `/usr/bin`.
+    /// Empties the program's environment: of the daemon's variables, and of those set so far. Without a
+    /// `PATH`, programs are searched for in `/bin` and `/usr/bin`.
     pub fn env_clear(&mut self) -> &mut Self {
         self.options.environment.push(EnvironmentChange::Clear);
         self.in_version_2()
     }
 
-    /// How long the daemon lets the program run, if its own limit (`-t`) is not shorter. The time that the request waits for its turn
-    /// does not count. Then TERM goes to the program's process group, and KILL some seconds later. What the program still writes arrives;
-    /// the result is [`Error::Failed`](super::Error::Failed) with [`ErrorKind::Timeout`](super::ErrorKind::Timeout) and the status.
-    /// `None`, or 10^18 seconds or more: no limit but the daemon's own. Default `None`.
+    /// How long the daemon lets the program run, if its own limit (`-t`) is not shorter. The time that the
+    /// request waits for its turn does not count. Then TERM goes to the program's process group, and KILL
+    /// some seconds later. What the program still writes arrives. The result is
+    /// [`Error::Failed`](super::Error::Failed) with [`ErrorKind::Timeout`](super::ErrorKind::Timeout) and the
+    /// status. `None`, or 10^18 seconds or more: no limit but the daemon's own. Default `None`.
     ///
-    /// The daemon keeps it, and cannot while it is stopped; [`client_timeout`](Self::client_timeout) is kept on this side.
+    /// The daemon keeps this limit, and cannot while it is stopped; this side keeps
+    /// [`client_timeout`](Self::client_timeout).
     pub fn daemon_timeout(&mut self, timeout: impl Into<Option<Duration>>) -> &mut Self {
         let timeout = timeout.into();
         if timeout.is_some_and(|timeout| timeout.is_zero()) {
-            self.refuse("the daemon's timeout is no time at all");
+            self.refuse("the daemon's timeout must be greater than zero");
         }
         self.options.timeout = timeout;
         self.in_version_2()
     }
 
-    /// How long the program may take to start, from the attempt to connect: a daemon that is stopped, or has no slot free, is waited
-    /// for so long. Then the connection is closed, and the result is [`Error::NotStarted`](super::Error::NotStarted), which says
-    /// what was waited for. A daemon that was stopped may still start the program later, and ends it at once. Once the program has
-    /// started this limit is over. `None`: no limit, which is the default.
+    /// How long the program may take to start, from the attempt to connect. The limit covers a daemon that is
+    /// stopped, or has no slot free. Then the connection is closed, and the result is
+    /// [`Error::NotStarted`](super::Error::NotStarted), which says what was waited for. A daemon that was
+    /// stopped may still start the program later, and ends it at once. The limit no longer applies once the
+    /// program has started. `None`, the default: no limit.
     pub fn start_timeout(&mut self, timeout: impl Into<Option<Duration>>) -> &mut Self {
         self.start_timeout = timeout.into();
         self.in_version_2()
     }
 
-    /// Standard error goes where standard output goes, so that the order between the two is kept; what was said of
-    /// [`stderr`](Self::stderr) counts for nothing.
+    /// Sends standard error to where standard output goes, which keeps the order between the two. Any setting
+    /// of [`stderr`](Self::stderr) is ignored.
     pub fn stderr_to_stdout(&mut self) -> &mut Self {
         self.options.stderr_to_stdout = true;
         self.in_version_2()
     }
 
-    /// The program has a session of its own and a new terminal of this size for its three streams. All that the terminal says is standard
-    /// output; standard input is what a person would type. The end of standard input is `^D`.
+    /// Gives the program its own session, and a new terminal of this size for its three streams. Everything
+    /// that the terminal shows is standard output; standard input is what a person would type. The end of
+    /// standard input is `^D`.
     pub fn terminal(&mut self, size: WindowSize) -> &mut Self {
         self.options.pty = Some(size);
         self.in_version_2()
     }
 
-    /// What kind of terminal the [`terminal`](Self::terminal) is, such as `xterm-256color`: the program finds it in the variable
-    /// `TERM`. What [`env`](Self::env) and [`env_remove`](Self::env_remove) say of that variable counts more;
-    /// [`env_clear`](Self::env_clear) leaves it.
+    /// The type of the [`terminal`](Self::terminal), such as `xterm-256color`. The program finds it in the
+    /// variable `TERM`. [`env`](Self::env) and [`env_remove`](Self::env_remove) override it for that
+    /// variable; [`env_clear`](Self::env_clear) keeps it.
     ///
-    /// A daemon that lets its clients set no variables is not asked to. So the daemon introduces itself before the request is
-    /// sent, which takes an exchange more. Without a terminal it is an
+    /// A daemon whose clients may not set variables is not asked to. So the daemon introduces itself before
+    /// the request is sent, which takes one more exchange. Without a terminal this is an
     /// [`Error::InvalidOption`](super::Error::InvalidOption).
     pub fn terminal_type(&mut self, name: impl AsRef<OsStr>) -> &mut Self {
         let name = name.as_ref().as_bytes();
         if name.contains(&0) {
-            self.refuse("the kind of the terminal holds a NUL byte");
+            self.refuse("the terminal type holds a NUL byte");
         }
         self.wishes.terminal_type = Some(name.to_vec());
         self.in_version_2()
     }
 
-    /// The [`terminal`](Self::terminal) takes what is typed for UTF-8 when it edits a line: a backspace erases a character, not a byte
-    /// (termios(3), `IUTF8`). A daemon that does not know this is not asked for it, as for [`terminal_type`](Self::terminal_type).
+    /// The [`terminal`](Self::terminal) takes what is typed as UTF-8 when it edits a line: a backspace erases
+    /// a character, not a byte (termios(3), `IUTF8`). A daemon that does not know this option is not asked
+    /// for it, as for [`terminal_type`](Self::terminal_type).
     pub fn terminal_utf8(&mut self) -> &mut Self {
         self.wishes.utf8 = true;
         self.in_version_2()
     }
 
-    /// The program gets the descriptors of its three streams themselves ([`unix(7)`], `SCM_RIGHTS`), as a child in the standard library does: a
-    /// file stays a file, a terminal a terminal, and no byte goes through the daemon. [`Stdio::null`] is `/dev/null`, [`Stdio::piped`] a pipe;
-    /// so is what [`stdin_bytes`](Self::stdin_bytes) cannot be: bytes of this process, which are refused.
+    /// Passes the descriptors of its three streams to the program itself ([`unix(7)`], `SCM_RIGHTS`), as the
+    /// standard library does for a child: a file stays a file, a terminal a terminal, and no byte goes
+    /// through the daemon. [`Stdio::null`] is `/dev/null`, [`Stdio::piped`] a pipe.
+    /// [`stdin_bytes`](Self::stdin_bytes) is refused, as bytes in memory have no descriptor.
     ///
     /// [`unix(7)`]: https://man7.org/linux/man-pages/man7/unix.7.html
     pub fn pass_stdio(&mut self) -> &mut Self {
@@ -150,7 +158,7 @@ impl Command {
         self
     }
 
-    /// The first complaint stands.
+    /// The first complaint wins.
     fn refuse(&mut self, what: &'static str) {
         self.invalid.get_or_insert(what);
     }
@@ -161,7 +169,7 @@ impl Command {
         }
     }
 
-    /// What of the options cannot be together.
+    /// Options that contradict each other.
     pub(super) fn contradiction(&self) -> Option<&'static str> {
         let options = &self.options;
         if self.version == Version::One
@@ -169,23 +177,21 @@ impl Command {
                 || !self.wishes.is_empty()
                 || self.start_timeout.is_some())
         {
-            Some("an option needs version 2 of the protocol, and version 1 was asked for")
+            Some("an option needs version 2 of the protocol, but version 1 was asked for")
         } else if options.pty.is_none() && !self.wishes.is_empty() {
-            Some("the kind of a terminal needs a terminal")
+            Some("a terminal type needs a terminal")
         } else if options.descriptors && options.pty.is_some() {
             Some("descriptors cannot be passed to a program that gets a terminal")
         } else if options.descriptors && options.stderr_to_stdout {
-            Some(
-                "with descriptors that are passed, standard error cannot go to standard output: give the same descriptor twice",
-            )
+            Some("with passed descriptors, standard error cannot go to standard output: pass the same descriptor twice")
         } else if options.descriptors && matches!(self.stdin, Some(Input::Bytes(_))) {
-            Some("standard input from memory has no descriptor that could be passed")
+            Some("standard input from memory has no descriptor to pass")
         } else {
             None
         }
     }
 
-    /// The program's streams, to be passed; the other ends of pipes go to `pipes`.
+    /// The program's streams to pass; the other ends of pipes go to `pipes`.
     pub(super) fn descriptors(&self, run: Run, pipes: &mut Pipes) -> io::Result<Vec<OwnedFd>> {
         let null = || File::options().read(true).write(true).open("/dev/null").map(OwnedFd::from);
         let stdin = match &self.stdin {

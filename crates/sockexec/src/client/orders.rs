@@ -1,5 +1,6 @@
-//! What a [`Child`](super::Child) and its handles want of the pump that serves the program. A pipe beside them makes each an event like any
-//! other; it holds nothing but wake-ups, so that no number of them can fill it.
+//! What a [`Child`](super::Child) and its handles order from the pump that serves the program. A pipe beside
+//! the orders makes each of them an event like any other. It carries nothing but wake-ups, so it does not
+//! matter if it is full.
 
 use std::fmt;
 use std::io::{self, PipeReader, PipeWriter, Read as _, Write as _};
@@ -13,19 +14,20 @@ use super::{Error, Signal, WindowSize};
 pub(super) enum Order {
     /// Close the connection.
     Disconnect,
-    /// Send KILL to the program's process group, and keep nothing from ending; in version 1, which has no signals, close the connection.
+    /// Send KILL to the program's process group, and let nothing delay the end. In version 1, which has no
+    /// signals, close the connection.
     Kill,
-    /// Send this signal to the program's process group, and tell when it was sent in full.
+    /// Send this signal to the program's process group, and report when it was sent in full.
     Signal(Signal, Tell<()>),
-    /// The terminal has this size now.
+    /// Give the terminal this size.
     Resize(WindowSize),
 }
 
-/// Something to be told, once; dropped, it never will be.
+/// A callback that is called at most once.
 pub(super) struct Tell<T>(Box<dyn FnOnce(T) + Send>);
 
 impl<T> Tell<T> {
-    /// What `tell` returns is dropped: those who were to be told may have gone.
+    /// What `tell` returns is dropped: the receiver may have gone.
     pub(super) fn new<R>(tell: impl FnOnce(T) -> R + Send + 'static) -> Self {
         Self(Box::new(move |what| {
             let _ = tell(what);
@@ -55,13 +57,13 @@ pub(super) struct Orders {
 pub(super) struct OrderSender {
     orders: Sender<Order>,
     bell: PipeWriter,
-    /// Kept, so that to ring when the pump is gone raises no SIGPIPE.
+    /// Kept, so that ringing raises no SIGPIPE when the pump is gone.
     _heard: Arc<PipeReader>,
 }
 
 pub(super) fn channel() -> Result<(OrderSender, Orders), Error> {
     let (heard, bell) = io::pipe().map_err(|error| Error::Io("cannot make a pipe", error))?;
-    // Neither is ever to wait for it.
+    // Neither end may ever wait.
     rustix::io::ioctl_fionbio(&heard, true).map_err(|error| Error::Io("cannot set up a pipe", error.into()))?;
     rustix::io::ioctl_fionbio(&bell, true).map_err(|error| Error::Io("cannot set up a pipe", error.into()))?;
     let (sender, orders) = mpsc::channel();
@@ -70,7 +72,7 @@ pub(super) fn channel() -> Result<(OrderSender, Orders), Error> {
 }
 
 impl OrderSender {
-    /// To a pump that is gone, as the program has ended, it is nothing.
+    /// Does nothing if the pump is gone, as the program has ended then.
     pub(super) fn send(&self, order: Order) {
         if self.orders.send(order).is_ok() {
             // A full pipe rings as well.
@@ -80,12 +82,12 @@ impl OrderSender {
 }
 
 impl Orders {
-    /// Called when there is something to see.
+    /// The next order. Call it when the pipe is readable.
     ///
     /// # Errors
-    /// Nobody is left who could want something ([`TryRecvError::Disconnected`]), or nothing is wanted now.
+    /// Nobody is left who could send one ([`TryRecvError::Disconnected`]), or there is none now.
     pub(super) fn next(&mut self) -> Result<Order, TryRecvError> {
-        // Before it is looked, so that what comes after the look rings again.
+        // Before the check, so that an order that comes after it rings again.
         let _ = (&*self.bell).read(&mut [0; 64]);
         self.orders.try_recv()
     }
@@ -101,7 +103,7 @@ impl AsFd for Orders {
 mod tests {
     use super::*;
 
-    /// Many more than a pipe holds.
+    /// Many more orders than a pipe holds.
     #[test]
     fn orders_arrive_as_they_were_sent() {
         let (sender, mut orders) = channel().unwrap();
@@ -123,7 +125,7 @@ mod tests {
         assert_eq!(orders.next().unwrap_err(), TryRecvError::Disconnected);
     }
 
-    /// Those who wait for an answer get no answer.
+    /// The wait for an answer ends without one.
     #[test]
     fn a_pump_that_is_gone() {
         let (sender, orders) = channel().unwrap();

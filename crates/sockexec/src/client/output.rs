@@ -1,10 +1,11 @@
-//! What a program wrote, shown to people.
+//! A program's output, shown to people.
 
 use std::fmt;
 
 use super::Output;
 
-/// With the bytes as text where they are, as the standard library does: a list of numbers helps nobody in a failed test.
+/// Shows the bytes as text if they are text, as the standard library does: a list of numbers helps nobody in
+/// a failed test.
 impl fmt::Debug for Output {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Output")

@@ -11,10 +11,10 @@ pub(super) struct Pipes {
     pub(super) stderr: Option<PipeReader>,
 }
 
-/// The writing end of a program's standard input. Dropped, it ends it.
+/// The writing end of a program's standard input. Dropping it ends the input.
 ///
-/// Once the program has ended, or in version 2 of the protocol has closed its standard input, a write fails with
-/// [`BrokenPipe`](io::ErrorKind::BrokenPipe), as for any pipe.
+/// Once the program has ended or, in version 2 of the protocol, has closed its standard input, a write fails
+/// with [`BrokenPipe`](io::ErrorKind::BrokenPipe), as for any pipe.
 #[derive(Debug)]
 pub struct ChildStdin(pub(super) PipeWriter);
 
@@ -44,7 +44,7 @@ macro_rules! write {
     )*};
 }
 
-// As the standard library has it: by reference for writing alone.
+// As in the standard library: only writing works by reference.
 write!(ChildStdin & ChildStdin);
 
 macro_rules! read {
@@ -93,7 +93,7 @@ macro_rules! descriptor {
             }
         }
 
-        /// The descriptor should be a pipe, or else reads and writes are what they are for it.
+        /// The descriptor should be a pipe; otherwise reads and writes act as they do on it.
         impl From<OwnedFd> for $type {
             fn from(fd: OwnedFd) -> Self {
                 Self(fd.into())

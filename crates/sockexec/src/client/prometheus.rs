@@ -1,7 +1,8 @@
 //! The status in the text format of Prometheus (version 0.0.4).
 //!
-//! Labels have fixed words alone, those of the daemon's counters: arguments, users and paths would make series without end, and tell
-//! the reader of metrics what runs. A daemon that does not count something has no family for it.
+//! Labels contain fixed words only, those of the daemon's counters. Arguments, users and paths would make
+//! endless series, and show readers of the metrics what runs. A daemon that does not count something has no
+//! family for it.
 
 use std::fmt::Write as _;
 
@@ -11,7 +12,7 @@ use serde_json::{Map, Value};
 struct Plain {
     name: &'static str,
     help: &'static str,
-    /// Where it stands in the status.
+    /// Its place in the status.
     at: [&'static str; 2],
 }
 
@@ -21,7 +22,7 @@ impl Plain {
     }
 }
 
-/// What can go down as well.
+/// Values that can go down as well.
 const GAUGES: [Plain; 9] = [
     Plain::new("sockexec_uptime_seconds", ["uptime", ""], "Time since the daemon began to serve."),
     Plain::new("sockexec_slots", ["limits", "max_connections"], "Programs that may run at once."),
@@ -38,7 +39,7 @@ const GAUGES: [Plain; 9] = [
     Plain::new("sockexec_spool_limit_bytes", ["limits", "spool_total"], "Spooled output that may be on disk."),
 ];
 
-/// What only grows.
+/// Values that only grow.
 const COUNTERS: [Plain; 8] = [
     Plain::new("sockexec_connections_accepted_total", ["totals", "accepted"], "Connections that were accepted."),
     Plain::new("sockexec_pings_total", ["totals", "pings"], "Connections that only asked whether the daemon serves."),
@@ -51,7 +52,7 @@ const COUNTERS: [Plain; 8] = [
     Plain::new(
         "sockexec_deadlines_total",
         ["totals", "timed_out"],
-        "Deadlines that came before the reply was complete.",
+        "Deadlines that passed before the reply was complete.",
     ),
     Plain::new(
         "sockexec_requests_timed_out_total",
@@ -71,7 +72,7 @@ struct Labelled {
     name: &'static str,
     help: &'static str,
     label: &'static str,
-    /// Where they stand in `counts`.
+    /// Their place in `counts`.
     at: &'static str,
 }
 
@@ -96,7 +97,7 @@ const LABELLED: [Labelled; 4] = [
     },
     Labelled {
         name: "sockexec_errors_total",
-        help: "Requests and programs that came to nothing or were cut, by the code of the protocol.",
+        help: "Requests and programs that failed or were cut short, by the code of the protocol.",
         label: "code",
         at: "errors",
     },
@@ -116,15 +117,15 @@ const HISTOGRAMS: [Histogram; 2] = [
     },
     Histogram {
         name: "sockexec_program_run_seconds",
-        help: "Time from the process of a program to when its end was noticed.",
+        help: "Time from the start of a program's process to when its end was noticed.",
         at: "run_seconds",
     },
 ];
 
-/// The daemon's status, as [`daemon_status`](super::daemon_status) has it, in the text format of Prometheus (version 0.0.4).
-/// Times are seconds, sizes are bytes. `None`: `status` is no JSON.
+/// Converts the daemon's status, as [`daemon_status`](super::daemon_status) returns it, to the text format of
+/// Prometheus (version 0.0.4). Times are in seconds, sizes in bytes. `None`: `status` is not JSON.
 ///
-/// Labels have fixed words alone, never arguments, users or paths.
+/// Labels contain fixed words only, never arguments, users or paths.
 #[must_use]
 pub fn prometheus(status: &str) -> Option<String> {
     serde_json::from_str(status).ok().map(|status| text(&status))
@@ -165,13 +166,13 @@ fn text(status: &Value) -> String {
 
 fn bytes(out: &mut String, totals: &Value) {
     const NAME: &str = "sockexec_transferred_bytes_total";
-    head(out, NAME, "counter", "Bytes of all connections, framing included, by direction from the daemon.");
+    head(out, NAME, "counter", "Bytes of all connections, including framing, by direction as the daemon sees it.");
     for (direction, at) in [("in", "bytes_in"), ("out", "bytes_out")] {
         sample(out, NAME, Some(("direction", direction)), &totals[at]);
     }
 }
 
-/// The status has what is in each bucket; here each has all that is below it as well.
+/// The status counts each bucket alone; here each one includes all below it.
 fn histogram(out: &mut String, name: &str, help: &str, told: &Map<String, Value>) {
     let list = |at: &str| told.get(at).and_then(Value::as_array).into_iter().flatten();
     head(out, name, "histogram", help);
@@ -191,7 +192,7 @@ fn head(out: &mut String, name: &str, kind: &str, help: &str) {
 }
 
 fn sample(out: &mut String, name: &str, label: Option<(&str, &str)>, value: &Value) {
-    // What is no number is not there, and a version may have any character.
+    // A value that is missing counts as 0, and a version may contain any character.
     let value = if value.is_number() { value } else { &Value::from(0) };
     let _ = match label {
         Some((label, word)) => {

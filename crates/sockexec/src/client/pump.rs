@@ -1,9 +1,9 @@
-//! Moves standard input to the daemon and output from it, both at the same time, on one thread, which waits for nothing but poll(2).
+//! Moves standard input to the daemon and output from it, both at the same time, on one thread that waits
+//! only in poll(2).
 //!
-//! Memory is bounded: one piece of standard input is read when the one before it was sent, one of
-//! the reply when the one before it was written. So a program that does not read stops whoever
-//! feeds its standard input, a reader of output that stops is felt by the program, and neither of
-//! the two holds up the other.
+//! Memory is bounded: a piece of standard input is read once the one before it was sent, a piece of the reply
+//! once the one before it was written. So a program that does not read stops the writer of its standard
+//! input, a program whose output nobody reads is stopped as well, and neither of the two holds up the other.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -26,11 +26,11 @@ use super::waiting::{Patience, Waiting};
 use super::wire::{Ended, Incoming, Outgoing};
 use super::{Error, Signal};
 
-/// Bytes in memory that may be needed again for another run.
+/// Bytes in memory that another run may need again.
 #[derive(Clone)]
 pub(super) struct Bytes(pub(super) Arc<Vec<u8>>);
 
-/// They may be many, and secret.
+/// Shows only their number: they may be many, and secret.
 impl fmt::Debug for Bytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} bytes", self.0.len())
@@ -52,8 +52,8 @@ pub(super) enum Source {
 }
 
 impl Source {
-    /// Whether it is nothing that could be read: open only to write (what `nohup` leaves), a directory, or a terminal whose foreground
-    /// is somebody else's for good. Of a file EIO is a failure.
+    /// Whether it can never be read: open only for writing (what `nohup` leaves), a directory, or a terminal
+    /// whose foreground belongs to others for good. For a file EIO is a failure.
     fn is_unreadable(&self, error: &io::Error) -> bool {
         let Self::Descriptor(descriptor) = self else { return false };
         match Errno::from_io_error(error) {
@@ -103,7 +103,7 @@ impl Sink {
     }
 }
 
-/// What poll(2) said; a hang-up or an error counts, as the next call on the descriptor tells it.
+/// What poll(2) reported. A hang-up or an error counts, as the next call on the descriptor reports it.
 #[derive(Debug, Clone, Copy, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "one for each descriptor that is waited for")]
 struct Ready {
@@ -122,21 +122,21 @@ pub(super) struct Pump {
     pub(super) stdout: Sink,
     pub(super) stderr: Sink,
     pub(super) patience: Patience,
-    /// What a [`Child`](super::Child) wants.
+    /// The orders of a [`Child`](super::Child).
     pub(super) orders: Option<Orders>,
-    /// Signals that were not sent in full yet: up to which byte of all that is sent.
+    /// Signals that were not sent in full yet, each with its last byte's position in all that is sent.
     pub(super) signals: VecDeque<(u64, Tell<()>)>,
-    /// Told the number of the program's process once it was started, before anything that it writes is passed on; in version 1, which
-    /// does not say, at once.
+    /// Called with the pid of the program's process once it was started, before any of its output is passed
+    /// on; in version 1, which does not report it, at once.
     pub(super) started: Option<Tell<Option<u32>>>,
     pub(super) incoming: Incoming,
     /// The stream whose sink had no room.
     pub(super) blocked: Option<Stream>,
     pub(super) version: Version,
-    /// The program's own streams, which go with the first bytes of the request.
+    /// The program's own streams, sent with the first bytes of the request.
     pub(super) descriptors: Vec<OwnedFd>,
     pub(super) silence: Silence,
-    /// The program was killed from here: what it has written and nobody takes is not waited for.
+    /// The program was killed from this side: output that nobody takes is not waited for.
     pub(super) killed: bool,
 }
 
@@ -158,20 +158,20 @@ impl Pump {
             started.tell(None);
         }
         if matches!(self.source, Source::Nothing) && self.descriptors.is_empty() {
-            // With the request, so that the daemon reads both at once.
+            // Sent with the request, so that the daemon reads both at once.
             self.outgoing.put_end();
         }
         self.send()
     }
 
-    /// Waits until something can be done, and does it; what came of it all, if that is the end.
+    /// Waits until something can be done, and does it. Returns the result of the run if that was its end.
     fn turn(&mut self) -> Result<Option<Result<Ended, Error>>, Error> {
         self.mind_start()?;
         let ready = self.wait()?;
         if ready.orders {
             self.obey()?;
         }
-        // Before any input is taken: it may be for nobody any more.
+        // Before any input is taken, as nobody may need it any more.
         if ready.socket && self.blocked.is_none() {
             if let Some(end) = self.receive()? {
                 return Ok(Some(end));
@@ -203,7 +203,7 @@ impl Pump {
             let timeout = self.time_left()?;
             match rustix::event::poll(&mut fds, timeout.as_ref()) {
                 Ok(0) if !self.has_started() => return Ok(Ready::default()),
-                // Of the time-out: how much is left is looked up above.
+                // After the timeout or a signal, the remaining time is looked up above.
                 Ok(0) | Err(Errno::INTR) => {}
                 Ok(_) => break,
                 Err(error) => return Err(Error::Io("cannot wait for input and output", error.into())),
@@ -215,7 +215,8 @@ impl Pump {
         Ok(Ready { orders, socket, source, sink })
     }
 
-    /// `None`: nothing is wanted of the socket; it is left out, as its hang-up would be told again and again.
+    /// `None`: nothing is wanted of the socket. It is then left out, as its hang-up would be reported again
+    /// and again.
     fn socket_interest(&self) -> Option<PollFlags> {
         let mut interest = PollFlags::empty();
         if self.has_to_send() {
@@ -238,8 +239,8 @@ impl Pump {
         }
     }
 
-    /// How many bytes of standard input may be read now. None in version 2 before the program was started: what nobody can take
-    /// is left to the next reader.
+    /// How many bytes of standard input may be read now. In version 2 none before the program was started:
+    /// what nobody can take is left to the next reader.
     fn room(&self) -> usize {
         if self.outgoing.is_empty() { self.incoming.window().room(self.outgoing.input()) } else { 0 }
     }
@@ -254,16 +255,16 @@ impl Pump {
     fn time_left(&self) -> Result<Option<Timespec>, Error> {
         let look = self.incoming.awaits_introduction().then_some(LOOK);
         let left = self.patience.left()?;
-        // A time beyond what the system counts is no limit.
+        // A time that the system cannot represent is no limit.
         Ok(left.into_iter().chain(look).min().and_then(|time| Timespec::try_from(time).ok()))
     }
 
-    /// Version 1 does not tell.
+    /// Always true in version 1, which does not report it.
     const fn has_started(&self) -> bool {
         matches!(self.version, Version::One) || self.incoming.pid().is_some()
     }
 
-    /// Gives a program up that takes too long to start, and tells those who want to know that it has to wait.
+    /// Gives up on a program that takes too long to start, and tells the observer that it has to wait.
     fn mind_start(&mut self) -> Result<(), Error> {
         if self.has_started() {
             self.patience.started();
@@ -292,7 +293,7 @@ impl Pump {
         self.silence.mind(&self.socket)
     }
 
-    /// The [`Child`](super::Child) wants something, or is gone.
+    /// Carries out the orders of the [`Child`](super::Child).
     fn obey(&mut self) -> Result<(), Error> {
         let mut told = Vec::new();
         while let Some(orders) = &mut self.orders {
@@ -336,7 +337,7 @@ impl Pump {
                 Ok(())
             }
             Err(error) if is_transient(&error) => Ok(()),
-            // As one that is closed.
+            // Treated as closed.
             Err(error) if self.source.is_unreadable(&error) => {
                 self.outgoing.put(0);
                 self.source = Source::Nothing;
@@ -361,7 +362,7 @@ impl Pump {
                 }
             }
             Err(Errno::AGAIN | Errno::INTR) => {}
-            // The daemon takes no more: the program has ended, and the reply that tells so can still be read.
+            // The daemon takes no more: the program has ended, and the reply that says so can still be read.
             Err(Errno::PIPE | Errno::CONNRESET) => {
                 self.outgoing.clear();
                 self.signals.clear();
@@ -384,7 +385,7 @@ impl Pump {
         rustix::net::sendmsg(&self.socket, &[io::IoSlice::new(bytes)], &mut control, NO_SIGNAL)
     }
 
-    /// Reads a piece of the reply; what came of it all, if that is the end.
+    /// Reads a piece of the reply. Returns the result of the run if that was its end.
     fn receive(&mut self) -> Result<Option<Result<Ended, Error>>, Error> {
         match rustix::net::recv(&self.socket, self.incoming.space(), RecvFlags::empty()) {
             Ok((0, _)) => Ok(Some(self.incoming.finish(None))),
@@ -393,14 +394,14 @@ impl Pump {
                 Ok(None)
             }
             Err(Errno::AGAIN | Errno::INTR) => Ok(None),
-            // What Linux tells, after all that was sent, if the daemon has closed with some of our bytes
-            // unread: 3.1.1 does so when a program ends while standard input still comes.
+            // Linux reports this after all that was sent, if the daemon has closed with some of our bytes
+            // unread. 3.1.1 does so when a program ends while standard input still comes.
             Err(error @ Errno::CONNRESET) => Ok(Some(self.incoming.finish(Some(error.into())))),
             Err(error) => Err(Error::Io("cannot read from the daemon", error.into())),
         }
     }
 
-    /// Writes what has come to where it goes, as far as there is room.
+    /// Writes what has come to its destination, as far as there is room.
     fn deliver(&mut self) -> Result<(), Error> {
         self.tell_started()?;
         self.blocked = None;
@@ -412,7 +413,7 @@ impl Pump {
             match sink.write(bytes) {
                 Ok(n) => self.incoming.consume(n),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                // At its end, not with a hole in it.
+                // Cut off here for good, so that the output has no hole.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock && self.killed => *sink = Sink::Nothing,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.blocked = Some(stream);
@@ -422,7 +423,7 @@ impl Pump {
             }
         }
         if self.incoming.window().is_closed() {
-            // The writer learns it, as from a pipe whose reader is gone.
+            // The writer notices it, as with a pipe whose reader is gone.
             self.source = Source::Nothing;
         }
         Ok(())
@@ -430,7 +431,7 @@ impl Pump {
 
     fn tell_started(&mut self) -> Result<(), Error> {
         if self.started.is_some() {
-            // What it finds it finds again.
+            // What this finds, the next call finds again.
             self.incoming.next()?;
             if let Some(pid) = self.incoming.pid()
                 && let Some(started) = self.started.take()

@@ -14,22 +14,25 @@ use super::waiting::{Observer, Patience, Waiting};
 use super::wire::OPENING;
 use super::{Error, socket};
 
-/// The longest that a reply may be, in bytes: some thousand connections. More is no status.
+/// The longest reply, in bytes: that of some thousand connections. Anything longer is no status.
 const MAX_STATUS: usize = 64 << 20;
 
-/// Asks the daemon that listens on `path` whether it serves; needs version 2 of the protocol. The daemon needs no
-/// slot for it. Waits no longer than `timeout`.
+/// Asks the daemon that listens on `path` whether it serves. This needs version 2 of the protocol, and no
+/// slot. Waits no longer than `timeout`.
 ///
 /// # Errors
-/// [`Error::Connect`]: no daemon listens there. [`Error::NoAnswer`]: it does not answer in time, and how far it came.
-/// [`Error::Unsupported`], [`Error::Protocol`] and [`Error::Lost`]: it answers something else, or closes the connection; so does a daemon without version 2. [`Error::Failed`]: it refuses. [`Error::Io`].
+/// [`Error::Connect`]: no daemon listens there. [`Error::NoAnswer`]: it does not answer in time, and how far
+/// it came. [`Error::Unsupported`], [`Error::Protocol`] and [`Error::Lost`]: it answers something else, or
+/// closes the connection; so does a daemon without version 2. [`Error::Failed`]: it refuses. [`Error::Io`]: a
+/// local resource could not be obtained.
 pub fn ping(path: impl AsRef<Path>, timeout: Duration) -> Result<(), Error> {
     let reply = ask(path.as_ref(), timeout, &encoded(request::encode_ping))?;
     read(&reply).map(drop)
 }
 
-/// Asks the daemon that listens on `path` about itself: its JSON, as `docs/protocol.md` describes it (`status`). Waits no longer than `timeout`,
-/// for a daemon that is busy, or that does not know version 2 of the protocol.
+/// Asks the daemon that listens on `path` for its status: JSON, as `docs/protocol.md` describes it
+/// (`status`). Waits no longer than `timeout` for a daemon that is busy, or that does not know version 2 of
+/// the protocol.
 ///
 /// # Errors
 /// As [`ping`].
@@ -52,7 +55,7 @@ pub(super) fn status(reply: &[u8]) -> Result<String, Error> {
     Ok(String::from_utf8_lossy(&status).into_owned())
 }
 
-/// Sends the question and ends the sending; the whole reply.
+/// Sends the question, ends the sending, and returns the whole reply.
 fn ask(path: &Path, timeout: Duration, question: &[u8]) -> Result<Vec<u8>, Error> {
     let deadline = Instant::now().checked_add(timeout);
     let mut patience = Patience::new(Some(timeout), None, &Observer::default());
@@ -65,16 +68,16 @@ fn ask(path: &Path, timeout: Duration, question: &[u8]) -> Result<Vec<u8>, Error
 /// Why there is no connection to ask on.
 pub(super) fn unconnected(error: Error) -> Error {
     match error {
-        // There is no room for it in the backlog.
+        // The backlog has no room for it.
         Error::TimedOut { .. } => Error::NoAnswer(Waiting::Connection),
         error => error,
     }
 }
 
-/// The whole reply, after an exchange that ended like this.
+/// The whole reply, after an exchange with this result.
 pub(super) fn answer(exchanged: io::Result<()>, reply: Vec<u8>, socket: impl AsFd) -> Result<Vec<u8>, Error> {
     match exchanged {
-        // Linux tells so, after all that was sent, if the daemon has left some of the question unread.
+        // Linux reports this after all that was sent, if the daemon has left some of the question unread.
         Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe) => Ok(reply),
         Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
             let read = if reply.is_empty() { socket::was_read(socket) } else { Some(true) };
@@ -92,7 +95,7 @@ fn exchange(
     reply: &mut Vec<u8>,
 ) -> io::Result<()> {
     socket.set_nonblocking(false)?;
-    // Far smaller than what a new connection holds, so this does not wait.
+    // Far less than a new connection holds, so this does not wait.
     socket.write_all(question)?;
     socket.shutdown(Shutdown::Write)?;
     let mut buffer = vec![0; 64 << 10];
@@ -114,7 +117,7 @@ fn exchange(
 
 pub(super) fn check_length(reply: &[u8]) -> io::Result<()> {
     if reply.len() > MAX_STATUS {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "the reply has no end"));
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "the reply is too long for a status"));
     }
     Ok(())
 }
@@ -156,7 +159,7 @@ pub(super) fn read(reply: &[u8]) -> Result<Vec<u8>, Error> {
             | Event::Usage(_) => {}
         }
     }
-    // A daemon that does not know version 2 says that this is no request.
+    // A daemon that does not know version 2 answers that this is no request.
     if !reply.is_empty() && !reply.starts_with(OPENING) {
         return Err(Error::Unsupported);
     }

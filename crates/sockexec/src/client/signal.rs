@@ -7,7 +7,7 @@ use crate::signals;
 
 /// A signal, by its number.
 ///
-/// The named constants have the numbers of the system that this was compiled for. A number alone will do as well:
+/// The named constants have the numbers of the system that this was compiled for. A plain number works too:
 /// `child.signal(15)` and `child.signal(Signal::TERM)` are the same.
 ///
 /// ```
@@ -29,7 +29,7 @@ macro_rules! constants {
             pub const $name: Self = Self(rustix::process::Signal::$rustix.as_raw());
         )*}
 
-        /// All of them, for the test that none is missing.
+        /// All constants, for the test that none is missing.
         #[cfg(test)]
         const ALL: &[(&str, Signal)] = &[$($(#[$cfg])? (stringify!($name), Signal::$name)),*];
     };
@@ -38,10 +38,10 @@ macro_rules! constants {
 constants! {
     ABRT = ABORT, "`SIGABRT`: abort(3) was called.";
     ALRM = ALARM, "`SIGALRM`: a timer of alarm(2) has run out.";
-    BUS = BUS, "`SIGBUS`: a bad access to memory.";
+    BUS = BUS, "`SIGBUS`: a bad memory access.";
     CHLD = CHILD, "`SIGCHLD`: a child has stopped or ended.";
     CONT = CONT, "`SIGCONT`: go on after a stop.";
-    FPE = FPE, "`SIGFPE`: a bad calculation.";
+    FPE = FPE, "`SIGFPE`: an arithmetic error.";
     HUP = HUP, "`SIGHUP`: the terminal is gone; daemons often read their configuration again.";
     ILL = ILL, "`SIGILL`: a bad instruction.";
     INT = INT, "`SIGINT`: what `^C` sends.";
@@ -52,7 +52,7 @@ constants! {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     PWR = POWER, "`SIGPWR`: the power fails. Linux only.";
     QUIT = QUIT, "`SIGQUIT`: what `^\\` sends.";
-    SEGV = SEGV, "`SIGSEGV`: an access to memory that is not there.";
+    SEGV = SEGV, "`SIGSEGV`: an access to memory that does not exist.";
     #[cfg(any(target_os = "linux", target_os = "android"))]
     STKFLT = STKFLT, "`SIGSTKFLT`: a coprocessor's stack fault; unused. Linux only.";
     STOP = STOP, "`SIGSTOP`: stops the program, which can neither handle nor ignore it.";
@@ -63,10 +63,10 @@ constants! {
     TTIN = TTIN, "`SIGTTIN`: a background job reads the terminal.";
     TTOU = TTOU, "`SIGTTOU`: a background job writes to the terminal.";
     URG = URG, "`SIGURG`: urgent data on a socket.";
-    USR1 = USR1, "`SIGUSR1`: what the program makes of it.";
-    USR2 = USR2, "`SIGUSR2`: what the program makes of it.";
+    USR1 = USR1, "`SIGUSR1`: has the meaning that the program gives it.";
+    USR2 = USR2, "`SIGUSR2`: has the meaning that the program gives it.";
     VTALRM = VTALARM, "`SIGVTALRM`: the timer of the program's own processor time has run out.";
-    WINCH = WINCH, "`SIGWINCH`: the terminal has another size.";
+    WINCH = WINCH, "`SIGWINCH`: the terminal was resized.";
     XCPU = XCPU, "`SIGXCPU`: more processor time than `RLIMIT_CPU` allows.";
     XFSZ = XFSZ, "`SIGXFSZ`: a larger file than `RLIMIT_FSIZE` allows.";
 }
@@ -91,7 +91,7 @@ impl Signal {
     }
 }
 
-/// Any number; whether there is such a signal shows when it is sent.
+/// Accepts any number; whether there is such a signal shows when it is sent.
 impl From<i32> for Signal {
     fn from(number: i32) -> Self {
         Self(number)
@@ -104,7 +104,7 @@ impl From<Signal> for i32 {
     }
 }
 
-/// A name with or without `SIG`, or a number above 0.
+/// Accepts a name with or without `SIG`, or a number above 0.
 impl FromStr for Signal {
     type Err = UnknownSignal;
 
@@ -114,7 +114,7 @@ impl FromStr for Signal {
     }
 }
 
-/// `SIGTERM`, and of one without a name the number.
+/// `SIGTERM`, or the number of a signal without a name.
 impl fmt::Display for Signal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.name() {

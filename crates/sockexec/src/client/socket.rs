@@ -14,17 +14,17 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketType};
 use super::Error;
 use super::waiting::{Patience, Waiting};
 
-/// How long a daemon that has read a request of version 2 may be silent. One that speaks it introduces itself at once,
-/// before it looks for the program; 3.1.1, which does not, says nothing.
+/// How long a daemon that has read a request of version 2 may be silent. One that speaks it introduces itself
+/// at once, before it looks for the program; 3.1.1 says nothing.
 const SILENCE: Duration = Duration::from_millis(1500);
 
 /// The longest path that a socket can have, in bytes: `sun_path` less its NUL (unix(7)).
 const MAX_PATH: usize = if cfg!(any(target_os = "linux", target_os = "android")) { 107 } else { 103 };
 
-/// How often to look whether the daemon has read the request.
+/// How often to check whether the daemon has read the request.
 pub(super) const LOOK: Duration = Duration::from_millis(100);
 
-/// Connects; waits for as long as the daemon has no room in its backlog, and `patience` lasts.
+/// Connects. While the daemon has no room in its backlog, waits as long as `patience` lasts.
 pub(super) fn connect(path: &Path, patience: &mut Patience) -> Result<UnixStream, Error> {
     loop {
         patience.mind(|| Waiting::Connection)?;
@@ -35,7 +35,7 @@ pub(super) fn connect(path: &Path, patience: &mut Patience) -> Result<UnixStream
                 set_nonblocking(&socket)?;
                 return Ok(socket);
             }
-            // unix(7): of a socket that waits, only when its time to send is over.
+            // unix(7): for a socket that waits, only when its send timeout has passed.
             Err(Errno::AGAIN) if left.is_some() => {}
             // A UNIX socket whose connect was interrupted is not connected, and can be tried again.
             Err(Errno::INTR) => {}
@@ -44,18 +44,18 @@ pub(super) fn connect(path: &Path, patience: &mut Patience) -> Result<UnixStream
     }
 }
 
-/// Why it is no connection, where the path tells more than the error does.
+/// Why there is no connection, in better words if the path shows more than the error.
 fn failed(path: &Path, errno: Errno) -> Error {
     let len = path.as_os_str().len();
     let error = match errno {
         Errno::NAMETOOLONG if len > MAX_PATH => {
             let words =
-                format!("the path is too long: {len} bytes, and a socket's has at most {MAX_PATH}; use a shorter one");
+                format!("the path is too long: {len} bytes, but a socket's has at most {MAX_PATH}; use a shorter one");
             io::Error::new(io::ErrorKind::InvalidFilename, words)
         }
         Errno::CONNREFUSED => match std::fs::metadata(path).map(|metadata| metadata.file_type()) {
             Ok(kind) if kind.is_dir() => refused("it is a directory; give the path of the socket in it"),
-            Ok(kind) if !kind.is_socket() => refused("it is a file and no socket; give the path of a daemon's socket"),
+            Ok(kind) if !kind.is_socket() => refused("it is a file, not a socket; give the path of a daemon's socket"),
             Ok(_) | Err(_) => errno.into(),
         },
         errno => errno.into(),
@@ -67,7 +67,8 @@ fn refused(words: &str) -> io::Error {
     io::Error::new(io::ErrorKind::ConnectionRefused, words)
 }
 
-/// Connects if the daemon has room in its backlog now. There is no event that tells when it has, so one who must not wait here asks again.
+/// Connects if the daemon has room in its backlog now. No event reports when it has, so a caller that must
+/// not wait has to try again.
 #[cfg(feature = "tokio")]
 pub(super) fn try_connect(path: &Path) -> Result<Option<UnixStream>, Error> {
     let connect = || {
@@ -83,7 +84,7 @@ pub(super) fn try_connect(path: &Path) -> Result<Option<UnixStream>, Error> {
     }
 }
 
-/// Waits for as long as `left` says.
+/// Waits for at most `left`.
 fn open(path: &Path, left: Option<Duration>) -> Result<OwnedFd, Errno> {
     let address = SocketAddrUnix::new(path)?;
     let socket = close_on_exec_socket()?;
@@ -97,7 +98,7 @@ fn open(path: &Path, left: Option<Duration>) -> Result<OwnedFd, Errno> {
     Ok(socket)
 }
 
-/// So that no program that this process starts holds the connection open.
+/// Close-on-exec, so that no program that this process starts holds the connection open.
 fn close_on_exec_socket() -> Result<OwnedFd, Errno> {
     #[cfg(not(target_vendor = "apple"))]
     {
@@ -116,13 +117,13 @@ fn set_nonblocking(socket: &UnixStream) -> Result<(), Error> {
     socket.set_nonblocking(true).map_err(|error: io::Error| Error::Io("cannot set up the connection", error))
 }
 
-/// Since when a daemon has read all that was sent to it, and was silent.
+/// Since when a daemon has read all that was sent to it, and has been silent.
 #[derive(Debug, Default)]
 pub(super) struct Silence(Option<Instant>);
 
 impl Silence {
-    /// Gives up a daemon that has read the request and does not introduce itself. One that has not read it is only busy. To be
-    /// called every [`LOOK`] until the introduction has come.
+    /// Gives up on a daemon that has read the request and does not introduce itself. One that has not read it
+    /// is only busy. Call this every [`LOOK`] until the introduction has come.
     pub(super) fn mind(&mut self, socket: impl AsFd) -> Result<(), Error> {
         if was_read(socket) != Some(true) {
             self.0 = None;
@@ -133,7 +134,8 @@ impl Silence {
     }
 }
 
-/// Whether the daemon has read everything that was sent. `None` where the system does not tell (other than Linux).
+/// Whether the daemon has read everything that was sent. `None` if the system does not report it (other than
+/// Linux).
 pub(super) fn was_read(socket: impl AsFd) -> Option<bool> {
     #[cfg(target_os = "linux")]
     {

@@ -9,9 +9,9 @@ use crate::signals;
 
 /// How a program ended: with an exit code, or by a signal.
 ///
-/// Like [`std::process::ExitStatus`] on UNIX, less what the protocol does not tell (whether a core was
-/// dumped). Codes 125, 126 and 127 may be the daemon's, which then says why on standard error: it could
-/// not start the program, the program is not executable, or was not found.
+/// Like [`std::process::ExitStatus`] on UNIX, without what the protocol does not report (whether a core was
+/// dumped). Codes 125, 126 and 127 may be the daemon's, which then says why on standard error: it could not
+/// start the program, the program is not executable, or was not found.
 ///
 /// The default is success: code 0.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
@@ -20,7 +20,7 @@ pub struct ExitStatus(Ending);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Ending {
     Code(u8),
-    /// `None`: by a signal whose name has no number here.
+    /// `None`: a signal whose name has no number here.
     Signal(Option<i32>),
 }
 
@@ -56,8 +56,8 @@ impl ExitStatus {
 
     /// The number of the signal that ended the program; `None` if it exited with a code.
     ///
-    /// sockexec 3.1.1 tells a name, and for a signal that it does not know (a real-time signal) `???`:
-    /// then this is `None`, as [`code`](Self::code) is.
+    /// sockexec 3.1.1 reports a name, and `???` for a signal that it does not know (a real-time signal). Then
+    /// this is `None`, as [`code`](Self::code) is.
     #[must_use]
     pub const fn signal(self) -> Option<i32> {
         match self.0 {
@@ -74,11 +74,11 @@ impl ExitStatus {
         if self.success() { Ok(()) } else { Err(ExitStatusError(self)) }
     }
 
-    /// The same as the standard library has it, for functions that take that. `None`: by a signal that has no number here (see
-    /// [`signal`](Self::signal)), or one that is beyond what a status can hold (126).
+    /// The same as a status of the standard library, for functions that take one. `None`: the signal has no
+    /// number here (see [`signal`](Self::signal)), or one beyond what a status can hold (126).
     #[must_use]
     pub fn to_std(self) -> Option<process::ExitStatus> {
-        // As wait(2) tells it: 127 in the low bits is a program that has stopped.
+        // As wait(2) encodes it: 127 in the low bits is a program that has stopped.
         let raw = match self.0 {
             Ending::Code(code) => i32::from(code) << 8,
             Ending::Signal(Some(number @ 1..=126)) => number,
@@ -127,7 +127,7 @@ impl From<ExitStatusError> for io::Error {
     }
 }
 
-/// As the standard library has it: `exit status: 1`, `signal: 15 (SIGTERM)`.
+/// As the standard library shows it: `exit status: 1`, `signal: 15 (SIGTERM)`.
 impl fmt::Display for ExitStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
@@ -141,7 +141,7 @@ impl fmt::Display for ExitStatus {
     }
 }
 
-/// Other names of the same signals. Which of two 3.1.1 tells depends on how it was built.
+/// Other names of the same signals. Which of two 3.1.1 reports depends on how it was built.
 const ALIASES: &[(&str, &str)] = &[("IOT", "ABRT"), ("CLD", "CHLD"), ("POLL", "IO")];
 
 fn number(name: &[u8]) -> Option<i32> {

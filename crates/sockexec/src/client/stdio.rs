@@ -10,11 +10,12 @@ use super::pipes::{ChildStderr, ChildStdin, ChildStdout};
 
 /// Where a stream of a program comes from or goes to, as [`std::process::Stdio`].
 ///
-/// The program runs in the daemon and never has these descriptors themselves: this process reads and
-/// writes them for it. They are duplicated, not changed: they stay blocking for whoever shares them.
+/// The program runs in the daemon and does not get these descriptors themselves, except after
+/// [`Command::pass_stdio`](super::Command::pass_stdio): this process reads and writes them for it. They are
+/// duplicated, not changed, so they stay blocking for everyone who shares them.
 ///
-/// A clone is the same descriptor, as is that of a [`Command`](super::Command) with it. A pipe is open until the last of them was
-/// dropped.
+/// A clone is the same descriptor, as is that of a [`Command`](super::Command) with it. A pipe is open until
+/// the last of them was dropped.
 #[derive(Debug, Clone)]
 pub struct Stdio(pub(super) Kind);
 
@@ -23,22 +24,23 @@ pub(super) enum Kind {
     Null,
     Piped,
     Inherit,
-    /// This stream of this process, whatever the program's is.
+    /// This stream of this process, whichever stream of the program it is for.
     Own(Channel),
-    /// Shared, not duplicated, so that to clone it cannot fail.
+    /// Shared, not duplicated, so that cloning cannot fail.
     Descriptor(Arc<OwnedFd>),
 }
 
 impl Stdio {
-    /// Nothing: standard input is at its end from the start, output is read and dropped.
+    /// Nothing: standard input is at its end from the start, and output is read and dropped.
     #[must_use]
     pub const fn null() -> Self {
         Self(Kind::Null)
     }
 
-    /// A pipe: an end in [`Child`](super::Child), or for [`Command::output`](super::Command::output) what is
-    /// collected. With [`Command::status`](super::Command::status), where nobody has the other end, it is the
-    /// same as [`Stdio::null`].
+    /// A pipe. Its other end is in the [`Child`](super::Child), or
+    /// [`Command::output`](super::Command::output) collects from it. With
+    /// [`Command::status`](super::Command::status), where nobody has the other end, it is the same as
+    /// [`Stdio::null`].
     #[must_use]
     pub const fn piped() -> Self {
         Self(Kind::Piped)
@@ -51,7 +53,7 @@ impl Stdio {
     }
 }
 
-/// Of the three streams, which one.
+/// One of the three streams.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Channel {
     Stdin,
@@ -60,7 +62,7 @@ pub(super) enum Channel {
 }
 
 impl Kind {
-    /// The descriptor that is meant, duplicated; `None` for those that mean none.
+    /// A duplicate of the descriptor; `None` for the kinds that have none.
     pub(super) fn open(&self, channel: Channel) -> io::Result<Option<OwnedFd>> {
         match (self, channel) {
             (Self::Null | Self::Piped, _) => Ok(None),

@@ -1,4 +1,4 @@
-//! The same for tokio: nothing here blocks the runtime's own threads.
+//! The client for tokio: nothing here blocks the runtime's own threads.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), sockexec::Error> {
@@ -10,15 +10,15 @@
 //! # }
 //! ```
 //!
-//! What there is to know beside the documentation of [`sockexec::Command`](crate::Command):
+//! In addition to the documentation of [`sockexec::Command`](crate::Command):
 //!
-//! - Each program is served by a thread of its own, as a blocking [`Child`](crate::Child) is. Nothing of it runs on the
-//!   runtime's threads, those for blocking work included, so a standard input that never says anything keeps
-//!   neither them nor the end of the runtime waiting.
-//! - A future that is dropped closes the connection, so the daemon ends the program, whatever
+//! - Each program is served by a thread of its own, as a blocking [`Child`](crate::Child) is. Nothing of it
+//!   runs on the runtime's threads, including those for blocking work. So a standard input that never
+//!   delivers anything holds up neither them nor the end of the runtime.
+//! - Dropping a future closes the connection, so the daemon ends the program, whatever
 //!   [`Command::kill_on_drop`] says: that is for a [`Child`].
-//! - Where the daemon has no room for a connection, it is asked again every few milliseconds. So others that wait in
-//!   connect(2), as the blocking [`Command`](crate::Command) does, may come first.
+//! - If the daemon has no room for a connection, it is tried again every few milliseconds. So others that
+//!   wait in connect(2), as the blocking [`Command`](crate::Command) does, may come first.
 //! - The runtime must have I/O and time enabled.
 
 mod access;
@@ -49,15 +49,15 @@ use super::waiting::{Patience, Waiting};
 use super::wire::Ended;
 use super::{Error, ExitStatus, Output, Run, Signal, Usage, Version, WindowSize};
 
-/// How soon a daemon without room is asked again: at first, and at last.
+/// How soon to try again if the daemon has no room: the first pause, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
 
 pub use handle::ChildHandle;
 pub use pipes::{ChildStderr, ChildStdin, ChildStdout};
 pub use query::{daemon_status, ping};
 
-/// A program to be run by a daemon; [`sockexec::Command`](crate::Command) with asynchronous ways to run it.
-/// One can be made from the other.
+/// A program to be run by a daemon: [`sockexec::Command`](crate::Command) with asynchronous methods to run
+/// it. Each can be made from the other.
 #[derive(Debug, Clone)]
 pub struct Command(super::Command, OnDrop);
 
@@ -201,9 +201,10 @@ impl Command {
         self
     }
 
-    /// Whether a [`Child`] that is dropped while its program runs [kills](Child::start_kill) it. It is not waited for. Default: no.
+    /// Whether dropping a [`Child`] while its program runs [kills](Child::start_kill) it, without waiting for
+    /// its end. Default: no.
     ///
-    /// As for tokio's own, but that the program ends with this process in any case.
+    /// The same as for tokio's own, except that the program ends with this process in any case.
     pub fn kill_on_drop(&mut self, kill: bool) -> &mut Self {
         self.1 = if kill { OnDrop::Killed } else { OnDrop::GoesOn };
         self
@@ -216,7 +217,7 @@ impl Command {
     pub async fn output(&mut self) -> Result<Output, Error> {
         if self.0.options.descriptors {
             let child = self.spawn_as(Run::Output).await?;
-            // After its end it is nothing.
+            // It does nothing after the program's end.
             let _guard = DisconnectOnDrop(Some(child.handle.clone()));
             return child.wait_with_output().await;
         }
@@ -231,7 +232,8 @@ impl Command {
         Ok(run(self.pump(Run::Status, &mut Pipes::default()).await?).await?.status)
     }
 
-    /// As [`sockexec::Command::spawn`](crate::Command::spawn). Dropped before it is ready, the future ends the program.
+    /// As [`sockexec::Command::spawn`](crate::Command::spawn). Dropping the future before it is ready ends
+    /// the program.
     ///
     /// # Errors
     /// As there.
@@ -258,7 +260,7 @@ impl Command {
             drop(end.send(ended));
         })?;
         let Ok(pid) = has_started.await else {
-            // Also a status without a program.
+            // A status without a program ends up here as well.
             return Err(outcome(&mut ended).await.err().unwrap_or(Error::Unsupported));
         };
         guard.0 = None;
@@ -266,7 +268,7 @@ impl Command {
         Ok(Child { _on_drop: on_drop, stdin, stdout, stderr, pid, handle, run: Going::Running(ended) })
     }
 
-    /// Connects, with everything else ready.
+    /// Connects, and prepares everything else. Nothing is sent yet.
     async fn pump(&self, run: Run, pipes: &mut Pipes) -> Result<Pump, Error> {
         self.0.check_arguments()?;
         let mut patience = self.0.patience();
@@ -275,7 +277,7 @@ impl Command {
     }
 }
 
-/// Connects; no thread waits, so that futures which are dropped leave none behind.
+/// Connects. No thread waits, so that dropped futures leave none behind.
 async fn connect(path: &Path, patience: &mut Patience) -> Result<UnixStream, Error> {
     let (mut pause, longest) = PAUSES;
     loop {
@@ -289,7 +291,7 @@ async fn connect(path: &Path, patience: &mut Patience) -> Result<UnixStream, Err
     }
 }
 
-/// Runs a program to its end; what of its output was kept in memory.
+/// Runs a program to its end. Returns the output that was kept in memory.
 async fn run(mut pump: Pump) -> Result<Output, Error> {
     let _guard = DisconnectOnDrop(Some(Handle::to(&mut pump)?));
     let (end, mut ended) = oneshot::channel();
@@ -301,11 +303,11 @@ async fn run(mut pump: Pump) -> Result<Output, Error> {
 }
 
 async fn outcome<T>(ended: &mut oneshot::Receiver<Result<T, Error>>) -> Result<T, Error> {
-    // The pump does not panic; if it did, nothing is known of the program.
+    // The pump does not panic; if it did, nothing is known about the program.
     ended.await.unwrap_or_else(|_| Err(no_thread()))
 }
 
-/// Those who waited for the program have gone.
+/// Closes the connection once nobody waits for the program any more.
 struct DisconnectOnDrop(Option<Handle>);
 
 impl Drop for DisconnectOnDrop {
@@ -316,7 +318,8 @@ impl Drop for DisconnectOnDrop {
     }
 }
 
-/// Apart from the [`Child`], so that its pipes can be moved out of it. After the program's end it does nothing.
+/// Separate from the [`Child`], so that its pipes can be moved out of it. Does nothing after the program's
+/// end.
 #[derive(Debug)]
 struct KillOnDrop(Option<Handle>);
 
@@ -331,13 +334,14 @@ impl Drop for KillOnDrop {
 
 /// A program that was started with [`Command::spawn`], as [`sockexec::Child`](crate::Child).
 ///
-/// Dropping it does not end the program, unless [`Command::kill_on_drop`] was called, nor does the end of the runtime, but the
-/// end of this process does.
+/// Dropping it does not end the program, unless [`Command::kill_on_drop`] was called. Nor does the end of the
+/// runtime, but the end of this process does.
 #[derive(Debug)]
 pub struct Child {
     /// First, so that the program is killed before it sees its input end.
     _on_drop: KillOnDrop,
-    /// The writing end of the program's standard input, if it is [`piped`](Stdio::piped). Dropped, it ends it.
+    /// The writing end of the program's standard input, if it is [`piped`](Stdio::piped). Dropping it ends
+    /// the input.
     pub stdin: Option<ChildStdin>,
     /// The reading end of the program's standard output, if it is [`piped`](Stdio::piped).
     pub stdout: Option<ChildStdout>,
@@ -365,7 +369,7 @@ impl Child {
     /// output. May be dropped and called again.
     ///
     /// # Errors
-    /// Why there is no status; the same each time it is asked.
+    /// Why there is no status; the same error on each call.
     pub async fn wait(&mut self) -> Result<ExitStatus, Error> {
         drop(self.stdin.take());
         if let Going::Running(ended) = &mut self.run {
@@ -453,10 +457,10 @@ impl Child {
         self.handle.kill()
     }
 
-    /// The same, and waits for the end; [`wait`](Self::wait) tells how the program ended.
+    /// The same, and waits for the end; [`wait`](Self::wait) then returns how the program ended.
     ///
     /// # Errors
-    /// Those of [`wait`](Self::wait), but for [`Error::Killed`], which is what is wanted.
+    /// Those of [`wait`](Self::wait), except [`Error::Killed`], which is the intended result.
     pub async fn kill(&mut self) -> Result<(), Error> {
         self.start_kill()?;
         match self.wait().await {
@@ -471,7 +475,7 @@ impl Child {
     }
 }
 
-/// Reads both at the same time: the program may fill either while the other is waited for.
+/// Reads both at the same time: the program may fill either one while this waits for the other.
 async fn read_both(stdout: Option<ChildStdout>, stderr: Option<ChildStderr>) -> io::Result<(Vec<u8>, Vec<u8>)> {
     async fn read(from: Option<pipe::Receiver>) -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();

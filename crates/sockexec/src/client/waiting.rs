@@ -1,4 +1,4 @@
-//! How long a program is waited for before it has started, and what those who wait are told.
+//! How long to wait for a program that has not started, and what to report meanwhile.
 
 use std::fmt;
 use std::sync::Arc;
@@ -6,24 +6,25 @@ use std::time::{Duration, Instant};
 
 use super::Error;
 
-/// What a run waits for while the program has not started; what is shown says what to check.
+/// What a run waits for while the program has not started. The message says what to check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Waiting {
     /// The daemon has no room for another connection: its backlog is full.
     Connection,
-    /// It is connected, and the daemon says nothing.
+    /// The connection exists, and the daemon says nothing.
     Answer {
-        /// Whether the daemon has read the request. If so, it probably does not speak version 2 of the protocol. If not, it is
-        /// stopped. `None`: the system does not tell (other than Linux).
+        /// Whether the daemon has read the request. If so, it probably does not speak version 2 of the
+        /// protocol. If not, it is stopped. `None`: the system does not report it (other than Linux).
         read: Option<bool>,
     },
     /// The daemon runs as many programs as it may.
     Slot {
-        /// How many requests waited when the daemon told, this one included.
+        /// How many requests waited when the daemon reported it, including this one.
         requests: u64,
     },
-    /// The daemon has answered, and has neither executed the program nor said that there is no slot: a slow file system, perhaps.
+    /// The daemon has answered, but it has neither executed the program nor reported that no slot is free: a
+    /// slow file system, perhaps.
     Start,
 }
 
@@ -49,10 +50,10 @@ impl fmt::Display for Waiting {
     }
 }
 
-/// After what time a wait is reported, if the daemon does not say before that it has to wait.
+/// When a wait is reported, if the daemon has not reported it before.
 const SOON: Duration = Duration::from_secs(2);
 
-/// What is to be called when a run has to wait.
+/// The callback for a run that has to wait.
 #[derive(Clone, Default)]
 pub(super) struct Observer(pub(super) Option<Arc<dyn Fn(Waiting) + Send + Sync>>);
 
@@ -65,25 +66,25 @@ impl fmt::Debug for Observer {
 /// The limits of one run.
 #[derive(Debug)]
 pub(super) struct Patience {
-    /// When the program is to have ended.
+    /// When the program must have ended.
     end: Option<Instant>,
-    /// When it is to have started.
+    /// When it must have started.
     start: Option<Instant>,
-    /// Who is still to be told that it waits, and when.
+    /// The observer that has not been told yet that the program waits, and when to tell it.
     notice: Option<(Instant, Observer)>,
 }
 
 impl Patience {
     pub(super) fn new(end: Option<Duration>, start: Option<Duration>, observer: &Observer) -> Self {
         let now = Instant::now();
-        // A time that the clock does not reach is no limit.
+        // A time that the clock cannot represent is no limit.
         let at = |time: Option<Duration>| time.and_then(|time| now.checked_add(time));
         let notice = Some(observer).filter(|observer| observer.0.is_some());
         Self { end: at(end), start: at(start), notice: notice.map(|observer| (now + SOON, observer.clone())) }
     }
 
-    /// To be asked again and again until the program has started; tells the observer when it is time to. `waiting` is only asked where that
-    /// matters.
+    /// Call this again and again until the program has started; it tells the observer when it is time to.
+    /// `waiting` is called only if it is needed.
     ///
     /// # Errors
     /// A limit is reached.
@@ -99,22 +100,22 @@ impl Patience {
         Ok(())
     }
 
-    /// The daemon has said that the run has to wait.
+    /// The daemon has reported that the run has to wait.
     pub(super) fn notify(&mut self, waiting: Waiting) {
         if let Some((_, Observer(Some(tell)))) = self.notice.take() {
             tell(waiting);
         }
     }
 
-    /// The program has started: from here on it is only waited for its end.
+    /// The program has started: from here on only its end is waited for.
     pub(super) fn started(&mut self) {
         (self.start, self.notice) = (None, None);
     }
 
-    /// In what time one of this is due.
+    /// The time until the next of these.
     ///
     /// # Errors
-    /// The program is to have ended by now.
+    /// The program must have ended by now.
     pub(super) fn left(&self) -> Result<Option<Duration>, Error> {
         let now = Instant::now();
         self.mind_end(now)?;

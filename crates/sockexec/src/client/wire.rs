@@ -1,4 +1,4 @@
-//! Both directions of a connection as buffers: bytes in, bytes out, no descriptor.
+//! Both directions of a connection as buffers: bytes in, bytes out, no descriptors.
 
 use std::ffi::OsString;
 use std::io;
@@ -9,7 +9,7 @@ use sockexec_proto::{Exit, Failure, Options, ReplyDecoder, Stream, Usage, Versio
 use super::wishes::{self, Rest, Wishes};
 use super::{Error, ExitStatus};
 
-/// Bytes of the reply that are read at once: what a pipe holds on Linux.
+/// The most bytes of the reply that are read at once: what a pipe holds on Linux.
 const PIECE: usize = 64 << 10;
 
 /// The most bytes of standard input that are sent at once.
@@ -26,7 +26,7 @@ const HEAD: usize = reply::MAX_HEADER;
 /// How every reply of version 2 begins: with the introduction.
 pub(super) const OPENING: &[u8] = b"8:protocol,";
 
-/// What is to be sent: the request, then one chunk of standard input after the other.
+/// What to send: the request, then one chunk of standard input after the other.
 #[derive(Debug)]
 pub(super) struct Outgoing {
     buffer: Vec<u8>,
@@ -42,7 +42,8 @@ pub(super) struct Outgoing {
 }
 
 impl Outgoing {
-    /// Starts with what makes the daemon start the program; `options` and `wishes` are only told in version 2.
+    /// Starts with what makes the daemon start the program. `options` and `wishes` are sent in version 2
+    /// only.
     pub(super) fn new(version: Version, options: &Options, wishes: &Wishes, argv: &[OsString]) -> Self {
         let (buffer, rest) = if wishes.is_empty() {
             (wishes::encode(version, options, argv), None)
@@ -53,14 +54,14 @@ impl Outgoing {
         Self { buffer, start: 0, end, version, input: 0, begin: 0, rest }
     }
 
-    /// The introduction has come: what waited for it is to be sent.
+    /// The introduction has come: sends what waited for it.
     pub(super) fn complete(&mut self, introduction: &Introduction) {
         if let Some(rest) = self.rest.take() {
             self.append(&rest.into_bytes(introduction));
         }
     }
 
-    /// What is to be sent next.
+    /// The bytes to send next.
     pub(super) fn pending(&self) -> &[u8] {
         self.buffer.get(self.start..self.end).unwrap_or_default()
     }
@@ -70,14 +71,14 @@ impl Outgoing {
         self.start == self.end
     }
 
-    /// So much of [`Outgoing::pending`] was sent.
+    /// This much of [`Outgoing::pending`] was sent.
     pub(super) fn sent(&mut self, n: usize) {
         let n = n.min(self.end - self.start);
         self.start += n;
         self.begin += n as u64;
     }
 
-    /// Where in all that is sent [`Outgoing::pending`] begins.
+    /// Where [`Outgoing::pending`] begins in all that is sent.
     pub(super) const fn begin(&self) -> u64 {
         self.begin
     }
@@ -92,8 +93,8 @@ impl Outgoing {
         self.input
     }
 
-    /// Where the next bytes of standard input are to be put, at most `room`; only when everything was sent.
-    /// Then call [`Outgoing::put`].
+    /// Where to put the next bytes of standard input, at most `room`. Use it only when everything was sent,
+    /// and call [`Outgoing::put`] then.
     pub(super) fn space(&mut self, room: usize) -> &mut [u8] {
         let len = HEAD + largest_piece(self.version) + 1;
         if self.buffer.len() != len {
@@ -105,7 +106,7 @@ impl Outgoing {
         self.buffer.get_mut(HEAD..end).unwrap_or_default()
     }
 
-    /// So many bytes were put into [`Outgoing::space`]; none: standard input is at its end.
+    /// This many bytes were put into [`Outgoing::space`]; 0: standard input is at its end.
     pub(super) fn put(&mut self, n: usize) {
         if n == 0 {
             return self.put_end();
@@ -157,7 +158,7 @@ impl Outgoing {
     }
 }
 
-/// How a run ended, and what it cost if the daemon tells.
+/// How a run ended, and the resources that it used, if the daemon reports them.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Ended {
     pub(super) status: ExitStatus,
@@ -168,11 +169,11 @@ pub(super) struct Ended {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Window {
     version: Version,
-    /// There is a program that can take it; in version 1 the daemon does not say.
+    /// There is a program that can take it. Assumed in version 1, where the daemon does not say.
     started: bool,
     /// The program has closed it.
     closed: bool,
-    /// The program has ended: what nobody will read is left to the next reader.
+    /// The program has ended: input that nobody will read is left to the next reader.
     ended: bool,
     /// How many bytes may be unreported.
     size: u64,
@@ -209,7 +210,7 @@ impl Window {
     }
 }
 
-/// What has come of the reply.
+/// The part of the reply that has come.
 #[derive(Debug)]
 pub(super) struct Incoming {
     buffer: Box<[u8]>,
@@ -219,7 +220,7 @@ pub(super) struct Incoming {
     version: Version,
     /// How much of [`OPENING`] has come.
     opening: usize,
-    /// The reply began otherwise: the daemon does not know version 2.
+    /// The reply began differently: the daemon does not know version 2.
     old: bool,
     introduction: Option<Introduction>,
     window: Window,
@@ -250,14 +251,14 @@ impl Incoming {
         }
     }
 
-    /// Where the next bytes of the reply are to be put; only when [`Incoming::next`] has found nothing
-    /// more. Then call [`Incoming::put`].
+    /// Where to put the next bytes of the reply. Use it only when [`Incoming::next`] has found nothing more,
+    /// and call [`Incoming::put`] then.
     pub(super) fn space(&mut self) -> &mut [u8] {
         (self.start, self.end) = (0, 0);
         &mut self.buffer
     }
 
-    /// So many bytes were put into [`Incoming::space`].
+    /// This many bytes were put into [`Incoming::space`].
     pub(super) fn put(&mut self, n: usize) {
         self.end = n.min(self.buffer.len());
         if self.version == Version::Two {
@@ -285,7 +286,7 @@ impl Incoming {
                     self.window.size = introduction.window;
                     self.introduction = Some(introduction);
                 }
-                // 3.1.1 may send a second one; the first tells what waitpid(2) told.
+                // 3.1.1 may send a second one; the first reports what waitpid(2) returned.
                 Event::Exit(exit) => {
                     self.window.ended = true;
                     self.exit.get_or_insert(exit);
@@ -315,18 +316,18 @@ impl Incoming {
         }
     }
 
-    /// So many bytes of the piece were taken.
+    /// This many bytes of the piece were taken.
     pub(super) fn consume(&mut self, n: usize) {
         self.start += n;
         self.decoder.advance(n as u64);
     }
 
-    /// Whether it is not known yet that the daemon speaks version 2; in version 1 that does not matter.
+    /// Whether it is still unknown if the daemon speaks version 2. In version 1 that does not matter.
     pub(super) const fn awaits_introduction(&self) -> bool {
         matches!(self.version, Version::Two) && self.introduction.is_none()
     }
 
-    /// What the daemon has said of itself, once it has.
+    /// The daemon's introduction, once it has come.
     pub(super) const fn introduction(&self) -> Option<&Introduction> {
         self.introduction.as_ref()
     }
@@ -336,23 +337,23 @@ impl Incoming {
         self.window
     }
 
-    /// How many requests wait for a slot, if this one has to.
+    /// How many requests wait for a slot, if this one does.
     pub(super) const fn queued(&self) -> Option<u64> {
         self.queued
     }
 
-    /// The number of the program's process, once it was told.
+    /// The pid of the program's process, once it was reported.
     pub(super) const fn pid(&self) -> Option<u32> {
         self.pid
     }
 
-    /// What the end of the connection, or the failure that it ended with, makes of it.
+    /// The result of the run at the end of the connection, or after the failure that ended it.
     pub(super) fn finish(&mut self, failure: Option<io::Error>) -> Result<Ended, Error> {
         if self.old {
             return Err(Error::Unsupported);
         }
         let within_pair = !self.decoder.at_boundary();
-        // Output that breaks off is not to pass for all of it, whatever the status.
+        // Output that breaks off must not pass for all of it, whatever the status.
         let status = self.exit.as_ref().filter(|_| !within_pair).map(ExitStatus::new);
         match (self.failure.take(), status) {
             (Some(failure), status) => Err(Error::Failed { failure, status, usage: self.usage, output: None }),
@@ -373,7 +374,7 @@ mod tests {
         incoming.put(bytes.len());
     }
 
-    /// What a reply comes to that arrives in two pieces, and its output.
+    /// The result of a reply that arrives in two pieces, and its output.
     fn run(reply: &[u8], cut: usize) -> (Result<Ended, Error>, Vec<u8>) {
         let (mut incoming, mut output) = (Incoming::new(Version::Two), Vec::new());
         for piece in [&reply[..cut], &reply[cut..]] {
@@ -393,7 +394,8 @@ mod tests {
         (incoming.finish(None), output)
     }
 
-    /// Also with a status that nobody has asked for: a decoder that was told of none of its bytes went round for ever.
+    /// Also with a status that nobody has asked for: a decoder that was not advanced past its bytes looped
+    /// for ever.
     #[test]
     fn cut_anywhere() {
         let reply = b"8:protocol,19:2 window=70000 x=y,,6:status,2:{},7:started,1:7,6:stdout,2:hi,8:exitcode,1:3,";
@@ -428,7 +430,7 @@ mod tests {
         assert_eq!(room(b"", 100_001), 0);
         assert_eq!(room(b"5:taken,5:60000,", 100_001), 50_000);
         assert_eq!(room(b"", 150_000), 10_001);
-        // No sense in these: fewer than before, more than was sent.
+        // These make no sense: fewer than before, more than was sent.
         assert_eq!(room(b"5:taken,5:50000,", 150_000), 10_001);
         assert_eq!(room(b"5:taken,20:18446744073709551615,", 150_000), 50_000);
         assert_eq!(room(b"12:input-closed,0:,", 150_000), 0);

@@ -1,4 +1,5 @@
-//! What is asked for only where the daemon allows it. So the request waits for the introduction, behind its first netstring.
+//! Options that are requested only if the daemon allows them. So the request waits for the introduction,
+//! after its first netstring.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt as _;
@@ -7,7 +8,7 @@ use sockexec_proto::reply::Introduction;
 use sockexec_proto::request::{self, EnvironmentChange};
 use sockexec_proto::{Options, Version};
 
-/// What is left out where a daemon does not know it, or a rule of its operator's forbids it.
+/// Options that are left out if the daemon does not know them, or a rule of its operator forbids them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Wishes {
     /// `TERM` of a program with a terminal.
@@ -20,11 +21,12 @@ impl Wishes {
         self.terminal_type.is_none() && !self.utf8
     }
 
-    /// Adds to `options` what the daemon allows of them.
+    /// Adds those that the daemon allows to `options`.
     fn grant(&self, options: &mut Options, introduction: &Introduction) {
         options.utf8 |= self.utf8 && introduction.allows("utf8");
         if let Some(name) = self.terminal_type.as_ref().filter(|_| introduction.allows("env")) {
-            // It belongs to the terminal, not to the environment that is emptied; what else is said of the variable counts more.
+            // It belongs to the terminal, not to the environment that is emptied. Other changes of the
+            // variable override it.
             let changes = &mut options.environment;
             let cleared = changes.iter().rposition(|change| *change == EnvironmentChange::Clear);
             let set = EnvironmentChange::Set(b"TERM".to_vec(), name.clone());
@@ -33,13 +35,13 @@ impl Wishes {
     }
 }
 
-/// What of a request waits for the introduction.
+/// The part of a request that waits for the introduction.
 #[derive(Debug)]
 pub(super) struct Rest {
     options: Options,
     argv: Vec<OsString>,
     wishes: Wishes,
-    /// What is to be sent after it.
+    /// What to send after it.
     pub(super) behind: Vec<u8>,
 }
 
@@ -48,7 +50,7 @@ impl Rest {
         Self { options: options.clone(), argv: argv.to_vec(), wishes: wishes.clone(), behind: Vec::new() }
     }
 
-    /// All that is to be sent after [`opening`].
+    /// Everything to send after [`opening`].
     pub(super) fn into_bytes(mut self, introduction: &Introduction) -> Vec<u8> {
         self.wishes.grant(&mut self.options, introduction);
         let mut bytes = encode(Version::Two, &self.options, &self.argv);
@@ -65,7 +67,7 @@ pub(super) fn opening() -> Vec<u8> {
     bytes
 }
 
-/// What makes the daemon start the program; `options` are only told in version 2.
+/// What makes the daemon start the program. `options` are sent in version 2 only.
 pub(super) fn encode(version: Version, options: &Options, argv: &[OsString]) -> Vec<u8> {
     let argv: Vec<&[u8]> = argv.iter().map(|argument| argument.as_bytes()).collect();
     let mut bytes = Vec::new();

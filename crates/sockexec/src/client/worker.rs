@@ -1,8 +1,9 @@
 //! Calls that may wait, made by a thread of their own, so that the pump does not wait with them.
 //!
-//! There is no other way to write to a terminal that others have too. poll(2) calls it ready when there is room for one byte,
-//! and write(2) waits until it has taken all; `O_NONBLOCK` would be set for everybody; and to open it anew for ourselves
-//! fails where it belongs to somebody else (after `su`). No more than is asked for is ever read, and only what poll(2) has seen.
+//! There is no other way to write to a terminal that others have too. poll(2) calls it ready when there is
+//! room for one byte, and write(2) waits until it has taken all. `O_NONBLOCK` would be set for everybody.
+//! Opening it again for ourselves fails if it belongs to another user (after `su`). The thread never reads
+//! more than was asked for, and only what poll(2) has seen.
 
 use std::io::{self, PipeReader, PipeWriter, Read as _, Write as _};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -17,8 +18,8 @@ use super::descriptor::check_reader;
 
 /// A thread that makes one call after the other on one descriptor.
 ///
-/// Dropped while one waits, it leaves the thread behind: nothing short of a signal ends such a call, and the descriptor stays open
-/// until then.
+/// If it is dropped during a call, the thread is left behind: only a signal ends such a call, and the
+/// descriptor stays open until then.
 #[derive(Debug)]
 pub(super) struct Worker {
     jobs: Sender<Job>,
@@ -42,14 +43,14 @@ struct Done {
 
 impl Worker {
     /// # Errors
-    /// For want of a pipe or a thread.
+    /// No pipe or no thread is available.
     pub(super) fn start(fd: Arc<OwnedFd>, is_pipe: bool) -> io::Result<Self> {
         let (bell, ring) = io::pipe()?;
         rustix::io::ioctl_fionbio(&bell, true)?;
         let bell = Arc::new(bell);
         let (jobs, todo) = mpsc::channel();
         let (done, results) = mpsc::channel();
-        // Kept by the thread as well: to ring when nobody listens any more is to raise no SIGPIPE.
+        // Kept by the thread as well, so that ringing raises no SIGPIPE when nobody listens any more.
         let kept = Arc::clone(&bell);
         let work = move || {
             work(&fd, is_pipe, &todo, &done, &ring);
@@ -59,13 +60,13 @@ impl Worker {
         Ok(Self { jobs, results, bell, busy: false })
     }
 
-    /// Whether a call was begun whose result was not taken.
+    /// Whether a call has begun whose result was not taken yet.
     pub(super) const fn is_busy(&self) -> bool {
         self.busy
     }
 
-    /// As read(2). The first time it begins, and says `WouldBlock`; once there is [something to read](AsFd) of it, it is called
-    /// again, and has the result.
+    /// As read(2), in two steps. The first call begins, and returns `WouldBlock`. Once there is [something to
+    /// read](AsFd), the next call returns the result.
     pub(super) fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if !self.busy {
             return self.begin(Job::Read(vec![0; buffer.len()]));
@@ -134,7 +135,7 @@ fn work(fd: &OwnedFd, is_pipe: bool, jobs: &Receiver<Job>, results: &Sender<Done
     }
 }
 
-/// Somebody else may have made the descriptor non-blocking.
+/// Waits even if others have made the descriptor non-blocking.
 fn patiently(
     fd: &OwnedFd,
     interest: PollFlags,
@@ -144,7 +145,7 @@ fn patiently(
         match call() {
             Err(Errno::INTR) => {}
             Err(Errno::AGAIN) => {
-                // What is wrong with it the next call tells.
+                // The next call reports what is wrong with it.
                 let _ = rustix::event::poll(&mut [PollFd::new(fd, interest)], None);
             }
             other => return Ok(other?),

@@ -102,7 +102,7 @@ fn a_close_without_a_status() {
     assert!(matches!(error, Error::Lost { received: 0, within_pair: false, source: None, .. }), "{error:?}");
 
     let (output, socket) = command(b"6:stdout,5:hello,");
-    assert_lost(&output, &socket, "before it told how the program ended");
+    assert_lost(&output, &socket, "before it reported how the program ended");
     assert_eq!(text(&output.stdout), "hello");
     let error = library(b"6:stdout,5:hello,").expect_err("no status");
     assert!(matches!(error, Error::Lost { received: 17, within_pair: false, source: None, .. }), "{error:?}");

@@ -242,11 +242,11 @@ fn no_connection() {
     let stale = rustix::net::socket(AddressFamily::UNIX, SocketType::STREAM, None).expect("a socket");
     rustix::net::bind(&stale, &SocketAddrUnix::new(at("stale")).expect("an address")).expect("a socket");
     let long = at(&"x".repeat(200));
-    let len = format!("the path is too long: {} bytes, and a socket's has at most 107; use", long.as_os_str().len());
+    let len = format!("the path is too long: {} bytes, but a socket's has at most 107; use", long.as_os_str().len());
     let cases = [
         (directory.path().to_owned(), "it is a directory; give the path of the socket in it"),
-        (at("file"), "it is a file and no socket"),
-        (at("fifo"), "it is a file and no socket"),
+        (at("file"), "it is a file, not a socket"),
+        (at("fifo"), "it is a file, not a socket"),
         (at("stale"), "does a daemon (sockexec) listen on it?"),
         (at("missing"), "does the socket exist"),
         (long, &len),

@@ -1,4 +1,4 @@
-//! What a command was told, and the blocking one that it is made of.
+//! What was set on a command, and the blocking one that it is made of.
 
 use std::ffi::OsStr;
 use std::path::Path;
@@ -44,7 +44,7 @@ impl From<crate::Command> for Command {
     }
 }
 
-/// Whether it was to be [killed on drop](Command::kill_on_drop) is lost.
+/// The setting of [`kill_on_drop`](Command::kill_on_drop) is lost.
 impl From<Command> for crate::Command {
     fn from(command: Command) -> Self {
         command.0

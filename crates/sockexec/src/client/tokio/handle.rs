@@ -1,4 +1,4 @@
-//! What acts on a program while somebody else waits for it.
+//! Acts on a program while another task waits for it.
 
 use tokio::sync::oneshot;
 
@@ -6,7 +6,7 @@ use crate::client::child::{ChildHandle as Blocking, SIGNAL_PATIENCE};
 use crate::client::orders::Tell;
 use crate::client::{Error, Signal, WindowSize};
 
-/// What can be done to a program from another task while [`Child::wait`](super::Child::wait) has the
+/// Acts on a program from another task while [`Child::wait`](super::Child::wait) has the
 /// [`Child`](super::Child), as [`sockexec::ChildHandle`](crate::ChildHandle).
 #[derive(Debug, Clone)]
 pub struct ChildHandle(Blocking);

@@ -12,7 +12,7 @@ use crate::client::Stdio;
 
 /// The writing end of a program's standard input, as [`sockexec::ChildStdin`](crate::ChildStdin).
 ///
-/// Drop it to end the input. As with tokio's own, `shutdown` does not.
+/// Dropping it ends the input. As with tokio's own, `shutdown` does not.
 #[derive(Debug)]
 pub struct ChildStdin(pipe::Sender);
 
@@ -75,12 +75,12 @@ read!(ChildStdout ChildStderr);
 macro_rules! descriptor {
     ($($type:ident($end:ident))*) => {$(
         impl $type {
-            /// Of a pipe, whose end becomes non-blocking.
+            /// Takes an end of a pipe, which becomes non-blocking.
             pub(super) fn new(end: impl Into<OwnedFd>) -> io::Result<Self> {
                 pipe::$end::from_owned_fd(end.into()).map(Self)
             }
 
-            /// The descriptor, which blocks from now on: for another program, or to be used without tokio.
+            /// The descriptor, which blocks from now on: for another program, or for use without tokio.
             ///
             /// # Errors
             /// Those of fcntl(2).
@@ -101,7 +101,7 @@ macro_rules! descriptor {
             }
         }
 
-        /// For another program, as a shell's `|`.
+        /// For another program, like a shell's `|`.
         impl TryFrom<$type> for Stdio {
             type Error = io::Error;
 

@@ -1,4 +1,4 @@
-//! Questions to a daemon, as [`sockexec::client`](crate::client) has them.
+//! Questions to a daemon, as in [`sockexec::client`](crate::client).
 
 use std::io;
 use std::path::Path;
