@@ -1,4 +1,4 @@
-//! One connection: carries out what its [`Session`] asks, and tells it what happens.
+//! One connection: carries out what its [`Session`] asks for, and tells it what happens.
 
 mod ahead;
 mod describe;
@@ -41,18 +41,18 @@ use crate::sys::splice::Splicer;
 use crate::sys::terminal;
 use crate::sys::transfer;
 
-/// How many chunks or frames one stream may move before the others of the connection have their turn.
+/// How many chunks or frames one stream may move before the connection's others have their turn.
 const CHUNKS_A_ROUND: usize = 8;
 
 /// How many rounds a connection may go before other connections have their turn.
 const ROUNDS_A_TURN: usize = 4;
 
-/// How soon to look again whether the leader has exited, or was executed, where no descriptor tells (before Linux 5.3,
-/// or none is to be had or to be waited for); doubled each time, up to 64 ms.
+/// How soon to check again whether the leader has exited, or was executed, if no descriptor reports it
+/// (before Linux 5.3, or none is left or can be waited for); doubled each time, up to 64 ms.
 const FIRST_EXIT_RETRY: Duration = Duration::from_millis(1);
 const MAX_DOUBLINGS: u8 = 6;
 
-/// What a connection needs of the daemon while it is served.
+/// What a connection needs from the daemon while it is served.
 #[derive(Clone, Copy)]
 pub(crate) struct Context<'a> {
     pub(crate) registry: &'a Registry,
@@ -62,12 +62,12 @@ pub(crate) struct Context<'a> {
     pub(crate) memory: &'a RequestMemory,
     pub(crate) lookout: &'a Lookout,
     pub(crate) totals: &'a Totals,
-    /// Whether time is kept well enough for small writes to be gathered.
+    /// Whether timers are exact enough for small writes to be gathered.
     pub(crate) gathers: bool,
-    /// How many there are, this one included.
+    /// How many connections there are, including this one.
     pub(crate) connections: usize,
     pub(crate) now: Time,
-    /// Tells what it is by now: a turn takes its time.
+    /// For the current time, as a turn takes its time.
     pub(crate) clock: &'a Clock,
 }
 
@@ -85,46 +85,46 @@ pub(crate) struct Connection {
     writable: bool,
     session: Session,
     input: Input,
-    /// The end of what the client sends was read: nothing is in the socket, and nothing can come.
+    /// The end of the client's bytes was read: nothing is in the socket, and nothing can come.
     input_ended: bool,
     outbox: Outbox,
-    /// When so many bytes were sent, the last report of how much input was taken was among them.
+    /// Once this many bytes are sent, the last report of how much input was taken is among them.
     reported_at: u64,
-    /// The sending side is to be ended when the outbox is empty.
+    /// The sending side must be ended when the outbox is empty.
     finishing: bool,
     child: Option<Child>,
     /// Its program has a slot, or its request waits for one.
     has_slot: bool,
     waits: bool,
-    /// Its request is left in its socket, for want of memory.
+    /// Its request is left in its socket, for lack of memory.
     paused: bool,
-    /// What its request takes of the memory of all, in bytes.
+    /// How much of the memory of all its request takes, in bytes.
     held: u64,
     /// When its client last sent some of the request, or some of the reply was last sent.
     moved_at: Time,
-    /// Its program has left a group that counts as one.
+    /// Its program has left a group that counts as a leftover.
     is_leftover: bool,
-    /// The leader may have exited: nothing has said otherwise since.
+    /// The leader may have exited: nothing has shown otherwise since.
     exit_ready: bool,
-    /// The time for the request is over: what has come is read once more before that is said.
+    /// The time for the request is over: what has come is read once more before that is reported.
     request_due: bool,
-    /// When to look again, where no descriptor tells of the exit.
+    /// When to check again, if no descriptor reports the exit.
     exit_retry: Option<Time>,
-    /// How often it was looked for.
+    /// How often that was done.
     exit_retries: u8,
     arguments: Arguments,
     /// When its request was complete, and once its program is started, when that was.
     since: Time,
-    /// What the log is to say of the program when all is over; `None`: nothing, or it was said.
+    /// What the log will say about the program when all is over; `None`: nothing, or it was said.
     to_log: Option<Box<events::Program>>,
-    /// Descriptors that came with the request: three at most. None: there are none, as for most.
+    /// Descriptors that came with the request: three at most. None: no descriptors, as for most.
     #[expect(clippy::box_collection, reason = "empty, a Vec is three words in each connection")]
     descriptors: Option<Box<Vec<Foreign>>>,
     /// The client has asked for the daemon's status.
     status_wanted: bool,
     received: u64,
     sent: u64,
-    /// Grows with everything that is done, so that it shows when nothing more can be.
+    /// Grows with everything that is done, so that it shows when nothing more can be done.
     activity: u64,
 }
 
@@ -174,7 +174,7 @@ impl Connection {
         }
     }
 
-    /// Asks to be told of what happens on the socket.
+    /// Asks for the events of the socket.
     pub(crate) fn register(&mut self, registry: &Registry) -> std::io::Result<()> {
         match &mut self.socket {
             Some(socket) => {
@@ -199,12 +199,12 @@ impl Connection {
         self.session.next_timer().into_iter().chain(self.exit_retry).chain(look).chain(input).min()
     }
 
-    /// Tries once more to have output on disk that waits for a place there; false: none does.
+    /// Tries again to put output on disk that waits for room there; false: none does.
     pub(crate) fn resume_spool(&mut self) -> bool {
         self.outbox.resume()
     }
 
-    /// Its request, which has waited, has a slot.
+    /// Its request, which has waited, gets a slot.
     pub(crate) fn take_slot(&mut self, now: Time) {
         log::debug!("connection {}: has a slot", self.number);
         self.waits = false;
@@ -212,7 +212,7 @@ impl Connection {
         self.session.slot(now);
     }
 
-    /// Notes what `event` tells of `source`.
+    /// Notes what `event` reports about `source`.
     pub(crate) fn note(&mut self, now: Time, source: Source, event: &Event) {
         let ready = child::is_readiness(event);
         match source {
@@ -241,9 +241,9 @@ impl Connection {
         }
     }
 
-    /// Does what is due at `now`. Where the deadline was among it: what is late.
+    /// Does what is due at `now`. If the deadline was among it: what is late.
     pub(crate) fn tick(&mut self, now: Time) -> Option<Late> {
-        // Once: what is due and stays is due in each turn.
+        // Taken, as it would be due again in each turn.
         if self.exit_retry.take_if(|at| *at <= now).is_some() {
             self.exit_ready = true;
         }
@@ -252,8 +252,8 @@ impl Connection {
         }
         self.input.tick(now);
         if !self.request_due && self.session.request_is_due(now) {
-            // The rest may have come while this thread did something else: the readiness of the socket is not known yet, or the connection is
-            // new.
+            // The rest may have come while this thread did something else: the readiness of the socket is not
+            // known yet, or the connection is new.
             (self.request_due, self.readable) = (true, true);
             return None;
         }
@@ -278,22 +278,23 @@ impl Connection {
         }
     }
 
-    /// The daemon is about to end, and waits for those that are here.
+    /// The daemon is about to end, and waits for the connections that are here.
     pub(crate) fn drain(&mut self, now: Time) {
         self.session.drain(now);
     }
 
-    /// Has its socket read at its next turn, whatever is known of it, if its request is not complete; false: it is.
+    /// Makes its next turn read its socket, whatever is known about it, if its request is not complete;
+    /// false: it is.
     pub(crate) fn reads_once_more(&mut self) -> bool {
         self.readable |= self.session.awaits_request();
         self.session.awaits_request()
     }
 
-    /// Does what can be done without waiting, within a turn's share; true: there is more.
+    /// Does what can be done without waiting, within a turn's share. True: there is more.
     pub(crate) fn serve(&mut self, cx: &Context<'_>, scratch: &mut Scratch) -> bool {
         let before = (self.received, self.sent);
         let more = self.work(cx, scratch);
-        // What comes after the request is nothing that it waits for.
+        // What comes after the request does not bring it forward.
         if self.sent != before.1 || self.received != before.0 && self.session.awaits_request() {
             self.moved_at = cx.now;
         }
@@ -364,7 +365,7 @@ impl Connection {
                         self.warn("bad-request", format_args!("bad request: {}", Refusal(&error)));
                         cx.totals.counts().error(&ErrorCode::BadRequest);
                     } else {
-                        // It may only have looked whether anybody listens.
+                        // It may only have checked whether anybody listens.
                         log::debug!("connection {}: no request came", self.number);
                     }
                     self.descriptors = None;
@@ -414,7 +415,7 @@ impl Connection {
                     log::warn!("connection {}: cannot resize the terminal: {error}", self.number);
                 }
             }
-            // It has done nothing that it could put in order, and whatever it waits for, or has stopped it, KILL ends it.
+            // It has nothing to clean up yet, and KILL ends it whatever it waits for, even if it is stopped.
             Action::Terminate if child.group.awaits_exec() => {
                 log::debug!("connection {}: KILL to the group of pid {leader}, which was not executed", self.number);
                 child.group.kill();
@@ -454,7 +455,7 @@ impl Connection {
         }
     }
 
-    /// The request is complete: its turn has come, or it waits.
+    /// The request is complete: it gets a slot, or waits for one.
     fn want_slot(&mut self, cx: &Context<'_>) {
         self.since = cx.now;
         if cx.slots.take(self.user()) {
@@ -465,7 +466,7 @@ impl Connection {
             self.arguments = self.session.waiting_request().map(|it| Arguments::new(&it.argv)).unwrap_or_default();
             let requests = cx.slots.wait(self.user(), self.slot);
             if cx.slots.are_closed() {
-                // It is told at once that it waits for nothing.
+                // It is told at once that it waits in vain.
                 return;
             }
             if cx.slots.begins_to_be_full() {
@@ -488,13 +489,13 @@ impl Connection {
         let descriptors = if options.descriptors {
             came.try_into().ok()
         } else {
-            // Nobody wants them, and the child is not to have copies.
+            // Nobody wants them, and the child must not have copies.
             drop(came);
             None
         };
         let watched = self.session.version() == Version::Two;
         if watched && Spawner::WAITS {
-            // The client is not to take a slow exec for a daemon that does not know its version.
+            // The client must not take a slow exec for a daemon that does not know its version.
             self.flush(cx);
         }
         let order = Order { argv, options, descriptors, watched, connections: cx.connections };
@@ -532,8 +533,8 @@ impl Connection {
 
     // The program.
 
-    /// The system refuses what the program's streams need: the client is told, and not left with a part of the output
-    /// or an exit status that follows from a part of the input.
+    /// The system refuses what the program's streams need. The client is told, and does not get a part of the
+    /// output, or an exit status that follows from a part of the input.
     fn give_up(&mut self, cx: &Context<'_>, what: &str, error: &std::io::Error) {
         self.warn("broken", format_args!("cannot {what}: {error}"));
         cx.totals.counts().error(&ErrorCode::Internal);
@@ -589,7 +590,7 @@ impl Connection {
             let usage = usage.filter(|_| self.session.version() == Version::Two);
             self.session.executed(child.group.leader().unsigned_abs());
             self.session.exited(cx.now, status, usage);
-            // What an empty stream means is different now.
+            // From now on it matters when a stream is empty.
             child.outputs().for_each(Pipe::retire);
         } else {
             // Most programs have exited by the time their output has ended; a descriptor is opened only
@@ -602,7 +603,8 @@ impl Connection {
         }
     }
 
-    /// Learns that all of the output of a program that has ended is in its pipes, where it waits for a client that does not read.
+    /// Notices that all output of a program that has ended is in its pipes, where it waits for a client that
+    /// does not read.
     fn check_output(&mut self, cx: &Context<'_>) {
         if !self.session.wants_output_complete() {
             return;

@@ -1,9 +1,11 @@
-//! Input that is held for a program that does not take it, so that what the client has sent behind it can be read: a signal, a size.
+//! Input that is held for a program that does not take it, so that what the client has sent after it can be
+//! read: a signal, a size.
 //!
-//! Reading ahead has a price. What is in memory comes before what is still in the socket, so nothing can be spliced, and a client that is
-//! faster than the program keeps it so: spliced bytes fall from all to one in a hundred, and the daemon's time is three times as much.
-//! So it is done only for a program that takes less than a window in 20 ms. From a faster one a signal is at most a window away, and so
-//! waits no longer than that.
+//! Reading ahead has a price. What is in memory comes before what is still in the socket, so nothing can be
+//! spliced, and a client that is faster than the program keeps it so: the share of spliced bytes falls from
+//! all to one in a hundred, and the daemon takes three times as long. So it is done only for a program that
+//! takes less than a window in 20 ms. With a faster one a signal is at most a window away, and waits no
+//! longer than that.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -13,7 +15,7 @@ use crate::engine::Time;
 /// How long a full pipe is watched before input is held, and how often the program's pace is judged.
 const PERIOD: Duration = Duration::from_millis(20);
 
-/// The input of one program that does not take it as fast as it comes.
+/// The input of a program that does not take it as fast as it comes.
 #[derive(Debug)]
 pub(super) struct Ahead {
     bytes: VecDeque<u8>,
@@ -66,17 +68,17 @@ impl Ahead {
         (self.since, self.taken, self.slow) = (now, 0, slow);
     }
 
-    /// Holds these.
+    /// Holds these bytes.
     pub(super) fn hold(&mut self, bytes: &[u8]) {
         self.bytes.extend(bytes);
     }
 
-    /// What comes first of what is held.
+    /// The first of the held bytes, in one piece.
     pub(super) fn front(&self) -> &[u8] {
         self.bytes.as_slices().0
     }
 
-    /// So many bytes of that were taken.
+    /// This many of them were taken.
     pub(super) fn release(&mut self, n: usize) {
         self.bytes.drain(..n.min(self.bytes.len()));
         if self.bytes.is_empty() {

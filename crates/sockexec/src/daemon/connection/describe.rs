@@ -13,7 +13,7 @@ use crate::daemon::status::{ConnectionReport, PeerReport};
 use crate::engine::{ExitStatus, Time, at_most};
 use crate::sys::socket::Peer;
 
-/// How much of the arguments is shown, in bytes, a NUL behind each included.
+/// How many bytes of the arguments are shown, including a NUL after each.
 const SHOWN: usize = 256;
 
 impl Connection {
@@ -33,7 +33,7 @@ impl Connection {
         )
     }
 
-    /// What the daemon's status tells of it.
+    /// Its part of the daemon's status.
     pub(crate) fn report(&self, now: Time) -> ConnectionReport {
         ConnectionReport {
             number: self.number,
@@ -64,7 +64,7 @@ impl Connection {
     /// Its descriptors, with what each is and waits for.
     pub(crate) fn descriptors(&self) -> Vec<(RawFd, String)> {
         let mut list = Vec::new();
-        // What is spliced waits in the kernel, and not here: what was found full tells of it.
+        // Spliced input waits in the kernel, not here: a pipe that was found full shows it.
         let stdin_is_full = self.child.as_ref().and_then(|child| child.stdin.as_ref()).is_some_and(|pipe| !pipe.ready);
         let stdin_is_full = stdin_is_full || !self.input.is_empty();
         if let Some(socket) = &self.socket {
@@ -109,7 +109,7 @@ impl Connection {
     }
 }
 
-/// As much of a path as is shown. What is not UTF-8 is replaced.
+/// The part of a path that is shown. What is not UTF-8 is replaced.
 fn shown(path: &[u8]) -> String {
     let mut text = String::from_utf8_lossy(path.get(..SHOWN).unwrap_or(path)).into_owned();
     if path.len() > SHOWN {
@@ -118,14 +118,15 @@ fn shown(path: &[u8]) -> String {
     text
 }
 
-/// The first arguments of a request, [`SHOWN`] bytes of them in all. In one piece: a daemon has one of them for each program.
+/// The first arguments of a request, [`SHOWN`] bytes of them in all. In one piece, as a daemon has one of
+/// these for each program.
 #[derive(Debug, Default)]
 pub(super) struct Arguments {
-    /// Each ends with NUL, which none has in it.
+    /// Each ends with a NUL, and none contains one.
     bytes: Box<[u8]>,
     /// How many the request has.
     count: u32,
-    /// The last one that is shown is longer.
+    /// The last one that is shown was longer.
     cut: bool,
 }
 
@@ -147,12 +148,12 @@ impl Arguments {
         whole.into_iter().flatten()
     }
 
-    /// The name of the program as a person can read it, in quotes, as far as it is shown.
+    /// The program's name as far as it is shown, in quotes, for people.
     pub(super) fn program(&self) -> String {
         format!("\"{}\"", self.shown().next().unwrap_or_default().escape_ascii())
     }
 
-    /// The first arguments as a list in JSON; the last is `…` where there are more.
+    /// The first arguments as a list in JSON; the last is `…` if there are more.
     pub(super) fn json(&self) -> String {
         let mut texts = self.texts();
         if self.cut
@@ -173,7 +174,7 @@ impl Arguments {
     }
 }
 
-/// As a person can read them, in quotes.
+/// In quotes, for people.
 impl fmt::Display for Arguments {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.count == 0 {

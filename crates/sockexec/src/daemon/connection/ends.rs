@@ -1,4 +1,4 @@
-//! What the log says of a connection that goes wrong, and of a program that has ended.
+//! What the log says about a connection that goes wrong, and about a program that has ended.
 
 use std::fmt;
 use std::time::Duration;
@@ -15,7 +15,7 @@ impl Connection {
         self.number
     }
 
-    /// Logs what goes wrong with it.
+    /// Logs what goes wrong with this connection.
     pub(super) fn warn(&self, event: &str, message: fmt::Arguments<'_>) {
         let (uid, pid) = (self.peer.map(|peer| peer.uid), self.peer.map(|peer| peer.pid));
         log::warn!(
@@ -24,7 +24,7 @@ impl Connection {
         );
     }
 
-    /// Its deadline has come.
+    /// Its deadline has passed.
     pub(super) fn warn_of_deadline(&self, late: Late) {
         match (late, &self.child) {
             (Late::Request, _) => self.warn("deadline", format_args!("the request was not complete in time")),
@@ -36,7 +36,7 @@ impl Connection {
         }
     }
 
-    /// There is no program, or nothing is known of it any more.
+    /// There is no program, or nothing is known about it any more.
     pub(super) fn fail(&mut self, cx: &Context<'_>, error: &StartError) {
         let (program, reason) = (self.arguments.program(), &error.reason);
         match (error.kind, &error.about) {

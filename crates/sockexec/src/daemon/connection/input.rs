@@ -19,32 +19,33 @@ use crate::sys::transfer::{self, Moved};
 /// The most input that is spliced at once, in bytes.
 const MAX_INPUT_SPLICE: usize = 1 << 20;
 
-/// Input that comes in smaller pieces than this is not spliced, in bytes.
+/// Input that comes in pieces smaller than this is not spliced, in bytes.
 const MIN_INPUT_SPLICE: usize = 4 << 10;
 
-/// How much stands between two chunks at most, in bytes: in version 2 a comma, `5:stdin,`, and the head of the longest.
+/// The most bytes between two chunks: in version 2 a comma, `5:stdin,`, and the longest head.
 const MAX_FRAMING: u8 = 29;
 
-/// The same for a guess: it, and little of what can be spliced.
+/// A guess at the usual number, in bytes: the framing, and little of what can be spliced.
 const USUAL_FRAMING: u8 = 16;
 
-/// What comes from the client, and what is known of it.
+/// The input from the client, and what is known about it.
 #[derive(Debug)]
 pub(super) struct Input {
-    /// Bytes that nothing could be done with yet: at most a chunk.
+    /// Bytes that could not be used yet: at most a chunk.
     waiting: Vec<u8>,
-    /// Version 2: what is known of a program that does not take its input as fast as it comes, and what is held for it.
+    /// Version 2: the pace of a program that does not take its input as fast as it comes, and what is held
+    /// for it.
     ahead: Option<Box<Ahead>>,
-    /// Much is there, in big chunks: they may be worth splicing.
+    /// Much has come, in big chunks: they may be worth splicing.
     big: bool,
-    /// Some of the chunk was spliced; so is the rest of it.
+    /// A part of the chunk was spliced, so the rest of it is too.
     spliced: bool,
     guard: Guard,
     /// Bytes since the last payload.
     framing: u8,
-    /// How many bytes stood between the last two payloads, and will between the next two if all chunks have one size: so much is
-    /// read for the head of the next, and none of what can be spliced. Each such byte was a write of its own, and woke the
-    /// program.
+    /// How many bytes were between the last two payloads, and will be between the next two if all chunks have
+    /// one size. This many are read for the next head, and none of what can be spliced: each such byte would
+    /// be a write of its own, and wake the program.
     usual_framing: u8,
 }
 
@@ -61,7 +62,7 @@ impl Input {
         }
     }
 
-    /// How many bytes nothing could be done with yet.
+    /// How many bytes could not be used yet.
     pub(super) fn waiting(&self) -> u64 {
         self.waiting.len() as u64
     }
@@ -71,7 +72,7 @@ impl Input {
         self.waiting.is_empty() && !self.is_ahead()
     }
 
-    /// Drops what waits. What is held for the program stays: it was taken.
+    /// Drops what waits. Input that is held for the program stays, as it was taken.
     pub(super) fn clear(&mut self) {
         self.waiting = Vec::new();
     }
@@ -81,7 +82,7 @@ impl Input {
         self.ahead = None;
     }
 
-    /// Whether input is held for the program, before which nothing else may come.
+    /// Whether input is held for the program. Nothing may overtake it.
     fn is_ahead(&self) -> bool {
         self.ahead.as_ref().is_some_and(|ahead| !ahead.is_empty())
     }
@@ -98,19 +99,19 @@ impl Input {
         }
     }
 
-    /// So many bytes were read, and what came with them taken.
+    /// This many bytes were read, and what came with them was taken.
     fn note_received(&mut self, n: usize) {
         if let Guard::Rising(left) = &mut self.guard {
             *left = left.saturating_sub(n as u64);
         }
     }
 
-    /// So many bytes were no payload.
+    /// This many bytes were no payload.
     fn note_framing(&mut self, len: usize) {
         self.framing = self.framing.saturating_add(u8::try_from(len).unwrap_or(u8::MAX));
     }
 
-    /// Payload comes next, and so much is left of the chunk.
+    /// Payload comes next, and this much is left of the chunk.
     fn note_payload(&mut self, left: u64) {
         if self.framing > 0 {
             self.usual_framing = if self.framing <= MAX_FRAMING { self.framing } else { USUAL_FRAMING };
@@ -121,34 +122,34 @@ impl Input {
     }
 }
 
-/// Whether descriptors that come with input are kept from being spliced: the kernel would close them within the call, which may wait
-/// for as long as the client likes ([`crate::sys::closer`]).
+/// Whether descriptors that come with input are kept from being spliced. The kernel would close them within
+/// the call, which may wait for as long as the client likes ([`crate::sys::closer`]).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Guard {
     /// Nothing is spliced yet. Most clients never send enough.
     Down,
-    /// No more can come. Some may be in the next so many bytes, which are read.
+    /// No more can come. Some may be in this many next bytes, which are read.
     Rising(u64),
-    /// There are none, or the client may stop the daemon anyway.
+    /// There are none, or the client could stop the daemon anyway.
     Up,
     /// The kernel cannot (Linux before 6.16): nothing is spliced.
     Never,
 }
 
-/// How the client's next bytes are taken.
+/// How to take the client's next bytes.
 enum NextInput {
-    /// Some were, or can be now.
+    /// Some were spliced, or can be now.
     Spliced,
-    /// Not now.
+    /// Nothing can be taken now.
     Waiting,
-    /// So many bytes are to be read, and no more: the payload behind them will be spliced.
+    /// Read this many bytes and no more: the payload behind them will be spliced.
     UpTo(usize),
-    /// As much as there is is to be read.
+    /// Read as much as there is.
     Anything,
 }
 
 impl Connection {
-    /// Takes what has come; true: it is a part of a long request, and this was enough for a turn.
+    /// Takes what has come. True: it is a part of a long request, and enough for a turn.
     pub(super) fn pump_request(&mut self, cx: &Context<'_>, scratch: &mut Scratch) -> bool {
         for _ in 0..CHUNKS_A_ROUND {
             self.release(cx);
@@ -165,7 +166,7 @@ impl Connection {
                 return false;
             }
             if self.input.is_ahead() && !self.input.may_hold() {
-                // It takes fast what is held; then the rest can be spliced.
+                // The program takes quickly what is held; then the rest can be spliced.
                 return false;
             }
             let allowance = self.allowance(cx);
@@ -195,8 +196,8 @@ impl Connection {
                     self.received += n as u64;
                     self.input.note_received(n);
                     self.input.big = false;
-                    // An answer to what the program has said: it has its ends, and if it has closed its input that shows now, and
-                    // may never again.
+                    // This may answer what the program has said. Then the program has its ends, and if it has
+                    // closed its input, that shows now, and perhaps never again.
                     cx.spawner.borrow_mut().let_go_of_streams();
                     let bytes = scratch.chunk().get(..n).unwrap_or_default();
                     let left = self.consume(cx, bytes);
@@ -204,7 +205,7 @@ impl Connection {
                     if self.socket.is_some() {
                         self.input.waiting = bytes.get(n - left..).unwrap_or_default().to_vec();
                     }
-                    // To take arguments and options apart costs more than to move as many bytes.
+                    // Taking arguments and options apart costs more than moving as many bytes.
                     if n == CHUNK && self.session.wants_descriptors() {
                         return true;
                     }
@@ -233,7 +234,7 @@ impl Connection {
         false
     }
 
-    /// Splices input to the program if much of it is known to come, and tells what is to be read otherwise.
+    /// Splices input to the program if much of it is known to come. Otherwise returns what to read.
     fn next_input(&mut self, cx: &Context<'_>) -> NextInput {
         if !self.input.big || self.input.is_ahead() || !cx.splicer.borrow().is_enabled() {
             return NextInput::Anything;
@@ -271,7 +272,7 @@ impl Connection {
             Received::Bytes(n) => {
                 self.activity += 1;
                 self.received += n as u64;
-                // A client that sends in small pieces is served better by copying: each piece is a page of a pipe.
+                // Small pieces are better copied: each spliced one takes a page of the pipe.
                 self.input.big = n >= MIN_INPUT_SPLICE;
                 self.input.spliced = true;
                 self.session.moved(n as u64);
@@ -291,7 +292,7 @@ impl Connection {
                 }
                 NextInput::Waiting
             }
-            // What it means is found by copying.
+            // Copying shows what it means.
             Received::SocketEnd | Received::PipeEnd | Received::Unable => {
                 self.input.big = false;
                 NextInput::Anything
@@ -299,7 +300,7 @@ impl Connection {
         }
     }
 
-    /// Does with the client's bytes what the session says; how many are left because the program's
+    /// Does with the client's bytes what the session says. Returns how many are left because the program's
     /// input takes no more.
     fn consume(&mut self, cx: &Context<'_>, mut bytes: &[u8]) -> usize {
         loop {
@@ -337,7 +338,7 @@ impl Connection {
         }
     }
 
-    /// Holds as much of `payload`, which the program does not take now, as it may: how much.
+    /// Holds as much of `payload`, which the program does not take now, as is allowed. Returns how much.
     fn hold(&mut self, payload: &[u8]) -> usize {
         let room = if self.input.may_hold() { self.session.room_ahead() } else { 0 };
         let held = at_most(payload.len(), room);
@@ -351,7 +352,7 @@ impl Connection {
         held
     }
 
-    /// Writes to the program what is held for it, as far as it takes it.
+    /// Writes held input to the program, as far as it takes it.
     fn release(&mut self, cx: &Context<'_>) {
         while let Some(ahead) = self.input.ahead.as_mut().filter(|ahead| !ahead.is_empty()) {
             let outcome = write_to(self.child.as_mut(), ahead.front());
@@ -369,14 +370,14 @@ impl Connection {
         }
     }
 
-    /// The program has taken so much of its input.
+    /// The program has taken this much of its input.
     fn note_taken(&mut self, n: u64, now: Time) {
         if let Some(ahead) = &mut self.input.ahead {
             ahead.took(n, now);
         }
     }
 
-    /// When the pace of a program that does not take its input is to be judged.
+    /// When to judge the pace of a program that does not take its input.
     pub(super) fn next_input_timer(&self) -> Option<Time> {
         let is_full = self.child.as_ref().and_then(|child| child.stdin.as_ref()).is_some_and(|pipe| !pipe.ready);
         self.input.ahead.as_ref().filter(|_| is_full).and_then(|ahead| ahead.due())
@@ -391,7 +392,8 @@ impl Connection {
         self.wrote(cx, outcome)
     }
 
-    /// Draws the consequences of [`write_to`]: how many bytes are done with. None: the program takes no more for now.
+    /// Handles the result of [`write_to`]. Returns how many bytes are done with; `None`: the program takes no
+    /// more for now.
     fn wrote(&mut self, cx: &Context<'_>, outcome: Result<Option<Moved>, Errno>) -> Option<usize> {
         match outcome {
             Ok(Some(Moved::Bytes(n))) => {
@@ -419,7 +421,7 @@ impl Connection {
         }
     }
 
-    /// The program does not take its input now: from here on its pace is watched.
+    /// The program does not take its input now, so its pace is watched from here on.
     fn watch_pace(&mut self, now: Time) {
         if self.input.ahead.is_none() && self.session.version() == Version::Two {
             self.input.ahead = Some(Box::new(Ahead::new(self.session.window(), now)));
@@ -455,7 +457,7 @@ fn write_to(child: Option<&mut Child>, bytes: &[u8]) -> Result<Option<Moved>, Er
 mod tests {
     use super::*;
 
-    /// How much is read for the head of the next chunk once so much stood before the last one.
+    /// How much is read for the head of the next chunk, after these bytes before the last one.
     fn after(framing: &[usize]) -> u8 {
         let mut input = Input::new();
         for &len in framing {

@@ -15,7 +15,7 @@ use crate::engine::{Backpressure, at_most};
 use crate::sys::splice::{SPLICE_MIN, Spliced};
 use crate::sys::transfer::{self, Moved};
 
-/// Payloads from this size on are sent from where they were read; smaller ones are gathered.
+/// Payloads from this size on are sent from where they were read; smaller ones are collected.
 const DIRECT: usize = 16 << 10;
 
 impl Connection {
@@ -51,8 +51,8 @@ impl Connection {
         match outcome {
             Flush::Empty if self.finishing => {
                 // In the same turn as the exit pair, and not left to close(2): a copy of the socket that a
-                // child holds before its exec would keep the connection open, and lua-resty-exec takes an
-                // end that comes a millisecond late for a time-out.
+                // child holds before its exec would keep the connection open, and lua-resty-exec takes an end
+                // that comes a millisecond late for a timeout.
                 let closes = self.session.closes_with_reply() && !self.input_ended;
                 let _ = socket.shutdown(if closes { Shutdown::Both } else { Shutdown::Write });
                 self.finishing = false;
@@ -105,7 +105,7 @@ impl Connection {
                     }
                     pipe.big = n == most && pipe.is_pipe();
                     pipe.chatter.note(n, cx.now);
-                    // What was written since would be a frame of its own.
+                    // What was written since would make a frame of its own.
                     let enough = n < most && pipe.left.is_none() && pipe.chatter.is_chatty();
                     let gathers = enough && gather(cx, pipe);
                     self.activity += 1;
@@ -139,7 +139,7 @@ impl Connection {
         }
     }
 
-    /// Where the client does not read, output may be left where it is: then the program's end is to be learned all the same.
+    /// If the client does not read, output may stay where it is, but the program's end must still be noticed.
     pub(super) fn note_stall(&mut self) {
         let has_output = self.child.as_mut().is_some_and(|child| child.outputs().next().is_some());
         if !self.writable && has_output && self.session.output_stalls() {
@@ -147,7 +147,8 @@ impl Connection {
         }
     }
 
-    /// Splices a big stream to the client. False: the client must read first. None: the bytes are to be copied.
+    /// Splices a big stream to the client. False: the client must read first. `None`: the bytes must be
+    /// copied.
     fn splice_output(&mut self, cx: &Context<'_>, stream: Stream) -> Option<bool> {
         let mut splicer = cx.splicer.borrow_mut();
         if !splicer.is_enabled() {
@@ -155,7 +156,7 @@ impl Connection {
         }
         match self.session.backpressure() {
             Backpressure::Discard => return None,
-            // What is read is queued in memory, from where it would be copied: it is better off in the pipe.
+            // If it were read, it would be queued in memory and copied from there, so it stays in the pipe.
             Backpressure::Strict if !self.outbox.is_empty() || !self.writable => return Some(false),
             Backpressure::Spool if !self.outbox.is_empty() || !self.writable => return None,
             Backpressure::Strict | Backpressure::Spool => {}
@@ -230,7 +231,8 @@ impl Connection {
     }
 }
 
-/// Leaves a stream alone for a moment, if it is chatty and the time is kept well enough; false: it is to be waited for.
+/// Leaves a stream alone for a moment, if it is chatty and timers are exact enough; false: it must be waited
+/// for.
 fn gather(cx: &Context<'_>, pipe: &mut Pipe) -> bool {
     let gathers = cx.gathers && pipe.gather(cx.registry);
     if gathers {

@@ -9,7 +9,7 @@ use crate::sys::group::Occupancy;
 use crate::sys::session::Member;
 
 impl Connection {
-    /// TERM: to the group now, to the rest of the session when its members are known.
+    /// Sends TERM: to the group now, to the rest of the session when its members are known.
     pub(super) fn terminate(&mut self, cx: &Context<'_>) {
         let Some(child) = &mut self.child else { return };
         let foreground = child.group.terminate();
@@ -18,7 +18,7 @@ impl Connection {
         }
     }
 
-    /// KILL: the same.
+    /// Sends KILL in the same way.
     pub(super) fn kill(&mut self, cx: &Context<'_>) {
         let Some(child) = &mut self.child else { return };
         child.group.kill();
@@ -40,20 +40,20 @@ impl Connection {
             Occupancy::Empty => self.session.group_is_empty(),
             Occupancy::Occupied => {}
             Occupancy::Unknowable => {
-                // The number of the leader, which stays unreaped, is enough for KILL.
+                // The leader stays unreaped, and its number is enough for KILL.
                 child.unwatch_exit(cx.registry);
                 self.session.group_is_unknowable();
             }
         }
     }
 
-    /// The leader of the session of which it waits to be told.
+    /// The leader of the session whose members it waits for.
     pub(crate) fn session_leader(&self) -> Option<Pid> {
         self.child.as_ref().and_then(|child| child.group.session())
     }
 
-    /// Does what has waited for the members of its session, which are these, those that are not dead. `None`: they could not be learned. True:
-    /// it has to be looked again.
+    /// Does what has waited for the members of its session: these, without dead ones. `None`: they could not
+    /// be listed. True: another look is needed.
     pub(crate) fn take_members(&mut self, now: Time, members: Option<&[Member]>) -> bool {
         let Some(child) = &mut self.child else { return false };
         let Work { terminate, kill, probe } = child.take_work();
@@ -62,8 +62,8 @@ impl Connection {
         }
         let mut left = Work { terminate: terminate.filter(|_| members.is_none()), kill: None, probe: false };
         if let Some((since, looks)) = kill {
-            // The leader is not let go of until a look has found nobody else: its number is the session's, and could be a stranger's after
-            // that.
+            // The leader is kept until a look has found nobody else: its number is the session's, and could
+            // be a stranger's after that.
             let is_left = members.is_none_or(|members| child.group.kill_members(members));
             if is_left && !Work::gives_up(since, looks + 1, members.is_some(), now) {
                 left.kill = Some((since, looks + 1));

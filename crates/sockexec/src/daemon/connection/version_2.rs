@@ -6,12 +6,12 @@ use super::{Connection, Context};
 use crate::daemon::token::{Source, token};
 use crate::sys::foreign::Foreign;
 
-/// How many descriptors a request can come with. Of more none is kept: they would count against the daemon's limit for as long
-/// as the request takes to arrive.
+/// How many descriptors a request can come with. If there are more, none is kept: they would count against
+/// the daemon's limit for as long as the request takes to arrive.
 const DESCRIPTORS: usize = 3;
 
 impl Connection {
-    /// Takes what came with bytes of the client.
+    /// Takes descriptors that came with the client's bytes.
     pub(super) fn take_descriptors(&mut self, cx: &Context<'_>, descriptors: Vec<Foreign>) {
         log::debug!("connection {}: {} descriptors came", self.number, descriptors.len());
         self.session.descriptors(descriptors.len());
@@ -28,13 +28,13 @@ impl Connection {
         self.status_wanted
     }
 
-    /// Tells the client the daemon's status.
+    /// Sends the daemon's status to the client.
     pub(crate) fn tell_status(&mut self, json: &[u8]) {
         self.status_wanted = false;
         self.session.status(json);
     }
 
-    /// Tells the session when the program was executed. What failed shows in [`Connection::check_exit`].
+    /// Tells the session when the program was executed. A failure shows in [`Connection::check_exit`].
     pub(super) fn check_exec(&mut self, cx: &Context<'_>) {
         if !self.session.wants_executed() {
             return;
@@ -46,7 +46,7 @@ impl Connection {
             self.session.executed(child.group.leader().unsigned_abs());
             self.perform(cx);
         } else if !child.has_failed()
-            // Not at every event meanwhile.
+            // Not at every event until then.
             && self.exit_retry.is_none()
             && let Some(pipe) = &mut child.exec
             && let Err(error) = pipe.wait(cx.registry, token(self.slot, Source::Exec), Interest::READABLE)
@@ -56,7 +56,7 @@ impl Connection {
         }
     }
 
-    /// Goes on telling the program's terminal that its input is at its end.
+    /// Goes on ending the input of the program's terminal.
     pub(super) fn pump_end_of_input(&mut self, cx: &Context<'_>) {
         let Some(child) = &mut self.child else { return };
         if !child.stdin.as_ref().is_some_and(|pipe| pipe.ready) {

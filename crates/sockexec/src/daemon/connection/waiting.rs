@@ -1,4 +1,5 @@
-//! What a connection without a slot is to others: its place in the waiting room, and its request's share of the memory.
+//! A connection without a slot, as others see it: its place in the waiting room, and its request's share of
+//! the memory.
 
 use sockexec_proto::ErrorCode;
 
@@ -10,18 +11,18 @@ use crate::daemon::scratch::CHUNK;
 use crate::engine::{Stay, Time};
 
 impl Connection {
-    /// Whose it is.
+    /// The user that it belongs to.
     pub(crate) fn user(&self) -> User {
         self.peer.map(|peer| peer.uid)
     }
 
-    /// What it is in the waiting room; `None`: it has a slot.
+    /// Its state in the waiting room; `None`: it has a slot.
     pub(crate) fn guest(&self) -> Option<Guest> {
         (!self.has_slot).then(|| Guest {
             place: self.slot,
             number: self.number,
             user: self.user(),
-            // What it waits for is not its client.
+            // It does not wait for its client.
             stay: if self.paused { Some(Stay::Slot) } else { self.session.stay() },
             moved_at: self.moved_at,
         })
@@ -34,7 +35,7 @@ impl Connection {
         }
         log::debug!("connection {}: turned away while it waits for: {}", self.number, self.session.waits_for());
         self.session.turn_away(now);
-        // Nobody wants what came with its request.
+        // Nobody needs what came with its request.
         self.descriptors = None;
     }
 
@@ -42,12 +43,13 @@ impl Connection {
     pub(crate) fn go_on(&mut self, now: Time) {
         self.paused = false;
         self.moved_at = now;
-        // The time for it may have come meanwhile, and counts anew.
+        // Its time may have passed meanwhile, and starts anew.
         self.request_due = false;
         self.session.resume(now);
     }
 
-    /// How many bytes more of its request may be read now: 0, none, as all requests together keep too much in memory.
+    /// How many more bytes of its request may be read now. 0: none, as all requests together take too much
+    /// memory.
     pub(super) fn allowance(&mut self, cx: &Context<'_>) -> usize {
         if !self.session.awaits_request() {
             return usize::MAX;
@@ -63,7 +65,7 @@ impl Connection {
         }
         let is_there = |socket| rustix::io::ioctl_fionread(socket).is_ok_and(|bytes| bytes > 0);
         if !self.paused && !self.socket.as_ref().is_some_and(is_there) {
-            // It is the client that is waited for, and its time runs. At most its end is read, or what has come this moment.
+            // It waits for its client, whose time runs. At most its end is read, or what has come just now.
             return CHUNK;
         }
         if !self.paused {
@@ -75,7 +77,7 @@ impl Connection {
         0
     }
 
-    /// Tells what its request takes of the memory of all.
+    /// Updates what its request takes of the memory of all.
     pub(super) fn settle_memory(&mut self, cx: &Context<'_>) {
         let waits = matches!(self.session.stay(), Some(Stay::Request | Stay::Slot));
         let held = if waits { self.session.memory() + self.input.waiting() } else { 0 };
@@ -92,7 +94,7 @@ impl Connection {
         }
     }
 
-    /// Gives back the slot, or the place among those that wait, that its request does not need any more.
+    /// Gives back the slot, or the place in the line, that its request no longer needs.
     pub(super) fn settle_slot(&mut self, cx: &Context<'_>) {
         if self.has_slot && !self.session.holds_slot() {
             self.has_slot = false;
