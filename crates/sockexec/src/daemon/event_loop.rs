@@ -47,20 +47,21 @@ use crate::sys::splice::Splicer;
 /// How many events are taken from the kernel at once.
 const EVENTS: usize = 256;
 
-/// How long after a HUP the terminal is looked at once more, and then in twice that time, up to the second. The end of a session sends HUP
-/// first, and takes the terminal away after that (`disassociate_ctty` in the kernel).
+/// How long after a HUP the terminal is checked again; each further check takes twice as long, up to the
+/// second value. The end of a session sends HUP first, and takes the terminal away after that
+/// (`disassociate_ctty` in the kernel).
 const FIRST_LOOK: Duration = Duration::from_millis(50);
 const LAST_LOOK: Duration = Duration::from_millis(1600);
 
-/// What is kept of a connection beside itself.
+/// What the loop keeps for a connection.
 #[derive(Debug)]
 struct Slot {
     connection: Connection,
-    /// It is in the queue of those to be served.
+    /// It is in the queue for a turn.
     queued: bool,
     /// Its place in the set of timers.
     timer: Option<Time>,
-    /// It was turned away, and has its answer or is about to: it has no place in the waiting room.
+    /// It was turned away, and has its answer or will have it soon: it has no place in the waiting room.
     leaving: bool,
 }
 
@@ -70,15 +71,15 @@ pub(super) struct EventLoop {
     poll: Poll,
     signals: Option<Signals>,
     had_terminal: bool,
-    /// When to look whether the terminal is gone, and in what time after that.
+    /// When to check whether the terminal is gone, and how long after that again.
     terminal_look: Option<(Time, Duration)>,
     handle: Handle,
-    /// None: shutting down, or another daemon has taken over, or there was none.
+    /// None: the daemon is ending, another one has taken over, or there was none.
     listening: Option<Listening>,
     activated: Vec<Activated>,
-    /// Over the file of our own socket, if there is one.
+    /// For the file of our own socket, if there is one.
     place: Option<Guard>,
-    /// The listening socket before, while somebody may still come to it.
+    /// The listening socket before, while clients may still come to it.
     retiring: Option<Retiring>,
     phase: Phase,
     backlogs: Backlogs,
@@ -89,7 +90,7 @@ pub(super) struct EventLoop {
     programs: Slots,
     room: Room,
     memory: RequestMemory,
-    /// When to look whether the request that is read beyond that memory comes.
+    /// When to check whether the request that is read beyond that memory makes progress.
     lead_look_at: Option<Time>,
     lookout: Lookout,
     accepted: u64,
@@ -98,15 +99,15 @@ pub(super) struct EventLoop {
     alarm: Alarm,
     scratch: Scratch,
     spawner: RefCell<Spawner>,
-    /// What is missing of the kernel.
+    /// The protections that the kernel lacks.
     lacks: Vec<Lack>,
     splicer: RefCell<Splicer>,
     /// What all outboxes together keep in memory and on disk.
     spools: Rc<Spools>,
     totals: Totals,
-    /// None: no service manager wants to be told.
+    /// None: there is no service manager to notify.
     notifier: Option<Box<Notifier>>,
-    /// Who waits for a newline.
+    /// The descriptor that gets a newline when the daemon serves.
     notification: Option<Arc<OwnedFd>>,
 }
 
@@ -148,7 +149,7 @@ impl EventLoop {
         if let Some(user) = &user {
             user.begin_to_become_it().map_err(|error| refused(user, error))?;
         }
-        // Last, when all else has succeeded: from here on clients come here.
+        // Last, when everything else has succeeded: from here on clients come to this daemon.
         if let (Some(listening), Some(place)) = (&mut listening, &mut place) {
             listening.file.take_place().map_err(io::Error::other)?;
             place.settle();
@@ -212,13 +213,13 @@ impl EventLoop {
         Ok(())
     }
 
-    /// Whether somebody may come still, or is here.
+    /// Whether clients may still come, or are here.
     fn goes_on(&self) -> bool {
         let may_come = self.doors().next().is_some() || self.retiring.is_some() || !self.backlogs.is_empty();
         may_come || !self.slots.is_empty()
     }
 
-    /// Says that it serves.
+    /// Reports that it serves.
     fn begin(&mut self) {
         for place in self.places() {
             always("start", format_args!("listening on {place}"));
@@ -232,7 +233,7 @@ impl EventLoop {
         }
     }
 
-    /// What a service manager is told.
+    /// The counts for a service manager.
     fn counts(&self) -> Counts {
         let (running, waiting) = (self.programs.taken(), self.programs.waiting());
         Counts { running, slots: self.settings.max_connections, waiting }
@@ -246,7 +247,7 @@ impl EventLoop {
         for event in events {
             match token::target(event.token()) {
                 Some(Target::Connection(slot, source)) => {
-                    // An event of this batch may be about a connection that an earlier one ended.
+                    // An earlier event of this batch may have ended the connection.
                     if let Some(place) = self.slots.get_mut(slot) {
                         place.connection.note(now, source, event);
                         self.queue(slot);
@@ -274,11 +275,12 @@ impl EventLoop {
                         retiring.ready = true;
                     }
                 }
-                // The turn is what it is for.
+                // The turn itself is all that they are for.
                 Some(Target::Alarm | Target::Spawner) | None => {}
             }
         }
-        // After all events: an order to end lets clients of the backlog in, at places of which an event may still mean the last holder.
+        // After all events: an order to end admits clients of the backlog, to places whose last holder an
+        // event may still mean.
         if signalled {
             self.take_signals(now);
         }
@@ -320,7 +322,7 @@ impl EventLoop {
     }
 
     fn poll_timeout(&mut self) -> Option<Duration> {
-        // The listener is edge-triggered too: clients that were left for this turn are not told of again.
+        // The listener is edge-triggered too: clients that were left for this turn cause no further event.
         let more = self.doors().any(|door| door.ready && door.retry_at.is_none());
         let more = more || self.retiring.as_ref().is_some_and(|retiring| retiring.ready) || self.backlogs.is_ready();
         if !self.turns.is_empty() || more && self.has_room() {
@@ -333,13 +335,13 @@ impl EventLoop {
         let Some(next) = accept.into_iter().chain(timer).chain(self.next_own_timer()).min() else {
             return look;
         };
-        // Never a moment too early: the loop would turn for nothing until it is due.
+        // Never too early: the loop would turn for nothing until it is due.
         let left = next.saturating_sub(self.now()).saturating_add(Duration::from_micros(1));
         self.alarm.ring(next, left);
         look.into_iter().chain([left]).min()
     }
 
-    /// When to do something that no connection has asked for.
+    /// The next timer of the loop itself.
     fn next_own_timer(&self) -> Option<Time> {
         let look = self.listening.as_ref().and(self.place.as_ref()).and_then(Guard::next_look);
         let close = self.retiring.as_ref().and_then(Retiring::close_at);
@@ -358,7 +360,7 @@ impl EventLoop {
             .min()
     }
 
-    /// Gives the slots that are free to those who wait for one.
+    /// Gives free slots to connections that wait for one.
     fn give_slots(&mut self, now: Time) {
         while let Some(slot) = self.programs.give() {
             if let Some(place) = self.slots.get_mut(slot) {
@@ -405,7 +407,7 @@ impl EventLoop {
         }
     }
 
-    /// Gives one connection its turn, and draws the consequences.
+    /// Gives one connection its turn, and handles what comes of it.
     fn serve(&mut self, now: Time, slot: usize) {
         let connections = self.slots.len();
         let Some(place) = self.slots.get_mut(slot) else { return };
@@ -429,7 +431,7 @@ impl EventLoop {
             if let Some(place) = self.slots.get_mut(slot) {
                 place.connection.tell_status(&status);
             }
-            // At once, so that nobody has to make way for one who only asks. It asks once.
+            // At once, so that nobody must make way for a client that only asks. It asks once.
             return self.serve(now, slot);
         }
         if place.connection.is_over() {
@@ -459,7 +461,7 @@ impl EventLoop {
         }
     }
 
-    /// Looks for the members of all sessions that are to be ended, if it is time to.
+    /// Looks for the members of all sessions that must be ended, if it is time to.
     fn look_for_members(&mut self, now: Time) {
         let waiting = self.lookout.take_due(now);
         if waiting.is_empty() {
@@ -507,15 +509,16 @@ impl EventLoop {
         }
     }
 
-    /// Has the terminal looked at in this time, if there was one and that is soon enough to mean the same HUP.
+    /// Checks the terminal after this time, if there was one and the check would still be about the same HUP.
     fn look_at_terminal(&mut self, now: Time, wait: Duration) {
         self.terminal_look = (self.had_terminal && wait <= LAST_LOOK).then_some((now + wait, wait * 2));
     }
 
-    /// Ends as TERM does if the terminal is gone, or has already: that is the answer.
+    /// Shuts down as on TERM if the terminal is gone, unless that was done before. Returns whether it is
+    /// gone.
     ///
-    /// Who has sent HUP does not tell: an interactive bash sends it to its jobs when its terminal goes, as kill(1) does to have a daemon
-    /// reload.
+    /// The sender of HUP shows nothing: an interactive bash sends it to its jobs when its terminal goes, as
+    /// kill(1) does to make a daemon reload.
     fn hang_up(&mut self, now: Time) -> bool {
         let is_gone = self.had_terminal && process::has_lost_terminal();
         // Once: the shell and the kernel may both send HUP, and a second TERM would be KILL.
@@ -541,8 +544,8 @@ mod tests {
         event_loop.turn(&events);
     }
 
-    /// The poll reports an order to end, and behind it a client that has gone. The order ended that client's connection, the next one of
-    /// the backlog got its place, and was taken for gone itself.
+    /// The poll reports an order to end, and after it a client that has gone. The order ended that client's
+    /// connection, the next one of the backlog got its place, and was taken for gone itself.
     #[test]
     fn one_of_the_backlog_is_not_taken_for_another() {
         let directory = tempfile::tempdir().unwrap();
@@ -554,7 +557,7 @@ mod tests {
         while event_loop.slots.is_empty() {
             turn(&mut event_loop);
         }
-        // That it can be written to is an event, which is not to come before the order.
+        // The socket is writable, which is an event, and must not come before the order.
         turn(&mut event_loop);
         handle.shut_down();
         drop(gone);

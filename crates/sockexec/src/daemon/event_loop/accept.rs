@@ -1,4 +1,4 @@
-//! Accepting clients, also where the socket file has vanished or been replaced.
+//! Accepts clients, even if the socket file has vanished or was replaced.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -21,20 +21,20 @@ use crate::sys::socket;
 /// otherwise keep the loop to itself.
 const ACCEPTS_A_TURN: usize = 64;
 
-/// How soon to accept again after it failed for want of descriptors or memory, if nothing is freed before.
+/// How soon to accept again after a failure for lack of descriptors or memory, if nothing is freed before.
 pub(super) const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
-/// A listening socket while clients are accepted.
+/// A listening socket at which clients are accepted.
 #[derive(Debug)]
 pub(super) struct Door {
     pub(super) socket: UnixListener,
-    /// UNIX sockets alone tell who is at the other end.
+    /// Only UNIX sockets show who is at the other end.
     is_unix: bool,
-    /// Somebody may be waiting: accept has not said otherwise since the last event.
+    /// Somebody may be waiting: accept has not shown otherwise since the last event.
     pub(super) ready: bool,
-    /// Not before this.
+    /// No accept before this.
     pub(super) retry_at: Option<Time>,
-    /// That it fails was logged, and it has not succeeded since.
+    /// A failure was logged, and accept has not succeeded since.
     complained: bool,
 }
 
@@ -74,7 +74,7 @@ impl EventLoop {
     pub(super) fn accept(&mut self, now: Time) {
         let doors = self.doors().count();
         for n in 0..doors {
-            // Each in its turn is the first, or one that is busy would have all the room.
+            // Each is the first in its turn, or a busy one would take all the room.
             let first = usize::try_from(self.turns_made).unwrap_or_default();
             self.accept_at(now, (first.wrapping_add(n)) % doors);
         }
@@ -112,7 +112,7 @@ impl EventLoop {
         }
     }
 
-    /// Sees to it that there is a socket where clients look for one.
+    /// Makes sure that there is a socket where clients look for one.
     pub(super) fn look_at_place(&mut self, now: Time) {
         let former = self.retiring.as_ref().map(|retiring| &retiring.file);
         let (Some(listening), Some(place)) = (&self.listening, &mut self.place) else { return };
@@ -126,7 +126,7 @@ impl EventLoop {
         let registry = self.poll.registry();
         let before = self.listening.take();
         if let Some((file, mut socket)) = next {
-            // One that was registered already gets this token now.
+            // A socket that was registered before gets this token now.
             let _ = registry.reregister(&mut socket, token::LISTENER, Interest::READABLE);
             if let Some(place) = &mut self.place {
                 place.watch(&file);
@@ -134,7 +134,7 @@ impl EventLoop {
             self.listening = Some(Listening { file, door: Door::new(socket) });
         }
         if let Some(Listening { file, door: Door { mut socket, .. } }) = before {
-            // Without events it is looked at when it is closed.
+            // Without events it is still checked when it is closed.
             let _ = registry.reregister(&mut socket, token::RETIRING, Interest::READABLE);
             self.retiring = Some(Retiring::new(file, socket, stays, now));
         }
@@ -146,7 +146,7 @@ impl EventLoop {
         }
     }
 
-    /// Accepts those that come to a socket without a name, and closes it when nobody does any more.
+    /// Accepts clients that come to a socket without a name, and closes it when no more come.
     pub(super) fn accept_late(&mut self, now: Time) {
         self.accept_retiring(now, ACCEPTS_A_TURN);
         if self.retiring.as_ref().is_some_and(|retiring| retiring.close_at().is_some_and(|at| at <= now)) {
@@ -165,14 +165,14 @@ impl EventLoop {
                 }
                 Err(error) => match error.kind() {
                     io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted => {}
-                    // Nobody waits, or nobody can be let in: it is closed soon.
+                    // Nobody waits, or nobody can be admitted: it is closed soon.
                     _ => retiring.is_empty(now),
                 },
             }
         }
     }
 
-    /// Lets a client in: which place it has, if it could be waited for and is not gone at once.
+    /// Admits a client. Returns its place, if its events can be had and it is not gone at once.
     pub(super) fn admit(&mut self, now: Time, socket: OwnedFd, is_unix: bool) -> Option<usize> {
         self.accepted += 1;
         socket::keep_urgent_in_line(&socket);
@@ -182,7 +182,7 @@ impl EventLoop {
             socket::send_at_once(&socket);
             None
         };
-        // Of whatever family it is, no more than a descriptor is made of it.
+        // Whatever its family is, only its descriptor is used.
         let socket = UnixStream::from_std(socket.into());
         let entry = self.slots.vacant_entry();
         let slot = entry.key();
@@ -195,11 +195,11 @@ impl EventLoop {
             return None;
         }
         if !self.phase.is_serving() {
-            // Of a backlog: the others were told when the order to end came.
+            // It comes from a backlog: the others were told when the order to end came.
             connection.drain(now);
         }
         entry.insert(Slot { connection, queued: false, timer: None, leaving: false });
-        // At once: the request is mostly there already.
+        // At once: the request is usually there already.
         self.serve(now, slot);
         self.slots.contains(slot).then_some(slot)
     }

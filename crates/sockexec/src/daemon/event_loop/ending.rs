@@ -1,4 +1,5 @@
-//! The daemon's end: nobody else comes, what is here may finish for as long as `--drain` says, and what is left is ended.
+//! The daemon's end: no more clients come, those that are here may finish for as long as `--drain` says, and
+//! what is left is ended.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -18,7 +19,7 @@ use crate::sys::socket;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
     Serving,
-    /// Nobody else comes; who is here may finish until then.
+    /// Nobody else comes; those that are here may finish until then.
     Draining(Time),
     /// TERM to all programs, and KILL after the kill time-out.
     Ending,
@@ -37,7 +38,7 @@ impl Phase {
     }
 }
 
-/// Listening sockets that nobody can connect to any more. Those who had by then are served.
+/// Listening sockets that nobody can connect to any more. Clients that had connected by then are served.
 #[derive(Debug, Default)]
 pub(super) struct Backlogs {
     sockets: Vec<UnixListener>,
@@ -49,20 +50,20 @@ impl Backlogs {
         self.sockets.is_empty()
     }
 
-    /// When to go on, if there is no room or no event for that.
+    /// When to try again, if no event will report that it is time to.
     pub(super) const fn retry_at(&self) -> Option<Time> {
         self.retry_at
     }
 
-    /// Whether somebody may wait who could be let in now.
+    /// Whether a client may wait that can be admitted now.
     pub(super) fn is_ready(&self) -> bool {
         !self.sockets.is_empty() && self.retry_at.is_none()
     }
 }
 
 impl EventLoop {
-    /// An order to end. The first time nobody else comes, and with `--drain` all that are here may finish. The next ends that; without it
-    /// the first does as well: TERM to all groups. Once more: KILL.
+    /// An order to end. After the first nobody else comes and, with `--drain`, all that are here may finish.
+    /// The second ends that; without `--drain` the first does so as well: TERM to all groups. One more: KILL.
     pub(super) fn shut_down(&mut self, now: Time) {
         match self.phase {
             Phase::Serving => {
@@ -76,7 +77,7 @@ impl EventLoop {
                 } else {
                     self.phase = Phase::Draining(now + self.settings.drain);
                     self.slots.iter_mut().for_each(|(_, place)| place.connection.drain(now));
-                    // A connection that only lingers has another time to go by.
+                    // A connection that only lingers has another deadline now.
                     self.queue_all();
                     self.accept_backlogs(now);
                 }
@@ -103,7 +104,7 @@ impl EventLoop {
         }
     }
 
-    /// Ends all programs, and tells those that have none that they will not get one.
+    /// Ends all programs, and tells clients that have none that they will not get one.
     fn end(&mut self, now: Time) {
         self.phase = Phase::Ending;
         self.programs.close();
@@ -116,7 +117,7 @@ impl EventLoop {
     fn end_connection(&mut self, now: Time, slot: usize) {
         let Some(place) = self.slots.get_mut(slot) else { return };
         if place.connection.reads_once_more() {
-            // In which version it is to be told may be in its socket, unread.
+            // Which version it must be answered in may be in its socket, unread.
             self.serve(now, slot);
         }
         if let Some(place) = self.slots.get_mut(slot) {
@@ -125,7 +126,7 @@ impl EventLoop {
         }
     }
 
-    /// All connections by now: what is done with one may end it, or let another in.
+    /// All connections by now: what is done with one may end it, or admit another.
     fn every_slot(&self) -> Vec<usize> {
         self.slots.iter().map(|(slot, _)| slot).collect()
     }
@@ -136,12 +137,13 @@ impl EventLoop {
         }
     }
 
-    /// Lets nobody in any more but those that have connected to a socket of our own. Its file goes first, so that a client that comes now finds no
-    /// daemon, or the next one. What was handed over is left to that with all who wait there.
+    /// Admits nobody any more but those that have connected to a socket of our own. Its file goes first, so
+    /// that a client that comes now finds no daemon, or the next one. A socket that was handed over stays
+    /// with its owner, and so do all clients that wait there.
     fn close_doors(&mut self) {
         for Activated { door: Door { mut socket, .. }, .. } in self.activated.drain(..) {
             let _ = self.poll.registry().deregister(&mut socket);
-            // Where nobody else has it, it is closed with what those have sent.
+            // If nobody else has it, it is closed with what those have sent.
             drop(Foreign::from(OwnedFd::from(socket)));
         }
         if let Some(Listening { file, door }) = self.listening.take() {
@@ -152,7 +154,7 @@ impl EventLoop {
         }
     }
 
-    /// Lets nobody connect to the socket that has lost its place. Those that have are served.
+    /// Stops connections to the socket that has lost its place. Clients that have connected are served.
     pub(super) fn close_retiring(&mut self, now: Time) {
         if let Some(Retiring { file, socket, .. }) = self.retiring.take() {
             self.close_socket(file, socket);
@@ -161,14 +163,14 @@ impl EventLoop {
     }
 
     fn close_socket(&mut self, file: SocketFile, mut socket: UnixListener) {
-        // While it is open nobody takes it for stale.
+        // While the socket is open, nobody takes its file for stale.
         drop(file);
         socket::refuse_clients(&socket);
         let _ = self.poll.registry().deregister(&mut socket);
         self.backlogs.sockets.push(socket);
     }
 
-    /// Lets those in who have connected to a socket that is closed by now, as far as there is room.
+    /// Admits clients that had connected to a socket that is closed by now, as far as there is room.
     pub(super) fn accept_backlogs(&mut self, now: Time) {
         if self.backlogs.retry_at.is_some_and(|at| at > now) {
             return;
@@ -188,11 +190,11 @@ impl EventLoop {
                 }
                 Err(error) => match error.kind() {
                     io::ErrorKind::Interrupted => {}
-                    // EINVAL, on other systems ECONNABORTED: there is nobody left.
+                    // EINVAL, on other systems ECONNABORTED: nobody is left.
                     io::ErrorKind::WouldBlock | io::ErrorKind::InvalidInput | io::ErrorKind::ConnectionAborted => {
                         self.backlogs.sockets.pop();
                     }
-                    // No descriptor or no memory: somebody goes soon.
+                    // No descriptor or no memory: a connection will end soon.
                     _ if !self.slots.is_empty() => {
                         self.backlogs.retry_at = Some(now + ACCEPT_RETRY);
                         return;

@@ -1,4 +1,4 @@
-//! What the daemon says of itself when it is asked: the status, and what USR1 and USR2 print.
+//! What the daemon reports about itself when it is asked: the status, and what USR1 and USR2 print.
 
 use std::fmt;
 use std::os::fd::AsRawFd as _;
@@ -11,7 +11,7 @@ use crate::daemon::status::{LimitsReport, Now, Report};
 use crate::engine::Time;
 
 impl EventLoop {
-    /// What a client is told that asks for the daemon's status: JSON.
+    /// The daemon's status for a client that asks for it: JSON.
     pub(super) fn status(&self, now: Time) -> Vec<u8> {
         let connections: Vec<_> = self.connections().iter().map(|one| one.report(now)).collect();
         let live = connections.iter().fold((0, 0), |(in_, out), one| (in_ + one.bytes_in, out + one.bytes_out));
@@ -57,7 +57,7 @@ impl EventLoop {
             connections,
         };
         serde_json::to_vec(&report).unwrap_or_else(|error| {
-            // Cannot be: every map has strings as keys, and a Vec takes everything.
+            // Impossible: every map has strings as keys, and a Vec takes everything.
             log::error!("cannot write the status: {error}");
             b"{}".to_vec()
         })
@@ -112,7 +112,7 @@ impl EventLoop {
     }
 }
 
-/// Asked for by a signal, so whatever the level of logging is.
+/// Logs whatever the level is, as a signal has asked for it.
 fn report(line: fmt::Arguments<'_>) {
     always("report", line);
 }

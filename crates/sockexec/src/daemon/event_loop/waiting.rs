@@ -1,4 +1,5 @@
-//! The waiting room: who has to go when it is full, and whose request is read when memory is short.
+//! The waiting room: which connection must go when it is full, and which request is read when memory is
+//! short.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -7,19 +8,20 @@ use super::EventLoop;
 use crate::daemon::room::{self, Verdict};
 use crate::engine::{Stay, Time};
 
-/// How soon to look at a full waiting room again in which nobody had to go, though one or another of many may have to any moment.
+/// How soon to check a full waiting room again in which nobody had to go, though one of many connections may
+/// have to at any moment.
 const ROOM_LOOK: Duration = Duration::from_millis(10);
 
-/// What is known of the waiting room while it is full.
+/// The state of the waiting room while it is full.
 #[derive(Debug, Default)]
 pub(super) struct Room {
-    /// Connections that were turned away, in that order. They are not closed at once, or what they still send would reset the
-    /// connection, and their answer might be lost.
+    /// Connections that were turned away, in that order. They are not closed at once: what they still send
+    /// would reset the connection, and their answer might be lost.
     pub(super) leaving: VecDeque<usize>,
-    /// When to look again who has to go, and what it depends on that nobody had to.
+    /// When to check again which must go, and what the last answer depended on.
     pub(super) look_at: Option<Time>,
     pub(super) seen: Option<(usize, u64, u64)>,
-    /// That it is full was logged, and it has not been half empty since.
+    /// It was logged that the room is full, and it has not been half empty since.
     pub(super) complained: bool,
 }
 
@@ -30,24 +32,26 @@ impl EventLoop {
         self.slots.len().saturating_sub(others)
     }
 
-    /// Whether another connection may come: some more than have a place, so that what one wants is known before another goes for it.
+    /// Whether another connection may come. A few more may than have a place, so that it is known what one
+    /// wants before another must go for it.
     pub(super) fn has_room(&self) -> bool {
         self.guests() < self.settings.max_waiting + self.settings.extra
     }
 
-    /// Sees to it that no more connections are in the waiting room than may.
+    /// Makes sure that no more connections are in the waiting room than are allowed.
     pub(super) fn make_room(&mut self, now: Time) {
         loop {
             let over = self.guests().saturating_sub(self.settings.max_waiting);
-            // At the end of the daemon nobody comes any more, and those that are here are told why they have to go. After
-            // another has taken its place somebody may still come for a while.
+            // At the end of the daemon nobody comes any more, and those that are here are told why they must
+            // go. After another daemon has taken over, clients may still come for a while.
             let may_come = self.doors().next().is_some() || self.retiring.is_some();
             if over == 0 || !may_come {
                 (self.room.look_at, self.room.seen) = (None, None);
                 self.room.complained &= self.guests() > self.settings.max_waiting / 2;
                 return;
             }
-            // Nobody had to go, and nothing has come to pass that could change that: do not go through all of them in every turn.
+            // Nobody had to go, and nothing has happened that could change that: do not check all of them in
+            // every turn.
             let seen = Some((self.guests(), self.programs.waits(), self.accepted));
             if self.room.seen == seen && self.room.look_at.is_none_or(|at| at > now) {
                 return;
@@ -83,7 +87,8 @@ impl EventLoop {
         }
     }
 
-    /// Tells a connection that it has no place, or closes it, if it was told or there is nothing to tell.
+    /// Tells a connection that it has no place, or closes it if it was told before or there is nothing to
+    /// tell.
     pub(super) fn dismiss(&mut self, now: Time, slot: usize) {
         let Some(place) = self.slots.get_mut(slot) else { return };
         place.connection.turn_away(now, self.totals.counts());
@@ -93,7 +98,8 @@ impl EventLoop {
         self.serve(now, slot);
     }
 
-    /// Lets requests be read on that were left in their sockets, as far as there is memory for them, and one in any case.
+    /// Goes on reading requests that were left in their sockets, as far as there is memory for them, and one
+    /// in any case.
     pub(super) fn read_requests(&mut self, now: Time) {
         self.lead_look_at = None;
         if self.memory.waiting() == 0 {
@@ -117,7 +123,7 @@ impl EventLoop {
                 self.lead_look_at = Some(look_at);
                 return;
             }
-            // The others wait for nothing but its client, which says nothing.
+            // The others wait only for its client, which sends nothing.
             self.turn_away(now, slot);
         }
     }
