@@ -308,7 +308,7 @@ fn no_descriptors_for_a_program_is_125() {
     // Each C library has its own words for it.
     let error = rustix::io::Errno::MFILE.to_string();
     let reason = error.split(" (os error").next().unwrap();
-    let words = format!("sockexec: true: {reason}: the daemon may have 3 descriptors (ulimit -n)\n");
+    let words = format!("sockexec: true: {reason}: the daemon is limited to 3 descriptors (ulimit -n)\n");
     assert_eq!((reply.stderr_text(), reply.code()), (&words[..], 125));
     limit_descriptors(&daemon, 1000);
     daemon.assert_serves();

@@ -168,7 +168,7 @@ fn a_proc_of_another_namespace() {
     }
     let prelude = "exec unshare --pid --fork --kill-child \"$0\" \"$@\"";
     let mut daemon = Launch::default().options("-t 0 -k 0.2").prelude(prelude).start();
-    daemon.wait_for_log("/proc does not tell of this PID namespace");
+    daemon.wait_for_log("/proc does not show this PID namespace");
     let (mut own, mut other) = (daemon.fifo("own"), daemon.fifo("other"));
     let mut stranger = daemon.exec(&steps(&format!("hold {} cat", other.path())));
     other.holder();

@@ -102,7 +102,7 @@ fn a_socket_that_somebody_still_has_open_is_replaced_when_it_is_closed() {
     assert!(exists(&path));
 
     let mut daemon = Launch::default().socket(&path).spawn();
-    daemon.wait_for_log("waiting for whoever still has the socket open");
+    daemon.wait_for_log("waiting for processes that still have the socket open");
     gate.open();
     daemon.wait_for_log("listening");
     daemon.assert_serves();

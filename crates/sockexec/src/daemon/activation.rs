@@ -1,5 +1,5 @@
-//! Listening sockets that somebody else has made, and hands over: a service manager, as systemd's sockets, or a program
-//! that binds and then becomes this one, as `s6-ipcserver-socketbinder`.
+//! Listening sockets that another program has made and hands over: a service manager, such as systemd, or a
+//! program that binds and then becomes this one, such as `s6-ipcserver-socketbinder`.
 
 use std::fmt;
 use std::io;
@@ -13,21 +13,21 @@ use super::listener::BindError;
 use crate::sys::process;
 use crate::sys::socket::{self, Acceptor};
 
-/// What a service manager says of the listening sockets that it hands over: `LISTEN_FDS`, `LISTEN_PID` and
-/// `LISTEN_FDNAMES` of `sd_listen_fds(3)`.
+/// The listening sockets that a service manager hands over: `LISTEN_FDS`, `LISTEN_PID` and `LISTEN_FDNAMES`
+/// of `sd_listen_fds(3)`.
 #[derive(Debug, Default)]
 pub struct Activation {
     all: Vec<(RawFd, Option<String>)>,
 }
 
 impl Activation {
-    /// What the environment says to this process. Nothing is taken yet.
+    /// Reads what the environment says to this process. Nothing is taken yet.
     ///
-    /// To be called before [`leave_init`](super::leave_init), as `LISTEN_PID` is the number of the process before that. Programs do not
-    /// see these variables.
+    /// Call this before [`leave_init`](super::leave_init), as `LISTEN_PID` is the pid of the process before
+    /// that. Programs do not see these variables.
     ///
     /// # Errors
-    /// The variables make no sense, or there are no such descriptors.
+    /// The variables are invalid, or there are no such descriptors.
     pub fn from_env() -> io::Result<Self> {
         let named = std::env::var_os("LISTEN_FDNAMES").is_some();
         let all = sd_notify::listen_fds_with_names()?;
@@ -50,10 +50,11 @@ impl Activation {
     }
 }
 
-/// Takes a descriptor that the starter of this process has handed over by its number, which is nobody else's then. `/dev/null` takes the
-/// place of 0, 1 and 2.
+/// Takes ownership of a descriptor that the starter of this process handed over by its number. `/dev/null`
+/// takes the place of 0, 1 and 2.
 ///
-/// For the start of a program that is a daemon and nothing else: nothing in the process may have opened it, or use it by its number later.
+/// Call this at the start of a program that is a daemon and nothing else: nothing in the process may have
+/// opened the descriptor, or use it by its number later.
 ///
 /// # Errors
 /// EBADF: no descriptor has this number, or it was taken before.
@@ -61,13 +62,13 @@ pub fn take_descriptor(number: RawFd) -> io::Result<OwnedFd> {
     process::take_descriptor(number)
 }
 
-/// A listening socket that somebody else has made: of any family, and a stream. It is never shut down, and what stands in the file
-/// system for it is left alone.
+/// A listening socket that another program has made: of any family, and a stream. It is never shut down, and
+/// its file is left alone.
 #[derive(Debug, Clone)]
 pub struct Listener {
-    // So that a builder can be cloned.
+    // Shared, so that a builder can be cloned.
     socket: Arc<OwnedFd>,
-    /// What it was handed over as.
+    /// The number that it was handed over as.
     number: RawFd,
     name: Option<String>,
 }
@@ -80,14 +81,14 @@ impl Listener {
         self
     }
 
-    /// Has messages call it by the number that it was handed over as, where that is another one by now.
+    /// Makes messages name it by the number that it was handed over as, if it has another one by now.
     #[must_use]
     pub fn numbered(mut self, number: RawFd) -> Self {
         self.number = number;
         self
     }
 
-    /// Sees to it that it can be accepted from, without waiting.
+    /// Makes sure that connections can be accepted from it without waiting.
     pub(super) fn prepare(&self) -> Result<(), BindError> {
         let refuse = |why| Err(BindError::NotAListener(self.to_string(), why));
         match socket::acceptor(self.socket.as_fd()) {
@@ -95,9 +96,7 @@ impl Listener {
             Ok(Acceptor::NotASocket) => return refuse("it is not a socket"),
             Ok(Acceptor::NotAStream) => return refuse("it is not a stream (ListenStream= in a unit for systemd)"),
             Ok(Acceptor::IsConnected) => {
-                return refuse(
-                    "it is a connection, where a listening socket is wanted (Accept=no in a unit for systemd)",
-                );
+                return refuse("it is a connection, but must be a listening socket (Accept=no in a unit for systemd)");
             }
             Ok(Acceptor::DoesNotListen) => return refuse("nobody has called listen(2) on it"),
             Err(error) => return Err(BindError::Setup("cannot look at a socket that was handed over", error)),
@@ -108,11 +107,11 @@ impl Listener {
 
     /// The socket, which does not block.
     pub(super) fn into_socket(self) -> io::Result<OwnedFd> {
-        // Where the builder was cloned there is another.
+        // If the builder was cloned, there is another owner.
         Arc::try_unwrap(self.socket).or_else(|shared| shared.try_clone())
     }
 
-    /// Whether it is the UNIX socket that is found at `path`, written the same way.
+    /// Whether it is the UNIX socket at `path`, written the same way.
     pub(super) fn is_at(&self, path: &Path) -> bool {
         socket::is_unix(self.socket.as_fd())
             && socket::local_path(self.socket.as_fd()).is_some_and(|bound| bound == path.as_os_str().as_bytes())
@@ -126,7 +125,7 @@ impl From<OwnedFd> for Listener {
     }
 }
 
-/// For people: where it listens, its name and its number.
+/// For people: its number, its name and where it listens.
 impl fmt::Display for Listener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "descriptor {}", self.number)?;
@@ -141,11 +140,13 @@ impl fmt::Display for Listener {
 }
 
 impl Builder {
-    /// Serves those as well who come to this socket, which somebody else has made: [`Activation::take`] has those of a service manager.
-    /// May be called again for further ones. It is made not to block, for all who share it.
+    /// Serves the clients of this socket as well, which another program has made: [`Activation::take`]
+    /// returns those of a service manager. May be called again for further sockets. The socket is made
+    /// non-blocking, for all who share it.
     ///
-    /// Where it is not a UNIX socket nobody knows who the clients are: together they are one user, their peer is unknown, they cannot pass
-    /// descriptors, and one that closes its connection looks like one that has ended its sending.
+    /// If it is not a UNIX socket, nobody knows who the clients are: together they are one user, their peer
+    /// is unknown, they cannot pass descriptors, and one that closes its connection looks like one that has
+    /// ended its sending.
     #[must_use]
     pub fn listener(mut self, listener: impl Into<Listener>) -> Self {
         self.listeners.push(listener.into());

@@ -1,4 +1,4 @@
-//! Timers that are due sooner than the poll can tell.
+//! Timers that are due sooner than the poll can report.
 
 use std::time::Duration;
 
@@ -9,12 +9,12 @@ use super::token;
 use crate::engine::Time;
 use crate::sys;
 
-/// The loop's one.
+/// The loop's timer.
 #[derive(Debug)]
 pub(crate) struct Alarm {
-    /// None: there is none to be had, and short timers are late.
+    /// None: none is available, and short timers are late.
     timer: Option<sys::alarm::Alarm>,
-    /// What it was last set to.
+    /// The time that it was last set to.
     set_to: Time,
 }
 
@@ -32,12 +32,12 @@ impl Alarm {
         Self { timer: timer.ok(), set_to: Time::ZERO }
     }
 
-    /// Whether it keeps time to less than a millisecond.
+    /// Whether it is exact to less than a millisecond.
     pub(crate) fn is_fine(&self) -> bool {
         self.timer.is_some()
     }
 
-    /// Has the loop turn at `at`, in `left`, if the poll itself would be late.
+    /// Makes the loop turn at `at`, in `left`, if the poll itself would be late.
     pub(crate) fn ring(&mut self, at: Time, left: Duration) {
         if left < Duration::from_millis(1)
             && at != self.set_to

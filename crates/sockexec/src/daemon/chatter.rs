@@ -1,26 +1,30 @@
-//! Which streams are chatty: many small writes, one soon after the other. Read each on its own they cost a turn of the loop and a
-//! frame apiece, so such a stream is left alone for a moment, in which its writes gather in the pipe.
+//! Finds chatty streams: those with many small writes in quick succession. Read one by one, each write costs
+//! a turn of the loop and a frame. So such a stream is left alone for a moment, in which its writes gather in
+//! the pipe.
 
 use std::time::Duration;
 
 use crate::engine::Time;
 
-/// How long small writes are gathered. The figure is that of the prototypes (docs/performance.md): longer saves little more, and shows.
+/// How long small writes are gathered. The figure is that of the prototypes (docs/performance.md): a longer
+/// time saves little more, and is noticed.
 const GATHER: Duration = Duration::from_micros(100);
 
-/// Reads that are no further apart belong together: at least two writes then come in [`GATHER`].
+/// Reads that are no further apart belong together: then at least two writes come in [`GATHER`].
 const QUICK: Duration = Duration::from_micros(50);
 
-/// Up to so much is a small read, in bytes.
+/// The most that a small read has, in bytes.
 const SMALL: usize = 4 << 10;
 
-/// Who writes more than this in [`GATHER`], in bytes, is no longer chatty but fast, and would soon find the pipe full.
+/// A stream that has more than this in [`GATHER`], in bytes, is no longer chatty but fast, and would soon
+/// fill the pipe.
 const MUCH: usize = 16 << 10;
 
-/// After so many small reads in quick succession a stream is chatty; so a word and its newline, or a prompt, never wait.
+/// After this many small reads in quick succession a stream is chatty. So a word and its newline, or a
+/// prompt, never wait.
 const STREAK: u8 = 8;
 
-/// What is known of a stream's habits. Small: a daemon has four of them for each program.
+/// A stream's habits. Kept small, as a daemon has four of them for each program.
 #[derive(Debug, Default)]
 pub(crate) struct Chatter {
     /// When something was last read.
@@ -33,7 +37,7 @@ pub(crate) struct Chatter {
 }
 
 impl Chatter {
-    /// So many bytes were read at once.
+    /// This many bytes were read at once.
     pub(crate) fn note(&mut self, n: usize, now: Time) {
         if self.retired {
             return;
@@ -53,7 +57,7 @@ impl Chatter {
         self.streak == STREAK
     }
 
-    /// It is empty now, or as good as that; true: it is chatty, and to be looked at when it is [due](Self::due).
+    /// It is empty now, or nearly. True: it is chatty, and must be looked at when it is [due](Self::due).
     pub(crate) fn emptied(&mut self) -> bool {
         if !std::mem::take(&mut self.found) {
             self.streak = 0;
@@ -67,18 +71,19 @@ impl Chatter {
         self.last.filter(|_| self.gathering).map(|last| last + GATHER)
     }
 
-    /// It is looked at; true: for that it was left alone.
+    /// It is looked at. True: it had been left alone for that.
     pub(crate) fn look(&mut self) -> bool {
         std::mem::take(&mut self.gathering)
     }
 
-    /// What it writes is waited for: its program was just given input. As [`look`](Self::look).
+    /// Somebody waits for its output: its program was just given input. As [`look`](Self::look).
     pub(crate) fn calm(&mut self) -> bool {
         self.streak = 0;
         self.look()
     }
 
-    /// From here on it counts when it is empty, and is never left alone: its program has ended, and descendants may hold it.
+    /// From here on it matters when it is empty, and it is never left alone: its program has ended, and
+    /// descendants may hold it.
     pub(crate) fn retire(&mut self) {
         self.retired = true;
         self.calm();
@@ -93,7 +98,7 @@ mod tests {
         Time::after(Duration::from_micros(n))
     }
 
-    /// It was read, of that many bytes, and then empty; when it is due.
+    /// A read of this many bytes, after which the stream is empty. Returns when it is due.
     fn read(chatter: &mut Chatter, n: usize, now: u64) -> Option<Time> {
         chatter.look();
         if n > 0 {
@@ -104,7 +109,7 @@ mod tests {
         chatter.due()
     }
 
-    /// A chatty one, and the time.
+    /// A chatty stream, and the time.
     fn chatty() -> (Chatter, u64) {
         let mut chatter = Chatter::default();
         let begin = 1000;

@@ -35,9 +35,9 @@ pub(crate) struct Pipe {
     /// It is our end of a terminal, and no pipe.
     terminal: bool,
     registered: bool,
-    /// It may be ready: nothing has said EAGAIN since it last was.
+    /// It may be ready: nothing has failed with EAGAIN since it last was.
     pub(crate) ready: bool,
-    /// So much is still taken of it; then it counts as ended.
+    /// This much of it is still taken; then it counts as ended.
     pub(crate) left: Option<u32>,
     /// The last read found more than it could take: the stream may be worth splicing.
     pub(crate) big: bool,
@@ -64,8 +64,9 @@ impl Pipe {
 
     /// Reads as [`transfer::read`] does.
     ///
-    /// EIO is how Linux tells that nobody has the other end of a terminal any more, and that all they wrote was read (`n_tty.c`);
-    /// the BSDs tell end of file. No other EIO is an end: what is still there would be lost without a word.
+    /// EIO is how Linux reports that nobody has the other end of a terminal any more, and that all output
+    /// there was read (`n_tty.c`); the BSDs report end of file. No other EIO is an end: what is still there
+    /// would be lost silently.
     pub(crate) fn read(&self, buffer: &mut [u8]) -> Result<Moved, Errno> {
         match transfer::read(self.as_fd(), buffer) {
             Err(Errno::IO) if self.terminal && transfer::is_at_its_end(self.as_fd()) => Ok(Moved::End),
@@ -73,7 +74,8 @@ impl Pipe {
         }
     }
 
-    /// Writes as [`transfer::write`] does. EIO of a terminal with nobody at its other end is an end too; a full one says EAGAIN for ever.
+    /// Writes as [`transfer::write`] does. EIO from a terminal with nobody at its other end is an end too; a
+    /// full one fails with EAGAIN for ever.
     pub(crate) fn write(&self, bytes: &[u8]) -> Result<Moved, Errno> {
         match transfer::write(self.as_fd(), bytes) {
             Err(Errno::IO) | Ok(Moved::WouldBlock) if self.terminal && transfer::is_hung_up(self.as_fd()) => {
@@ -92,7 +94,7 @@ impl Pipe {
         self.descriptor.as_fd()
     }
 
-    /// Notes that it was found full, and has it grown when that was so twice: a megabyte is pinned only for a stream
+    /// Notes that it was found full, and grows it the second time: a megabyte is pinned only for a stream
     /// that has shown that it is big. True: there is more room now.
     pub(crate) fn found_full(&mut self, splicer: &Splicer) -> bool {
         self.full = self.full.saturating_add(1);
@@ -102,9 +104,9 @@ impl Pipe {
         self.full == TIMES_FULL && self.grown.is_some()
     }
 
-    /// Asks to be told, once, when it is ready again.
+    /// Asks for one event when it is ready again.
     ///
-    /// Registered only when it was found not to be: many a pipe is never waited for.
+    /// Registered only once it was found not to be ready: many a pipe is never waited for.
     pub(crate) fn wait(&mut self, registry: &Registry, token: Token, interest: Interest) -> io::Result<()> {
         self.ready = false;
         if !self.registered {
@@ -114,7 +116,7 @@ impl Pipe {
         Ok(())
     }
 
-    /// Asks to be told of what happens to it, and that it may be read stays known.
+    /// Asks for an event, and keeps what is known about its readiness.
     pub(crate) fn watch(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
         let ready = self.ready;
         let watched = self.wait(registry, token, Interest::READABLE);
@@ -122,7 +124,8 @@ impl Pipe {
         watched
     }
 
-    /// Lets a chatty stream that is empty for now gather what its program writes; false: it is not chatty, and is to be [waited for](Self::wait).
+    /// Lets a chatty stream that is empty for now gather what its program writes. False: it is not chatty,
+    /// and must be [waited for](Self::wait).
     pub(crate) fn gather(&mut self, registry: &Registry) -> bool {
         if !self.chatter.emptied() {
             return false;
@@ -136,12 +139,12 @@ impl Pipe {
         true
     }
 
-    /// Nothing more is gathered, and what was is taken.
+    /// Gathers no more, and takes what was gathered.
     pub(crate) fn calm(&mut self) {
         self.ready |= self.chatter.calm();
     }
 
-    /// Nothing is gathered any more, and it is looked at once more: the program has ended.
+    /// Gathers no more, and is looked at once more: the program has ended.
     pub(crate) fn retire(&mut self) {
         self.chatter.retire();
         self.ready = true;
@@ -149,8 +152,8 @@ impl Pipe {
 
     /// Closes it.
     ///
-    /// Deregistered first: a child between clone and exec may hold a copy, and closing ours alone
-    /// would leave epoll telling of it (epoll(7), Q6).
+    /// Deregistered first: a child between clone and exec may hold a copy, and closing ours alone would leave
+    /// epoll reporting it (epoll(7), Q6).
     pub(crate) fn close(self, registry: &Registry) {
         if self.registered {
             let _ = registry.deregister(&mut SourceFd(&self.descriptor.as_raw_fd()));
@@ -165,18 +168,19 @@ pub(crate) struct Child {
     pub(crate) stdin: Option<Pipe>,
     pub(crate) stdout: Option<Pipe>,
     pub(crate) stderr: Option<Pipe>,
-    /// Ends once it is known whether the program was executed. A process that was forked says through it why it was not.
+    /// At its end once it is known whether the program was executed. A forked process reports through it why
+    /// it was not.
     pub(crate) exec: Option<Box<Pipe>>,
-    /// What tells the terminal that its input is at its end, and how often it is still to be written: twice at most.
+    /// The character that ends the terminal's input, and how often it must still be written: twice at most.
     end_of_input: (u8, u8),
     /// The last byte that was written to the terminal.
     last_input: Option<u8>,
-    /// The working directory that the request asks for. Few do, and there are many programs.
+    /// The working directory that the request asks for. In a box, as few do and there are many programs.
     directory: Option<Box<CString>>,
     start: Start,
     told: OnceCell<Result<(), i32>>,
     watched: bool,
-    /// With a terminal: what waits for a look at the members of its session.
+    /// With a terminal: the work that waits for a look at the members of its session.
     work: Option<Box<Work>>,
 }
 
@@ -207,10 +211,10 @@ impl Child {
         })
     }
 
-    /// The name of the system call that made its process, to be asked before another program is started.
+    /// The name of the system call that made its process. Ask before another program is started.
     pub(crate) fn call(&self, spawner: &Spawner) -> &'static str {
         match self.start {
-            // What has a terminal cannot share memory, and is forked whatever the call is otherwise.
+            // A program with a terminal cannot share memory, and is forked whatever the call is otherwise.
             Start::Forked if cfg!(target_os = "linux") => "fork",
             Start::Forked | Start::Shared(_) => spawner.call().name(),
         }
@@ -221,7 +225,7 @@ impl Child {
         self.directory.as_deref().map(CString::as_c_str)
     }
 
-    /// Why the program was not started after all. To be asked when the leader is dead, and once.
+    /// Why the program was not started after all. Ask once, when the leader is dead.
     pub(crate) fn start_error(&self, program: &[u8]) -> Option<StartError> {
         let failure = match &self.start {
             Start::Shared(outcome) => outcome.error(),
@@ -242,12 +246,13 @@ impl Child {
     pub(crate) fn has_failed(&self) -> bool {
         match &self.start {
             Start::Shared(outcome) => outcome.has_left() && (outcome.error().is_some() || !self.group.was_executed()),
-            // In this order: what has let go of its watch by its exec was executed by then.
+            // In this order: a program that has closed its watch by its exec was executed by then.
             Start::Forked => self.told().is_some_and(|told| told.is_err() || !self.group.was_executed()),
         }
     }
 
-    /// What a process that was forked has said of its exec, if it has. (Where the exec is waited for there is nothing to be said.)
+    /// What a forked process has reported about its exec, if it has. (If the launch waits for the exec, there
+    /// is nothing to report.)
     fn told(&self) -> Option<Result<(), i32>> {
         if self.told.get().is_none()
             && let Some(told) = self.exec.as_ref().map_or(Some(Ok(())), |exec| spawn::reported(exec.as_fd()))
@@ -263,19 +268,19 @@ impl Child {
         self.calm();
     }
 
-    /// Somebody waits for what the program says next.
+    /// Somebody waits for the program's next output.
     pub(crate) fn calm(&mut self) {
         for pipe in self.outputs() {
             pipe.calm();
         }
     }
 
-    /// When to look at a stream that nothing tells of.
+    /// When to look at a stream that causes no event.
     pub(crate) fn next_look(&self) -> Option<Time> {
         [&self.stdout, &self.stderr].into_iter().flatten().filter_map(|pipe| pipe.chatter.due()).min()
     }
 
-    /// Has the streams looked at that are due.
+    /// Makes the streams that are due be looked at.
     pub(crate) fn tick(&mut self, now: Time) {
         for pipe in self.outputs() {
             if pipe.chatter.due().is_some_and(|due| due <= now) {
@@ -284,8 +289,8 @@ impl Child {
         }
     }
 
-    /// The terminal's input is at its end: what a person would type. In the middle of a line the first such character only
-    /// hands the line over (termios(3), VEOF), so there a second one follows.
+    /// The terminal's input has ended, which is what a person would type. In the middle of a line the first
+    /// such character only hands over the line (termios(3), VEOF), so a second one follows there.
     pub(crate) fn end_terminal_input(&mut self) {
         if let Some(eof) = self.group.terminal().and_then(terminal::end_of_input) {
             let at_start = self.last_input.is_none_or(|last| last == b'\n' || last == b'\r');
@@ -293,7 +298,7 @@ impl Child {
         }
     }
 
-    /// Writes what is left of that; true: it has to be tried again when the terminal takes more.
+    /// Writes what is left of that. True: it must be tried again when the terminal takes more.
     ///
     /// # Errors
     /// The system refuses it.
@@ -316,19 +321,19 @@ impl Child {
         }
     }
 
-    /// Both streams of output, as far as they are open.
+    /// Both streams of output, if they are open.
     pub(crate) fn outputs(&mut self) -> impl Iterator<Item = &mut Pipe> {
         [&mut self.stdout, &mut self.stderr].into_iter().flatten()
     }
 
-    /// Asks to be told when the leader dies.
+    /// Asks for an event when the leader dies.
     ///
     /// # Errors
-    /// Where no descriptor tells of that, or none is to be had.
+    /// No descriptor can report that, or none is left.
     pub(crate) fn watch_exit(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
         if !self.watched {
             if matches!(self.start, Start::Forked) && self.is_executed() {
-                // It has nothing more to say, and the descriptor of the exit takes its place.
+                // It has nothing more to report, and the descriptor of the exit takes its place.
                 self.close_exec(registry);
             }
             let descriptor = self.group.exit_descriptor()?.as_raw_fd();
@@ -338,24 +343,24 @@ impl Child {
         Ok(())
     }
 
-    /// What becomes of the program before its exec is known.
+    /// Closes the watch: it is known whether the program was executed.
     pub(crate) fn close_exec(&mut self, registry: &Registry) {
         if let Some(pipe) = self.exec.take() {
             pipe.close(registry);
         }
     }
 
-    /// What waits for a look at the members of its session.
+    /// The work that waits for a look at the members of its session.
     pub(crate) fn work(&mut self) -> &mut Work {
         self.work.get_or_insert_default()
     }
 
-    /// Takes that.
+    /// Takes that work.
     pub(crate) fn take_work(&mut self) -> Work {
         self.work.take().map(|work| *work).unwrap_or_default()
     }
 
-    /// Closes everything and lets go of the leader.
+    /// Closes everything and reaps the leader.
     pub(crate) fn close(mut self, registry: &Registry) {
         self.close_exec(registry);
         let pipes = [self.stdin.take(), self.stdout.take(), self.stderr.take()];
@@ -366,7 +371,7 @@ impl Child {
         self.group.reap();
     }
 
-    /// Closes what tells that the leader dies: it is dead, and nothing else is asked of it.
+    /// Closes the descriptor that reports the leader's death: it is dead, and nothing else is asked of it.
     pub(crate) fn unwatch_exit(&mut self, registry: &Registry) {
         if let Some(descriptor) = self.group.take_descriptor()
             && std::mem::take(&mut self.watched)
@@ -378,7 +383,7 @@ impl Child {
 
 /// Whether an event on a pipe means that something can be done with it.
 pub(crate) fn is_readiness(event: &Event) -> bool {
-    // HUP alone tells the end of file of a pipe, ERR alone that nobody reads it any more.
+    // HUP alone reports the end of file of a pipe, ERR alone that nobody reads it any more.
     event.is_readable() || event.is_writable() || event.is_read_closed() || event.is_write_closed() || event.is_error()
 }
 
@@ -397,14 +402,15 @@ fn start_error(directory: Option<&CStr>, program: &[u8], failure: &Failure) -> S
     StartError { kind, about, reason }
 }
 
-/// What the system refused the daemon itself, and which limit that is.
+/// What the system refused the daemon itself, and which limit was reached.
 fn own_error(error: &io::Error) -> String {
     let reason = strerror(error);
     let limit = match error.raw_os_error() {
-        // Nothing else that the daemon does for a program says so: a terminal that cannot be had has words of its own.
+        // Nothing else that the daemon does for a program fails with it: a terminal that is refused has words
+        // of its own.
         Some(libc::EAGAIN) => process::no_more_processes(),
         Some(libc::EMFILE) => match process::descriptor_limit() {
-            Some(limit) => format!("the daemon may have {limit} descriptors (ulimit -n)"),
+            Some(limit) => format!("the daemon is limited to {limit} descriptors (ulimit -n)"),
             None => return reason,
         },
         Some(libc::ENFILE) => "the system has no more (fs.file-max)".to_owned(),
@@ -424,21 +430,21 @@ fn directory_error_kind(error: &io::Error) -> StartErrorKind {
 fn program_error(program: &[u8], error: &io::Error, found: bool) -> (StartErrorKind, String) {
     let reason = strerror(error);
     match error.raw_os_error() {
-        // The file is there: what is missing is the interpreter that its first line, or its ELF header, names.
+        // The file exists: the interpreter that its first line or its ELF header names is missing.
         Some(libc::ENOENT) if found => (StartErrorKind::NotExecutable, format!("bad interpreter: {reason}")),
         Some(libc::ENOENT | libc::ENOTDIR) => (StartErrorKind::NotFound, reason),
-        // A place in PATH cannot be searched, and the program is in no other.
+        // A directory of PATH cannot be searched, and the program is in no other.
         Some(libc::EACCES) if !found && !program.contains(&b'/') => {
             (StartErrorKind::NotFound, strerror(&io::Error::from_raw_os_error(libc::ENOENT)))
         }
-        // What the program cannot be blamed for.
+        // The program is not to blame for these.
         Some(libc::EAGAIN) => (StartErrorKind::Failed, own_error(error)),
         None | Some(libc::ENOMEM | libc::EMFILE | libc::ENFILE) => (StartErrorKind::Failed, reason),
         Some(_) => (StartErrorKind::NotExecutable, reason),
     }
 }
 
-/// The system's words for an error, without std's number behind them.
+/// The system's words for an error, without the number that std appends.
 pub(crate) fn strerror(error: &io::Error) -> String {
     let text = error.to_string();
     match text.rfind(" (os error ") {

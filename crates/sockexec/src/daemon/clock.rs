@@ -1,4 +1,4 @@
-//! What time it is for a daemon.
+//! The daemon's clock.
 
 use std::time::Instant;
 

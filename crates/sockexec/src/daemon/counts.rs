@@ -1,4 +1,5 @@
-//! Counters of what becomes of requests and programs, for the status: fixed arrays, so that counting allocates nothing.
+//! Counts what becomes of requests and programs, for the status. The counters are fixed arrays, so that
+//! counting allocates nothing.
 
 use std::cell::Cell;
 use std::time::Duration;
@@ -9,17 +10,17 @@ use sockexec_proto::ErrorCode;
 use crate::engine::ExitStatus;
 use crate::signals;
 
-/// What starts programs, on any system.
+/// The calls that start programs, on any system.
 const CALLS: [&str; 4] = ["clone3", "clone", "fork", "posix_spawn"];
 
 /// The classes of exit codes: a shell's, and those of [`ErrorCode`]'s failures where a program passes them on.
 const CODES: [&str; 6] = ["0", "1-124", "125", "126", "127", "128-255"];
 
-/// The signals that are counted each for itself; all others are `other`.
+/// The signals that are counted one by one; all others are `other`.
 const SIGNALS: [&str; 13] =
     ["ABRT", "ALRM", "BUS", "FPE", "HUP", "ILL", "INT", "KILL", "PIPE", "QUIT", "SEGV", "TERM", "other"];
 
-/// The upper bounds of the buckets of a histogram, in seconds; one more has what is above.
+/// The upper bounds of the buckets of a histogram, in seconds; one more bucket has what is above.
 const BOUNDS: [f64; 14] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 15.0, 60.0, 300.0];
 
 /// What was counted since the daemon began.
@@ -36,13 +37,13 @@ pub(crate) struct Counts {
 }
 
 impl Counts {
-    /// This call made the process of a program, so long after its request was complete.
+    /// This call made the process of a program, this long after its request was complete.
     pub(crate) fn started(&self, call: &str, after: Duration) {
         self.started.increase(CALLS.iter().position(|name| *name == call));
         self.start_seconds.observe(after);
     }
 
-    /// A program has ended, so long after its start.
+    /// A program has ended, this long after its start.
     pub(crate) fn ended(&self, status: ExitStatus, after: Duration) {
         match status {
             ExitStatus::Code(code) => self.exits.increase(Some(match code {
@@ -62,19 +63,19 @@ impl Counts {
         self.run_seconds.observe(after);
     }
 
-    /// A client was told this, in the words of its version.
+    /// This error was reported to a client, in the words of its version.
     pub(crate) fn error(&self, code: &ErrorCode) {
         self.errors.increase(ErrorCode::KNOWN.iter().position(|known| known == code));
     }
 
-    /// How often that was so.
+    /// How often this error was reported.
     pub(crate) fn errors(&self, code: &ErrorCode) -> u64 {
         let index = ErrorCode::KNOWN.iter().position(|known| known == code);
         index.and_then(|index| self.errors.0.get(index)).map_or(0, Cell::get)
     }
 }
 
-/// As `docs/protocol.md` has it.
+/// As `docs/protocol.md` describes it.
 impl Serialize for Counts {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let text = |code: &'static ErrorCode| str::from_utf8(code.as_bytes()).unwrap_or_default();
@@ -135,7 +136,7 @@ impl Histogram {
     }
 }
 
-/// The counts are of the buckets alone, not of all below them.
+/// The counts are those of the buckets alone, not of all below them.
 impl Serialize for Histogram {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut all = serializer.serialize_struct("Histogram", 3)?;

@@ -1,4 +1,4 @@
-//! What is logged with members that programs can read, beside or in place of a message.
+//! Log records with members that programs can read, beside or in place of a message.
 
 use std::fmt;
 use std::time::Duration;
@@ -11,11 +11,12 @@ use sockexec_proto::{BadRequest, ErrorCode, Usage};
 use crate::engine::ExitStatus;
 use crate::sys::socket::Peer;
 
-/// The target of records that are to be written whatever the level: start, reload and stop of the daemon, and what USR1 and USR2 ask for.
+/// The target of records that are written whatever the level: start, reload and stop of the daemon, and what
+/// USR1 and USR2 ask for.
 /// They are of level `info`, and go to [`log::logger`] although [`log::max_level`] may be below that.
 pub const ALWAYS: &str = "sockexec::always";
 
-/// Logs that, whatever the level.
+/// Logs this, whatever the level.
 pub(crate) fn always(event: &str, message: fmt::Arguments<'_>) {
     let record = &mut Record::builder();
     let members = [("event", event)];
@@ -23,7 +24,7 @@ pub(crate) fn always(event: &str, message: fmt::Arguments<'_>) {
     log::logger().log(&record.module_path_static(Some(module_path!())).args(message).build());
 }
 
-/// Whether there is to be a line for each program that has ended.
+/// Whether each program that has ended gets a line.
 pub(crate) fn wants_ends() -> bool {
     log::log_enabled!(Level::Info)
 }
@@ -46,14 +47,14 @@ impl fmt::Display for End {
     }
 }
 
-/// What is gathered of a program for its line, where there is to be one.
+/// What is collected about a program for its line, if there is one.
 #[derive(Debug)]
 pub(crate) struct Program {
     pub(crate) pid: Option<i32>,
-    /// And how long after its start.
+    /// With the time after its start.
     pub(crate) end: Option<(End, Duration)>,
     pub(crate) usage: Option<Usage>,
-    /// What links it to a request of the client's own: a variable that the client has set for the program.
+    /// Links it to a request of the client's own: a variable that the client has set for the program.
     pub(crate) traceparent: Option<String>,
 }
 
@@ -110,13 +111,13 @@ fn option(value: Option<u64>) -> Value<'static> {
     value.map_or(Value::null(), Value::from)
 }
 
-/// In microseconds at best.
+/// Rounded to microseconds.
 fn seconds(time: Duration) -> f64 {
     (time.as_secs_f64() * 1e6).round() / 1e6
 }
 
-/// What a request is refused for, without the bytes of the client's that [`BadRequest`] shows: they may be input, or a value for the
-/// environment.
+/// Why a request is refused, without the client's bytes that [`BadRequest`] shows: they may be input, or a
+/// value for the environment.
 pub(crate) struct Refusal<'a>(pub(crate) &'a BadRequest);
 
 impl fmt::Display for Refusal<'_> {
@@ -143,8 +144,8 @@ impl fmt::Display for Refusal<'_> {
     }
 }
 
-/// The `TRACEPARENT` that the client's changes to the environment set, if it has the form of the W3C's Trace Context: nothing else of an
-/// environment is logged.
+/// The `TRACEPARENT` that the client's changes to the environment set, if it has the form of the W3C's Trace
+/// Context. Nothing else of an environment is logged.
 fn traceparent(changes: &[EnvironmentChange]) -> Option<String> {
     let is_its_name = |name: &[u8]| name.eq_ignore_ascii_case(b"traceparent");
     let mut found = None;

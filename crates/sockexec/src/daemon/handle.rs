@@ -22,22 +22,23 @@ impl Handle {
         Self { shared: Arc::new(Shared { orders: AtomicU8::new(0), waker }) }
     }
 
-    /// As TERM does: no more clients, TERM to all programs, KILL after the kill time-out. Given again, KILL
-    /// at once. With [`Builder::drain`](super::Builder::drain) the first order lets all that are here finish, and TERM and KILL come with the next two.
+    /// Does what TERM does: no more clients, TERM to all programs, KILL after the kill timeout. Called again,
+    /// KILL at once. With [`Builder::drain`](super::Builder::drain) the first call lets all that are here
+    /// finish, and TERM and KILL come with the next two.
     pub fn shut_down(&self) {
-        // More than three are no different from three.
+        // More than three orders are the same as three.
         let _ = self.shared.orders.fetch_update(Ordering::AcqRel, Ordering::Acquire, |orders| orders.checked_add(1));
         self.wake();
     }
 
-    /// Has the loop turn once.
+    /// Makes the loop turn once.
     pub(super) fn wake(&self) {
         if let Err(error) = self.shared.waker.wake() {
             log::warn!("cannot wake the daemon: {error}");
         }
     }
 
-    /// How many times [`Handle::shut_down`] was called since this was last asked.
+    /// How many times [`Handle::shut_down`] was called since this was last called.
     pub(super) fn take_orders(&self) -> u8 {
         self.shared.orders.swap(0, Ordering::AcqRel)
     }

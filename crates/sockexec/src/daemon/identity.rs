@@ -1,4 +1,4 @@
-//! Users and groups: whom the socket file belongs to, and whom the daemon becomes.
+//! Users and groups: who owns the socket file, and who the daemon becomes.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,14 +8,14 @@ use nix::unistd;
 use super::Builder;
 use crate::sys::user;
 
-/// Whom the socket file is to belong to.
+/// The owner of the socket file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Owner {
     pub(super) uid: Option<u32>,
     pub(super) gid: Option<u32>,
 }
 
-/// Whom the daemon is to become.
+/// The user that the daemon becomes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct User {
     uid: u32,
@@ -34,7 +34,7 @@ pub enum IdentityError {
     NoUser(String),
     /// There is no such group.
     NoGroup(String),
-    /// The user is a number without a name, so its group has to be given.
+    /// The user is a number without a name, so its group must be given.
     GroupNeeded(u32),
     /// The users or groups of the system cannot be looked up: which, and why.
     Lookup(String, String),
@@ -56,7 +56,7 @@ impl fmt::Display for IdentityError {
 
 impl std::error::Error for IdentityError {}
 
-/// `USER`, `USER:GROUP` or `:GROUP`, as chown(1) has it: names, or numbers.
+/// `USER`, `USER:GROUP` or `:GROUP`, as for chown(1): names or numbers.
 impl FromStr for Owner {
     type Err = IdentityError;
 
@@ -67,7 +67,8 @@ impl FromStr for Owner {
     }
 }
 
-/// `USER` or `USER:GROUP`: names, or numbers. Without a group it is the user's own; its further groups come with it.
+/// `USER` or `USER:GROUP`: names or numbers. Without a group it is the user's own. The user's further groups
+/// are added.
 impl FromStr for User {
     type Err = IdentityError;
 
@@ -88,30 +89,30 @@ impl FromStr for User {
 }
 
 impl User {
-    /// Whether rights of root's would stay with this process.
+    /// Whether this process would keep rights of root.
     pub(super) fn would_keep_rights(&self) -> bool {
         self.uid != 0 && user::would_keep_rights()
     }
 
-    /// Does what may be refused of that, and keeps root's rights.
+    /// Does the part of that which may be refused, and keeps root's rights.
     pub(super) fn begin_to_become_it(&self) -> std::io::Result<()> {
         user::begin_to_become(self.uid, self.gid, &self.groups)
     }
 
-    /// Becomes it, for good.
+    /// Becomes it for good.
     pub(super) fn become_it(&self) -> std::io::Result<()> {
         user::become_user(self.uid, self.gid, &self.groups)
     }
 }
 
-/// The number, for people.
+/// The numbers, for people.
 impl fmt::Display for User {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.uid, self.gid)
     }
 }
 
-/// What stands before and behind the colon.
+/// The parts before and after the colon.
 fn halves(text: &str) -> Result<(Option<&str>, Option<&str>), IdentityError> {
     let malformed = || IdentityError::Malformed(text.to_owned());
     match text.split_once(':') {
@@ -131,7 +132,7 @@ fn number(text: &str) -> Option<u32> {
 
 fn find_user(text: &str) -> Result<(u32, Option<unistd::User>), IdentityError> {
     let lookup = |error: nix::Error| IdentityError::Lookup(text.to_owned(), error.desc().to_owned());
-    // A name first, as POSIX has it for chown(1).
+    // A name first, as POSIX requires for chown(1).
     if let Some(entry) = unistd::User::from_name(text).map_err(lookup)? {
         return Ok((entry.uid.as_raw(), Some(entry)));
     }
@@ -155,25 +156,26 @@ fn groups_of(name: &str, gid: u32) -> Result<Vec<u32>, IdentityError> {
     Ok(groups.into_iter().map(unistd::Gid::as_raw).collect())
 }
 
-/// There the groups of a user are another service's.
+/// On this system another service has the groups of a user.
 #[cfg(target_vendor = "apple")]
 fn groups_of(_name: &str, gid: u32) -> Result<Vec<u32>, IdentityError> {
     Ok(vec![gid])
 }
 
 impl Builder {
-    /// Whom the socket file is to belong to. `None`: to the user that makes it. Default `None`.
+    /// The owner of the socket file. `None`: the user that makes it. Default `None`.
     #[must_use]
     pub fn owner(mut self, owner: Option<Owner>) -> Self {
         self.owner = owner;
         self
     }
 
-    /// Becomes this user for good when [`Daemon::run`](super::Daemon::run) is called, after all that needs root is done; that takes root.
-    /// It is the whole process that does, with all its threads. Programs run as that user as well.
+    /// Becomes this user for good when [`Daemon::run`](super::Daemon::run) is called, after everything that
+    /// needs root. This takes root. The whole process does it, with all its threads. Programs run as that
+    /// user as well.
     ///
-    /// What the daemon cannot do any more then: remove its socket, or make it again, where the directory is not the user's. `HOME` and
-    /// `USER` in the environment stay what they were. Default `None`.
+    /// The daemon can then no longer remove its socket, or make it again, if the directory is not the user's.
+    /// `HOME` and `USER` in the environment stay as they were. Default `None`.
     #[must_use]
     pub fn user(mut self, user: Option<User>) -> Self {
         self.user = user;

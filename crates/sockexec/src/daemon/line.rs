@@ -2,14 +2,15 @@
 
 use std::collections::VecDeque;
 
-/// Whose a connection is: the uid of its client; `None`: the system does not tell, and all of those count as one.
+/// The user of a connection: the uid of its client; `None`: the system does not report it, and all of those
+/// count as one.
 pub(crate) type User = Option<u32>;
 
-/// Connections in a line, by their places in the loop. Users take turns, and those of one user come in their order, so one user's
-/// thousand do not stand before another's first.
+/// Connections in a line, by their places in the loop. Users take turns, and those of one user keep their
+/// order. So a thousand of one user do not stand before another's first.
 #[derive(Debug, Default)]
 pub(crate) struct Line {
-    /// The user whose turn is next comes first. None is without a place.
+    /// The user whose turn is next comes first. Each user here has at least one place.
     users: VecDeque<(User, VecDeque<usize>)>,
     len: usize,
 }
@@ -24,7 +25,7 @@ impl Line {
         }
     }
 
-    /// This connection waits no longer.
+    /// This connection no longer waits.
     pub(crate) fn remove(&mut self, user: User, place: usize) {
         let Some(places) = self.of(user) else { return };
         let before = places.len();
@@ -36,7 +37,8 @@ impl Line {
         }
     }
 
-    /// Takes out the first connection of the user whose turn it is; those for whom `may` is false are passed over, and keep their turn.
+    /// Takes out the first connection of the user whose turn it is. Users for whom `may` is false are passed
+    /// over, and keep their turn.
     pub(crate) fn next(&mut self, may: impl Fn(User) -> bool) -> Option<(User, usize)> {
         let at = self.users.iter().position(|&(user, _)| may(user))?;
         let (user, mut places) = self.users.remove(at)?;
@@ -48,7 +50,7 @@ impl Line {
         Some((user, place))
     }
 
-    /// Whether anybody waits for whom `may` is true.
+    /// Whether a user waits for whom `may` is true.
     pub(crate) fn has(&self, may: impl Fn(User) -> bool) -> bool {
         self.users.iter().any(|&(user, _)| may(user))
     }
@@ -92,7 +94,7 @@ mod tests {
         assert_eq!(all.len(), 0);
     }
 
-    /// A user that may not keeps its turn, and stops nobody.
+    /// A user that is passed over keeps its turn, and stops nobody.
     #[test]
     fn users_are_passed_over() {
         let mut all = line(&[(Some(1), 10), (Some(2), 20), (Some(2), 21), (Some(1), 11)]);

@@ -17,50 +17,51 @@ use rustix::io::{Errno, retry_on_intr};
 use super::identity::Owner;
 use crate::sys::socket;
 
-/// The longest path of a UNIX socket: `sun_path` of unix(7) less the NUL at its end. Other systems
-/// have 103 and say so themselves.
+/// The longest path of a UNIX socket: `sun_path` of unix(7) less the NUL at its end. Other systems have 103
+/// and report it themselves.
 pub const MAX_PATH: usize = 107;
 
-/// How long to wait for another daemon that is just making or replacing a socket in the same directory.
+/// How long to wait for another daemon that is making or replacing a socket in the same directory.
 const LOCK_WAIT: Duration = Duration::from_secs(2);
 
 /// The same for the removal of the file at the end, which others wait for.
 const REMOVAL_WAIT: Duration = Duration::from_millis(500);
 
-/// How long to wait for whoever has a socket open on which nobody listens: programs of a daemon that was killed, which die with it or are
-/// on their way to exec.
+/// How long to wait for processes that have a socket open on which nobody listens: programs of a daemon that
+/// was killed, which die with it or are on their way to exec.
 const HELD_WAIT: Duration = Duration::from_secs(2);
 
 /// How often to look meanwhile.
 const LOOK: Duration = Duration::from_millis(10);
 
-/// Why the daemon cannot listen. What is shown says what to do about it.
+/// Why the daemon cannot listen. The message says what to do about it.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum BindError {
     /// The path is empty.
     EmptyPath,
-    /// The path is longer than [`MAX_PATH`]; its length.
+    /// The path is longer than [`MAX_PATH`]; the number is its length.
     PathTooLong(PathBuf, usize),
     /// Another daemon listens there.
     InUse(PathBuf),
-    /// Something that is no socket is there; what it is. It was left alone.
+    /// Something other than a socket is there; the text says what. It was left alone.
     NotASocket(PathBuf, &'static str),
-    /// There is a socket, and whether anybody listens there cannot be found out.
+    /// There is a socket, but it cannot be found out whether a daemon listens there.
     Unknown(PathBuf, io::Error),
     /// The socket cannot be made there.
     Create(PathBuf, io::Error),
     /// The socket cannot be given to its owner.
     Owner(PathBuf, io::Error),
-    /// This process may not become another user, as root may.
+    /// This process may not become another user; root may.
     NotRoot,
-    /// The socket was made, and cannot be put in the place of the one that is there.
+    /// The socket was made, but cannot take the place of the one that is there.
     Replace(PathBuf, io::Error),
-    /// Nowhere to listen: neither was a path given nor a socket handed over.
+    /// There is nowhere to listen: no path was given, and no socket was handed over.
     NoSocket,
     /// A socket that was handed over cannot be accepted from: which, and why.
     NotAListener(String, &'static str),
-    /// So few descriptors (`RLIMIT_NOFILE`) are allowed that not one program could be run; how many are.
+    /// The limit of descriptors (`RLIMIT_NOFILE`) is too low to run even one program; the number is the
+    /// limit.
     TooFewDescriptors(u64),
     /// SIGCHLD is ignored in this process, so how a program ended could not be learned.
     ChildrenIgnored,
@@ -158,14 +159,14 @@ pub(crate) struct SocketFile {
     beside: Option<PathBuf>,
     identity: Option<Identity>,
     making: Making,
-    /// Where a path that is not absolute begins.
+    /// The directory from which a relative path starts.
     base: Option<PathBuf>,
 }
 
 /// What is at the path of a [`SocketFile`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Place {
-    /// It, or something of which nothing can be found out.
+    /// It, or something that cannot be examined.
     Kept,
     /// Nothing.
     Empty,
@@ -178,7 +179,7 @@ impl SocketFile {
         &self.path
     }
 
-    /// Says what this process, which is another user by now, cannot do any more.
+    /// Logs what this process, which is another user by now, can no longer do.
     pub(crate) fn warn_of_lost_rights(&self) {
         use rustix::fs::Access;
 
@@ -196,27 +197,29 @@ impl SocketFile {
     pub(crate) fn place(&self) -> Place {
         let place = match (self.identity, identity(&self.path)) {
             (Some(made), Ok(found)) if found != made => Place::Other(found),
-            // NotADirectory: a file is where the directory was.
+            // NotADirectory: the directory was replaced by a file.
             (Some(_), Err(error)) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
                 Place::Empty
             }
             (Some(_), Ok(_) | Err(_)) | (None, _) => Place::Kept,
         };
-        // An application around the daemon may have changed its directory, and the path means another place.
+        // An application around the daemon may have changed its directory, so that the path means another
+        // place.
         let moved = place != Place::Kept && !self.path.is_absolute() && self.base != env::current_dir().ok();
         if moved { Place::Kept } else { place }
     }
 
-    /// Which file was made: device and inode. As long as its socket is open no other file has them.
+    /// The file that was made: device and inode. No other file has them while its socket is open.
     pub(crate) fn identity(&self) -> Option<Identity> {
         self.identity
     }
 
-    /// Makes another socket in its place, if that is free or what is there is stale. It waits for nobody: `None` means that it is to be tried
-    /// again, as somebody else is at work in the directory. With `insists` it is not waited for any longer.
+    /// Makes another socket in its place, if that is free or what is there is stale. It does not wait: `None`
+    /// means that another process is at work in the directory, and that this must be tried again. With
+    /// `insists` it goes on in spite of that process.
     ///
     /// # Errors
-    /// As [`listen`]; [`BindError::InUse`] above all, if another daemon has taken the place.
+    /// As [`listen`]; above all [`BindError::InUse`], if another daemon has taken the place.
     pub(crate) fn listen_again(&self, insists: bool) -> Result<Option<(OwnedFd, Self)>, BindError> {
         let lock = Lock::try_on(&self.path);
         if matches!(lock, Lock::Held) && !insists {
@@ -233,20 +236,23 @@ impl SocketFile {
         Self { path, beside, identity, making, base }
     }
 
-    /// Where it is now, unless somebody has moved it.
+    /// Where it is now, unless it was moved.
     pub(crate) fn location(&self) -> &Path {
         self.beside.as_deref().unwrap_or(&self.path)
     }
 
-    /// Puts it in its place, if it was made [beside it](listen_beside): over the socket that is there, whether or not somebody listens on it.
+    /// Puts it in its place, if it was made [beside it](listen_beside): over the socket that is there,
+    /// whether or not a daemon listens on it.
     ///
     /// # Errors
-    /// [`BindError::NotASocket`], which is left alone; [`BindError::Replace`]: rename(2) is refused.
+    /// [`BindError::NotASocket`]: something else is there, and was left alone. [`BindError::Replace`]:
+    /// rename(2) is refused.
     pub(crate) fn take_place(&mut self) -> Result<(), BindError> {
         let Some(beside) = &self.beside else { return Ok(()) };
-        // Another daemon that is about to remove its own file has compared it, and must not remove this one.
+        // Another daemon that is about to remove its own file has compared it already, and must not remove
+        // this one.
         let _lock = lock_directory(&self.path);
-        // rename(2) would replace a regular file or a link without a word.
+        // rename(2) would silently replace a regular file or a link.
         refuse_other_files(&self.path)?;
         fs::rename(beside, &self.path).map_err(|error| BindError::Replace(self.path.clone(), error))?;
         self.beside = None;
@@ -255,8 +261,8 @@ impl SocketFile {
 
     /// Removes it, if the file at the path is still the one that was made here.
     fn remove(&self) -> io::Result<()> {
-        let made = self.identity.ok_or_else(|| io::Error::other("it is not known whether it is this daemon's"))?;
-        // Between the look and the removal a successor may put its own there.
+        let made = self.identity.ok_or_else(|| io::Error::other("it may not be this daemon's"))?;
+        // Between the check and the removal a successor may put its own file there.
         let _lock = Lock::wait_for(&self.path, REMOVAL_WAIT)
             .ok_or_else(|| io::Error::other("another process has locked its directory; the next daemon replaces it"))?;
         let path = self.location();
@@ -277,14 +283,14 @@ impl Drop for SocketFile {
     }
 }
 
-/// Which file: device and inode.
+/// A file: device and inode.
 type Identity = (u64, u64);
 
 /// Makes the socket at `path` and listens. A socket that nobody listens on any more is replaced.
 pub(crate) fn listen(path: &Path, making: Making) -> Result<(OwnedFd, SocketFile), BindError> {
     check_length(path)?;
-    // Between its bind and its listen another daemon's socket looks stale, and between finding a stale
-    // one and removing it a new one may take its place: one at a time.
+    // One at a time: between its bind and its listen another daemon's socket looks stale, and between finding
+    // a stale one and removing it a new one may take its place.
     let _lock = lock_directory(path);
     let (socket, identity) = make_insisting(path, making)?;
     Ok((socket, SocketFile::new(path.to_owned(), None, identity, making)))
@@ -307,7 +313,7 @@ pub(crate) fn listen_beside(path: &Path, making: Making) -> Result<(OwnedFd, Soc
         let socket = make_insisting(&beside, making)?;
         (beside, socket)
     } else {
-        // The path has no room for a longer one: by way of its directory there is.
+        // The path has no room for a longer name; by way of its directory there is room.
         let directory = open_directory(path).map_err(|error| BindError::Create(short.clone(), error))?;
         let address = format!("/proc/self/fd/{}/.sockexec.{pid}", directory.as_raw_fd());
         (short, make_insisting(Path::new(&address), making)?)
@@ -323,7 +329,7 @@ fn check_length(path: &Path) -> Result<(), BindError> {
     }
 }
 
-/// Nothing may be at `path`, or a socket.
+/// Refuses anything at `path` that is not a socket.
 fn refuse_other_files(path: &Path) -> Result<(), BindError> {
     match fs::symlink_metadata(path) {
         Ok(metadata) if metadata.file_type().is_socket() => Ok(()),
@@ -333,13 +339,13 @@ fn refuse_other_files(path: &Path) -> Result<(), BindError> {
     }
 }
 
-/// Makes the socket, however long those take who only hold a stale one.
+/// Makes the socket, however long other processes hold a stale one.
 fn make_insisting(path: &Path, making: Making) -> Result<(OwnedFd, Option<Identity>), BindError> {
-    // It is for the probe to give up, and this one does not.
+    // Only a probe can give up, and this one does not.
     make(path, making, |path| probe(path).map(Some))?.ok_or_else(|| BindError::InUse(path.to_owned()))
 }
 
-/// What is known of a socket at a path; `None`: it is not to be waited for.
+/// The state of the socket at a path; `None`: do not wait for it.
 type Probed = io::Result<Option<socket::Listener>>;
 
 /// Makes the socket, in place of a stale one; `None`: `probe` has given up.
@@ -352,7 +358,7 @@ fn make(
         match socket::bind(path, making.mode) {
             Ok(socket) => {
                 if let Err(error) = open_for_clients(path, &socket, making) {
-                    // It was made a moment ago, and nobody will ever listen on it.
+                    // It was just made, and nobody will ever listen on it.
                     let _ = fs::remove_file(path);
                     return Err(error);
                 }
@@ -368,7 +374,7 @@ fn make(
     }
 }
 
-/// Gives the file to its owner, and listens: nobody can connect before both.
+/// Gives the file to its owner, then listens: nobody can connect before that.
 fn open_for_clients(path: &Path, socket: &OwnedFd, making: Making) -> Result<(), BindError> {
     if let Some(Owner { uid, gid }) = making.owner {
         socket::give(path, uid, gid).map_err(|error| BindError::Owner(path.to_owned(), error))?;
@@ -376,7 +382,7 @@ fn open_for_clients(path: &Path, socket: &OwnedFd, making: Making) -> Result<(),
     socket::listen(socket, making.backlog).map_err(|error| BindError::Create(path.to_owned(), error))
 }
 
-/// Makes way if what is at `path` is a socket on which nobody listens; false: `probe` has given up.
+/// Removes a socket at `path` on which nobody listens; false: `probe` has given up.
 fn remove_stale(path: &Path, probe: impl Fn(&Path) -> Probed) -> Result<bool, BindError> {
     let kind = match fs::symlink_metadata(path) {
         Ok(metadata) => metadata.file_type(),
@@ -401,7 +407,7 @@ fn remove_stale(path: &Path, probe: impl Fn(&Path) -> Probed) -> Result<bool, Bi
     }
 }
 
-/// What is known of the socket at `path` once those have had their time who only hold it.
+/// The state of the socket at `path`, after a wait for processes that only hold it.
 fn probe(path: &Path) -> io::Result<socket::Listener> {
     let give_up = Instant::now() + HELD_WAIT;
     let mut told = false;
@@ -411,19 +417,19 @@ fn probe(path: &Path) -> io::Result<socket::Listener> {
             return Ok(listener);
         }
         if !std::mem::replace(&mut told, true) {
-            log::debug!("{}: waiting for whoever still has the socket open", path.display());
+            log::debug!("{}: waiting for processes that still have the socket open", path.display());
         }
         thread::sleep(LOOK);
     }
 }
 
-/// An advisory lock on a socket's directory. A help and no more: without it the daemon goes on.
+/// An advisory lock on a socket's directory. It only helps: without it the daemon goes on.
 enum Lock {
     /// Held until this is dropped.
     Ours { _directory: File },
-    /// By somebody else.
+    /// Another process holds it.
     Held,
-    /// No lock can be had: the directory may not be read, or its file system has no locks.
+    /// There can be no lock: the directory may not be read, or its file system has no locks.
     Absent,
 }
 
@@ -442,7 +448,7 @@ impl Lock {
 }
 
 impl Lock {
-    /// The lock, once it is had or cannot be; `None`: somebody else still has it after so long.
+    /// The lock, or that there can be none; `None`: another process still holds it after this time.
     fn wait_for(path: &Path, patience: Duration) -> Option<Self> {
         let give_up = Instant::now() + patience;
         loop {
@@ -455,7 +461,7 @@ impl Lock {
     }
 }
 
-/// The lock; where somebody else holds it for long, the daemon goes on without.
+/// The lock. If another process holds it for long, the daemon goes on without.
 fn lock_directory(path: &Path) -> Lock {
     Lock::wait_for(path, LOCK_WAIT).unwrap_or_else(|| {
         log::warn!("{}: another process has locked its directory; going on without the lock", path.display());
@@ -471,11 +477,12 @@ fn directory_of(path: &Path) -> &Path {
 }
 
 fn open_directory(path: &Path) -> io::Result<File> {
-    // O_DIRECTORY: to open a FIFO would wait for its writer.
+    // O_DIRECTORY, as opening a FIFO would wait for its writer.
     OpenOptions::new().read(true).custom_flags(O_DIRECTORY).open(directory_of(path))
 }
 
-/// Locks it; false: somebody else has. Any other failure (ENOLCK, EOPNOTSUPP, ENOSYS) would be the same in two seconds.
+/// Locks it; false: another process has. Any other failure (ENOLCK, EOPNOTSUPP, ENOSYS) would be the same in
+/// two seconds.
 fn try_lock(directory: &File) -> io::Result<bool> {
     match retry_on_intr(|| rustix::fs::flock(directory, FlockOperation::NonBlockingLockExclusive)) {
         Ok(()) => Ok(true),

@@ -1,29 +1,31 @@
-//! What requests that are not complete, or wait for a slot, keep in memory: all of them together.
+//! The memory that requests take which are not complete, or wait for a slot: all of them together.
 
 use std::cell::{Cell, RefCell};
 
 use super::line::{Line, User};
 use super::scratch::CHUNK;
 
-/// How much that may be, in bytes. Beyond it requests are left in their sockets, but for one: see [`RequestMemory::lead`].
+/// The most of it, in bytes. Beyond that, requests are left in their sockets, except for one: see
+/// [`RequestMemory::lead`].
 const MOST: u64 = 64 << 20;
 
-/// So much of a request is read whatever others keep, in bytes: what is this small is not what fills the memory, and a client with a big
-/// request is not to keep those with small ones waiting, nor pings and questions for the status.
+/// This much of a request is always read, in bytes. Small requests do not fill the memory, and a client with
+/// a big one must not keep them waiting, nor pings and questions for the status.
 const ALWAYS: u64 = 4 << 10;
 
-/// The requests' share of the memory, and the connections whose requests have to wait until there is some of it.
+/// The requests' share of the memory, and the connections whose requests must wait for some of it.
 #[derive(Debug, Default)]
 pub(crate) struct RequestMemory {
     taken: Cell<u64>,
     /// Connections whose requests are left in their sockets.
     line: RefCell<Line>,
-    /// The connection whose request goes on all the same.
+    /// The connection whose request goes on although the memory is full.
     lead: Cell<Option<(User, usize)>>,
 }
 
 impl RequestMemory {
-    /// How many bytes more may be read of the request of the connection at this place, which keeps `held` in memory.
+    /// How many more bytes may be read of the request of the connection at this place, which keeps `held` in
+    /// memory.
     pub(crate) fn allowance(&self, place: usize, held: u64) -> usize {
         if !self.is_full() || self.is_led_by(place) {
             return usize::MAX;
@@ -31,7 +33,7 @@ impl RequestMemory {
         usize::try_from(ALWAYS.saturating_sub(held)).unwrap_or(usize::MAX)
     }
 
-    /// A request takes `now` what it took `before` no more, in bytes.
+    /// A request takes `now` bytes instead of `before`.
     pub(crate) fn change(&self, before: u64, now: u64) {
         self.taken.set((self.taken.get() + now).saturating_sub(before));
     }
@@ -41,27 +43,28 @@ impl RequestMemory {
         self.line.borrow_mut().push(user, place);
     }
 
-    /// This connection is in the line no longer.
+    /// This connection is no longer in the line.
     pub(crate) fn forget(&self, user: User, place: usize) {
         self.line.borrow_mut().remove(user, place);
     }
 
-    /// The connection of this user that came into the line last.
+    /// The last connection of this user in the line.
     pub(crate) fn newest(&self, user: User) -> Option<usize> {
         self.line.borrow().newest(user)
     }
 
-    /// Takes a connection out of the line.
+    /// Takes the next connection out of the line.
     pub(crate) fn next(&self) -> Option<usize> {
         self.line.borrow_mut().next(|_| true).map(|(_, place)| place)
     }
 
-    /// Chooses one of the line, whose request goes on although the memory is full, and takes it out. It has to be one whose program may run
-    /// (`may`), and is the only one until it does: so the memory is exceeded by one request, and the line moves as fast as slots become
-    /// free. Without it those could fill the memory whose requests will never be complete, or wait for ever.
+    /// Chooses one of the line, whose request goes on although the memory is full, and takes it out. Its
+    /// program must be allowed to run (`may`), and it is the only one until its program runs. So the memory
+    /// is exceeded by one request, and the line moves as fast as slots become free. Without it, requests that
+    /// never become complete or wait for ever could fill the memory.
     pub(crate) fn choose_lead(&self, may: impl Fn(User) -> bool) -> Option<usize> {
         if self.lead.get().is_some_and(|(user, _)| !may(user)) {
-            // It would wait for the other programs of its user, and everybody for it.
+            // It would wait for other programs of its user, and everybody for it.
             self.lead.set(None);
         }
         if self.lead.get().is_some() || !self.is_full() {
@@ -77,12 +80,12 @@ impl RequestMemory {
         self.lead.get().map(|(_, place)| place)
     }
 
-    /// Whether that is this one.
+    /// Whether it is the one at this place.
     pub(crate) fn is_led_by(&self, place: usize) -> bool {
         self.lead() == Some(place)
     }
 
-    /// The request that went on has its slot, or is no longer a request.
+    /// The lead's request has its slot, or is no longer a request.
     pub(crate) fn end_lead(&self) {
         self.lead.set(None);
     }
@@ -127,7 +130,7 @@ mod tests {
         assert_eq!((memory.allowance(2, 5000), memory.next(), memory.next()), (usize::MAX, Some(2), None));
     }
 
-    /// One whose user has as many programs as it may is not waited for.
+    /// A lead whose user has as many programs as are allowed is not waited for.
     #[test]
     fn a_lead_that_cannot_run_is_none() {
         let memory = RequestMemory::default();

@@ -1,6 +1,6 @@
 //! The daemon: a listening socket, an event loop, and the programs that run for its clients.
 //!
-//! The binary is a thin shell around this, and an application can run one inside itself:
+//! The program `sockexec` is a thin shell around this, and an application can run a daemon inside itself:
 //!
 //! ```
 //! use sockexec::{Command, Daemon};
@@ -19,13 +19,19 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! What an application has to know: programs inherit its environment as it is when [`Daemon::run`] is called, its
-//! directory and umask, and the signals that it comes to ignore after that (on systems other than Linux also those that it ignores or
-//! blocks by then); nobody else may reap the daemon's
-//! children (no `waitpid(-1)`); where they have to be forked, as those with a terminal always are, the memory of the whole
-//! application is copied, page tables first; SIGPIPE must be ignored, as Rust's runtime has it; while [`Builder::bind`] runs, and when
-//! a socket file that has vanished is made again, the umask of the process is changed for a moment; and it leaves a handler for
-//! SIGXFSZ that does nothing, so that a spool that meets `RLIMIT_FSIZE` does not end the process.
+//! What an application must know:
+//!
+//! - Programs inherit its environment as it is when [`Daemon::run`] is called, its directory and umask, and
+//!   the signals that it ignores later (on systems other than Linux also those that it ignores or blocks by
+//!   then).
+//! - Nothing else may reap the daemon's children (no `waitpid(-1)`).
+//! - If programs must be forked, as those with a terminal always are, the memory of the whole application is
+//!   copied, page tables first.
+//! - SIGPIPE must be ignored, as Rust's runtime does.
+//! - While [`Builder::bind`] runs, and when a socket file that has vanished is made again, the umask of the
+//!   process changes for a moment.
+//! - The daemon leaves a handler for SIGXFSZ that does nothing, so that a spool that meets `RLIMIT_FSIZE`
+//!   does not end the process.
 #![forbid(unsafe_code)]
 
 mod activation;
@@ -85,33 +91,36 @@ pub use supervisor::Supervisor;
 /// exit.
 const DESCRIPTORS_PER_CONNECTION: u64 = 6;
 
-/// Descriptors that the daemon needs beside its connections: 0 to 2, the socket, one that has lost its name, the poll, two for signals,
-/// a handle, a timer, two for splicing, the far ends of a program's pipes while it starts, and one that it may have inherited.
+/// Descriptors that the daemon needs in addition to its connections: 0 to 2, the socket, one that has lost
+/// its name, the poll, two for signals, a handle, a timer, two for splicing, the far ends of a program's
+/// pipes while it starts, and one that it may have inherited.
 const OWN_DESCRIPTORS: u64 = 16;
 
-/// Descriptors that a connection without a slot may need: its program may have ended, and none of its output been read yet. That is the
-/// socket, three pipes, or a terminal's three ends and the terminal, and the exit of a process. A request that waits has its socket, and the
-/// three that came with it. One more is for those that have lost their place, and for those that are more than there are places for a moment:
-/// see [`Settings::extra`].
+/// Descriptors that a connection without a slot may need. If its program has ended and its output was not
+/// read: the socket, three pipes (or a terminal's three ends and the terminal), and the exit of a process. A
+/// request that waits has its socket, and the three that came with it. One more is for connections that have
+/// lost their place, and for those that exceed the places for a moment: see [`Settings::extra`].
 const DESCRIPTORS_PER_WAITING: u64 = 7;
 
-/// So many connections can be without a slot where the limit of descriptors allows that: `-m` is lowered for it.
+/// This many connections can be without a slot, if the limit of descriptors allows it: `-m` is lowered for
+/// that.
 const LEAST_WAITING: u64 = 16;
 
-/// How many connections may be in the waiting room beyond its places for a moment, and as many have lost theirs and not gone yet: an eighth
-/// of the places, at least and at most so many.
+/// How many connections may exceed the places of the waiting room for a moment, and as many may have lost
+/// theirs without being gone yet: an eighth of the places, within these bounds.
 const EXTRA: (usize, usize) = (2, 16);
 
-/// The signals that mean something to a daemon that [handles](Builder::handle_signals) them.
+/// The signals that a daemon reacts to if it [handles](Builder::handle_signals) them.
 const SIGNALS: [i32; 6] = [SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2];
 
-/// How much input is held for all programs together, in bytes, as long as that leaves each [`reply::MIN_WINDOW`].
+/// How much input is held for all programs together, in bytes, if that leaves each at least
+/// [`reply::MIN_WINDOW`].
 const WINDOWS: u64 = 64 << 20;
 
-/// The most that is held for one, in bytes.
+/// The most that is held for one program, in bytes.
 const MAX_WINDOW: u64 = 1 << 20;
 
-/// Settings of a [`Daemon`]; [`Builder::bind`] makes one of them.
+/// Settings of a [`Daemon`]; [`Builder::bind`] makes one with them.
 #[derive(Debug, Clone)]
 pub struct Builder {
     backlog: u32,
@@ -182,9 +191,10 @@ impl Builder {
         self
     }
 
-    /// How many connections may be without a slot: their request is not complete, or waits, or their reply is still being read. When there are
-    /// more, the user that has most of them loses one: a request that is not complete and of which nothing has come for a second, else the
-    /// last one that waits, else a reply that is not read. At least 1; default 1000. Lowered to what `RLIMIT_NOFILE` leaves beside
+    /// How many connections may be without a slot: their request is not complete, or waits, or their reply is
+    /// still being read. If there are more, the user with the most of them loses one: a request that is not
+    /// complete and has made no progress for a second, else the last one that waits, else a reply that is not
+    /// read. At least 1; default 1000. Lowered to what `RLIMIT_NOFILE` leaves beside
     /// [`max_connections`](Self::max_connections), which is lowered itself so that 16 are left.
     #[must_use]
     pub fn max_waiting(mut self, connections: usize) -> Self {
@@ -192,8 +202,9 @@ impl Builder {
         self
     }
 
-    /// How many programs one user may run at once, by the uid of the client; further requests of that user wait, and others' pass them.
-    /// Where the system tells no uid all clients are one user. At least 1. `None`: as many as there are slots. Default `None`.
+    /// How many programs one user may run at once, by the uid of the client. Further requests of that user
+    /// wait, and others' pass them. If the system reports no uid, all clients are one user. At least 1.
+    /// `None`: as many as there are slots. Default `None`.
     #[must_use]
     pub fn max_per_user(mut self, programs: Option<usize>) -> Self {
         self.max_per_user = programs.map(|programs| programs.max(1));
@@ -207,17 +218,18 @@ impl Builder {
         self
     }
 
-    /// Whether the socket takes the place of one on which another daemon may listen: it is made beside [`bind`](Self::bind)'s path, and
-    /// renamed when [`Daemon::run`] is called and all else has succeeded. The other daemon notices, accepts no more, and ends when the
-    /// programs that it has have ended. No client is refused or cut. Default: no.
+    /// Whether the socket takes the place of one on which another daemon may listen. It is made beside the
+    /// path of [`bind`](Self::bind), and renamed when [`Daemon::run`] is called and all else has succeeded.
+    /// The other daemon notices, accepts no more clients, and ends when its programs have ended. No client is
+    /// refused or cut off. Default: no.
     #[must_use]
     pub fn replace(mut self, replace: bool) -> Self {
         self.replace = replace;
         self
     }
 
-    /// The longest time from the accepted connection to the complete request; then the connection is closed. `None`, or longer than
-    /// [`timeout`](Self::timeout): as long as that. Default 10 seconds.
+    /// The longest time from the accepted connection to the complete request; then the connection is closed.
+    /// `None`, or longer than [`timeout`](Self::timeout): the same as that. Default 10 seconds.
     #[must_use]
     pub fn request_timeout(mut self, timeout: Option<Duration>) -> Self {
         self.request_timeout = timeout;
@@ -240,74 +252,78 @@ impl Builder {
     }
 
     /// How long after a program's exit its descendants may hold its output open. `None`: until the
-    /// time-out. Default `None`.
+    /// [`timeout`](Self::timeout). Default `None`.
     #[must_use]
     pub fn linger(mut self, linger: Option<Duration>) -> Self {
         self.linger = linger;
         self
     }
 
-    /// How long what runs, waits for a slot or still arrives may go on after the order to end, before it is ended. 0: not at all. Default 0.
+    /// How long everything that runs, waits for a slot or still arrives may go on after the order to end,
+    /// before it is ended. 0: not at all. Default 0.
     #[must_use]
     pub fn drain(mut self, time: Duration) -> Self {
         self.drain = time;
         self
     }
 
-    /// How many bytes of output are kept for a client that is still sending input and does not read;
-    /// beyond 1 MiB they go to an unlinked file in `TMPDIR`, or `/var/tmp`. 0: none, the program waits
-    /// for the client. Default 1 GiB.
+    /// How many bytes of output are kept for a client that is still sending input and does not read. Beyond 1
+    /// MiB they go to an unlinked file in `TMPDIR`, or `/var/tmp`. 0: none, and the program waits for the
+    /// client. Default 1 GiB.
     #[must_use]
     pub fn spool(mut self, bytes: u64) -> Self {
         self.spool = bytes;
         self
     }
 
-    /// How many bytes all spools together may have on disk; beyond that programs wait for their clients. A tenth of the file system
-    /// stays free in any case. Default 4 GiB.
+    /// How many bytes all spools together may take on disk; beyond that programs wait for their clients. A
+    /// tenth of the file system stays free in any case. Default 4 GiB.
     #[must_use]
     pub fn spool_total(mut self, bytes: u64) -> Self {
         self.spool_total = bytes;
         self
     }
 
-    /// How a client is told of the signal that ended a program. Default: its number.
+    /// How the signal that ended a program is reported to its client. Default: by its number.
     #[must_use]
     pub fn termsig(mut self, termsig: TermSig) -> Self {
         self.termsig = termsig;
         self
     }
 
-    /// Whether TERM, INT and QUIT to this process shut the daemon down, HUP does if the controlling terminal is gone, and USR1 and
-    /// USR2 make it log its connections and descriptors ([`ALWAYS`]). What this process ignores when
-    /// [`bind`](Self::bind) is called stays ignored. The handlers stay when the daemon is gone. Default: no.
+    /// Whether TERM, INT and QUIT to this process shut the daemon down, HUP does so if the controlling
+    /// terminal is gone, and USR1 and USR2 make it log its connections and descriptors ([`ALWAYS`]). What
+    /// this process ignores when [`bind`](Self::bind) is called stays ignored. The handlers stay when the
+    /// daemon is gone. Default: no.
     #[must_use]
     pub fn handle_signals(mut self, handle: bool) -> Self {
         self.signals = handle;
         self
     }
 
-    /// The limit of descriptors (`RLIMIT_NOFILE`) that programs get, where this process has another one:
-    /// [`raise_descriptor_limit`] tells it. On Linux; `None`: that of this process. Default `None`.
+    /// The limit of descriptors (`RLIMIT_NOFILE`) for programs, if this process has another one:
+    /// [`raise_descriptor_limit`] returns it. Linux only. `None`: that of this process. Default `None`.
     #[must_use]
     pub fn program_descriptors(mut self, limit: Option<DescriptorLimit>) -> Self {
         self.program_descriptors = limit;
         self
     }
 
-    /// Makes the socket and listens on it, beside those that [others have made](Self::listener): if one of them has this path it is that one,
-    /// and none is made. A stale socket is replaced, anything else that exists is left alone.
+    /// Makes the socket and listens on it, in addition to those that [others have made](Self::listener). If
+    /// one of them has this path, it is used, and none is made. A stale socket is replaced; anything else
+    /// that exists is left alone.
     ///
     /// # Errors
-    /// [`BindError`] says what is in the way.
+    /// [`BindError`] says what prevents it.
     pub fn bind(self, path: impl AsRef<Path>) -> Result<Daemon, BindError> {
         self.set_up(Some(path.as_ref()))
     }
 
-    /// A daemon with no socket of its own, which listens where [others have made one](Self::listener).
+    /// Makes a daemon with no socket of its own, which listens on those that [others have
+    /// made](Self::listener).
     ///
     /// # Errors
-    /// [`BindError`] says what is in the way; [`BindError::NoSocket`]: there is none.
+    /// [`BindError`] says what prevents it. [`BindError::NoSocket`]: there is no such socket.
     pub fn build(self) -> Result<Daemon, BindError> {
         if self.listeners.is_empty() {
             return Err(BindError::NoSocket);
@@ -323,7 +339,8 @@ impl Builder {
             if !user::may_change() {
                 return Err(BindError::NotRoot);
             }
-            // With `replace` it is too late after the rename: the other daemon may have noticed, and be on its way out.
+            // With `replace` it is too late after the rename: the other daemon may have noticed, and be about
+            // to end.
             if user.would_keep_rights() {
                 return Err(BindError::Setup("cannot become another user", user::rights_are_kept()));
             }
@@ -337,16 +354,16 @@ impl Builder {
         let waker = Waker::new(poll.registry()).map_err(setup("cannot set up the event loop"))?;
         // Before HUP is handled: until then it ends the process.
         let had_terminal = self.signals && process::has_terminal();
-        // Before the socket exists: whoever sees it may send a signal.
+        // Before the socket exists: anyone who sees it may send a signal.
         let signals = if self.signals {
-            // What the starter ignores it does not want to be heard: nohup, a shell's job in the background.
+            // A signal that the starter ignores stays unheard: nohup, a shell's job in the background.
             let heard = SIGNALS.iter().filter(|&&signal| !process::ignores(signal));
             Some(Signals::new(heard).map_err(setup("cannot handle signals"))?)
         } else {
             None
         };
-        // Past RLIMIT_FSIZE a write to a spool's file raises XFSZ, whose default is to end the process. Not
-        // ignored but handled, since exec resets handlers only, and programs are to have the default.
+        // Past RLIMIT_FSIZE a write to a spool's file raises XFSZ, which ends the process by default. It is
+        // handled, not ignored: exec resets handlers only, and programs must have the default.
         if !process::ignores(SIGXFSZ) {
             signal_hook::flag::register(SIGXFSZ, Arc::default()).map_err(setup("cannot handle signals"))?;
         }
@@ -354,7 +371,7 @@ impl Builder {
             listener.prepare()?;
         }
         let own = match path {
-            // A service manager's, and the unit names it twice.
+            // A service manager has made it, and the unit names it twice.
             Some(path) if self.listeners.iter().any(|listener| listener.is_at(path)) => None,
             Some(path) => {
                 let listen = if self.replace { listener::listen_beside } else { listener::listen };
@@ -404,13 +421,13 @@ impl Builder {
         })
     }
 
-    /// The connections that the limit of descriptors leaves room for. `taken`: what those who have started the daemon make
-    /// it need beside its own.
+    /// The number of programs that the limit of descriptors allows. `taken`: descriptors that the daemon
+    /// needs for its starter, in addition to its own.
     fn allowed_connections(&self, limit: Option<u64>, taken: u64) -> Result<usize, BindError> {
         let Some(limit) = limit else { return Ok(self.max_connections) };
         let own = OWN_DESCRIPTORS + taken;
         let allowed = limit.saturating_sub(own + LEAST_WAITING * DESCRIPTORS_PER_WAITING) / DESCRIPTORS_PER_CONNECTION;
-        // Where so many cannot wait beside half as many programs, there are as few places as slots.
+        // If so many cannot wait beside half as many programs, there are as few places as slots.
         let allowed = allowed.max(limit.saturating_sub(own) / (2 * DESCRIPTORS_PER_CONNECTION));
         let allowed = usize::try_from(allowed).unwrap_or(usize::MAX);
         if allowed == 0 {
@@ -428,11 +445,11 @@ impl Builder {
     }
 }
 
-/// The connections without a slot that the limit of descriptors leaves room for beside so many programs.
+/// The number of connections without a slot that the limit of descriptors allows beside so many programs.
 fn allowed_waiting(max_connections: usize, limit: Option<u64>) -> usize {
     let Some(limit) = limit else { return usize::MAX };
     let left = limit.saturating_sub(descriptors_for(max_connections, 0));
-    // Nothing is reserved where that would leave less than the least.
+    // Nothing is reserved if that would leave less than the least.
     let reserved = Spawner::RESERVED_DESCRIPTORS;
     let left = left.saturating_sub(reserved).max(left.min(LEAST_WAITING * DESCRIPTORS_PER_WAITING));
     usize::try_from(left / DESCRIPTORS_PER_WAITING).unwrap_or(usize::MAX).max(1)
@@ -443,13 +460,13 @@ fn window(max_connections: usize) -> u64 {
     (WINDOWS / max_connections as u64).clamp(reply::MIN_WINDOW, MAX_WINDOW)
 }
 
-/// How many descriptors the daemon needs for so many programs, and so many connections without a slot.
+/// How many descriptors the daemon needs for this many programs, and this many connections without a slot.
 fn descriptors_for(programs: usize, waiting: u64) -> u64 {
     let programs = (programs as u64).saturating_mul(DESCRIPTORS_PER_CONNECTION);
     programs.saturating_add(OWN_DESCRIPTORS + waiting * DESCRIPTORS_PER_WAITING)
 }
 
-/// What the event loop goes by.
+/// The settings of the event loop.
 #[derive(Debug, Clone, Copy)]
 struct Settings {
     limits: Limits,
@@ -460,16 +477,18 @@ struct Settings {
     /// How many of those one user may have.
     max_per_user: usize,
     max_waiting: usize,
-    /// How many connections may be in the waiting room beyond that for a moment; as many may have lost their place, and not gone yet.
+    /// How many connections may exceed that for a moment; as many may have lost their place without being
+    /// gone yet.
     extra: usize,
-    /// How many more descriptors the limit allows than so many programs, and the least number of connections without a slot, need.
+    /// How many more descriptors the limit allows than that many programs, and the fewest connections without
+    /// a slot, need.
     spare_descriptors: u64,
-    /// One of those that it allowed is for the watch over the socket file.
+    /// One of the descriptors that the limit allows is for the watch over the socket file.
     watches: bool,
     program_descriptors: Option<DescriptorLimit>,
 }
 
-/// A daemon that listens, and serves when it is [run](Daemon::run).
+/// A daemon that listens, and serves once it is [run](Daemon::run).
 ///
 /// Dropping it removes and closes the socket.
 #[must_use = "nobody is served before `run`"]
@@ -477,7 +496,7 @@ pub struct Daemon {
     settings: Settings,
     poll: Poll,
     signals: Option<Signals>,
-    /// This process had a controlling terminal, of which HUP may tell.
+    /// This process had a controlling terminal, whose loss HUP may report.
     had_terminal: bool,
     handle: Handle,
     own: Option<Own>,
@@ -487,10 +506,10 @@ pub struct Daemon {
     user: Option<User>,
 }
 
-/// A socket that the daemon has made itself.
+/// A socket of the daemon's own.
 struct Own {
     /// Before the socket, so that the name goes first: while the socket is open nobody takes it for stale,
-    /// and its inode's number is not given to another file.
+    /// and no other file gets the number of its inode.
     file: listener::SocketFile,
     socket: OwnedFd,
 }
@@ -508,13 +527,14 @@ impl Daemon {
         Builder::default()
     }
 
-    /// Where the socket is that it has made; `None`: it has not, and serves those that [others have made](Builder::listener).
+    /// The path of its own socket; `None`: it has none, and serves those that [others have
+    /// made](Builder::listener).
     #[must_use]
     pub fn path(&self) -> Option<&Path> {
         self.own.as_ref().map(|own| own.file.path())
     }
 
-    /// What gives orders to the daemon from another thread.
+    /// A handle that gives orders to the daemon from another thread.
     #[must_use]
     pub fn handle(&self) -> Handle {
         self.handle.clone()
@@ -523,8 +543,9 @@ impl Daemon {
     /// Serves clients until it is told to shut down and the last program has ended.
     ///
     /// # Errors
-    /// Only if the event loop itself cannot go on, or with [`Builder::replace`] the place of the socket cannot be had (a [`BindError`] is
-    /// within then), or the user of [`Builder::user`] cannot be become. What goes wrong with one connection ends that one.
+    /// Only if the event loop itself cannot go on, if with [`Builder::replace`] the socket cannot take its
+    /// place (the error contains a [`BindError`]), or if the process cannot become the user of
+    /// [`Builder::user`]. An error of one connection ends that one only.
     pub fn run(self) -> io::Result<()> {
         event_loop::EventLoop::new(self)?.run()
     }

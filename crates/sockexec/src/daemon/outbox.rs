@@ -1,4 +1,4 @@
-//! What waits to be sent to a client: in memory, and where the contract asks for it in a file.
+//! What waits to be sent to a client: in memory and, where the contract requires it, in a file.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -8,32 +8,32 @@ use super::spool::{self, BLOCK, Ring, Spools};
 use crate::engine::{Backpressure, Frame};
 use crate::sys::transfer::{self, Moved};
 
-/// With strict backpressure a program is read no further while so much waits.
+/// With strict backpressure a program is not read any further while this much waits.
 const STRICT_MAX: u64 = 64 << 10;
 
 /// How much of a spool is kept in memory before a file is used.
 const MEMORY_MAX: u64 = 1 << 20;
 
-/// How much all outboxes together keep in memory before each is held to [`BLOCK`].
+/// How much all outboxes together keep in memory before each is limited to [`BLOCK`].
 const MEMORY_OF_ALL: u64 = 4 << 20;
 
 /// The most that waits in memory behind a file that takes no more.
 const TAIL_MAX: usize = 2 * BLOCK;
 
-/// A queue of whole frames: `head`, then what is spilled. It sends them whole, as far as the socket
-/// takes them: see [`Frame::MAX_PAYLOAD`].
+/// A queue of whole frames: `head`, then what is spilled. It sends them whole, as far as the socket takes
+/// them: see [`Frame::MAX_PAYLOAD`].
 ///
-/// The file exists only while it holds something, has no name, and is a ring of at most the spool's
-/// limit, so that what the client has read makes room. A write to it that fails (a full disk) loses
-/// nothing: the bytes stay in memory, and there is no room until the client has read.
+/// The file exists only while it holds something, has no name, and is a ring of at most the spool's limit, so
+/// what the client has read makes room. A write to it that fails (a full disk) loses nothing: the bytes stay
+/// in memory, and there is no room until the client has read.
 #[derive(Debug)]
 pub(crate) struct Outbox {
     head: Vec<u8>,
     /// Bytes of `head` that were sent.
     sent: usize,
-    /// Where in `head` the frames end that are being sent.
+    /// Where the frames that are being sent end in `head`.
     boundary: usize,
-    /// None: nothing is.
+    /// None: nothing is spilled.
     spill: Option<Box<Spill>>,
     /// The most that a spool may hold, in bytes; 0: no spool.
     limit: u64,
@@ -42,7 +42,7 @@ pub(crate) struct Outbox {
     memory: Memory,
 }
 
-/// What is too much for the head: the file, then `tail`.
+/// What exceeds the head: the file, then `tail`.
 #[derive(Debug, Default)]
 struct Spill {
     ring: Option<Ring>,
@@ -55,18 +55,18 @@ impl Spill {
     }
 }
 
-/// What came of [`Outbox::flush`].
+/// The outcome of [`Outbox::flush`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Flush {
     /// Nothing waits.
     Empty,
     /// The socket takes no more for now.
     Blocked,
-    /// As much as was allowed was sent; more waits and could be.
+    /// As much as was allowed was sent; more waits, and could be sent.
     Budget,
     /// The client is gone.
     Broken,
-    /// What waited was lost with the spool's file, which was logged.
+    /// What waited was lost with the spool's file, and this was logged.
     Lost,
 }
 
@@ -102,7 +102,7 @@ impl Outbox {
         }
     }
 
-    /// Appends `bytes`, whole frames, whatever the limits.
+    /// Appends `bytes`, which are whole frames, whatever the limits.
     pub(crate) fn push(&mut self, bytes: &[u8]) {
         let in_memory = self.memory.allowed(MEMORY_MAX.min(self.limit.max(STRICT_MAX)));
         if self.spill.is_none() && self.len() < in_memory {
@@ -119,8 +119,8 @@ impl Outbox {
         self.account();
     }
 
-    /// Takes what is left of frames of which the beginning was sent past the outbox, which is empty: whole frames, but
-    /// for the first `cut` bytes, which end one that is begun.
+    /// Takes the rest of frames whose beginning was sent past the outbox, which is empty. The rest is whole
+    /// frames, except for the first `cut` bytes, which finish one that is begun.
     pub(crate) fn push_rest(&mut self, bytes: Vec<u8>, cut: usize) {
         debug_assert!(self.is_empty(), "the rest of a frame behind other frames");
         self.clear_head();
@@ -134,13 +134,13 @@ impl Outbox {
         *self = Self::new(self.limit, Rc::clone(&self.memory.spools));
     }
 
-    /// Tells the other spools how much memory this one has.
+    /// Updates how much memory all spools together take.
     fn account(&mut self) {
         let tail = self.spill.as_ref().map_or(0, |spill| spill.tail.capacity());
         self.memory.set((self.head.capacity() + tail) as u64);
     }
 
-    /// Sends to `socket` what waits, about `budget` bytes at most, which is lowered by what was sent.
+    /// Sends what waits to `socket`, about `budget` bytes at most. Lowers the budget by what was sent.
     pub(crate) fn flush(&mut self, socket: impl AsFd, budget: &mut usize) -> Flush {
         let outcome = self.send(socket, budget);
         self.account();
@@ -188,14 +188,14 @@ impl Outbox {
                     self.clear_head();
                     return Ok(false);
                 }
-                // Cannot be, as whole frames come in; if it were, they would go out as they are.
+                // Impossible, as whole frames come in; if it happened, they would be sent as they are.
                 self.boundary = self.head.len();
                 return Ok(true);
             }
         }
     }
 
-    /// Appends to the head what comes next; false: nothing does.
+    /// Appends what comes next to the head; false: nothing does.
     fn refill(&mut self) -> io::Result<bool> {
         self.head.drain(..self.sent);
         self.sent = 0;
@@ -222,7 +222,7 @@ impl Outbox {
         self.boundary = 0;
     }
 
-    /// Moves the unsent bytes to the front when appending would otherwise grow the buffer.
+    /// Moves the unsent bytes to the front if appending would otherwise grow the buffer.
     fn make_room_in_head(&mut self, more: usize) {
         if self.sent > 0 && self.head.capacity() - self.head.len() < more {
             self.head.drain(..self.sent);
@@ -235,7 +235,7 @@ impl Outbox {
         }
     }
 
-    /// Tries once more to write to the file what had no place there; false: nothing had none.
+    /// Tries again to write to the file what had no room there; false: nothing waits for that.
     pub(crate) fn resume(&mut self) -> bool {
         let waits = self.spill.as_ref().is_some_and(|spill| spill.tail.len() >= BLOCK);
         if waits {
@@ -282,7 +282,7 @@ struct Memory {
 }
 
 impl Memory {
-    /// What of `most` may be used now.
+    /// How much of `most` may be used now.
     fn allowed(&self, most: u64) -> u64 {
         if self.spools.memory.get() < MEMORY_OF_ALL { most } else { most.min(BLOCK as u64) }
     }
@@ -385,7 +385,7 @@ mod tests {
         }
     }
 
-    /// The same where there is less disk than the spool may take, or no disk at all.
+    /// The same with less disk than the spool may take, or with none at all.
     #[test]
     fn within_what_all_may_take() {
         for disk in [700_000, 0] {
@@ -395,7 +395,7 @@ mod tests {
         }
     }
 
-    /// Frames are sent whole: whenever the socket says that it is full, what was sent ends with a frame.
+    /// Frames are sent whole: whenever the socket is full, what was sent ends with a frame.
     #[test]
     fn frames_are_not_cut() {
         let (ours, mut theirs) = UnixStream::pair().unwrap();

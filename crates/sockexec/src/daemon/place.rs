@@ -1,4 +1,4 @@
-//! Whether the socket file is still where it was made, and what to do when it is not.
+//! Checks that the socket file is still where it was made, and acts if it is not.
 
 use std::time::Duration;
 
@@ -11,46 +11,46 @@ use super::token;
 use crate::engine::Time;
 use crate::sys;
 
-/// How often to look at the path: in turns of the loop that happen anyway, and by itself while the place is lost. A directory that is renamed or
-/// made again is told by nothing else.
+/// How often to check the path: in turns of the loop that happen anyway, and by itself while the place is
+/// lost. Nothing else reports a directory that is renamed or made again.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// The same while somebody else is at work in the directory, and for how long that is waited for.
+/// The same while another process is at work in the directory, and how long to wait for it.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// The backlog of a socket that has lost its name has to be empty for so long before it is closed: a client may have looked the name up
-/// before, and connect only now.
+/// How long the backlog of a socket that has lost its name must be empty before it is closed: a client may
+/// have looked the name up before, and connect only now.
 const QUIET: Duration = Duration::from_secs(1);
 
-/// It is closed after so long even so.
+/// It is closed after this time in any case.
 const LONGEST: Duration = Duration::from_secs(10);
 
-/// Watches over the place of the socket file.
+/// Watches the place of the socket file.
 #[derive(Debug)]
 pub(crate) struct Guard {
-    /// None: there is no watch, and one has to look.
+    /// None: there is no watch, and the path must be checked.
     watch: Option<sys::watch::Watch>,
-    /// The file that is watched has another name now.
+    /// The watched file has another name now.
     moved: bool,
     /// When to look again.
     due: Time,
     lost: Option<Lost>,
 }
 
-/// The file is not there any more, and there is no other yet.
+/// The file is gone, and no other has been made yet.
 #[derive(Debug)]
 struct Lost {
     since: Time,
-    /// What was said last, so that it is said once.
+    /// The last message, so that it is logged once.
     told: String,
 }
 
-/// What is new about the place.
+/// What has changed about the place.
 #[derive(Debug)]
 pub(crate) enum News {
     Nothing,
-    /// There is another socket at the path, made by this daemon. `moved`: the one before has another name.
+    /// Another socket is at the path, made by this daemon. `moved`: the one before has another name.
     Made {
         socket: UnixListener,
         file: SocketFile,
@@ -63,7 +63,7 @@ pub(crate) enum News {
 }
 
 impl Guard {
-    /// `watches`: a descriptor may be used for it.
+    /// `watches`: whether a descriptor may be used for it.
     pub(crate) fn new(registry: &Registry, file: &SocketFile, watches: bool) -> Self {
         let watch = if watches { sys::watch::Watch::new() } else { Err(std::io::ErrorKind::Unsupported.into()) };
         let watch = watch.and_then(|watch| {
@@ -73,7 +73,7 @@ impl Guard {
             Ok(watch)
         });
         if let Err(error) = &watch {
-            log::debug!("nothing tells when {} loses its place: {error}", file.path().display());
+            log::debug!("no watch reports when {} loses its place: {error}", file.path().display());
         }
         let mut guard = Self { watch: watch.ok(), moved: false, due: Time::ZERO, lost: None };
         guard.watch(file);
@@ -86,20 +86,21 @@ impl Guard {
         if let Some(watch) = &mut self.watch
             && let Err(error) = watch.watch(file.location())
         {
-            // It may be gone already; the next look tells.
+            // It may be gone already; the next look shows that.
             log::debug!("cannot watch {}: {error}", file.path().display());
         }
     }
 
-    /// The file that is watched has taken its place, which is not what it is watched for.
+    /// The watched file was moved to its place, which is no news.
     ///
-    /// It is watched before that, or a successor that comes between the two would be watched in its place and never be noticed.
+    /// It is watched before that. Otherwise a successor that comes between the two would be watched instead,
+    /// and never be noticed.
     pub(crate) fn settle(&mut self) {
         self.note();
         self.moved = false;
     }
 
-    /// The watch has something to tell: what, a look shows.
+    /// The watch has news; a look shows what it is.
     pub(crate) fn note(&mut self) {
         self.moved |= self.watch.as_ref().is_some_and(sys::watch::Watch::was_moved);
         self.due = Time::ZERO;
@@ -110,7 +111,8 @@ impl Guard {
         self.lost.as_ref().map(|_| self.due)
     }
 
-    /// Looks at the place of `file`, if it is time to. `former`: the file of the socket before, which is still served.
+    /// Checks the place of `file`, if it is time to. `former`: the file of the socket before, which is still
+    /// served.
     pub(crate) fn look(
         &mut self,
         registry: &Registry,
@@ -129,7 +131,7 @@ impl Guard {
                 }
                 News::Nothing
             }
-            // Over the one that was made meanwhile.
+            // It has replaced the one that was made meanwhile.
             Place::Other(found) if former.is_some_and(|former| former.identity() == Some(found)) => {
                 log::warn!("{}: the former socket is back", file.path().display());
                 self.lost = None;
@@ -139,19 +141,19 @@ impl Guard {
         }
     }
 
-    /// Makes another socket, if that can be. `other`: something is there.
+    /// Makes another socket, if possible. `other`: something is there.
     fn take_back(&mut self, registry: &Registry, now: Time, file: &SocketFile, other: bool) -> News {
         let path = file.path().display();
         let insists = self.lost.as_ref().is_some_and(|lost| lost.since + PATIENCE <= now);
         match file.listen_again(insists) {
             Ok(Some((socket, file))) => {
                 let mut socket = UnixListener::from_std(socket.into());
-                // Before it is watched: a file that is removed again would be an event, and the next attempt.
+                // Before it is watched: removing the file again would be an event, and the next attempt.
                 if let Err(error) = registry.register(&mut socket, token::LISTENER, Interest::READABLE) {
                     return self.complain(
                         now,
                         LOOK,
-                        format!("{path}: the socket is gone, and no other can be waited for: {error}"),
+                        format!("{path}: the socket is gone, and no other can be set up: {error}"),
                     );
                 }
                 log::warn!("{path}: the socket was gone; listening there again");
@@ -160,18 +162,21 @@ impl Guard {
                 self.watch(&file);
                 News::Made { socket, file, moved }
             }
-            Ok(None) => {
-                self.complain(now, LOOK_AGAIN, format!("{path}: the socket is gone, and somebody is at work there"))
-            }
+            Ok(None) => self.complain(
+                now,
+                LOOK_AGAIN,
+                format!("{path}: the socket is gone, and another process is at work there"),
+            ),
             Err(BindError::InUse(_)) => {
                 log::warn!("{path}: another daemon listens there now; this one ends when its clients are served");
                 News::TakenOver
             }
-            // A daemon that has become another user (`--user`), and the successor is root's. It could neither reach nor remove what is there.
+            // This daemon has become another user (`--user`), and the successor is root's. It could neither
+            // reach nor remove what is there.
             Err(BindError::Unknown(_, error)) if other && error.kind() == std::io::ErrorKind::PermissionDenied => {
                 log::warn!(
-                    "{path}: another socket is there, which this daemon may not connect to; it is taken for another daemon's, and this \
-                     one ends when its clients are served"
+                    "{path}: another socket is there, which this daemon may not connect to; another daemon is assumed to listen there, \
+                     and this one ends when its clients are served"
                 );
                 News::TakenOver
             }
@@ -179,7 +184,7 @@ impl Guard {
         }
     }
 
-    /// It is not had now, but perhaps in the time of `again`.
+    /// It failed now, but may succeed in the time of `again`.
     fn complain(&mut self, now: Time, again: Duration, words: String) -> News {
         self.due = now + again;
         let lost = self.lost.get_or_insert(Lost { since: now, told: String::new() });
@@ -191,20 +196,21 @@ impl Guard {
     }
 }
 
-/// A listening socket that has lost its place: those that have found it before are served, and then it is closed. One that was moved
-/// is found by its other name, so that stays.
+/// A listening socket that has lost its place. Clients that have found it before are served, and then it is
+/// closed. One that was moved stays, as clients find it by its other name.
 ///
-/// To accept until EAGAIN and close would reset clients that connect in between. Shut down first, it would refuse those that have looked up its
-/// name a moment ago. So it is closed when nobody has come for a while.
+/// Rejected: to accept until EAGAIN and close, which would reset clients that connect in between; and to shut
+/// it down first, which would refuse those that have just looked up its name. So it is closed when nobody has
+/// come for a while.
 #[derive(Debug)]
 pub(crate) struct Retiring {
     /// Before the socket: see [`super::Daemon`].
     pub(crate) file: SocketFile,
     pub(crate) socket: UnixListener,
-    /// Somebody may be waiting: accept has not said otherwise since the last event.
+    /// Somebody may be waiting: accept has not shown otherwise since the last event.
     pub(crate) ready: bool,
     empty_since: Option<Time>,
-    /// None: it stays.
+    /// None: it stays open.
     give_up: Option<Time>,
 }
 

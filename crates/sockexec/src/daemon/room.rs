@@ -1,7 +1,7 @@
-//! The waiting room: the connections without a slot, and who of them has to go when there are too many.
+//! The waiting room: the connections without a slot, and which of them must go when there are too many.
 //!
-//! The kernel's backlog is first in, first out: who stands there waits for all before. So the daemon goes on accepting, and it is in here that
-//! a client finds its place, or another has to make way for it.
+//! The kernel's backlog is first in, first out: a client there waits for all before it. So the daemon goes on
+//! accepting, and in here a client finds its place, or another makes way for it.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::line::User;
 use crate::engine::{Stay, Time};
 
-/// Who has sent no more of its request, or has read nothing of its reply, for so long may have to go.
+/// A client that has sent no more of its request, or read nothing of its reply, for this long may have to go.
 pub(crate) const SILENCE: Duration = Duration::from_secs(1);
 
 /// A connection without a slot, as far as it matters here.
@@ -26,23 +26,26 @@ pub(crate) struct Guest {
     pub(crate) moved_at: Time,
 }
 
-/// What came of a look at the room.
+/// The outcome of a look at the room.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// The connection at this place has to go.
+    /// The connection at this place must go.
     Goes(usize),
-    /// Nobody has to, or may, before something changes, or before this time.
+    /// Nobody must or may go before something changes, or before this time.
     Nobody(Option<Time>),
 }
 
-/// Who has to go of `guests`, who are so many `over` those that may be here. `extra`: how many may be over for a moment.
+/// Which of `guests` must go, who are so many `over` those that are allowed. `extra`: how many may be over
+/// for a moment.
 ///
-/// It is one of the user that has most of the places; in a tie, of the user that came last. Of its connections, a request that is not
-/// complete and of which nothing has come for [`SILENCE`]; else the request that began to wait last, which `newest` knows; else the reply of
-/// which nothing was read for longest, for that time at least. It is not one of another user's.
+/// It is one of the user with the most places; in a tie, of the user that came last. Of that user's
+/// connections it is a request that is not complete and has made no progress for [`SILENCE`]; else the
+/// request that began to wait last, which `newest` knows; else the reply of which nothing was read for
+/// longest, and for at least that time. It is never another user's.
 ///
-/// Nobody has to go for one who has only just come, and may want nothing but an answer that is given at once: as long as fewer than `extra`
-/// are over, they may be those whose request is not complete and who have been silent for less than that time.
+/// Nobody must go for a client that has only just come, and may want nothing but an answer that is given at
+/// once. As long as fewer than `extra` are over, they may be those whose request is not complete and who have
+/// been silent for less than that time.
 pub(crate) fn judge(
     guests: &(impl Iterator<Item = Guest> + Clone),
     over: usize,
@@ -68,7 +71,7 @@ pub(crate) fn judge(
         .map_or(Verdict::Nobody(later), Verdict::Goes)
 }
 
-/// The user with the most places; of several, the one whose last connection is the latest.
+/// The user with the most places; in a tie, the one with the latest connection.
 fn who_has_most(guests: impl Iterator<Item = Guest>) -> Option<User> {
     let mut users: BTreeMap<User, (usize, u64)> = BTreeMap::new();
     for guest in guests {
@@ -87,7 +90,8 @@ mod tests {
     const SLOT: Option<Stay> = Some(Stay::Slot);
     const REPLY: Option<Stay> = Some(Stay::Reply);
 
-    /// Each by its user, what it does, and how many milliseconds ago it moved, in the order of their numbers; the moment is 10 s.
+    /// Each guest by its user, its state, and how many milliseconds ago it moved, in the order of their
+    /// numbers; the moment is 10 s.
     fn judged(guests: &[(u32, Option<Stay>, u64)], over: usize, extra: usize) -> Verdict {
         let now = Time::after(Duration::from_secs(10));
         let all: Vec<Guest> = guests
@@ -105,7 +109,7 @@ mod tests {
         judge(&all.iter().copied(), over, extra, now, newest)
     }
 
-    /// After so many milliseconds from then.
+    /// Nobody goes until this many milliseconds from then.
     fn at(millis: u64) -> Verdict {
         Verdict::Nobody(Some(Time::after(Duration::from_millis(10_000 + millis))))
     }
@@ -117,7 +121,7 @@ mod tests {
         // In a tie the newcomer's.
         assert_eq!(judged(&[(1, SLOT, 0), (2, SLOT, 0), (2, SLOT, 0), (1, SLOT, 0)], 1, 2), Verdict::Goes(3));
         assert_eq!(judged(&[(1, SLOT, 0), (1, SLOT, 0), (2, SLOT, 0), (2, SLOT, 0)], 1, 2), Verdict::Goes(3));
-        // What nothing can be taken from is a place all the same.
+        // A connection that nothing can be taken from is a place all the same.
         assert_eq!(judged(&[(1, None, 0), (1, SLOT, 0), (1, None, 0), (2, SLOT, 0)], 1, 2), Verdict::Goes(1));
     }
 
@@ -130,7 +134,7 @@ mod tests {
         assert_eq!(judged(&[(1, REPLY, 5000), (1, REPLY, 6000), (1, REPLY, 10)], 1, 2), Verdict::Goes(1));
     }
 
-    /// Those of others are safe, however silent they are.
+    /// Other users' connections are safe, however silent they are.
     #[test]
     fn where_there_is_none_nobody_goes() {
         assert_eq!(judged(&[(1, REPLY, 400), (1, REPLY, 300), (2, SLOT, 0)], 1, 2), at(600));

@@ -1,12 +1,12 @@
-//! The buffer through which bytes pass that are copied.
+//! The buffer for bytes that are copied.
 
 use crate::engine::Frame;
 
 /// How much of a request is read at once.
 pub(crate) const CHUNK: usize = 64 << 10;
 
-/// The one buffer of the daemon into which everything is read: room for a frame's head, a chunk and
-/// a frame's tail, so that a framed chunk can be sent as it lies.
+/// The one buffer of the daemon into which everything is read. It has room for a frame's head, a chunk and a
+/// frame's tail, so that a framed chunk can be sent as it is.
 #[derive(Debug)]
 pub(crate) struct Scratch(Box<[u8]>);
 

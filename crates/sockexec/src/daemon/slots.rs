@@ -11,17 +11,17 @@ pub(crate) struct Slots {
     max: usize,
     max_per_user: usize,
     taken: Cell<usize>,
-    /// Groups that may have to be sent KILL still, and that no slot was kept for.
+    /// Groups that may still have to be sent KILL, and for which no slot was kept.
     leftovers: Cell<usize>,
-    /// How many each user has who has any, where that is limited: a list, which is short, as a tree would allocate for each program
-    /// beside none.
+    /// How many slots each user has, of those who have any, if that is limited. A list, which is short: a
+    /// tree would allocate for each program that runs alone.
     users: RefCell<Vec<(User, usize)>>,
     waiting: RefCell<Line>,
     /// How often a connection has begun to wait.
     waits: Cell<u64>,
-    /// None is given any more.
+    /// No slot is given any more.
     closed: Cell<bool>,
-    /// A request has waited since a slot was last free that nobody waited for.
+    /// A request has waited since a slot was last free and nobody waited for it.
     is_full: Cell<bool>,
 }
 
@@ -50,17 +50,18 @@ impl Slots {
         takes
     }
 
-    /// Gives none any more: the daemon is at its end.
+    /// Gives no slot any more: the daemon is ending.
     pub(crate) fn close(&self) {
         self.closed.set(true);
     }
 
-    /// Whether none is given any more.
+    /// Whether no slot is given any more.
     pub(crate) fn are_closed(&self) -> bool {
         self.closed.get()
     }
 
-    /// Puts the connection at this place of the loop behind the others that wait: how many wait now, of all users.
+    /// Puts the connection at this place of the loop behind the others that wait. Returns how many wait now,
+    /// of all users.
     pub(crate) fn wait(&self, user: User, place: usize) -> u64 {
         let mut waiting = self.waiting.borrow_mut();
         waiting.push(user, place);
@@ -68,8 +69,8 @@ impl Slots {
         waiting.len() as u64
     }
 
-    /// Gives a free slot to a connection that waits: users take turns, and one that has as many as it may is passed over. `None`: no slot is
-    /// free, or nobody waits who may have it.
+    /// Gives a free slot to a connection that waits. Users take turns, and one that has as many as it may is
+    /// passed over. `None`: no slot is free, or nobody waits who may have it.
     pub(crate) fn give(&self) -> Option<usize> {
         if !self.is_one_free() {
             return None;
@@ -82,7 +83,8 @@ impl Slots {
         Some(place)
     }
 
-    /// Whether all slots are taken of which one was free, and nobody's, when this was last asked. To be asked of a request that has to wait.
+    /// Whether all slots are taken, for the first time since one was free and nobody waited for it. Ask this
+    /// for a request that has to wait.
     pub(crate) fn begins_to_be_full(&self) -> bool {
         !self.is_one_free() && !self.is_full.replace(true)
     }
@@ -103,18 +105,19 @@ impl Slots {
         }
     }
 
-    /// A program whose slot is free again has left a group that may have to be sent KILL still. As many as there are slots do not count;
-    /// each further one occupies a slot, or clients that come and go would leave more than there is room for.
+    /// A program whose slot is free again has left a group that may still have to be sent KILL. As many of
+    /// these as there are slots do not count. Each further one occupies a slot, or clients that come and go
+    /// would leave more than there is room for.
     pub(crate) fn leave(&self) {
         self.leftovers.set(self.leftovers.get() + 1);
     }
 
-    /// It has been.
+    /// Such a group is gone, or was sent KILL.
     pub(crate) fn forget_leftover(&self) {
         self.leftovers.set(self.leftovers.get().saturating_sub(1));
     }
 
-    /// This connection waits no longer.
+    /// This connection no longer waits.
     pub(crate) fn forget(&self, user: User, place: usize) {
         self.waiting.borrow_mut().remove(user, place);
     }
@@ -129,12 +132,12 @@ impl Slots {
         self.waiting.borrow().newest(user)
     }
 
-    /// How many are taken, by programs and by what they have left.
+    /// How many slots are taken, by programs and by what they have left.
     pub(crate) fn taken(&self) -> usize {
         self.taken.get() + self.leftovers.get().saturating_sub(self.max)
     }
 
-    /// How many leftovers occupy none.
+    /// How many leftovers occupy no slot.
     pub(crate) fn free_leftovers(&self) -> usize {
         self.leftovers.get().min(self.max)
     }
@@ -181,7 +184,7 @@ mod tests {
     const ONE: User = Some(1);
     const TWO: User = Some(2);
 
-    /// Nobody overtakes, neither one who comes just when a slot is free.
+    /// Nobody overtakes, not even one who comes just when a slot becomes free.
     #[test]
     fn who_has_waited_longest_is_next() {
         let slots = Slots::new(2, 2);
@@ -198,7 +201,7 @@ mod tests {
         assert!(slots.take(ONE));
     }
 
-    /// A user that has as many as it may waits, and nobody waits for it.
+    /// A user that has as many as it may waits, and nobody waits because of it.
     #[test]
     fn one_user_has_so_many_and_the_others_have_the_rest() {
         let slots = Slots::new(3, 2);
@@ -224,7 +227,7 @@ mod tests {
         assert!(slots.are_closed() && !slots.take(TWO) && slots.give().is_none());
     }
 
-    /// So many leftovers as there are slots are for nothing.
+    /// As many leftovers as there are slots occupy none.
     #[test]
     fn leftovers_beyond_the_slots_occupy_some() {
         let slots = Slots::new(2, 2);

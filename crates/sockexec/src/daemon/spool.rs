@@ -1,7 +1,8 @@
-//! Output that waits on disk: a file without a name for each connection that needs one, and how much all of them may take.
+//! Output that waits on disk: a file without a name for each connection that needs one, and a limit for all
+//! of them.
 //!
-//! Blocks are given back as the client reads, by threads of [`closer`]: to free those of a big file takes long (0.7 s for 4 GiB), and
-//! the last close of one without a name frees all that it has.
+//! Threads of [`closer`] give blocks back as the client reads: freeing those of a big file takes long (0.7 s
+//! for 4 GiB), and the last close of a file without a name frees all that it has.
 
 use std::cell::Cell;
 use std::env;
@@ -20,16 +21,16 @@ use crate::sys::{closer, transfer};
 /// The unit in which a file is read back, in bytes.
 pub(super) const BLOCK: usize = 32 << 10;
 
-/// What a client has read is freed in pieces of at least so many bytes.
+/// What a client has read is freed in pieces of at least this many bytes.
 const FREED_AT_ONCE: u64 = 1 << 20;
 
-/// By how many bytes a file is made smaller at once before it is closed.
+/// By how many bytes a file is shortened at once before it is closed.
 const CUT_AT_ONCE: u64 = 64 << 20;
 
-/// How often the file system is asked how much is free: once for so many bytes.
+/// How often the file system is asked how much is free: once for this many bytes.
 const CREDIT: u64 = 16 << 20;
 
-/// What is freed begins and ends with a page.
+/// What is freed begins and ends at a page.
 const PAGE: u64 = 4 << 10;
 
 /// What all spools take.
@@ -38,19 +39,19 @@ pub(super) struct Spools {
     /// In memory, in bytes.
     pub(super) memory: Cell<u64>,
     disk: Arc<Disk>,
-    /// So much more may be taken before the file system is asked again.
+    /// This much more may be taken before the file system is asked again.
     credit: Cell<u64>,
     complained: Cell<bool>,
 }
 
-/// What they take of the disk; blocks are given back by other threads.
+/// What they take of the disk. Other threads give blocks back.
 #[derive(Debug)]
 struct Disk {
     limit: u64,
     taken: AtomicU64,
     /// Some spool was given less than it wanted.
     wanted: AtomicBool,
-    /// To be told when there is more.
+    /// Woken when there is more.
     handle: Option<Handle>,
 }
 
@@ -64,8 +65,8 @@ impl Disk {
 }
 
 impl Spools {
-    /// Together they take at most `limit` bytes of the disk, and leave a tenth of its file system free. `handle` is woken when one that
-    /// was refused may ask again.
+    /// Together they take at most `limit` bytes of the disk, and leave a tenth of its file system free.
+    /// `handle` is woken when one that was refused may ask again.
     pub(super) fn new(limit: u64, handle: Option<Handle>) -> Self {
         let disk = Disk { limit, taken: AtomicU64::new(0), wanted: AtomicBool::new(false), handle };
         Self { memory: Cell::default(), disk: Arc::new(disk), credit: Cell::default(), complained: Cell::default() }
@@ -92,7 +93,7 @@ impl Spools {
         within_limit.min(self.credit.get())
     }
 
-    /// Takes up to `bytes`: how many.
+    /// Takes up to `bytes`, and returns how many.
     fn take(&self, bytes: u64) -> u64 {
         let taken = bytes.min(self.free());
         self.credit.set(self.credit.get() - taken);
@@ -100,7 +101,8 @@ impl Spools {
         taken
     }
 
-    /// Somebody was given less than it wanted, and is to ask once more: only what is given back after this is told.
+    /// A spool was given less than it wanted, and must ask once more: only what is given back after this is
+    /// reported.
     fn note_want(&self) {
         self.disk.wanted.store(true, Ordering::SeqCst);
         if self.free() == 0 && !self.complained.replace(true) {
@@ -115,7 +117,8 @@ impl Spools {
     }
 }
 
-/// How much is free in the spool's file system beyond a tenth of it, in bytes. Where it does not tell, that is no reason to stop.
+/// How much is free in the spool's file system beyond a tenth of it, in bytes. If the system does not say,
+/// that is no reason to stop.
 fn beyond_a_tenth() -> u64 {
     match rustix::fs::statvfs(directory()) {
         Ok(system) if system.f_blocks > 0 => {
@@ -130,7 +133,7 @@ fn beyond_a_tenth() -> u64 {
 struct Held {
     file: File,
     bytes: AtomicU64,
-    /// What comes before this position is not there any more.
+    /// Everything before this position was freed.
     freed: AtomicU64,
     freeing: Mutex<Freeing>,
     /// The file system cannot free a part of a file.
@@ -138,17 +141,17 @@ struct Held {
     disk: Arc<Disk>,
 }
 
-/// What is to be freed.
+/// What must be freed.
 #[derive(Debug)]
 struct Freeing {
-    /// Another thread is at it: from `freed` on nothing may be overwritten.
+    /// Another thread is freeing: nothing from `freed` on may be overwritten.
     is_busy: bool,
     /// Up to this position.
     to: u64,
 }
 
 impl Held {
-    /// So many bytes fewer are taken, at most.
+    /// Gives back this many bytes, or as many as are taken.
     fn give_back(&self, bytes: u64) {
         let less = |held: u64| Some(held.saturating_sub(bytes));
         let before = self.bytes.fetch_update(Ordering::AcqRel, Ordering::Acquire, less).unwrap_or_default();
@@ -159,7 +162,7 @@ impl Held {
         self.freeing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Frees a piece of what was read of a ring of so many bytes; true: there is more of that by now.
+    /// Frees a piece of what was read of a ring of this capacity; true: there is more to free by now.
     fn free(&self, capacity: u64) -> bool {
         let from = self.freed.load(Ordering::Acquire);
         let to = self.freeing().to.min(from + CUT_AT_ONCE);
@@ -174,16 +177,16 @@ impl Held {
         }
         self.freed.store(at, Ordering::Release);
         let mut freeing = self.freeing();
-        // A client that reads no further would bring nobody back here.
+        // If the client reads no further, nothing else calls this again.
         freeing.is_busy = at == to && freeing.to >= at + FREED_AT_ONCE;
         let more = freeing.is_busy;
         drop(freeing);
-        // After that: a ring that is woken looks at it.
+        // After that, as a ring that is woken looks at it.
         self.give_back(at - from);
         more
     }
 
-    /// Makes it smaller by a piece; false: what is left is no more than that.
+    /// Shortens the file by a piece; false: what is left is no more than that, or it cannot be shortened.
     fn cut(&self) -> bool {
         let Ok(len) = self.file.metadata().map(|metadata| metadata.len()) else { return false };
         let left = len.saturating_sub(CUT_AT_ONCE);
@@ -211,7 +214,7 @@ pub(super) struct Ring {
 }
 
 impl Ring {
-    /// A ring of at most so many bytes; `None`: there may be none now.
+    /// A ring of at most this many bytes; `None`: there may be none now.
     ///
     /// # Errors
     /// From open(2).
@@ -245,7 +248,8 @@ impl Ring {
         self.written - self.read
     }
 
-    /// Appends from the front of `bytes`: how many were taken. An error is told only if none were.
+    /// Appends from the front of `bytes`, and returns how many were taken. An error is returned only if none
+    /// were.
     pub(super) fn write(&mut self, bytes: &[u8], spools: &Spools) -> io::Result<usize> {
         let mut written = 0;
         let mut has_asked_again = false;
@@ -274,7 +278,7 @@ impl Ring {
         Ok(written)
     }
 
-    /// Takes what is needed of the disk: how many of `len` bytes may be written in one piece.
+    /// Takes what is needed of the disk. Returns how many of `len` bytes may be written in one piece.
     fn reserve(&self, len: u64, spools: &Spools) -> u64 {
         let at = self.written % self.capacity;
         let is_busy = self.held.freeing().is_busy;
@@ -282,7 +286,7 @@ impl Ring {
         let begin = if is_busy { freed } else { self.read };
         let len = len.min((begin + self.capacity).saturating_sub(self.written)).min(self.capacity - at);
         if !is_busy && self.written + len > freed + self.capacity {
-            // What was read there is overwritten: it is not to be freed any more.
+            // What was read there is overwritten, so it must not be freed any more.
             freed = self.written + len - self.capacity;
             self.held.freed.store(freed, Ordering::Release);
         }
@@ -312,7 +316,7 @@ impl Ring {
         Ok(())
     }
 
-    /// Has freed what was read, if that is much.
+    /// Orders what was read to be freed, if it is much.
     fn free(&self) {
         let held = &self.held;
         let to = self.read - self.read % PAGE;
@@ -331,14 +335,15 @@ impl Ring {
 }
 
 impl Drop for Ring {
-    /// The last close frees what the file has, and may have to wait for the disk.
+    /// The last close frees the blocks of the file, and may have to wait for the disk.
     fn drop(&mut self) {
         let held = Arc::clone(&self.held);
         closer::in_pieces(Box::new(move || held.cut()));
     }
 }
 
-/// `TMPDIR`, else `/var/tmp`, which unlike `/tmp` is not kept in memory (FHS 3.0, 5.15), else what std says.
+/// `TMPDIR`, else `/var/tmp`, which unlike `/tmp` is not kept in memory (FHS 3.0, 5.15), else what std
+/// returns.
 pub(super) fn directory() -> PathBuf {
     let var_tmp = PathBuf::from("/var/tmp");
     if env::var_os("TMPDIR").is_none() && var_tmp.is_dir() { var_tmp } else { env::temp_dir() }

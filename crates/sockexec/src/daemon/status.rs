@@ -1,4 +1,4 @@
-//! What the daemon tells of itself: to a client of version 2 that asks, as JSON.
+//! The daemon's report about itself, as JSON, for clients of version 2 that ask.
 
 use std::cell::Cell;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use sockexec_proto::ErrorCode;
 
 use super::counts::Counts;
 
-/// What was not there when its time was over.
+/// What was missing when its time was over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Late {
     /// The request.
@@ -51,7 +51,7 @@ impl Totals {
         increase(&self.failed, 1);
     }
 
-    /// The same, as its process has told.
+    /// The same, as its process has reported.
     pub(crate) fn failed_after_all(&self) {
         self.no_longer_running();
         self.failed();
@@ -63,7 +63,7 @@ impl Totals {
         increase(&self.finished, 1);
     }
 
-    /// The deadline of a connection came before its reply was complete.
+    /// The deadline of a connection passed before its reply was complete.
     pub(crate) fn timed_out(&self, late: Late) {
         increase(&self.timed_out, 1);
         self.counts.error(&ErrorCode::Timeout);
@@ -93,7 +93,7 @@ impl Totals {
         increase(&self.sent, sent);
     }
 
-    /// As they are told, with what is so now.
+    /// The totals for the status, with what is so now.
     pub(crate) fn report(&self, now: Now) -> TotalsReport {
         let Now { accepted, connections, slots_taken, waiting, spooled, live } = now;
         TotalsReport {
@@ -123,7 +123,7 @@ impl Totals {
         increase(&self.gatherings, 1);
     }
 
-    /// How often that was so.
+    /// How often that happened.
     pub(crate) fn gatherings(&self) -> u64 {
         self.gatherings.get()
     }
@@ -133,7 +133,7 @@ impl Totals {
     }
 }
 
-/// What the totals are told with, and others know.
+/// Current values that the status adds to the totals.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Now {
     pub(crate) accepted: u64,
@@ -151,7 +151,7 @@ fn increase(counter: &Cell<u64>, by: u64) {
     counter.set(counter.get() + by);
 }
 
-/// The whole of it. Names and meanings are in `docs/protocol.md`; times are seconds.
+/// The whole status. Names and meanings are in `docs/protocol.md`; times are in seconds.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report<'a> {
     pub(crate) version: &'static str,
@@ -169,7 +169,7 @@ pub(crate) struct Report<'a> {
 pub(crate) struct LimitsReport {
     pub(crate) max_connections: usize,
     pub(crate) max_waiting: usize,
-    /// `None`: as many as there are.
+    /// `None`: as many as there are slots.
     pub(crate) max_per_user: Option<usize>,
     #[serde(serialize_with = "optional_seconds")]
     pub(crate) request_timeout: Option<Duration>,
@@ -232,7 +232,7 @@ pub(crate) struct PeerReport {
     pub(crate) gid: u32,
 }
 
-/// In milliseconds at best.
+/// Rounded to milliseconds.
 fn seconds<S: serde::Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_f64((time.as_secs_f64() * 1e3).round() / 1e3)
 }

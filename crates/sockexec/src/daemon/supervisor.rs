@@ -1,4 +1,4 @@
-//! What a service manager is told: `sd_notify(3)`, and the newline of s6.
+//! Notifies a service manager: `sd_notify(3)`, and the newline of s6.
 
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
@@ -14,19 +14,21 @@ use sd_notify::NotifyState;
 use super::Builder;
 use crate::engine::Time;
 
-/// How often the number of running programs is told at most.
+/// The shortest time between two reports of the number of running programs.
 const STATUS_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How soon what could not be sent is tried again.
+/// How soon to send again what could not be sent.
 const RETRY: Duration = Duration::from_millis(100);
 
-/// Into how many parts the interval of the watchdog is divided while its message does not find its way.
+/// The interval of the watchdog is divided into this many parts while its message cannot be delivered.
 const WATCHDOG_RETRIES: u32 = 8;
 
-/// So many messages that tell of a change wait at most for a service manager that does not read; the oldest goes first. Others are not kept.
+/// At most this many messages about a change wait for a service manager that does not read; the oldest goes
+/// first. Others are not kept.
 const MAX_PENDING: usize = 16;
 
-/// A service manager that wants to know how the daemon is: `NOTIFY_SOCKET` of `sd_notify(3)`, and `WATCHDOG_USEC` of
+/// A service manager that wants to know the daemon's state: `NOTIFY_SOCKET` of `sd_notify(3)`, and
+/// `WATCHDOG_USEC` of
 /// `sd_watchdog_enabled(3)`.
 #[derive(Debug, Clone)]
 pub struct Supervisor {
@@ -35,10 +37,10 @@ pub struct Supervisor {
 }
 
 impl Supervisor {
-    /// The one that the environment names; `None`: it names none.
+    /// The one that the environment names, if any.
     ///
-    /// To be called before [`leave_init`](super::leave_init), as `WATCHDOG_PID` is the number of the process before that. Programs do not
-    /// see these variables.
+    /// Call this before [`leave_init`](super::leave_init), as `WATCHDOG_PID` is the pid of the process before
+    /// that. Programs do not see these variables.
     #[must_use]
     pub fn from_env() -> Option<Self> {
         let address = std::env::var_os("NOTIFY_SOCKET").filter(|address| !address.is_empty())?;
@@ -48,16 +50,17 @@ impl Supervisor {
 }
 
 impl Builder {
-    /// Has this service manager told when the daemon serves (`READY=1`), reloads and stops, how many programs run (`STATUS=`, once a second
-    /// at most), and, if it has asked for that, that the loop is not stuck (`WATCHDOG=1`, in half of the time that it allows). Default
-    /// `None`.
+    /// Tells this service manager when the daemon serves (`READY=1`), reloads and stops, how many programs
+    /// run (`STATUS=`, at most once a second), and, if the manager asks for it, that the loop is not stuck
+    /// (`WATCHDOG=1`, in half of the time that it allows). Default `None`.
     #[must_use]
     pub fn supervisor(mut self, supervisor: Option<Supervisor>) -> Self {
         self.supervisor = supervisor;
         self
     }
 
-    /// Has a newline written to this descriptor when the daemon serves, and then closes it, as s6 has it. Default `None`.
+    /// Writes a newline to this descriptor when the daemon serves, and then closes it, as s6 expects. Default
+    /// `None`.
     #[must_use]
     pub fn notification(mut self, descriptor: Option<OwnedFd>) -> Self {
         self.notification = descriptor.map(Arc::new);
@@ -65,7 +68,7 @@ impl Builder {
     }
 }
 
-/// Tells somebody who waits for a newline that the daemon serves.
+/// Writes the newline that reports that the daemon serves.
 pub(super) fn write_newline(descriptor: Arc<OwnedFd>) {
     let written = descriptor.try_clone().map(std::fs::File::from).and_then(|mut file| file.write_all(b"\n"));
     if let Err(error) = written {
@@ -74,7 +77,7 @@ pub(super) fn write_newline(descriptor: Arc<OwnedFd>) {
     drop(descriptor);
 }
 
-/// What the manager is told beside start and stop.
+/// What the manager is told in addition to start and stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Counts {
     pub(super) running: usize,
@@ -82,10 +85,11 @@ pub(super) struct Counts {
     pub(super) waiting: usize,
 }
 
-/// Tells the service manager. Nothing here waits: where it does not read, news of a change is kept and sent later.
+/// Notifies the service manager. Nothing here waits: if the manager does not read, news of a change is kept
+/// and sent later.
 ///
-/// That is why the messages are sent here and not by `sd_notify::notify`, which would wait for a manager that is stopped, and the daemon with
-/// it, once ten messages are in its queue (`net.unix.max_dgram_qlen`).
+/// So the messages are sent here and not by `sd_notify::notify`. That would wait for a manager that is
+/// stopped, and the daemon with it, once ten messages are in its queue (`net.unix.max_dgram_qlen`).
 #[derive(Debug)]
 pub(super) struct Notifier {
     address: OsString,
@@ -97,12 +101,12 @@ pub(super) struct Notifier {
     stopping: bool,
     told: Option<Counts>,
     status_at: Time,
-    /// In what time to say that the loop turns, and when next.
+    /// How often to report that the loop turns, and when next.
     watchdog: Option<(Duration, Time)>,
 }
 
 impl Notifier {
-    /// `None`, with a warning: it cannot be told anything.
+    /// `None`, with a warning: it cannot be reached.
     pub(super) fn new(supervisor: Supervisor) -> Option<Self> {
         let Supervisor { address, watchdog } = supervisor;
         match connect(&address) {
@@ -115,7 +119,7 @@ impl Notifier {
                 stopping: false,
                 told: None,
                 status_at: Time::ZERO,
-                // A manager that asks for more often than that asks for a loop that does nothing else.
+                // A manager that asks for more than that asks for a loop that does nothing else.
                 watchdog: watchdog.map(|interval| ((interval / 2).max(Duration::from_millis(1)), Time::ZERO)),
             }),
             Err(error) => {
@@ -125,7 +129,7 @@ impl Notifier {
         }
     }
 
-    /// The daemon serves. One that is about to end has no more to say of that.
+    /// The daemon serves. Not sent once it is about to end.
     pub(super) fn ready(&mut self, now: Time, counts: Counts) {
         if self.stopping {
             return;
@@ -136,7 +140,7 @@ impl Notifier {
         self.tell(now, &[NotifyState::Ready, NotifyState::Status(&self.status(counts))]);
     }
 
-    /// The daemon reads anew what can be read anew, and [serves](Self::ready) when that is done.
+    /// The daemon reloads, and [serves](Self::ready) when that is done.
     pub(super) fn reloading(&mut self, now: Time) {
         if self.stopping {
             return;
@@ -147,16 +151,16 @@ impl Notifier {
         }
     }
 
-    /// The daemon is about to end; once.
+    /// The daemon is about to end; reported once.
     pub(super) fn stopping(&mut self, now: Time) {
         if !std::mem::replace(&mut self.stopping, true) {
-            // The words have changed.
+            // The text of the status has changed.
             self.told = None;
             self.tell(now, &[NotifyState::Stopping]);
         }
     }
 
-    /// Says what is due at `now`.
+    /// Sends what is due at `now`.
     pub(super) fn turn(&mut self, now: Time, counts: Counts) {
         if self.retry_at.is_some_and(|at| at <= now) {
             self.retry_at = None;
@@ -165,8 +169,8 @@ impl Notifier {
         if let Some((interval, due)) = self.watchdog
             && due <= now
         {
-            // All services share the manager's queue, and it may be full at this moment. In another interval the manager's time would be up,
-            // and it would kill a daemon that is well.
+            // All services share the manager's queue, which may be full at this moment. After another
+            // interval the manager's time would be up, and it would kill a healthy daemon.
             let wait = if self.mention(&[NotifyState::Watchdog]) { interval } else { interval / WATCHDOG_RETRIES };
             self.watchdog = Some((interval, now + wait));
         }
@@ -178,7 +182,7 @@ impl Notifier {
         }
     }
 
-    /// When [`Notifier::turn`] has something to say, unless something changes before.
+    /// When [`Notifier::turn`] has something to send, unless something changes before.
     pub(super) fn due(&self, counts: Counts) -> Option<Time> {
         let status = (self.ready && self.told != Some(counts)).then_some(self.status_at);
         let watchdog = self.watchdog.map(|(_, due)| due);
@@ -190,7 +194,7 @@ impl Notifier {
         format!("{phase}running: {running} of {slots}, waiting: {waiting}")
     }
 
-    /// Tells of a change: at once or later.
+    /// Reports a change, now or later.
     fn tell(&mut self, now: Time, states: &[NotifyState<'_>]) {
         if self.pending.len() >= MAX_PENDING {
             self.pending.pop_front();
@@ -199,7 +203,7 @@ impl Notifier {
         self.flush(now);
     }
 
-    /// Says something that will be said again, unless it would have to wait; false: it would.
+    /// Sends something that will be sent again, unless it would have to wait; false: it would.
     fn mention(&self, states: &[NotifyState<'_>]) -> bool {
         self.pending.is_empty() && self.send(&message(states)).is_ok()
     }
@@ -211,7 +215,7 @@ impl Notifier {
                     self.retry_at = Some(now + RETRY);
                     return;
                 }
-                Err(error) => log::debug!("the service manager cannot be told: {error}"),
+                Err(error) => log::debug!("cannot notify the service manager: {error}"),
                 Ok(()) => {}
             }
             self.pending.pop_front();
@@ -220,7 +224,7 @@ impl Notifier {
 
     fn send(&self, message: &str) -> io::Result<()> {
         match self.socket.send(message.as_bytes()) {
-            // It has made its socket anew.
+            // The manager has made its socket anew.
             Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotConnected) => {
                 connect_to(&self.socket, &self.address)?;
                 self.socket.send(message.as_bytes()).map(drop)
@@ -241,7 +245,7 @@ fn connect(address: &OsStr) -> io::Result<UnixDatagram> {
     Ok(socket)
 }
 
-/// Connects to a path, or to the name without a file that an `@` stands for.
+/// Connects to a path or, after an `@`, to an abstract name.
 fn connect_to(socket: &UnixDatagram, address: &OsStr) -> io::Result<()> {
     match address.as_bytes() {
         #[cfg(target_os = "linux")]
@@ -250,7 +254,7 @@ fn connect_to(socket: &UnixDatagram, address: &OsStr) -> io::Result<()> {
             socket.connect_addr(&std::os::unix::net::SocketAddr::from_abstract_name(name)?)
         }
         [b'/', ..] => socket.connect(address),
-        _ => Err(io::Error::new(io::ErrorKind::Unsupported, "an address that is not known here")),
+        _ => Err(io::Error::new(io::ErrorKind::Unsupported, "unknown kind of address")),
     }
 }
 

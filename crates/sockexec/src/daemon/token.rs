@@ -1,4 +1,4 @@
-//! Which connection, and what of it, an event is about.
+//! What an event is about: which connection, and what of it.
 
 use mio::Token;
 
@@ -16,20 +16,20 @@ pub(crate) enum Source {
 /// What an event is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Target {
-    /// The socket of our own.
+    /// The daemon's own socket.
     Listener,
-    /// This one of those that were handed over.
+    /// One of the sockets that were handed over.
     Activated(usize),
     Signals,
     /// A [`super::Handle`] was used.
     Handle,
     /// The moment for a timer has come.
     Alarm,
-    /// A program has come so far that something can be let go of.
+    /// A program has come so far that something can be freed.
     Spawner,
     /// The socket file may have lost its place.
     Place,
-    /// The listening socket that has.
+    /// The listening socket that has lost its place.
     Retiring,
     Connection(usize, Source),
 }
@@ -42,13 +42,14 @@ pub(crate) const SPAWNER: Token = Token(10);
 pub(crate) const PLACE: Token = Token(11);
 pub(crate) const RETIRING: Token = Token(12);
 
-/// The token of one of the listening sockets that were handed over, counted from 0: above four bits, as slots are, beside a source that no
-/// connection has. That of slot 0 is the daemon's own socket.
+/// The token of one of the listening sockets that were handed over, counted from 0. The index is above four
+/// bits, as slots are, beside a source that no connection has. Slot 0 there is the daemon's own socket.
 pub(crate) fn activated(index: usize) -> Token {
     Token((index + 1) << 4 | LISTENER.0)
 }
 
-/// The slot above four bits for the source; of the sources left over in slot 0's sixteen seven are the daemon's own.
+/// The slot above four bits for the source. Seven of the sources that are left over in slot 0's sixteen are
+/// the daemon's own.
 pub(crate) fn token(slot: usize, source: Source) -> Token {
     Token(slot << 4 | source as usize)
 }

@@ -1,4 +1,4 @@
-//! What another thread wakes the event loop by.
+//! Wakes the event loop from another thread.
 
 use std::io::{self, ErrorKind, Write as _};
 
@@ -11,13 +11,13 @@ use super::token;
 #[derive(Debug)]
 pub(super) enum Waker {
     Event(mio::Waker),
-    /// Where a filter of system calls refuses eventfd(2). Nobody reads from it: each byte is an event.
+    /// Used if a filter of system calls refuses eventfd(2). Nobody reads from it: each byte is an event.
     Pipe(pipe::Sender, #[expect(dead_code, reason = "held open for the other end")] pipe::Receiver),
 }
 
 impl Waker {
     /// # Errors
-    /// The system has no descriptor or no memory to spare.
+    /// The system has no descriptor or no memory left.
     pub(super) fn new(registry: &Registry) -> io::Result<Self> {
         match mio::Waker::new(registry, token::HANDLE) {
             Ok(waker) => Ok(Self::Event(waker)),
@@ -35,7 +35,7 @@ impl Waker {
     }
 
     /// # Errors
-    /// Those of write(2) that do not mean that it was woken often enough.
+    /// Those of write(2), except a full pipe: then it was woken often enough.
     pub(super) fn wake(&self) -> io::Result<()> {
         match self {
             Self::Event(waker) => waker.wake(),
