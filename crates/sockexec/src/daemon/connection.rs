@@ -1,8 +1,10 @@
 //! One connection: carries out what its [`Session`] asks for, and tells it what happens.
 
+mod actions;
 mod ahead;
 mod describe;
 mod ends;
+mod exit;
 mod input;
 mod output;
 mod session;
@@ -12,20 +14,18 @@ mod waiting;
 use std::cell::RefCell;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
-use std::time::Duration;
 
 use mio::event::Event;
 use mio::net::UnixStream;
 use mio::{Interest, Registry};
-use sockexec_proto::request::Request;
-use sockexec_proto::{ErrorCode, Stream, Version};
+use sockexec_proto::{ErrorCode, Stream};
 
-use self::describe::{Arguments, Credentials, Ended, Seconds};
+use self::describe::{Arguments, Credentials, Seconds};
 use self::input::Input;
-use super::child::{self, Child, Pipe};
+use super::child::{self, Child};
 use super::clock::Clock;
 use super::counts::Counts;
-use super::events::{self, End, Refusal};
+use super::events;
 use super::memory::RequestMemory;
 use super::outbox::Outbox;
 use super::scratch::Scratch;
@@ -33,24 +33,17 @@ use super::sessions::Lookout;
 use super::slots::Slots;
 use super::status::{Late, Totals};
 use super::token::{Source, token};
-use crate::engine::{Action, Limits, Session, StartError, StartErrorKind, Time};
+use crate::engine::{Limits, Session, Time};
 use crate::sys::foreign::Foreign;
 use crate::sys::socket::Peer;
-use crate::sys::spawn::{Order, Spawner};
+use crate::sys::spawn::Spawner;
 use crate::sys::splice::Splicer;
-use crate::sys::terminal;
-use crate::sys::transfer;
 
 /// How many chunks or frames one stream may move before the connection's others have their turn.
 const CHUNKS_A_ROUND: usize = 8;
 
 /// How many rounds a connection may go before other connections have their turn.
 const ROUNDS_A_TURN: usize = 4;
-
-/// How soon to check again whether the leader has exited, or was executed, if no descriptor reports it
-/// (before Linux 5.3, or none is left or can be waited for); doubled each time, up to 64 ms.
-const FIRST_EXIT_RETRY: Duration = Duration::from_millis(1);
-const MAX_DOUBLINGS: u8 = 6;
 
 /// What a connection needs from the daemon while it is served.
 #[derive(Clone, Copy)]
@@ -348,288 +341,5 @@ impl Connection {
             self.received,
             self.sent
         );
-    }
-
-    // The session's actions.
-
-    fn perform(&mut self, cx: &Context<'_>) {
-        while let Some(action) = self.session.next_action() {
-            self.activity += 1;
-            match action {
-                Action::WantSlot => self.want_slot(cx),
-                Action::Pinged => cx.totals.pinged(),
-                Action::Spawn(request) => self.spawn(cx, *request),
-                Action::Send(bytes) => self.outbox.push(&bytes),
-                Action::Report(error) => {
-                    if self.received > 0 {
-                        self.warn("bad-request", format_args!("bad request: {}", Refusal(&error)));
-                        cx.totals.counts().error(&ErrorCode::BadRequest);
-                    } else {
-                        // It may only have checked whether anybody listens.
-                        log::debug!("connection {}: no request came", self.number);
-                    }
-                    self.descriptors = None;
-                }
-                Action::TellStatus => self.status_wanted = true,
-                Action::Finish => self.finishing = true,
-                Action::CloseClient => self.close_client(cx),
-                Action::CloseStdin
-                | Action::EndTerminalInput
-                | Action::Signal(_)
-                | Action::Resize(_)
-                | Action::Terminate
-                | Action::Kill
-                | Action::Probe
-                | Action::DrainOutput
-                | Action::CloseOutput
-                | Action::Reap => self.perform_on_child(cx, &action),
-            }
-        }
-    }
-
-    fn perform_on_child(&mut self, cx: &Context<'_>, action: &Action) {
-        let Some(child) = &mut self.child else { return };
-        let leader = child.group.leader();
-        match action {
-            Action::CloseStdin => {
-                if let Some(pipe) = child.stdin.take() {
-                    pipe.close(cx.registry);
-                }
-                self.input.drop_ahead();
-            }
-            Action::EndTerminalInput => child.end_terminal_input(),
-            Action::Signal(number) => {
-                if let Ok(None) = child.group.status() {
-                    log::debug!("connection {}: signal {number} to the group of pid {leader}", self.number);
-                    child.group.send(*number);
-                } else {
-                    // It has ended unnoticed: the signal is not for the processes left in its group.
-                    log::debug!("connection {}: signal {number} came after the end of pid {leader}", self.number);
-                    self.exit_ready = true;
-                }
-            }
-            Action::Resize(size) => {
-                if let Some(terminal) = child.group.terminal()
-                    && let Err(error) = terminal::resize(terminal, *size)
-                {
-                    log::warn!("connection {}: cannot resize the terminal: {error}", self.number);
-                }
-            }
-            // It has nothing to clean up yet, and KILL ends it whatever it waits for, even if it is stopped.
-            Action::Terminate if child.group.awaits_exec() => {
-                log::debug!("connection {}: KILL to the group of pid {leader}, which was not executed", self.number);
-                child.group.kill();
-                cx.totals.killed();
-            }
-            Action::Terminate => {
-                log::debug!("connection {}: TERM to the group of pid {leader}", self.number);
-                self.terminate(cx);
-            }
-            Action::Kill => {
-                log::debug!("connection {}: KILL to the group of pid {leader}", self.number);
-                self.kill(cx);
-                cx.totals.killed();
-            }
-            Action::Probe => self.probe(cx),
-            Action::DrainOutput => {
-                log::debug!("connection {}: taking what is left of the output", self.number);
-                for pipe in child.outputs() {
-                    pipe.ready = true;
-                    pipe.left = Some(u32::try_from(transfer::available(pipe.as_fd())).unwrap_or(u32::MAX));
-                }
-            }
-            Action::CloseOutput => {
-                for pipe in [child.stdout.take(), child.stderr.take()].into_iter().flatten() {
-                    pipe.close(cx.registry);
-                }
-            }
-            Action::Reap => child.group.reap(),
-            Action::WantSlot
-            | Action::Pinged
-            | Action::Spawn(_)
-            | Action::Send(_)
-            | Action::Report(_)
-            | Action::TellStatus
-            | Action::Finish
-            | Action::CloseClient => {}
-        }
-    }
-
-    /// The request is complete: it gets a slot, or waits for one.
-    fn want_slot(&mut self, cx: &Context<'_>) {
-        self.since = cx.now;
-        if cx.slots.take(self.user()) {
-            self.has_slot = true;
-            self.session.slot(cx.now);
-        } else {
-            self.waits = true;
-            self.arguments = self.session.waiting_request().map(|it| Arguments::new(&it.argv)).unwrap_or_default();
-            let requests = cx.slots.wait(self.user(), self.slot);
-            if cx.slots.are_closed() {
-                // It is told at once that it waits in vain.
-                return;
-            }
-            if cx.slots.begins_to_be_full() {
-                let slots = cx.slots.taken();
-                log::warn!(
-                    event = "slots-taken", slots = slots, waiting = requests;
-                    "all {slots} slots are taken (-m); {requests} requests wait for one"
-                );
-            }
-            log::debug!("connection {}: waits for a slot, {requests} requests do", self.number);
-            self.session.has_to_wait(requests);
-        }
-    }
-
-    fn spawn(&mut self, cx: &Context<'_>, request: Request) {
-        let Request { argv, options } = request;
-        self.arguments = Arguments::new(&argv);
-        let mut to_log = events::wants_ends().then(|| Box::new(events::Program::new(&options.environment)));
-        let came = self.descriptors.take().map(|came| *came).unwrap_or_default();
-        let descriptors = if options.descriptors {
-            came.try_into().ok()
-        } else {
-            // Nobody wants them, and the child must not have copies.
-            drop(came);
-            None
-        };
-        let watched = self.session.version() == Version::Two;
-        if watched && Spawner::WAITS {
-            // The client must not take a slow exec for a daemon that does not know its version.
-            self.flush(cx);
-        }
-        let order = Order { argv, options, descriptors, watched, connections: cx.connections };
-        let started = Child::start(&mut cx.spawner.borrow_mut(), order, self.session.program());
-        if let (Some(program), Ok(child)) = (&mut to_log, &started) {
-            program.pid = Some(child.group.leader());
-        }
-        self.to_log = to_log;
-        match started {
-            Ok(child) => {
-                log::debug!("connection {}: started pid {}: {}", self.number, child.group.leader(), self.arguments);
-                self.note_start(cx, child.call(&cx.spawner.borrow()));
-                self.child = Some(child);
-                cx.totals.started();
-                self.session.started(cx.now);
-            }
-            Err(error) => {
-                cx.totals.failed();
-                self.fail(cx, &error);
-            }
-        }
-    }
-
-    fn close_client(&mut self, cx: &Context<'_>) {
-        let Some(mut socket) = self.socket.take() else { return };
-        let _ = cx.registry.deregister(&mut socket);
-        if !self.input_ended && !transfer::drain(&socket) {
-            drop(Foreign::from(OwnedFd::from(socket)));
-        }
-        self.outbox.clear();
-        self.input.clear();
-        self.descriptors = None;
-        self.finishing = false;
-    }
-
-    // The program.
-
-    /// The system refuses what the program's streams need. The client is told, and does not get a part of the
-    /// output, or an exit status that follows from a part of the input.
-    fn give_up(&mut self, cx: &Context<'_>, what: &str, error: &std::io::Error) {
-        self.warn("broken", format_args!("cannot {what}: {error}"));
-        cx.totals.counts().error(&ErrorCode::Internal);
-        self.activity += 1;
-        self.session.broken(cx.now, &format!("cannot {what}: {}", child::strerror(error)));
-        self.perform(cx);
-    }
-
-    fn check_exit(&mut self, cx: &Context<'_>) {
-        let failed = self.session.wants_executed() && self.child.as_ref().is_some_and(Child::has_failed);
-        if !self.exit_ready || !(failed || self.session.wants_exit()) {
-            return;
-        }
-        let Some(child) = &mut self.child else { return };
-        let ended = if self.session.version() == Version::Two || self.to_log.is_some() {
-            child.group.status_and_usage()
-        } else {
-            child.group.status().map(|status| status.map(|status| (status, None)))
-        };
-        let ended = match ended {
-            Ok(ended) => ended,
-            Err(error) => {
-                self.activity += 1;
-                let reason = format!("exit status lost: {}", child::strerror(&error));
-                cx.totals.finished();
-                self.fail(cx, &StartError { kind: StartErrorKind::Lost, about: None, reason });
-                return;
-            }
-        };
-        if let Some((status, usage)) = ended {
-            self.activity += 1;
-            self.exit_retry = None;
-            if let Some(error) = child.start_error(self.session.program()) {
-                cx.totals.failed_after_all();
-                self.fail(cx, &error);
-                return;
-            }
-            if self.session.wants_executed() && !child.group.was_executed() {
-                let reason = format!("{} came before it was executed", Ended(status));
-                cx.totals.failed_after_all();
-                self.fail(cx, &StartError { kind: StartErrorKind::Failed, about: None, reason });
-                return;
-            }
-            child.close_exec(cx.registry);
-            log::debug!("connection {}: pid {} ended: {}", self.number, child.group.leader(), Ended(status));
-            cx.totals.finished();
-            let time = cx.now.saturating_sub(self.since);
-            cx.totals.counts().ended(status, time);
-            if let Some(program) = &mut self.to_log {
-                program.end = Some((End::Exit(status), time));
-                program.usage = usage;
-            }
-            let usage = usage.filter(|_| self.session.version() == Version::Two);
-            self.session.executed(child.group.leader().unsigned_abs());
-            self.session.exited(cx.now, status, usage);
-            // From now on it matters when a stream is empty.
-            child.outputs().for_each(Pipe::retire);
-        } else {
-            // Most programs have exited by the time their output has ended; a descriptor is opened only
-            // for those that have not.
-            self.exit_ready = false;
-            if let Err(error) = child.watch_exit(cx.registry, token(self.slot, Source::Exit)) {
-                log::debug!("connection {}: cannot watch for the exit: {error}; looking again", self.number);
-                self.look_again(cx.now);
-            }
-        }
-    }
-
-    /// Notices that all output of a program that has ended is in its pipes, where it waits for a client that
-    /// does not read.
-    fn check_output(&mut self, cx: &Context<'_>) {
-        if !self.session.wants_output_complete() {
-            return;
-        }
-        let Some(child) = &mut self.child else { return };
-        let mut complete = true;
-        for (pipe, source) in [(&mut child.stdout, Source::Stdout), (&mut child.stderr, Source::Stderr)] {
-            let Some(pipe) = pipe else { continue };
-            if !transfer::is_hung_up(pipe.as_fd()) {
-                complete = false;
-                if let Err(error) = pipe.watch(cx.registry, token(self.slot, source)) {
-                    // The slot stays taken until the client reads.
-                    log::debug!("connection {}: cannot watch for the end of the output: {error}", self.number);
-                }
-            }
-        }
-        if complete {
-            self.activity += 1;
-            self.session.output_is_complete();
-        }
-    }
-
-    fn look_again(&mut self, now: Time) {
-        let wait = FIRST_EXIT_RETRY * (1 << self.exit_retries);
-        self.exit_retries = (self.exit_retries + 1).min(MAX_DOUBLINGS);
-        self.exit_retry = Some(now + wait);
     }
 }

@@ -1,10 +1,14 @@
-//! What the log says about a connection that goes wrong, and about a program that has ended.
+//! A connection that goes wrong, and what the log says about it and about a program that has ended.
 
 use std::fmt;
+use std::io;
 use std::time::Duration;
+
+use sockexec_proto::ErrorCode;
 
 use super::describe::Credentials;
 use super::{Connection, Context};
+use crate::daemon::child;
 use crate::daemon::events::{End, Finished};
 use crate::daemon::status::Late;
 use crate::engine::{StartError, StartErrorKind};
@@ -52,6 +56,16 @@ impl Connection {
         }
         cx.totals.counts().error(&error.kind.code());
         self.session.start_failed(error);
+    }
+
+    /// The system refuses what the program's streams need. The client is told, and does not get a part of the
+    /// output, or an exit status that follows from a part of the input.
+    pub(super) fn give_up(&mut self, cx: &Context<'_>, what: &str, error: &io::Error) {
+        self.warn("broken", format_args!("cannot {what}: {error}"));
+        cx.totals.counts().error(&ErrorCode::Internal);
+        self.activity += 1;
+        self.session.broken(cx.now, &format!("cannot {what}: {}", child::strerror(error)));
+        self.perform(cx);
     }
 
     /// Its program was started by this call.
