@@ -1,176 +1,110 @@
-//! The decoder and the encoder of netstrings, through their public interface.
+//! Netstrings, through the public interface of their decoder and encoder.
 
 mod common;
 
 use std::convert::identity;
 
-use common::{Stop, TRAILING, any_bytes, config, cuts, naive_comma, naive_head, naive_payload, pieces, sizes};
+use common::bytes::{any_bytes, any_cut, config};
+use common::drive::{Driver, Fault, NetstringPlace as Place, OutcomeOf, Source, drive};
+use common::naive::{self, Stop};
+use common::{check, check_refused};
 use proptest::prelude::*;
 use sockexec_proto::netstring::{self, Decoder, Error, ErrorKind, Header, MAX_LEN, Token};
 
-/// A netstring, as far as it was read.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Seen {
-    announced: u64,
-    payload: Vec<u8>,
-    complete: bool,
-}
+type Seen = common::drive::Seen<Token>;
+type Outcome = OutcomeOf<Decoder>;
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Fault {
-    kind: ErrorKind,
-    offset: u64,
-    text: String,
-}
-
-impl Fault {
-    fn new(kind: ErrorKind, offset: u64) -> Self {
-        Self { kind, offset, text: kind.to_string() }
-    }
-}
-
-/// Where a decoder stands after inputs that were no error.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Place {
-    offset: u64,
-    at_boundary: bool,
-    remaining: u64,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Outcome {
-    seen: Vec<Seen>,
-    verdict: Result<Place, Fault>,
-}
-
-fn drive(input: &[u8], sizes: &[usize], max_digits: u8) -> Outcome {
-    let mut decoder = Decoder::new(max_digits);
-    let mut seen: Vec<Seen> = Vec::new();
-    for piece in pieces(input, sizes) {
-        if let Err(Error { kind, offset }) = feed(&mut decoder, piece, &mut seen) {
-            return Outcome { seen, verdict: Err(Fault::new(kind, offset)) };
-        }
-    }
-    let place = Place { offset: decoder.offset(), at_boundary: decoder.at_boundary(), remaining: decoder.remaining() };
-    Outcome { seen, verdict: Ok(place) }
-}
-
-fn feed(decoder: &mut Decoder, mut input: &[u8], seen: &mut Vec<Seen>) -> Result<(), Error> {
-    loop {
-        let (used, token) = decoder.next(input)?;
-        input = &input[used..];
-        match token {
-            Token::NeedMore => {
-                assert_eq!(input, b"", "NeedMore leaves nothing");
-                return Ok(());
-            }
-            Token::Begin(announced) => seen.push(Seen { announced, payload: Vec::new(), complete: false }),
-            Token::Payload(next) => {
-                let Some(current) = seen.last_mut().filter(|last| !last.complete) else {
-                    unreachable!("a payload of {next} bytes without a length");
-                };
-                assert_eq!(next, current.announced - current.payload.len() as u64, "payload yet to come");
-                assert_eq!(next, decoder.remaining());
-                if input.is_empty() {
-                    return Ok(());
-                }
-                let here = naive_payload(input, 0, next);
-                current.payload.extend_from_slice(here);
-                decoder.advance(here.len() as u64);
-                input = &input[here.len()..];
-            }
-            Token::End => match seen.last_mut() {
-                Some(last) if !last.complete => last.complete = true,
-                Some(_) | None => unreachable!("an end without a beginning"),
-            },
-        }
-    }
-}
-
+/// What a naive decoder says.
 fn naive(input: &[u8], max_digits: u8) -> Outcome {
     let mut seen = Vec::new();
     let mut at = 0;
     let stop = loop {
-        let (announced, start) = match naive_head(input, at, usize::from(max_digits), identity) {
-            Ok(head) => head,
-            Err(stop) => break stop,
-        };
-        let payload = naive_payload(input, start, announced).to_vec();
-        let next = naive_comma(input, start, announced, identity);
-        seen.push(Seen { announced, payload, complete: next.is_ok() });
-        match next {
+        match naive_netstring(input, at, max_digits, &mut seen) {
             Ok(next) => at = next,
             Err(stop) => break stop,
         }
     };
     let verdict = match stop {
-        Stop::Bad(kind, offset) => Err(Fault::new(kind, offset)),
+        Stop::Bad(kind, offset) => Err(Fault::from(Error { kind, offset })),
         Stop::Short => {
-            let remaining = seen.last().map_or(0, |last| last.announced - last.payload.len() as u64);
+            let remaining = match seen.last() {
+                Some(Seen::Payload(_, announced, bytes)) => announced - bytes.len() as u64,
+                Some(Seen::Event(_)) | None => 0,
+            };
             Ok(Place { offset: input.len() as u64, at_boundary: at == input.len(), remaining })
         }
     };
     Outcome { seen, verdict }
 }
 
-fn seen(announced: u64, payload: &[u8], complete: bool) -> Seen {
-    Seen { announced, payload: payload.to_vec(), complete }
+/// Returns where the netstring at `at` ends.
+fn naive_netstring(input: &[u8], at: usize, max_digits: u8, seen: &mut Vec<Seen>) -> Result<usize, Stop<ErrorKind>> {
+    let (len, start) = naive::head(input, at, usize::from(max_digits), identity)?;
+    seen.extend(begun(len, naive::payload(input, start, len)));
+    let next = naive::comma(input, start, len, identity)?;
+    seen.push(Seen::Event(Token::End));
+    Ok(next)
 }
 
-fn whole(payload: &[u8]) -> Seen {
-    seen(payload.len() as u64, payload, true)
+/// A netstring without its end.
+fn begun(announced: u64, payload: &[u8]) -> Vec<Seen> {
+    let begin = Seen::Event(Token::Begin(announced));
+    let payload = (announced > 0).then(|| Seen::Payload(Source::Netstring, announced, payload.to_vec()));
+    [begin].into_iter().chain(payload).collect()
+}
+
+fn whole(payload: &[u8]) -> Vec<Seen> {
+    let mut seen = begun(payload.len() as u64, payload);
+    seen.push(Seen::Event(Token::End));
+    seen
+}
+
+fn decoder() -> Decoder {
+    Decoder::new(19)
 }
 
 #[test]
 fn netstrings_are_read_alike_however_they_are_cut() {
-    let cases: [(&[u8], &[Seen]); 9] = [
+    let cases: [(&[u8], &[&[u8]]); 9] = [
         (b"", &[]),
-        (b"0:,", &[whole(b"")]),
-        (b"1:x,", &[whole(b"x")]),
-        (b"5:hello,", &[whole(b"hello")]),
-        (b"10:0123456789,", &[whole(b"0123456789")]),
-        (b"0:,0:,0:,", &[whole(b""), whole(b""), whole(b"")]),
-        (b"1:,,1::,2:0:,", &[whole(b","), whole(b":"), whole(b"0:")]),
-        (b"8:5:hello,,2:10,", &[whole(b"5:hello,"), whole(b"10")]),
-        (b"5:\0\xff\r\n ,", &[whole(b"\0\xff\r\n ")]),
+        (b"0:,", &[b""]),
+        (b"1:x,", &[b"x"]),
+        (b"5:hello,", &[b"hello"]),
+        (b"10:0123456789,", &[b"0123456789"]),
+        (b"0:,0:,0:,", &[b"", b"", b""]),
+        (b"1:,,1::,2:0:,", &[b",", b":", b"0:"]),
+        (b"8:5:hello,,2:10,", &[b"5:hello,", b"10"]),
+        (b"5:\0\xff\r\n ,", &[b"\0\xff\r\n "]),
     ];
-    for (input, expected) in cases {
-        let place = Place { offset: input.len() as u64, at_boundary: true, remaining: 0 };
-        let expected = Outcome { seen: expected.to_vec(), verdict: Ok(place) };
-        for sizes in cuts(input.len()) {
-            assert_eq!(drive(input, &sizes, 19), expected, "\"{}\" in {sizes:?}", input.escape_ascii());
-        }
+    for (input, payloads) in cases {
+        let seen = payloads.iter().flat_map(|payload| whole(payload)).collect();
+        let offset = input.len() as u64;
+        let mut expected = Outcome { seen, verdict: Ok(Place { offset, at_boundary: true, remaining: 0 }) };
+        check(decoder, input, &expected);
 
-        let mut more = expected;
-        more.seen.push(seen(3, b"ab", false));
-        more.verdict = Ok(Place { offset: input.len() as u64 + 4, at_boundary: false, remaining: 1 });
-        let input = [input, b"3:ab"].concat();
-        for sizes in cuts(input.len()) {
-            assert_eq!(drive(&input, &sizes, 19), more, "\"{}\" in {sizes:?}", input.escape_ascii());
-        }
+        expected.seen.extend(begun(3, b"ab"));
+        expected.verdict = Ok(Place { offset: offset + 4, at_boundary: false, remaining: 1 });
+        check(decoder, &[input, b"3:ab"].concat(), &expected);
     }
 }
 
 #[test]
-fn an_unfinished_netstring_is_no_error_and_no_boundary() {
-    let cases: [(&[u8], &[Seen], u64); 10] = [
-        (b"0", &[], 0),
-        (b"5", &[], 0),
-        (b"9223372036854775807", &[], 0),
-        (b"0:", &[seen(0, b"", false)], 0),
-        (b"5:", &[seen(5, b"", false)], 5),
-        (b"5:h", &[seen(5, b"h", false)], 4),
-        (b"5:hello", &[seen(5, b"hello", false)], 0),
-        (b"9223372036854775807:", &[seen(MAX_LEN, b"", false)], MAX_LEN),
-        (b"9223372036854775807:,", &[seen(MAX_LEN, b",", false)], MAX_LEN - 1),
-        (b"0:,1:x,2:x", &[whole(b""), whole(b"x"), seen(2, b"x", false)], 1),
+fn an_unfinished_netstring_is_neither_a_fault_nor_a_boundary() {
+    let cases: [(&[u8], Vec<Seen>, u64); 10] = [
+        (b"0", vec![], 0),
+        (b"5", vec![], 0),
+        (b"9223372036854775807", vec![], 0),
+        (b"0:", begun(0, b""), 0),
+        (b"5:", begun(5, b""), 5),
+        (b"5:h", begun(5, b"h"), 4),
+        (b"5:hello", begun(5, b"hello"), 0),
+        (b"9223372036854775807:", begun(MAX_LEN, b""), MAX_LEN),
+        (b"9223372036854775807:,", begun(MAX_LEN, b","), MAX_LEN - 1),
+        (b"0:,1:x,2:x", [whole(b""), whole(b"x"), begun(2, b"x")].concat(), 1),
     ];
-    for (input, expected, remaining) in cases {
+    for (input, seen, remaining) in cases {
         let place = Place { offset: input.len() as u64, at_boundary: false, remaining };
-        let expected = Outcome { seen: expected.to_vec(), verdict: Ok(place) };
-        for sizes in cuts(input.len()) {
-            assert_eq!(drive(input, &sizes, 19), expected, "\"{}\" in {sizes:?}", input.escape_ascii());
-        }
+        check(decoder, input, &Outcome { seen, verdict: Ok(place) });
     }
 }
 
@@ -215,20 +149,10 @@ fn a_fault_is_found_at_its_byte_and_not_before() {
         (19, b"1:x,1:x\0", ErrorKind::NoComma(0), 7, "byte 0x00 where ',' was expected after a payload"),
     ];
     for (max_digits, input, kind, offset, text) in cases {
-        let fault = Fault { kind, offset, text: text.to_owned() };
-        let expected = drive(input, &[input.len()], max_digits);
-        assert_eq!(expected.verdict, Err(fault), "\"{}\"", input.escape_ascii());
-        assert_eq!(expected, naive(input, max_digits), "\"{}\"", input.escape_ascii());
-        for trailing in [b"".as_slice()].into_iter().chain(TRAILING) {
-            let fed = [input, trailing].concat();
-            for sizes in cuts(fed.len()) {
-                assert_eq!(drive(&fed, &sizes, max_digits), expected, "\"{}\" in {sizes:?}", fed.escape_ascii());
-            }
-        }
-        for len in 0..input.len() {
-            let before = drive(&input[..len], &[1], max_digits);
-            assert!(before.verdict.is_ok(), "\"{}\": {before:?}", input[..len].escape_ascii());
-        }
+        let fault = Fault { kind, offset, text: format!("{text} at byte {offset}") };
+        let refused = naive(input, max_digits);
+        assert_eq!(refused.verdict, Err(fault), "\"{}\"", input.escape_ascii());
+        check_refused(|| Decoder::new(max_digits), input, &refused);
     }
 }
 
@@ -236,11 +160,10 @@ fn a_fault_is_found_at_its_byte_and_not_before() {
 fn as_many_digits_as_the_limit_are_accepted() {
     for (max_digits, digits) in [(1, "9"), (8, "99999999"), (18, "999999999999999999"), (19, "9223372036854775807")] {
         let input = format!("{digits}:");
-        for sizes in cuts(input.len()) {
-            let outcome = drive(input.as_bytes(), &sizes, max_digits);
-            assert_eq!(outcome.seen, [seen(digits.parse().unwrap(), b"", false)], "{input} in {sizes:?}");
-            assert!(outcome.verdict.is_ok(), "{input} in {sizes:?}: {outcome:?}");
-        }
+        let remaining = digits.parse().unwrap();
+        let place = Place { offset: input.len() as u64, at_boundary: false, remaining };
+        let accepted = Outcome { seen: begun(remaining, b""), verdict: Ok(place) };
+        check(|| Decoder::new(max_digits), input.as_bytes(), &accepted);
     }
 }
 
@@ -297,16 +220,15 @@ fn taking_more_than_was_announced_takes_all_of_it() {
 }
 
 #[test]
-fn taking_payload_where_there_is_none_changes_nothing() {
+fn taking_payload_where_none_is_announced_changes_nothing() {
     let input = b"10:0123456789,0:,";
     for at in (0..=2).chain(13..=input.len()) {
-        let mut decoder = Decoder::new(19);
-        let mut seen = Vec::new();
-        feed(&mut decoder, &input[..at], &mut seen).unwrap();
-        decoder.advance(7);
-        feed(&mut decoder, &input[at..], &mut seen).unwrap();
-        assert_eq!(seen, [whole(b"0123456789"), whole(b"")], "at {at}");
-        assert_eq!(decoder.offset(), input.len() as u64, "at {at}");
+        let mut driver = Driver::new(decoder(), usize::MAX);
+        driver.feed(&input[..at]).unwrap();
+        driver.decoder.advance(7);
+        driver.feed(&input[at..]).unwrap();
+        assert_eq!(driver.seen, [whole(b"0123456789"), whole(b"")].concat(), "at {at}");
+        assert_eq!(driver.decoder.offset(), input.len() as u64, "at {at}");
     }
 }
 
@@ -320,7 +242,7 @@ fn a_header_is_the_length_in_decimal_and_a_colon() {
     }
 }
 
-/// A decoder's error by itself, which the daemon never shows: requests and replies have errors of their own.
+/// The daemon never shows this error: requests and replies have errors of their own.
 #[test]
 fn an_error_is_shown_with_its_place() {
     let error = Decoder::new(19).next(b"12x").unwrap_err();
@@ -351,9 +273,9 @@ fn valid() -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
-/// More than a u64 counts is legal: the offset stays where it can go no further.
+/// Payloads may add up to more than a u64 counts. The offset then stays at its maximum.
 #[test]
-fn an_offset_beyond_all_counting_stays() {
+fn an_offset_does_not_wrap() {
     let mut decoder = Decoder::new(19);
     let mut input = Header::new(MAX_LEN).as_bytes().to_vec();
     for _ in 0..4 {
@@ -373,39 +295,39 @@ proptest! {
     #[test]
     fn what_was_encoded_is_decoded(
         payloads in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..120), 0..8),
-        sizes in sizes(),
+        cut in any_cut(),
     ) {
         let mut bytes = Vec::new();
         for payload in &payloads {
             netstring::encode(payload, &mut bytes);
         }
-        let outcome = drive(&bytes, &sizes, 3);
-        prop_assert_eq!(outcome.seen, payloads.iter().map(|payload| whole(payload)).collect::<Vec<_>>());
+        let (outcome, _) = drive(Decoder::new(3), &bytes, &cut);
+        prop_assert_eq!(outcome.seen, payloads.iter().flat_map(|payload| whole(payload)).collect::<Vec<_>>());
         prop_assert_eq!(outcome.verdict, Ok(Place { offset: bytes.len() as u64, at_boundary: true, remaining: 0 }));
     }
 
     #[test]
     fn any_bytes_are_judged_as_the_naive_decoder_judges_them(
         bytes in any_bytes(valid()),
-        sizes in sizes(),
+        cut in any_cut(),
         max_digits in prop_oneof![Just(19_u8), 0..22_u8],
     ) {
-        prop_assert_eq!(drive(&bytes, &sizes, max_digits), naive(&bytes, max_digits));
+        prop_assert_eq!(drive(Decoder::new(max_digits), &bytes, &cut).0, naive(&bytes, max_digits));
     }
 
     #[test]
     fn any_length_is_judged_as_the_naive_decoder_judges_it(
         length in "[0-9]{1,24}[:,x]?",
-        sizes in sizes(),
+        cut in any_cut(),
         max_digits in 0..26_u8,
     ) {
         let bytes = length.as_bytes();
-        prop_assert_eq!(drive(bytes, &sizes, max_digits), naive(bytes, max_digits));
+        prop_assert_eq!(drive(Decoder::new(max_digits), bytes, &cut).0, naive(bytes, max_digits));
     }
 
     #[test]
     fn any_header_is_decoded_to_its_length(len in 0..=MAX_LEN, shift in 0..64_u32) {
-        // The shift makes all digit counts alike in frequency.
+        // The shift makes every number of digits equally likely.
         let len = len >> shift;
         let header = Header::new(len);
         let used = header.as_bytes().len();
