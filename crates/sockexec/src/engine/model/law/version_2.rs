@@ -1,9 +1,9 @@
 //! The promises of version 2: its words, and what must have been told at the end of a turn.
 
 use sockexec_proto::reply::{Event, Exit, Signal};
-use sockexec_proto::{ErrorCode, Failure, ReplyDecoder, Stream, Version};
+use sockexec_proto::{ErrorCode, Failure, Stream, Version};
 
-use super::{BUSY, place};
+use super::{BUSY, place, read_pairs};
 use crate::engine::ExitStatus;
 use crate::engine::model::case::Start;
 use crate::engine::model::driver::{PID, QUEUED, STATUS, USAGE, start_error, unexecuted};
@@ -221,36 +221,16 @@ impl World<'_> {
     }
 }
 
-/// The pairs of version 2 in `bytes`, none of which is output.
+/// Returns the pairs of version 2 in `bytes`, none of which is output.
 fn read_words(bytes: &[u8]) -> Result<Vec<Event>, Violation> {
-    let mut decoder = ReplyDecoder::of(Version::Two);
     let mut said = Vec::new();
-    let mut at = 0;
-    loop {
-        let rest = bytes.get(at..).unwrap_or_default();
-        let (used, event) = decoder.next(rest).map_err(|error| Violation(error.to_string()))?;
-        at += used;
-        match &event {
-            Event::NeedMore => {
-                ensure!(at == bytes.len() && decoder.at_boundary(), "a pair that is not whole");
-                return Ok(said);
-            }
+    for (event, payload) in read_pairs(Version::Two, bytes)? {
+        match event {
             Event::Output(..) | Event::Unknown(_) => return Err(Violation(format!("{event:?} from the session"))),
-            Event::Status(len) => {
-                let len = *len;
-                decoder.advance(len);
-                at += usize::try_from(len).unwrap_or(usize::MAX);
-            }
-            Event::Introduction(_)
-            | Event::Queued(_)
-            | Event::Taken(_)
-            | Event::InputClosed
-            | Event::Started(_)
-            | Event::EndOfOutput(_)
-            | Event::Failure(_)
-            | Event::Usage(_)
-            | Event::Exit(_) => {}
+            Event::Status(_) => ensure!(payload == STATUS, "a status that the daemon did not give: {payload:?}"),
+            _ => {}
         }
         said.push(event);
     }
+    Ok(said)
 }
