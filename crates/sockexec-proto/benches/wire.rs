@@ -1,14 +1,14 @@
-//! How many bytes a second the decoders and encoders pass, beside a `memchr` that looks at each of the same bytes.
+//! How many bytes per second the decoders and encoders pass, compared with a `memchr` over the same bytes.
 //!
 //! ```sh
 //! cargo bench --package sockexec-proto
 //! ```
 //!
-//! Each figure is of about [`TOTAL`] bytes of wire, so that what one call of a benchmark costs does not show, and
-//! all of it stays in a cache. A payload that is streamed is never looked at, as in the daemon: the decoder
+//! Each figure covers about [`TOTAL`] bytes: enough to hide the cost of calling the benchmark, and few
+//! enough to stay in a cache. As in the daemon, nothing looks at a payload that is streamed: the decoder
 //! announces it, and the caller passes over it.
 
-#![expect(clippy::unwrap_used, reason = "what is decoded here was encoded here")]
+#![expect(clippy::unwrap_used, reason = "the benchmark decodes what it has encoded")]
 
 use divan::counter::BytesCount;
 use divan::{Bencher, black_box};
@@ -16,7 +16,7 @@ use sockexec_proto::netstring::{TERMINATOR, at_most};
 use sockexec_proto::request::{END_OF_STDIN, chunk_header, encode_exec};
 use sockexec_proto::{ReplyDecoder, RequestDecoder, Stream, reply, request};
 
-/// Bytes of wire behind one figure.
+/// Bytes on the wire for one figure.
 const TOTAL: usize = 1 << 20;
 
 /// Bytes of payload in a frame. 32 KiB is the most that the daemon sends.
@@ -29,7 +29,7 @@ fn main() {
     divan::main();
 }
 
-/// Whole requests that start a program without input, one behind the other.
+/// Whole requests that start a program without input, one after the other.
 fn execs() -> Vec<u8> {
     let mut one = Vec::new();
     encode_exec(&ARGV, &mut one);
@@ -52,7 +52,7 @@ fn pairs(size: usize) -> Vec<u8> {
     one.repeat(TOTAL.div_ceil(size))
 }
 
-/// Looks at every byte of `wire` for one that is not there.
+/// Searches `wire` for a byte that it does not have.
 fn look(bencher: Bencher<'_, '_>, wire: &[u8]) {
     bencher.counter(BytesCount::of_slice(wire)).bench(|| memchr::memchr(b'\n', black_box(wire)));
 }

@@ -5,7 +5,7 @@ use core::fmt;
 
 use crate::{netstring, request};
 
-/// A client's request cannot be carried out as it stands. Shown as `REASON at byte N`.
+/// A client's request is invalid. Shown as `REASON at byte N`.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct BadRequest {
     /// What is wrong.
@@ -20,9 +20,9 @@ pub struct BadRequest {
 pub enum BadRequestKind {
     /// The framing is broken.
     Netstring(netstring::ErrorKind),
-    /// The number of arguments is not a decimal number; the bytes that stand there.
+    /// The number of arguments is not a decimal number but these bytes.
     CountNotANumber(Vec<u8>),
-    /// The number of arguments is longer than 20 bytes: found from their length, before they arrive.
+    /// The number of arguments is longer than 20 bytes. Found from their length, before they arrive.
     CountTooLong,
     /// The number of arguments is 0: not even a program's name.
     CountZero,
@@ -35,48 +35,48 @@ pub enum BadRequestKind {
     /// The client's end of file came in the middle of the request, not at the end of a chunk of
     /// standard input.
     UnexpectedEnd,
-    /// There is no such version of the protocol; what stands behind `protocol=`.
+    /// There is no such version of the protocol. What follows `protocol=`.
     UnknownVersion(Vec<u8>),
-    /// Version 2: the options are more than [`request::MAX_OPTIONS`].
+    /// Version 2: there are more options than [`request::MAX_OPTIONS`].
     TooManyOptions,
     /// Version 2: the options and the arguments, with their framing, come to more than
     /// [`request::MAX_HEADER_BYTES`].
     OptionsTooLong,
-    /// Version 2: there is no option of this name; its first 64 bytes.
+    /// Version 2: there is no option of this name. Its first 64 bytes.
     UnknownOption(Vec<u8>),
-    /// Version 2: the option of this name stands without a value.
+    /// Version 2: the option of this name has no value, and needs one.
     OptionNeedsValue(&'static str),
-    /// Version 2: the option of this name stands with a value.
+    /// Version 2: the option of this name has a value, and takes none.
     OptionTakesNoValue(&'static str),
-    /// Version 2: the value of this option is none that it can have; its first 64 bytes.
+    /// Version 2: the value of this option is invalid. Its first 64 bytes.
     OptionValue(&'static str, Vec<u8>),
-    /// Version 2: an option that can be given once is given again.
+    /// Version 2: an option that may be given once is given again.
     OptionTwice(&'static str),
-    /// Version 2: these two options contradict each other.
+    /// Version 2: these two options cannot be combined.
     OptionsExclude(&'static str, &'static str),
     /// Version 2: the first of these options is given without the second, which it needs.
     OptionNeeds(&'static str, &'static str),
     /// Version 2: the option of this name holds a NUL byte.
     NulByteInOption(&'static str),
-    /// Version 2: a tag is longer than any that exists.
+    /// Version 2: a tag is longer than every known one.
     TagTooLong,
     /// Version 2: there is no such tag.
     UnknownTag(Vec<u8>),
-    /// Version 2: the payload under this tag is longer than any that it can have.
+    /// Version 2: the payload under this tag is longer than every valid one.
     PayloadTooLong(&'static str),
-    /// Version 2: there is no such signal; what stands there.
+    /// Version 2: there is no signal of this name or number.
     UnknownSignal(Vec<u8>),
-    /// Version 2: the payload of `winsize` is no `COLSxROWS`; what stands there.
+    /// Version 2: the payload of `winsize` is not `COLSxROWS` but these bytes.
     WindowSize(Vec<u8>),
     /// Version 2: `winsize` for a program without a terminal.
     WindowSizeWithoutPty,
     /// Version 2: `stdin` after its empty payload.
     StdinAfterEnd,
-    /// Version 2: `stdin` for a program that reads a descriptor of the client's.
+    /// Version 2: `stdin` for a program that reads from a descriptor of its client.
     StdinBesideDescriptors,
-    /// Version 2: so many descriptors came with a request that has the option `fds`; it takes three.
+    /// Version 2: this many descriptors came with a request that has the option `fds`, which takes three.
     Descriptors(u32),
-    /// Version 2: so many descriptors came with a request that does not ask for any.
+    /// Version 2: this many descriptors came with a request that does not have the option `fds`.
     StrayDescriptors(u32),
 }
 
@@ -129,7 +129,7 @@ impl fmt::Display for BadRequest {
     }
 }
 
-/// In the words for people, as the bytes at fault are text there.
+/// As `Display`, which shows the bytes at fault as text.
 impl fmt::Debug for BadRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "BadRequest({self})")
@@ -159,23 +159,23 @@ pub struct BadReply {
 pub enum BadReplyKind {
     /// The framing is broken.
     Netstring(netstring::ErrorKind),
-    /// A tag, or a payload that is collected, is longer than any that exists.
+    /// A tag, or a payload that is collected, is longer than every valid one.
     TooLong,
-    /// The payload of `exitcode` is no number from 0 to 255; the bytes that stand there.
+    /// The payload of `exitcode` is not a number from 0 to 255 but these bytes.
     ExitCode(Vec<u8>),
-    /// The payload of `termsig` is neither a number nor the name of a signal; the bytes that stand there.
+    /// The payload of `termsig` is neither a number nor the name of a signal but these bytes.
     TermSig(Vec<u8>),
-    /// Version 2: the payload of `protocol` is no introduction; its first 64 bytes.
+    /// Version 2: the payload of `protocol` is not an introduction. Its first 64 bytes.
     Introduction(Vec<u8>),
-    /// Version 2: the payload of `queued` is no number; the bytes that stand there.
+    /// Version 2: the payload of `queued` is not a number but these bytes.
     Queued(Vec<u8>),
-    /// Version 2: the payload of `taken` is no number; the bytes that stand there.
+    /// Version 2: the payload of `taken` is not a number but these bytes.
     Taken(Vec<u8>),
-    /// Version 2: the payload of `started` is no process number; the bytes that stand there.
+    /// Version 2: the payload of `started` is not the number of a process but these bytes.
     Started(Vec<u8>),
-    /// Version 2: the payload of `usage` is no usage; the bytes that stand there.
+    /// Version 2: the payload of `usage` is not a usage but these bytes.
     Usage(Vec<u8>),
-    /// Version 2: the payload of `error` does not begin with a code; its first 64 bytes.
+    /// Version 2: the payload of `error` does not begin with a code. Its first 64 bytes.
     ErrorCode(Vec<u8>),
 }
 
@@ -197,7 +197,7 @@ impl fmt::Display for BadReply {
     }
 }
 
-/// In the words for people, as the bytes at fault are text there.
+/// As `Display`, which shows the bytes at fault as text.
 impl fmt::Debug for BadReply {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "BadReply({self})")

@@ -2,8 +2,8 @@
 
 use core::fmt;
 
-/// The largest length that is accepted where no smaller limit is set: 2^63 - 1, what fits in the
-/// signed 64-bit counts of system calls.
+/// The largest length that is accepted if no smaller limit is set: 2^63 - 1, which fits in the signed
+/// 64-bit counts of system calls.
 pub const MAX_LEN: u64 = i64::MAX as u64;
 
 /// What follows the payload.
@@ -15,9 +15,9 @@ pub const MAX_HEADER: usize = 20;
 /// What [`Decoder::next`] found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Token {
-    /// A length and its colon were read; so many bytes of payload are announced, and none is here yet.
+    /// A length and its colon. They announce this many bytes of payload.
     Begin(u64),
-    /// So many bytes of payload (at least 1) come next in the input. Take some, then call
+    /// This many bytes of payload (at least 1) come next in the input. Take some, then call
     /// [`Decoder::advance`].
     Payload(u64),
     /// The payload and its comma are complete.
@@ -26,10 +26,10 @@ pub enum Token {
     NeedMore,
 }
 
-/// Why bytes are no netstring.
+/// Why bytes are not a netstring.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ErrorKind {
-    /// A length was expected, and this byte is no digit.
+    /// A length was expected, and this byte is not a digit.
     NoLength(u8),
     /// This byte is within a length and is neither a digit nor the colon.
     NoColon(u8),
@@ -97,7 +97,7 @@ const START: State = State::Length { value: 0, digits: 0 };
 
 /// An incremental decoder that holds no payload.
 ///
-/// After an error it is of no more use: what follows cannot be told apart.
+/// Do not use it again after an error: it no longer knows where a netstring begins.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Decoder {
     state: State,
@@ -112,7 +112,7 @@ impl Decoder {
         Self { state: START, offset: 0, max_digits }
     }
 
-    /// Sets how many digits the lengths from here on may have.
+    /// Sets how many digits the next lengths may have.
     pub const fn set_max_digits(&mut self, max_digits: u8) {
         self.max_digits = max_digits;
     }
@@ -138,8 +138,8 @@ impl Decoder {
         }
     }
 
-    /// Reads framing from the front of `input`: how many bytes were consumed, and what was found.
-    /// Payload is never consumed here.
+    /// Reads framing from the front of `input`. Returns how many bytes were consumed, and what was found.
+    /// It never consumes payload.
     ///
     /// # Errors
     /// At the first byte that cannot belong to a netstring.
@@ -151,8 +151,8 @@ impl Decoder {
         }
     }
 
-    /// Tells the decoder that `n` bytes of the announced payload were taken from the input. More than
-    /// was announced is taken as all of it.
+    /// Tells the decoder that `n` bytes of the announced payload were taken from the input. If that is
+    /// more than was announced, all of it counts as taken.
     pub fn advance(&mut self, n: u64) {
         if let State::Payload { remaining } = self.state {
             let n = n.min(remaining);
@@ -164,7 +164,7 @@ impl Decoder {
         }
     }
 
-    /// Two chunks of 2^63 - 1 bytes are legal, and with their framing more than a u64 counts.
+    /// Saturates: two chunks of 2^63 - 1 bytes are legal, and with their framing exceed a u64.
     const fn count(&mut self, n: u64) {
         self.offset = self.offset.saturating_add(n);
     }
@@ -220,7 +220,7 @@ pub fn at_most(arrived: usize, remaining: u64) -> usize {
     usize::try_from(remaining).map_or(arrived, |remaining| remaining.min(arrived))
 }
 
-/// How long the netstring at the front of `bytes` is, if it is complete and well-formed.
+/// Returns the length of the netstring at the front of `bytes`, if it is complete and well-formed.
 #[must_use]
 pub fn complete_len(bytes: &[u8]) -> Option<usize> {
     let mut decoder = Decoder::new(19);

@@ -1,4 +1,5 @@
-//! Pairs of a tag and a payload, as replies consist of and, in version 2, what a client sends after the arguments.
+//! Pairs of a tag and a payload. Replies consist of them; so does, in version 2, what a client sends
+//! after the arguments.
 
 use alloc::vec::Vec;
 
@@ -35,8 +36,8 @@ impl Header {
     }
 }
 
-/// How many bytes at the front of `bytes` are whole pairs: as many pairs as fit in `max` bytes, but the
-/// first one whatever its size; 0 if not even that is complete.
+/// Returns how many bytes at the front of `bytes` are whole pairs: as many as fit in `max` bytes, and
+/// the first one whatever its size. 0 if the first one is not complete.
 #[must_use]
 pub fn whole_pairs(bytes: &[u8], max: usize) -> usize {
     let mut end = 0;

@@ -6,12 +6,13 @@ use core::fmt;
 use crate::number;
 use crate::text::Text;
 
-/// A signal, by its number or by its name without `SIG`. Which names there are, and what their numbers are, is the system's.
+/// A signal, by its number or by its name without `SIG`. The system knows which names exist, and their
+/// numbers.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub enum Signal {
     /// Its number.
     Number(i32),
-    /// Its name without `SIG` (`TERM`). From a daemon only sockexec 3.1.1 sends it.
+    /// Its name without `SIG` (`TERM`). Of all daemons only sockexec 3.1.1 sends it.
     Name(Vec<u8>),
 }
 
@@ -25,10 +26,10 @@ impl fmt::Debug for Signal {
 }
 
 impl Signal {
-    /// Reads a number above 0 or what may be a name.
+    /// Reads a number above 0, or what may be a name.
     ///
-    /// Names as 3.1.1's library has them: `TERM`, `RTMIN+1`, and `???` for one that it does not know.
-    /// None begins with a digit or a sign, so a number that is out of range is no name.
+    /// The names are those of 3.1.1's library: `TERM`, `RTMIN+1`, and `???` for an unknown signal. They
+    /// do not begin with a digit or a sign, so a number that is out of range is not a name.
     pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {
         match number::decimal(bytes) {
             Some(number) if number > 0 => Some(Self::Number(number)),

@@ -1,4 +1,4 @@
-//! Bytes as a person wants to see them.
+//! Bytes, shown to people.
 
 use core::fmt;
 

@@ -18,8 +18,8 @@ pub use told::{
     encode_queued, encode_started, encode_taken, encode_usage,
 };
 
-/// The most output that one pair carries in version 2, in bytes: what a pipe of 1 MiB holds beside a page for the head and one for
-/// the tail.
+/// The most output that one pair carries in version 2, in bytes: what a pipe of 1 MiB holds beside a
+/// page for the head and one for the tail.
 pub const MAX_OUTPUT: usize = (1 << 20) - 2 * 4096;
 
 /// One of the two streams of output.
@@ -32,7 +32,7 @@ pub enum Stream {
 }
 
 impl Stream {
-    /// The tag of the stream's pairs, as it stands on the wire.
+    /// The tag of the stream's pairs.
     #[must_use]
     pub const fn tag(self) -> &'static str {
         match self {
@@ -82,31 +82,32 @@ impl fmt::Display for Exit {
 /// What [`ReplyDecoder::next`] found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// So many bytes (at least 1) of a stream come next. Move some, then call [`ReplyDecoder::advance`].
+    /// This many bytes (at least 1) of a stream come next. Move some, then call
+    /// [`ReplyDecoder::advance`].
     Output(Stream, u64),
-    /// So many bytes (at least 1) under a tag that this version does not know come next. Drop some,
-    /// then call [`ReplyDecoder::advance`].
+    /// This many bytes (at least 1) under an unknown tag come next. Drop some, then call
+    /// [`ReplyDecoder::advance`].
     Unknown(u64),
     /// The program's end. 3.1.1 may send output after it; its reply ends with the connection.
     Exit(Exit),
-    /// Version 2: what the daemon says of itself, first of all.
+    /// Version 2: the daemon introduces itself, before anything else.
     Introduction(Introduction),
-    /// Version 2: so many requests wait for a slot, this one among them.
+    /// Version 2: this many requests wait for a slot, including this one.
     Queued(u64),
-    /// Version 2: so many bytes of standard input have left the daemon since the start.
+    /// Version 2: this many bytes of standard input have left the daemon since the start.
     Taken(u64),
     /// Version 2: the program has closed its standard input; what is still sent is dropped.
     InputClosed,
-    /// Version 2: the program was executed, as the process of this number in the daemon's PID namespace.
+    /// Version 2: the program was executed, as the process with this number in the daemon's PID namespace.
     Started(u32),
     /// Version 2: nothing more of this stream will come.
     EndOfOutput(Stream),
-    /// Version 2: why there will be no exit status, or why the program was cut.
+    /// Version 2: why there will be no exit status, or why the program was cut short.
     Failure(Failure),
-    /// Version 2: what the program cost.
+    /// Version 2: the resources that the program used.
     Usage(Usage),
-    /// Version 2: so many bytes (at least 1) of the daemon's status, JSON, come next. Move some, then call
-    /// [`ReplyDecoder::advance`].
+    /// Version 2: this many bytes (at least 1) of the daemon's status, JSON, come next. Move some, then
+    /// call [`ReplyDecoder::advance`].
     Status(u64),
     /// Everything was consumed; the rest has not arrived.
     NeedMore,
@@ -115,16 +116,16 @@ pub enum Event {
 /// The longest tag or exit status that is collected; an unknown tag may not be longer either.
 const MAX_COLLECTED: u64 = 64;
 
-/// The longest introduction, and the longest usage: later versions may tell more in them.
+/// The longest introduction, and the longest usage. Later versions may add words to them.
 const MAX_WORDS: u64 = 4096;
 
-/// How many bytes of a wrong `error` or introduction are kept.
+/// How many bytes of an invalid `error` or introduction are kept.
 const SHOWN: usize = 64;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Tag,
-    /// `empty`: as far as is known.
+    /// `empty`: until a length says otherwise.
     Output {
         stream: Stream,
         empty: bool,
@@ -162,7 +163,7 @@ impl Phase {
 
 /// Reads a reply, cut anywhere.
 ///
-/// Output is not collected. After an error the decoder is of no more use.
+/// It does not collect output. Do not use it again after an error.
 #[derive(Debug)]
 pub struct ReplyDecoder {
     netstring: Decoder,
@@ -184,8 +185,8 @@ impl ReplyDecoder {
         Self::of(Version::One)
     }
 
-    /// A decoder at the start of a reply to a request of this version. For version 1 the tags of version 2 are unknown ones,
-    /// and empty payloads say nothing.
+    /// A decoder at the start of a reply to a request of this version. In version 1 the tags of version 2
+    /// are unknown, and empty payloads are skipped.
     #[must_use]
     pub const fn of(version: Version) -> Self {
         Self { netstring: Decoder::new(19), phase: Phase::Tag, version, collected: Vec::new() }
@@ -203,8 +204,8 @@ impl ReplyDecoder {
         self.phase == Phase::Tag && self.netstring.at_boundary()
     }
 
-    /// Reads on from the front of `input`: how many bytes were consumed, and what was found. Output
-    /// is never consumed here.
+    /// Reads from the front of `input`. Returns how many bytes were consumed, and what was found. It
+    /// never consumes output.
     ///
     /// # Errors
     /// At the first byte that breaks the protocol.
@@ -274,13 +275,13 @@ impl ReplyDecoder {
             let offset = self.netstring.offset().saturating_sub(1).saturating_sub(payload.len() as u64);
             self.event(phase, &payload).map_err(|kind| BadReply { kind, offset })
         };
-        // Its memory stays for the next tag: an allocation for each pair would be most of a small one's cost.
+        // Keeps the memory for the next tag: an allocation for each pair would be most of the cost of a small one.
         payload.clear();
         self.collected = payload;
         event
     }
 
-    /// What a pair says whose payload is complete.
+    /// What a complete pair says.
     fn event(&self, phase: Phase, payload: &[u8]) -> Result<Option<Event>, BadReplyKind> {
         match phase {
             Phase::Tag | Phase::Status | Phase::Unknown => Ok(None),

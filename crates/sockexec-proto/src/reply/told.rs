@@ -1,4 +1,4 @@
-//! What a version 2 daemon tells beside the program's output: the start, why there is no exit status, what it cost.
+//! What a version 2 daemon sends besides the program's output: the start, errors, what the program used.
 
 use alloc::format;
 use alloc::vec::Vec;
@@ -15,25 +15,26 @@ use crate::text::Text;
 /// The tag of the daemon's [`Introduction`].
 pub const PROTOCOL: &str = "protocol";
 
-/// The tag of how many requests wait for a slot.
+/// The tag of the number of requests that wait for a slot.
 pub const QUEUED: &str = "queued";
 
-/// The tag of how much standard input has left the daemon.
+/// The tag of the number of bytes of standard input that have left the daemon.
 pub const TAKEN: &str = "taken";
 
 /// The tag of a program that has closed its standard input; the payload is empty.
 pub const INPUT_CLOSED: &str = "input-closed";
 
-/// The smallest window for standard input, in bytes (64 KiB); so much may be sent before the [`Introduction`] was read.
+/// The smallest window for standard input, in bytes (64 KiB). A client may send this much before it has
+/// read the [`Introduction`].
 pub const MIN_WINDOW: u64 = 64 << 10;
 
 /// The tag of the process number of a program that was executed.
 pub const STARTED: &str = "started";
 
-/// The tag of a reason why there is no exit status, or why the program was cut.
+/// The tag of an error: why there is no exit status, or why the program was cut short.
 pub const ERROR: &str = "error";
 
-/// The tag of what the program cost.
+/// The tag of the resources that the program used.
 pub const USAGE: &str = "usage";
 
 /// The tag of the answer to [`status`](crate::request::STATUS): JSON.
@@ -42,7 +43,7 @@ pub const STATUS: &str = "status";
 /// The longest payload of [`ERROR`] that is collected, in bytes (64 KiB); longer ones are a fault.
 pub const MAX_ERROR: usize = 64 << 10;
 
-/// Why there is no exit status, or why the program was cut: the part that programs read.
+/// Why there is no exit status, or why the program was cut short, as a code for programs.
 #[derive(Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorCode {
@@ -50,34 +51,34 @@ pub enum ErrorCode {
     NotFound,
     /// The program is there and cannot be executed.
     NotExecutable,
-    /// The daemon could not start the program: no process, memory, descriptor or terminal to be had.
+    /// The daemon could not start the program: it got no process, memory, descriptor or terminal.
     SpawnFailed,
-    /// The request is none.
+    /// The request is invalid.
     BadRequest,
-    /// The directory may not be entered.
+    /// The daemon may not enter the directory.
     Denied,
-    /// A rule of the operator's forbids it.
+    /// A rule of the operator forbids it.
     Forbidden,
-    /// More requests wait than may.
+    /// Too many requests wait.
     Busy,
     /// The deadline has come.
     Timeout,
-    /// The daemon is about to end.
+    /// The daemon is shutting down.
     Shutdown,
-    /// A fault of the daemon's own.
+    /// A fault of the daemon.
     Internal,
-    /// The program had more memory than it may have.
+    /// The program used more memory than it may.
     OutOfMemory,
     /// The program wrote more than it may.
     OutputLimit,
     /// The program wrote nothing for longer than it may.
     IdleTimeout,
-    /// One that this version does not know: what stands there.
+    /// A code that this version does not know.
     Other(Vec<u8>),
 }
 
 impl ErrorCode {
-    /// All that this version knows.
+    /// All codes that this version knows.
     pub const KNOWN: &'static [Self] = &[
         Self::NotFound,
         Self::NotExecutable,
@@ -94,7 +95,7 @@ impl ErrorCode {
         Self::IdleTimeout,
     ];
 
-    /// As it stands on the wire.
+    /// The code, as on the wire.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         match self {
@@ -121,7 +122,7 @@ impl ErrorCode {
     }
 }
 
-/// As it stands on the wire.
+/// The code, as on the wire.
 impl fmt::Debug for ErrorCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
@@ -134,7 +135,7 @@ impl fmt::Display for ErrorCode {
     }
 }
 
-/// What the daemon says of itself before anything else: `2 window=N options=A,B`.
+/// How the daemon introduces itself before anything else: `2 window=N options=A,B`.
 #[derive(Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Introduction {
@@ -155,7 +156,7 @@ impl fmt::Debug for Introduction {
 }
 
 impl Introduction {
-    /// One that says this.
+    /// An introduction with these fields.
     #[must_use]
     pub const fn new(version: u32, window: u64, options: Vec<Vec<u8>>) -> Self {
         Self { version, window, options }
@@ -167,7 +168,7 @@ impl Introduction {
         self.options.iter().any(|name| name == option.as_bytes())
     }
 
-    /// Words that later versions may add are skipped; what is missing is as little as it can be.
+    /// Skips words that later versions may add. A missing word stands for the least that is possible.
     pub(super) fn parse(payload: &[u8]) -> Option<Self> {
         let mut words = payload.split(|&byte| byte == b' ');
         let version = number::decimal(words.next()?)?;
@@ -195,7 +196,7 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// One that says this.
+    /// A failure with these fields.
     #[must_use]
     pub const fn new(code: ErrorCode, text: Vec<u8>) -> Self {
         Self { code, text }
@@ -224,7 +225,8 @@ impl fmt::Display for Failure {
     }
 }
 
-/// What a program cost, with those of its children that it waited for (`getrusage(2)`, `RUSAGE_CHILDREN`).
+/// The resources that a program used, with its children that it waited for (`getrusage(2)`,
+/// `RUSAGE_CHILDREN`).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Usage {
@@ -232,12 +234,12 @@ pub struct Usage {
     pub user_time: Duration,
     /// Processor time in the kernel on its behalf.
     pub system_time: Duration,
-    /// The most memory it had at once, in KiB.
+    /// The most memory that it had at once, in KiB.
     pub max_rss_kib: u64,
 }
 
 impl Usage {
-    /// These times, and so much memory in KiB.
+    /// These times, and this much memory, in KiB.
     #[must_use]
     pub const fn new(user_time: Duration, system_time: Duration, max_rss_kib: u64) -> Self {
         Self { user_time, system_time, max_rss_kib }
@@ -278,12 +280,12 @@ pub fn encode_introduction(window: u64, out: &mut Vec<u8>) {
     encode_pair(PROTOCOL, words.as_bytes(), out);
 }
 
-/// Appends how many requests wait for a slot.
+/// Appends the number of requests that wait for a slot.
 pub fn encode_queued(requests: u64, out: &mut Vec<u8>) {
     encode_pair(QUEUED, format!("{requests}").as_bytes(), out);
 }
 
-/// Appends how many bytes of standard input have left the daemon since the start.
+/// Appends the number of bytes of standard input that have left the daemon since the start.
 pub fn encode_taken(bytes: u64, out: &mut Vec<u8>) {
     encode_pair(TAKEN, format!("{bytes}").as_bytes(), out);
 }
@@ -303,7 +305,8 @@ pub fn encode_end_of(stream: Stream, out: &mut Vec<u8>) {
     encode_pair(stream.tag(), b"", out);
 }
 
-/// Appends why there is no exit status, or why the program was cut. `text` is cut to what [`MAX_ERROR`] allows.
+/// Appends an error: why there is no exit status, or why the program was cut short. `text` is truncated
+/// to what [`MAX_ERROR`] allows.
 pub fn encode_error(code: &ErrorCode, text: &[u8], out: &mut Vec<u8>) {
     let mut payload = code.as_bytes().to_vec();
     payload.push(b' ');
@@ -312,7 +315,7 @@ pub fn encode_error(code: &ErrorCode, text: &[u8], out: &mut Vec<u8>) {
     encode_pair(ERROR, &payload, out);
 }
 
-/// Appends what the program cost.
+/// Appends the resources that the program used.
 pub fn encode_usage(usage: &Usage, out: &mut Vec<u8>) {
     encode_pair(USAGE, format!("{usage}").as_bytes(), out);
 }

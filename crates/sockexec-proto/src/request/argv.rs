@@ -4,68 +4,68 @@ use alloc::vec::Vec;
 use core::ffi::CStr;
 use core::fmt;
 
-/// The program and its arguments: C strings, one behind the other in one buffer.
+/// The program and its arguments: C strings, one after the other in one buffer.
 ///
-/// A request may have [`MAX_ARGUMENTS`](super::MAX_ARGUMENTS) of a byte each. As many strings of their own would take 40 bytes each and more, and a
-/// call of the allocator.
+/// A request may have [`MAX_ARGUMENTS`](super::MAX_ARGUMENTS) of one byte each. As a string of its
+/// own, each would take at least 40 bytes and an allocation.
 #[derive(Clone, Default, PartialEq, Eq, Hash)]
 pub struct Argv {
-    /// Each ended by NUL, but for the rest, which is not complete.
+    /// Complete strings, each with its NUL, then as much as has arrived of the next one.
     bytes: Vec<u8>,
-    /// Up to here all are complete.
+    /// How many of the bytes belong to complete strings.
     complete: usize,
     count: usize,
 }
 
 impl Argv {
-    /// None yet.
+    /// No strings.
     pub(super) const fn new() -> Self {
         Self { bytes: Vec::new(), complete: 0, count: 0 }
     }
 
-    /// How many there are.
+    /// The number of strings.
     #[must_use]
     pub const fn len(&self) -> usize {
         self.count
     }
 
-    /// Whether there are none.
+    /// Whether there are no strings.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.count == 0
     }
 
-    /// The first of them, the program.
+    /// The first string: the program.
     #[must_use]
     pub fn first(&self) -> Option<&CStr> {
         self.iter().next()
     }
 
-    /// All of them.
+    /// All strings.
     #[must_use]
     pub fn iter(&self) -> Iter<'_> {
         Iter(self.as_bytes())
     }
 
-    /// All of them, each with the NUL at its end, and nothing between.
+    /// All strings, each with its NUL, and nothing between them.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         self.bytes.get(..self.complete).unwrap_or_default()
     }
 
-    /// Appends to the one that is not complete.
+    /// Appends to the string that is not complete.
     pub(super) fn extend(&mut self, bytes: &[u8]) {
         if self.bytes.capacity() - self.bytes.len() < bytes.len() {
-            // A quarter more, where Vec would double it: many connections may have one each that does not go on.
+            // A quarter more; Vec would double. Many connections may each hold a request that never goes on.
             self.bytes.reserve_exact(bytes.len().max(self.bytes.len() / 4));
         }
         self.bytes.extend_from_slice(bytes);
     }
 
-    /// The one that is not complete is.
+    /// Completes the current string.
     ///
     /// # Errors
-    /// Where in it there is a NUL.
+    /// The place of a NUL byte in it.
     pub(super) fn end(&mut self) -> Result<(), usize> {
         let current = self.bytes.get(self.complete..).unwrap_or_default();
         if let Some(nul) = current.iter().position(|&byte| byte == 0) {
@@ -77,7 +77,7 @@ impl Argv {
         Ok(())
     }
 
-    /// There is no more to come.
+    /// Gives back the memory that is not needed, as no more will come.
     pub(super) fn finish(&mut self) {
         self.bytes.shrink_to_fit();
     }

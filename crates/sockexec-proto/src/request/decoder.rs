@@ -16,7 +16,7 @@ use crate::signal::Signal;
 /// accepted, as sockexec 3.1.1 accepts them.
 const MAX_COUNT_BYTES: u64 = 20;
 
-/// The longest tag, signal or size of a terminal that is read, in bytes. The longest that means anything is much shorter.
+/// The longest tag, signal or size of a terminal that is read, in bytes. Every valid one is much shorter.
 const MAX_TAG: u64 = 64;
 
 /// What [`RequestDecoder::next`] found.
@@ -28,16 +28,16 @@ pub enum Event {
     Protocol,
     /// The arguments of a version 2 request are complete: start the program.
     Start(Box<Request>),
-    /// Version 2: tell of the daemon. Whatever still comes is to be read and dropped.
+    /// Version 2: report the daemon's status. Read and drop what still comes.
     Status,
-    /// So many bytes (at least 1) of standard input come next. Move some, then call
+    /// This many bytes (at least 1) of standard input come next. Move some, then call
     /// [`RequestDecoder::advance`].
     Stdin(u64),
-    /// Standard input is complete. In version 1 whatever still comes is to be read and dropped; in version 2
-    /// it is told once, and other events may follow.
+    /// Standard input is complete. In version 1, read and drop what still comes. In version 2 this
+    /// comes once, and other events may follow.
     EndOfStdin,
-    /// Version 2: a signal to the program's process group. Whether there is such a signal is for the system to
-    /// say; if not, [`RequestDecoder::unknown_signal`] is the answer.
+    /// Version 2: a signal for the program's process group. If the system has no such signal, the
+    /// request is refused with [`RequestDecoder::unknown_signal`].
     Signal(Signal),
     /// Version 2: the program's terminal has a new size.
     WindowSize(WindowSize),
@@ -47,9 +47,9 @@ pub enum Event {
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Phase {
-    /// Within the number of arguments, or what stands there in version 2.
+    /// Within the first netstring: the number of arguments, or the version.
     Count { digits: Vec<u8> },
-    /// After the first netstring of a version that is not known here; what it calls itself.
+    /// After the first netstring of an unknown version, which has this name.
     UnknownVersion(Vec<u8>),
     /// Version 2: within the options, or the number of arguments after them.
     Option { reading: Box<options::Reading>, current: Vec<u8> },
@@ -99,8 +99,8 @@ impl Told {
 
 /// Reads a request of either version, cut anywhere.
 ///
-/// The options and arguments are collected, within the limits of the [module](super); standard input is not. After
-/// an error the decoder is of no more use.
+/// It collects the options and arguments, within the limits of the [module](super), but not standard
+/// input. Do not use it again after an error.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct RequestDecoder {
     netstring: Decoder,
@@ -128,13 +128,13 @@ impl RequestDecoder {
         }
     }
 
-    /// Which version the client speaks: 1 until its first netstring is complete and says otherwise.
+    /// The version that the client speaks: 1 until its first netstring says otherwise.
     #[must_use]
     pub const fn version(&self) -> Version {
         self.version
     }
 
-    /// Whether that is known: the first netstring is complete.
+    /// Whether the version is known: the first netstring is complete.
     #[must_use]
     pub const fn knows_version(&self) -> bool {
         !matches!(self.phase, Phase::Count { .. })
@@ -146,8 +146,8 @@ impl RequestDecoder {
         self.netstring.offset()
     }
 
-    /// How much memory the options and arguments take that have arrived, in bytes, about. 0 once they are complete: they are the
-    /// [`Event`]'s then.
+    /// About how much memory the options and arguments that have arrived take, in bytes. 0 once they
+    /// are complete: then the [`Event`] owns them.
     #[must_use]
     pub fn held(&self) -> u64 {
         match &self.phase {
@@ -165,14 +165,14 @@ impl RequestDecoder {
         }
     }
 
-    /// Whether nothing that may still come has a meaning.
+    /// Whether the request is over: drop what still comes.
     #[must_use]
     pub const fn ended(&self) -> bool {
         matches!(self.phase, Phase::Ended)
     }
 
-    /// Reads on from the front of `input`: how many bytes were consumed, and what was found. Standard
-    /// input is never consumed here.
+    /// Reads from the front of `input`. Returns how many bytes were consumed, and what was found. It
+    /// never consumes standard input.
     ///
     /// # Errors
     /// At the first byte that breaks the protocol or a limit.
@@ -214,25 +214,27 @@ impl RequestDecoder {
         }
     }
 
-    /// Tells the decoder that `n` bytes of standard input were moved. Within what it collects itself that cannot
-    /// be, and is ignored.
+    /// Tells the decoder that `n` bytes of standard input were moved. Ignored if no standard input was
+    /// announced.
     pub fn advance(&mut self, n: u64) {
         if matches!(self.phase, Phase::Stdin { .. } | Phase::TaggedStdin { .. }) {
             self.netstring.advance(n);
         }
     }
 
-    /// Whether the request is a ping if the client will send no more: nothing but the first netstring of version 2.
+    /// Whether the request is a ping if it ends here: it has only the first netstring of version 2.
     #[must_use]
     pub fn is_ping(&self) -> bool {
         matches!(&self.phase, Phase::Option { reading, .. } if reading.is_empty()) && self.netstring.at_boundary()
     }
 
     /// Tells the decoder that the client will send no more, as after `shutdown(SHUT_WR)`. Between two
-    /// chunks of standard input, or two pairs, this is the end of standard input; of a [ping](Self::is_ping) it is the end.
+    /// chunks of standard input, or two pairs, this ends standard input. It also completes a
+    /// [ping](Self::is_ping).
     ///
     /// # Errors
-    /// [`BadRequestKind::UnexpectedEnd`] anywhere else; what [`RequestDecoder::next`] would say of an unknown version.
+    /// [`BadRequestKind::UnexpectedEnd`] anywhere else, and for an unknown version the error that
+    /// [`RequestDecoder::next`] would return.
     pub fn end_of_file(&mut self) -> Result<(), BadRequest> {
         if self.is_ping() {
             self.phase = Phase::Ended;
@@ -256,7 +258,8 @@ impl RequestDecoder {
         }
     }
 
-    /// The fault of a signal that [`RequestDecoder::next`] has just told of, where the system has no such signal.
+    /// The error for the signal that [`RequestDecoder::next`] has just returned, if the system does not
+    /// have it.
     #[must_use]
     pub fn unknown_signal(&self, signal: &Signal) -> BadRequest {
         let text = match signal {
@@ -266,7 +269,7 @@ impl RequestDecoder {
         self.error_in_last(BadRequestKind::UnknownSignal(text), 0)
     }
 
-    /// The limits, from the announced length alone.
+    /// Checks the limits when a length is announced, before its payload arrives.
     fn begin(&mut self, len: u64) -> Result<(), BadRequest> {
         self.last_len = len;
         // One more for the comma.
@@ -309,7 +312,7 @@ impl RequestDecoder {
                 Ok(Some(Event::Protocol))
             }
             Phase::Count { digits } => self.begin_arguments(&digits, None),
-            // No option begins with a digit; the empty netstring is rather a number that is missing.
+            // No option begins with a digit. An empty netstring is taken for a missing number.
             Phase::Option { reading, current } if current.first().is_none_or(u8::is_ascii_digit) => {
                 reading.finish()?;
                 self.begin_arguments(&current, Some(reading))
@@ -322,7 +325,7 @@ impl RequestDecoder {
                 Ok(None)
             }
             Phase::Arguments { missing, argv, options } => self.argument(missing, argv, options),
-            // The phase stays Ended. Of an unknown version nothing is read.
+            // The phase stays Ended. Nothing is read of an unknown version.
             Phase::Stdin { last: true } | Phase::UnknownVersion(_) | Phase::Ended => Ok(None),
             Phase::Stdin { last: false } => {
                 self.phase = Phase::Stdin { last: false };
@@ -407,12 +410,12 @@ impl RequestDecoder {
         event.ok_or_else(|| self.error_in_last(kind, 0))
     }
 
-    /// Where the payload began whose comma has just been consumed.
+    /// The offset of the payload whose comma was consumed last.
     const fn last_start(&self) -> u64 {
         self.netstring.offset().saturating_sub(1).saturating_sub(self.last_len)
     }
 
-    /// At byte `index` of that payload.
+    /// A fault at byte `index` of that payload.
     const fn error_in_last(&self, kind: BadRequestKind, index: usize) -> BadRequest {
         BadRequest { kind, offset: self.last_start() + index as u64 }
     }
@@ -428,7 +431,7 @@ impl Phase {
         !matches!(self, Self::UnknownVersion(_) | Self::Stdin { .. } | Self::TaggedStdin { .. } | Self::Ended)
     }
 
-    /// Collects these bytes of one.
+    /// Collects these bytes of a payload.
     fn collect(&mut self, bytes: &[u8]) {
         match self {
             Self::Count { digits: buffer }
@@ -448,7 +451,7 @@ fn count(digits: &[u8]) -> Result<usize, BadRequestKind> {
     if digits.len() as u64 > MAX_COUNT_BYTES {
         return Err(BadRequestKind::CountTooLong);
     }
-    // At most 20 digits, so saturation is all that overflow needs.
+    // A number that overflows is too large in any case, so saturation will do.
     let count = digits.iter().fold(0_usize, |n, digit| n.saturating_mul(10).saturating_add(usize::from(digit - b'0')));
     match count {
         0 => Err(BadRequestKind::CountZero),

@@ -35,9 +35,10 @@ pub const END_OF_STDIN: &[u8] = b"0:,";
 /// Appends the part of a request that starts the program: the number of arguments and the
 /// arguments, the first of which is the program.
 ///
-/// It does not judge: the daemon refuses no arguments, too many, and those that hold a NUL byte.
+/// It does not validate: the daemon refuses a request without arguments, with too many of them, or
+/// with a NUL byte in one.
 pub fn encode_exec<A: AsRef<[u8]>>(argv: &[A], out: &mut Vec<u8>) {
-    // The length's digits and a colon; as text the count is the header of a netstring less its colon.
+    // The header of a netstring without its colon is the number in decimal.
     let count = netstring::Header::new(argv.len() as u64);
     let count = count.as_bytes();
     netstring::encode(count.strip_suffix(b":").unwrap_or(count), out);
@@ -57,7 +58,7 @@ pub const fn chunk_header(len: u64) -> netstring::Header {
 /// The version of the protocol that a request is written in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Version {
-    /// It begins with the number of arguments, or has not begun, or is none.
+    /// It begins with the number of arguments, has not begun, or is not a request.
     One,
     /// It begins with [`PROTOCOL`].
     Two,

@@ -1,4 +1,4 @@
-//! What stands before the arguments of a version 2 request.
+//! The options, which come before the arguments of a version 2 request.
 
 use alloc::ffi::CString;
 use alloc::format;
@@ -14,19 +14,20 @@ use crate::text::Text;
 /// The first netstring of a version 2 request. A version 1 request begins with a number.
 pub const PROTOCOL: &[u8] = b"protocol=2";
 
-/// What the first netstring of later versions begins with as well.
+/// How the first netstring of every later version begins.
 pub(super) const PROTOCOL_NAME: &[u8] = b"protocol=";
 
 /// The option that asks about the daemon instead of running a program.
 pub const STATUS: &str = "status";
 
-/// The most options that a request may have. Each of the environment costs the daemon more than an argument does.
+/// The most options that a request may have. An option for the environment costs the daemon more than
+/// an argument.
 pub const MAX_OPTIONS: usize = 4096;
 
-/// How many bytes of what is wrong are kept in an error.
+/// How many bytes of an invalid option an error keeps.
 pub(super) const SHOWN: usize = 64;
 
-/// The size of a terminal, in characters. 0 is allowed and means that it is not known, as for `TIOCSWINSZ`
+/// The size of a terminal, in characters. 0 stands for an unknown size, as for `TIOCSWINSZ`
 /// (`ioctl_tty(2)`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct WindowSize {
@@ -53,15 +54,15 @@ impl fmt::Display for WindowSize {
     }
 }
 
-/// A change to the environment that the program gets. They are applied in order, the first of them to the
-/// daemon's own environment.
+/// A change to the program's environment. Changes are applied in order, starting from the daemon's own
+/// environment.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub enum EnvironmentChange {
     /// `env=NAME=VALUE`: the name has at least one byte and no `=`. Neither has a NUL byte.
     Set(Vec<u8>, Vec<u8>),
-    /// `unsetenv=NAME`: as above.
+    /// `unsetenv=NAME`: the name as above.
     Unset(Vec<u8>),
-    /// `clearenv`: what was there before is gone.
+    /// `clearenv`: removes every variable.
     Clear,
 }
 
@@ -75,28 +76,30 @@ impl fmt::Debug for EnvironmentChange {
     }
 }
 
-/// What a version 2 request may say of how its program is to run. The default is what version 1 does.
+/// How a version 2 request wants its program to run. The default is what version 1 does.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Options {
     /// `cwd=PATH`: the program's working directory; not empty. A relative one begins at the daemon's.
     pub directory: Option<CString>,
     /// `env=NAME=VALUE`, `unsetenv=NAME` and `clearenv`, in their order.
     pub environment: Vec<EnvironmentChange>,
-    /// `timeout=SECONDS`: the deadline, counted as the daemon counts its own, from when the request got its slot; more than 0.
-    /// Fractions of a nanosecond are dropped. One of 10^18 seconds or more is not sent.
+    /// `timeout=SECONDS`: the deadline, counted from when the request got its slot, as the daemon counts
+    /// its own. More than 0. Fractions of a nanosecond are dropped. A timeout of 10^18 seconds or more
+    /// is not sent.
     pub timeout: Option<Duration>,
-    /// `stderr=stdout`: both are one stream.
+    /// `stderr=stdout`: standard error goes where standard output goes.
     pub stderr_to_stdout: bool,
     /// `pty=COLSxROWS`: the program has a terminal of this size.
     pub pty: Option<WindowSize>,
-    /// `utf8`: that terminal takes what is typed for UTF-8 when it edits a line. It needs `pty`.
+    /// `utf8`: the terminal takes its input for UTF-8 when a line is edited. Needs `pty`.
     pub utf8: bool,
-    /// `fds`: the program's standard streams are three descriptors that come with the request (`unix(7)`, `SCM_RIGHTS`).
+    /// `fds`: the program's standard streams are three descriptors that come with the request (`unix(7)`,
+    /// `SCM_RIGHTS`).
     pub descriptors: bool,
 }
 
 impl Options {
-    /// Appends the options as netstrings. It does not judge: the daemon does.
+    /// Appends the options as netstrings. It does not validate: the daemon does.
     pub fn encode(&self, out: &mut Vec<u8>) {
         for spec in OPTIONS {
             (spec.write)(self, out);
@@ -114,25 +117,25 @@ fn option(parts: &[&[u8]], out: &mut Vec<u8>) {
     out.push(netstring::TERMINATOR);
 }
 
-/// What the protocol says of one option. Whatever else has to know the options takes them from [`OPTIONS`].
+/// What the protocol says about one option. [`OPTIONS`] is the only list of them.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct OptionSpec {
     /// Its name on the wire; no name begins with a digit.
     pub name: &'static str,
-    /// One that is valid, as it stands on the wire.
+    /// A valid example, as on the wire.
     pub example: &'static str,
     /// Whether a value follows the name.
     pub takes_value: bool,
     /// It may be given more than once.
     repeats: bool,
-    /// Options beside which it contradicts itself.
+    /// The options that it cannot be combined with.
     excludes: &'static [&'static str],
-    /// The option without which it makes no sense.
+    /// The option that it needs.
     pub needs: Option<&'static str>,
-    /// Whether the options have it; not asked of those that repeat.
+    /// Whether it is set. Not used for options that repeat.
     is_set: fn(&Options) -> bool,
-    /// Takes its value; `None`: that is invalid.
+    /// Sets it from its value. `None`: the value is invalid.
     read: fn(&mut Options, &[u8]) -> Option<()>,
     /// Appends it as a netstring if it is set.
     write: fn(&Options, &mut Vec<u8>),
@@ -174,7 +177,7 @@ pub const OPTIONS: &[OptionSpec] = &[
             options.environment.push(EnvironmentChange::Set(name, value));
             Some(())
         },
-        // With those of the two options below, as their order counts.
+        // Writes `unsetenv` and `clearenv` too, as their order matters.
         write: |options, out| {
             for change in &options.environment {
                 match change {
@@ -227,7 +230,7 @@ pub const OPTIONS: &[OptionSpec] = &[
             Some(())
         },
         write: |options, out| {
-            // One too long for the grammar (30 billion years) is not sent.
+            // A timeout too long for the grammar (30 billion years) is not sent.
             if let Some(timeout) = options.timeout.filter(|timeout| timeout.as_secs() <= number::MAX_SECONDS) {
                 option(&[b"timeout=", number::format_seconds(timeout, 9).as_bytes()], out);
             }
@@ -309,7 +312,7 @@ pub const OPTIONS: &[OptionSpec] = &[
         name: STATUS,
         example: STATUS,
         takes_value: false,
-        // It stands alone, which is looked after in `Reading`.
+        // It must be the only option. `Reading` sees to that.
         repeats: true,
         excludes: &[],
         needs: None,
@@ -319,26 +322,26 @@ pub const OPTIONS: &[OptionSpec] = &[
     },
 ];
 
-/// What was read of the options so far.
+/// The options read so far.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub(super) struct Reading {
     pub(super) options: Options,
-    /// How many there were.
+    /// How many were read.
     count: usize,
-    /// The last one, to be named where it may not stand beside another.
+    /// The last one, to be named if `status` follows.
     last: Option<&'static str>,
-    /// The last one that needs another, the other, and where its name begins.
+    /// The last one that needs another: its name, the other's, and its offset.
     needing: Option<(&'static str, &'static str, u64)>,
 }
 
 impl Reading {
-    /// Whether there were none yet.
+    /// Whether no option was read yet.
     pub(super) const fn is_empty(&self) -> bool {
         self.count == 0
     }
 
-    /// Takes the option `bytes`, whose first byte is the one at `start` of the request; true: it is `status`, and there is no
-    /// more to come.
+    /// Takes the option `bytes`, which begins at `start` in the request. Returns whether it is `status`,
+    /// which completes the request.
     pub(super) fn take(&mut self, bytes: &[u8], start: u64) -> Result<bool, BadRequest> {
         let at = |kind, index: usize| BadRequest { kind, offset: start + index as u64 };
         let equals = bytes.iter().position(|&byte| byte == b'=');
@@ -376,14 +379,14 @@ impl Reading {
         Ok(spec.name == STATUS)
     }
 
-    /// There are no more.
+    /// Checks what can only be checked after the last option.
     pub(super) fn finish(&self) -> Result<(), BadRequest> {
         let Some((name, needed, offset)) = self.needing else { return Ok(()) };
         let is_there = OPTIONS.iter().any(|spec| spec.name == needed && (spec.is_set)(&self.options));
         if is_there { Ok(()) } else { Err(BadRequest { kind: BadRequestKind::OptionNeeds(name, needed), offset }) }
     }
 
-    /// The option beside which this one may not stand.
+    /// An option that this one cannot be combined with.
     fn contradicted(&self, spec: &OptionSpec) -> Option<&'static str> {
         if spec.name == STATUS {
             return self.last;

@@ -135,8 +135,8 @@ impl Cut {
     }
 }
 
-/// Feeds all of `input`. Returns what it says, and how many bytes the decoder has consumed, be it
-/// after a fault.
+/// Feeds all of `input`. Returns what it says, and how many bytes the decoder has consumed, even after
+/// a fault.
 pub(crate) fn drive<D: Decoder>(decoder: D, input: &[u8], cut: &Cut) -> (OutcomeOf<D>, u64) {
     let mut driver = Driver::new(decoder, cut.most);
     let mut fed = 0;

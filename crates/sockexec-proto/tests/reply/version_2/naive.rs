@@ -90,7 +90,7 @@ fn naive_told(tag: &[u8], bytes: Vec<u8>) -> Result<Event, Kind> {
         b"queued" => number.map(Event::Queued).ok_or(Kind::Queued(bytes)),
         b"taken" => number.map(Event::Taken).ok_or(Kind::Taken(bytes)),
         b"input-closed" => Ok(Event::InputClosed),
-        // The tests of `pairs` cover other introductions and usages. The generator has only these two, and damaged ones.
+        // The generator has only this introduction and this usage, and damaged ones.
         b"protocol" if text == "2" => Ok(Event::Introduction(Introduction::new(2, MIN_WINDOW, vec![]))),
         b"protocol" => Err(Kind::Introduction(bytes)),
         b"usage" if text == "utime=0 stime=0 maxrss=0" => Ok(Event::Usage(Usage::default())),

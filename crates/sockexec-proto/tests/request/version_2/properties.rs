@@ -104,7 +104,7 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_after_the_first_netstring_are_judged_alike_however_they_are_cut(rest in any_bytes(tagged()), cut in any_cut()) {
+    fn any_bytes_after_the_first_netstring_are_judged_alike_in_any_cut(rest in any_bytes(tagged()), cut in any_cut()) {
         let bytes = input(&[], &rest);
         prop_assert_eq!(drive(&bytes, &cut), drive(&bytes, &Cut::of(&[bytes.len()])));
     }
