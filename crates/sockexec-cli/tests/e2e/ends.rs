@@ -1,4 +1,4 @@
-//! How a connection ends when its program does not: the client leaves, or the time is up.
+//! How a connection ends if its program does not: the client leaves, or the time is up.
 
 use std::os::fd::AsFd;
 
@@ -7,19 +7,20 @@ use sockexec_proto::Stream;
 
 use crate::common::{
     Client, Daemon, Fifo, Launch, Process, empty_groups_are_noticed, eventually, exit_code, request, steps,
+    with_stubborn_child,
 };
 
-/// Long enough that a deadline is not met by chance before the program is up, short enough to wait for.
+/// Long enough for the program to start before the deadline, and short enough to wait for.
 const SHORT: &str = "-m 1 -t 2 -k 0.3";
 
-/// A slot is free again: with `-m 1`, nobody else is served before.
+/// Asserts that a slot is free again: with `-m 1` nobody else is served before.
 #[track_caller]
 fn assert_slot_is_free(daemon: &mut Daemon) {
     daemon.assert_serves();
     assert_no_children(daemon);
 }
 
-/// Where nothing else pins its group's number, a leader stays a zombie until KILL is due.
+/// If nothing else pins its group's number, a leader stays a zombie until KILL is due.
 #[track_caller]
 fn assert_no_children(daemon: &Daemon) {
     eventually("no child and no zombie", || {
@@ -28,7 +29,7 @@ fn assert_no_children(daemon: &Daemon) {
     });
 }
 
-/// A program that does the steps and whose life the FIFO shows.
+/// A program that does the steps, and whose FIFO shows that it lives.
 #[track_caller]
 fn start(daemon: &Daemon, life: &mut Fifo, before: &str, after: &str) -> (Client, Process) {
     let client = daemon.exec(&steps(&format!("{before} hold {} {after}", life.path())));
@@ -48,7 +49,7 @@ fn a_client_that_leaves_ends_its_program() {
     assert_no_children(&daemon);
 }
 
-/// TERM is a request; after `-k` seconds it is none any more.
+/// TERM is a request. KILL follows after `-k` seconds.
 #[test]
 fn a_program_that_ignores_term_is_killed() {
     let daemon = Daemon::start("-t 0 -k 0.2");
@@ -59,9 +60,9 @@ fn a_program_that_ignores_term_is_killed() {
     assert_no_children(&daemon);
 }
 
-/// A stopped program gets TERM only once it runs: CONT must follow.
+/// A stopped program handles TERM only once it runs, so CONT must follow.
 #[test]
-fn a_client_that_leaves_a_stopped_program() {
+fn a_client_that_leaves_ends_a_stopped_program() {
     let daemon = Daemon::start("-t 0 -k 100");
     let mut life = daemon.fifo("life");
     let (client, program) = start(&daemon, &mut life, "", "stop wait");
@@ -71,7 +72,7 @@ fn a_client_that_leaves_a_stopped_program() {
     assert_no_children(&daemon);
 }
 
-/// 5: a grandchild survived the client's disconnect.
+/// In 3.1.1 a grandchild survived the client's disconnect.
 #[test]
 fn a_client_that_leaves_ends_the_whole_group() {
     let daemon = Daemon::start("-t 0 -k 100");
@@ -84,18 +85,13 @@ fn a_client_that_leaves_ends_the_whole_group() {
     child.wait_for_death();
 }
 
-/// The leader obeys TERM at once, its child does not: the leader's exit must not cancel the KILL, nor
-/// free the pid that names the group before that.
+/// The leader ends at TERM and its child does not. The leader's exit must neither cancel the KILL
+/// nor free the pid that names the group before that.
 #[test]
 fn the_kill_reaches_the_group_of_a_leader_that_is_gone() {
     let daemon = Daemon::start("-t 0 -k 0.3");
     let (mut leader, mut child) = (daemon.fifo("leader"), daemon.fifo("child"));
-    let argv = format!(
-        "spawn [ ignore TERM ; close 0 close 1 close 2 hold {} wait ] hold {} wait",
-        child.path(),
-        leader.path()
-    );
-    let client = daemon.exec(&steps(&argv));
+    let client = daemon.exec(&with_stubborn_child(&leader, &child));
     let (group, member) = (leader.holder(), child.holder());
     assert_eq!(group.pid, member.group);
     drop(client);
@@ -104,7 +100,7 @@ fn the_kill_reaches_the_group_of_a_leader_that_is_gone() {
     assert_no_children(&daemon);
 }
 
-/// The same where the child holds the output open, which keeps the connection as well.
+/// The same where the child holds the output open, which keeps the connection too.
 #[test]
 fn the_kill_reaches_a_child_that_holds_the_output() {
     let daemon = Daemon::start("-t 0 -k 0.3");
@@ -119,9 +115,9 @@ fn the_kill_reaches_a_child_that_holds_the_output() {
     assert_no_children(&daemon);
 }
 
-/// The leader has long exited, a member of its group holds the output; then the client leaves.
+/// The leader has exited, and a member of its group holds the output. Then the client leaves.
 #[test]
-fn a_client_that_leaves_after_the_leader_did() {
+fn a_client_that_leaves_after_the_leader_ends_the_group() {
     let daemon = Daemon::start("-t 0 -k 100");
     let mut child = daemon.fifo("child");
     let mut client = daemon.exec(&steps(&format!("out ready spawn [ hold {} wait ]", child.path())));
@@ -136,9 +132,10 @@ fn a_client_that_leaves_after_the_leader_did() {
     assert_no_children(&daemon);
 }
 
-/// What left the group and holds the output must not keep the connection of a client that is gone.
+/// A process that left the group and holds the output must not keep the connection of a client that
+/// has gone.
 #[test]
-fn a_client_that_leaves_a_holder_outside_of_the_group() {
+fn a_client_that_leaves_is_not_kept_by_a_holder_outside_the_group() {
     let mut daemon = Daemon::start("-m 1 -t 0 -k 0.3");
     let mut child = daemon.fifo("child");
     let argv = format!("spawn [ setsid hold {} wait ] wait", child.path());
@@ -153,7 +150,7 @@ fn a_client_that_leaves_a_holder_outside_of_the_group() {
 
 /// The program blocks in a write: nobody reads, and the socket is full.
 #[test]
-fn a_client_that_leaves_output_unread() {
+fn a_client_that_leaves_output_unread_ends_its_program() {
     let daemon = Daemon::start("-t 0 -k 100 --spool 0");
     let mut life = daemon.fifo("life");
     let (client, program) = start(&daemon, &mut life, "", "flood");
@@ -163,9 +160,10 @@ fn a_client_that_leaves_output_unread() {
     assert_no_children(&daemon);
 }
 
-/// Its stdin is full, and more is in the socket: the end of file behind that is not seen by reading.
+/// The program's stdin is full, and more waits in the socket. Reading cannot find the end of file
+/// behind that.
 #[test]
-fn a_client_that_leaves_while_stdin_is_blocked() {
+fn a_client_that_leaves_while_stdin_is_blocked_ends_its_program() {
     let daemon = Daemon::start("-t 0 -k 100");
     let mut life = daemon.fifo("life");
     let (mut client, _) = start(&daemon, &mut life, "", "wait");
@@ -176,15 +174,15 @@ fn a_client_that_leaves_while_stdin_is_blocked() {
     assert_no_children(&daemon);
 }
 
-/// Half-close is not gone; what closes wholly after that is.
+/// A half-close is not a disconnect. Closing after it is.
 #[test]
-fn a_half_closed_client_that_leaves_later() {
+fn a_half_closed_client_that_leaves_ends_its_program() {
     let daemon = Daemon::start("-t 0 -k 100");
     let mut life = daemon.fifo("life");
     let (mut client, _) = start(&daemon, &mut life, "", "out ready cat out at wait");
     client.half_close();
     client.wait_for("ready");
-    // It has seen the end of its stdin and lives.
+    // The program has seen the end of its stdin, and lives.
     client.wait_for("at");
     assert!(life.is_held());
     drop(client);
@@ -192,9 +190,9 @@ fn a_half_closed_client_that_leaves_later() {
     assert_no_children(&daemon);
 }
 
-/// The same with the end of stdin told by its own netstring.
+/// The same after an empty netstring as the end of stdin.
 #[test]
-fn a_client_that_leaves_after_the_end_of_stdin() {
+fn a_client_that_leaves_after_the_end_of_stdin_ends_its_program() {
     let daemon = Daemon::start("-t 0 -k 100");
     let mut life = daemon.fifo("life");
     let (mut client, _) = start(&daemon, &mut life, "", "cat out ready wait");
@@ -205,9 +203,9 @@ fn a_client_that_leaves_after_the_end_of_stdin() {
     assert_no_children(&daemon);
 }
 
-/// Bytes that nobody asked for after the end of stdin hide the end of file behind them.
+/// Stray bytes after the end of stdin hide the end of file behind them.
 #[test]
-fn a_client_that_leaves_bytes_behind_the_end_of_stdin() {
+fn a_client_that_leaves_bytes_behind_the_end_of_stdin_ends_its_program() {
     let daemon = Daemon::start("-t 0 -k 100");
     let mut life = daemon.fifo("life");
     let (mut client, _) = start(&daemon, &mut life, "", "cat out ready wait");
@@ -218,7 +216,6 @@ fn a_client_that_leaves_bytes_behind_the_end_of_stdin() {
     life.wait_for_death();
 }
 
-/// A slot whose program is not yet dead is not free.
 #[test]
 fn a_slot_is_free_only_when_its_program_is_dead() {
     let mut daemon = Daemon::start("-m 1 -t 0 -k 0.5");
@@ -236,7 +233,7 @@ fn a_slot_is_free_only_when_its_program_is_dead() {
 
 // The time is up.
 
-/// "A connection with no program yet is closed."
+/// A connection without a program is closed.
 #[test]
 fn deadline_without_a_request() {
     let mut daemon = Daemon::start(SHORT);
@@ -289,8 +286,8 @@ fn deadline_of_a_program_that_ignores_term() {
     assert_slot_is_free(&mut daemon);
 }
 
-/// Its input stays open: at the end of it `cat` would exit with 0, and its client could not tell a reply that
-/// was cut from a whole one.
+/// The program's input stays open. At its end `cat` would exit with 0, and its client could not
+/// tell a cut reply from a whole one.
 #[test]
 fn deadline_does_not_end_the_input() {
     let mut daemon = Daemon::start(SHORT);
@@ -299,7 +296,7 @@ fn deadline_does_not_end_the_input() {
     assert_slot_is_free(&mut daemon);
 }
 
-/// A program that ends in its own way at TERM: its last words and its own code are told.
+/// The program handles TERM. Its last words and its own exit code arrive.
 #[test]
 fn deadline_of_a_program_with_last_words() {
     let mut daemon = Daemon::start("-m 1 -t 2 -k 100");
@@ -316,7 +313,8 @@ fn deadline_of_a_stopped_program() {
     assert_slot_is_free(&mut daemon);
 }
 
-/// 14: a grandchild that held stdout kept the connection open for ever. The status is the leader's.
+/// In 3.1.1 a grandchild that held stdout kept the connection open for ever. The status is the
+/// leader's.
 #[test]
 fn deadline_with_a_holder_in_the_group() {
     let mut daemon = Daemon::start(SHORT);
@@ -329,7 +327,7 @@ fn deadline_with_a_holder_in_the_group() {
     assert_slot_is_free(&mut daemon);
 }
 
-/// 14, with one that ignores TERM.
+/// The same with a holder that ignores TERM.
 #[test]
 fn deadline_with_a_holder_that_ignores_term() {
     let mut daemon = Daemon::start(SHORT);
@@ -343,8 +341,8 @@ fn deadline_with_a_holder_that_ignores_term() {
     assert_slot_is_free(&mut daemon);
 }
 
-/// One that left the group is not ours to signal; it does not keep the connection past the deadline
-/// plus `-k`.
+/// The daemon may not signal a process that left the group. Such a process does not keep the
+/// connection beyond the deadline plus `-k`.
 #[test]
 fn deadline_with_a_holder_outside_of_the_group() {
     let mut daemon = Daemon::start(SHORT);
@@ -363,7 +361,7 @@ fn deadline_with_a_holder_outside_of_the_group() {
     }
 }
 
-/// What the holder says before the deadline is still output.
+/// What a holder writes before the deadline is still output.
 #[test]
 fn output_goes_on_after_the_leaders_exit() {
     let daemon = Daemon::start("-t 0");
@@ -375,7 +373,7 @@ fn output_goes_on_after_the_leaders_exit() {
     assert_eq!((reply.stdout_text(), reply.code()), ("onetwo", 3));
 }
 
-/// A child that holds nothing is no reason to wait: the exit pair comes at the leader's exit.
+/// A child that holds no output delays nothing: the exit pair comes at the leader's exit.
 #[test]
 fn a_child_that_holds_nothing_does_not_delay_the_end() {
     let daemon = Daemon::start("-t 0");
@@ -387,9 +385,9 @@ fn a_child_that_holds_nothing_does_not_delay_the_end() {
     assert_eq!((reply.stdout_text(), reply.code()), ("done", 2));
 }
 
-/// The client does not read: the spool, the socket and the pipe are full when the time is up.
+/// The client does not read. When the time is up, the spool, the socket and the pipe are full.
 #[test]
-fn deadline_with_output_never_read() {
+fn deadline_of_output_that_nobody_reads() {
     for spool in ["0", "3000000", "1000000000"] {
         let mut daemon = Daemon::start(&format!("{SHORT} --spool {spool}"));
         let client = daemon.exec(&steps("flood"));
@@ -398,7 +396,7 @@ fn deadline_with_output_never_read() {
     }
 }
 
-/// The program has ended, and the client never takes what it said.
+/// The program has ended, and the client never reads the rest of its output.
 #[test]
 fn deadline_of_a_finished_program_with_output_never_read() {
     let mut daemon = Daemon::start(SHORT);
@@ -417,7 +415,7 @@ fn a_client_that_sends_for_ever_after_the_end() {
         let sender = scope.spawn(move || {
             let bytes = vec![b'x'; 65_536];
             client.send(b"9000000000000000000:");
-            // Until the daemon has had enough, which ends the connection.
+            // Until the daemon ends the connection.
             while client.try_send(&bytes).is_ok() {}
         });
         assert_slot_is_free(&mut daemon);
@@ -427,7 +425,7 @@ fn a_client_that_sends_for_ever_after_the_end() {
     daemon_serves.assert_serves();
 }
 
-/// The reply is complete, and the client does nothing at all with its connection.
+/// The reply is complete, and the client does nothing with its connection.
 #[test]
 fn a_client_that_stays_after_the_end() {
     let mut daemon = Daemon::start(SHORT);
@@ -437,7 +435,7 @@ fn a_client_that_stays_after_the_end() {
     drop(client);
 }
 
-/// The time that a slow reader takes counts, but what it has been promised within the time is whole.
+/// A slow reader's time counts too, but what it was promised within that time is whole.
 #[test]
 fn without_a_deadline_a_slow_reader_gets_all() {
     let daemon = Daemon::start("-m 1 -t 0");
@@ -454,7 +452,7 @@ fn without_a_deadline_a_slow_reader_gets_all() {
     assert_eq!((total, exit_code(&exit)), (len, 0));
 }
 
-/// `--linger` shortens the wait for those that hold the output after the leader's exit.
+/// `--linger` limits the wait for processes that hold the output after the leader's exit.
 #[test]
 fn linger_ends_the_wait_for_a_holder() {
     let mut daemon = Daemon::start("-m 1 -t 0 -k 0.3 --linger 0.3");
@@ -464,7 +462,7 @@ fn linger_ends_the_wait_for_a_holder() {
     let reply = client.reply();
     assert_eq!((reply.stdout_text(), reply.code()), ("before", 5));
     child.wait_for_death();
-    // Outside of the group, too.
+    // Outside the group, too.
     let mut child = daemon.fifo("stranger");
     let client = daemon.exec(&steps(&format!("out before spawn [ setsid hold {} wait ] exit 6", child.path())));
     let holder = child.holder();
@@ -475,17 +473,18 @@ fn linger_ends_the_wait_for_a_holder() {
     holder.kill();
 }
 
-/// That the client has not read the output yet does not make its program's descendants of those who hold it: the clock
-/// for whom `--linger` was made must not run.
+/// `--linger` is a limit for descendants that hold the output. It must not run only because the
+/// client has not read the output yet.
 #[test]
 fn linger_does_not_cut_the_reply_of_a_slow_reader() {
-    // Spliced, what the client does not read stays in the program's pipe, and that may hold too little of it for the program to
-    // exit; copied, it is queued.
+    // What the client does not read stays in the program's pipe if it is spliced, and the pipe may
+    // be too small for the program to exit. Copied output is queued.
     let daemon = Launch::default().options("-t 0 -k 0.1 --linger 0.1").env("SOCKEXEC_TRANSFER", "copy").start();
     let mut slow = daemon.exec(&steps("write-out 330000 exit 8"));
     slow.end_stdin();
     daemon.wait_for_log("ended: exit code 8");
-    // Far more than the whole ending of another's lingering descendant, which serves as the clock.
+    // Another client's lingering descendant serves as the clock. Its whole end takes far less than
+    // this.
     for _ in 0..2 {
         let reply = daemon.exec(&steps("spawn [ ignore TERM ; wait ] exit 5")).reply();
         assert_eq!(reply.code(), 5);
@@ -494,10 +493,10 @@ fn linger_does_not_cut_the_reply_of_a_slow_reader() {
     assert_eq!((reply.stdout.len(), reply.code()), (330_000, 8));
 }
 
-/// A holder outside of the group that writes faster than it is read must not keep the reply from its end: what is taken
-/// after KILL is what was there at that moment.
+/// A holder outside the group writes faster than it is read. The reply must end all the same: after
+/// KILL the daemon reads what is there at that moment.
 #[test]
-fn a_holder_outside_of_the_group_that_floods() {
+fn a_holder_that_floods_does_not_delay_the_end() {
     let daemon = Daemon::start("-t 2 -k 0.3");
     let mut child = daemon.fifo("child");
     let argv = format!("spawn [ setsid hold {} flood ] exit 5", child.path());
@@ -511,7 +510,7 @@ fn a_holder_outside_of_the_group_that_floods() {
     assert!(reply.stdout.len() < 2 << 20, "{} bytes", reply.stdout.len());
 }
 
-/// `--linger` is no deadline: a leader that runs is not hurried.
+/// `--linger` is no deadline for a leader that runs.
 #[test]
 fn linger_does_not_touch_a_leader_that_runs() {
     let daemon = Daemon::start("-t 0 --linger 0.01");
@@ -523,9 +522,9 @@ fn linger_does_not_touch_a_leader_that_runs() {
     assert_eq!((reply.stdout_text(), reply.code()), ("onetwo", 0));
 }
 
-/// `--linger 0` waits for nobody, and still loses nothing that the program itself has written.
+/// `--linger 0` waits for no holder, and still loses nothing that the program has written.
 #[test]
-fn linger_of_nothing_loses_nothing() {
+fn linger_of_zero_loses_nothing() {
     let daemon = Daemon::start("-t 0 --linger 0");
     for _ in 0..50 {
         let reply = daemon.run(&steps("write-out 200000 write-err 60000 exit 3"), b"");
@@ -533,7 +532,7 @@ fn linger_of_nothing_loses_nothing() {
     }
 }
 
-/// What stands in the pipe when the time is up was written in time, and is told.
+/// What is in the pipe when the time is up was written in time, so it arrives.
 #[test]
 fn deadline_with_a_full_pipe() {
     let daemon = Daemon::start("-t 1 -k 0.3");
@@ -545,8 +544,8 @@ fn deadline_with_a_full_pipe() {
     }
 }
 
-/// `-k` counts from TERM, whoever asked for it first: a client that leaves after the deadline does not
-/// begin it anew, and the deadline of one that has left is nobody's.
+/// `-k` counts from the first TERM. A client that leaves after the deadline does not restart it,
+/// and the deadline of a client that has left has no effect.
 #[test]
 fn a_client_that_leaves_after_the_deadline() {
     let mut daemon = Daemon::start("-m 1 -t 2 -k 1");
@@ -558,7 +557,7 @@ fn a_client_that_leaves_after_the_deadline() {
     assert_slot_is_free(&mut daemon);
 }
 
-/// A request that came in time and a program that never started: nothing is left to time out.
+/// The request came in time and the program never started, so no deadline is left.
 #[test]
 fn a_client_that_leaves_before_its_program_starts() {
     let mut daemon = Daemon::start("-m 1");

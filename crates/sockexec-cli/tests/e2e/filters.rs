@@ -1,18 +1,19 @@
-//! Filters of system calls around the daemon, as containers, service managers and old kernels have them: whatever is refused, the daemon
-//! does all that it is there for, by another call.
+//! Filters of system calls around the daemon, as containers, service managers and old kernels have
+//! them. Whatever is refused, the daemon does all of its work through another call.
 //!
-//! Each test has a daemon under one filter do each thing once. `SOCKEXEC_FILTER=NAME` puts a filter around the daemons of the other
-//! tests; `.ci/run full` runs some of them so.
+//! Each test does each thing once with a daemon under one filter. `SOCKEXEC_FILTER=NAME` puts a
+//! filter around the daemons of the other tests. `.ci/run full` runs some of them that way.
 
 use std::process::Command;
 use std::sync::OnceLock;
 
-use crate::common::{Client, Daemon, Launch, eventually, fixture, request, steps};
-use crate::faults::scenario::{footprint, pattern};
+use crate::common::{Client, Daemon, Launch, eventually, fixture, pattern, request, steps};
+use crate::faults::scenario::footprint;
 use crate::version_2::netstring;
 
-/// What Docker's default profile answers for a container without capabilities, as far as processors have the call in common
-/// (moby/profiles at cd3bed8, seccomp/default.json). It lists what is allowed; here is the rest.
+/// What Docker's default profile refuses for a container without capabilities, as far as all
+/// processors have the call (moby/profiles at cd3bed8, seccomp/default.json). The profile lists
+/// what is allowed; here is the rest.
 const DOCKER: &str = "clone3=ENOSYS,clone:namespaces=EPERM,acct=EPERM,add_key=EPERM,bpf=EPERM,chroot=EPERM,\
     clock_settime=EPERM,delete_module=EPERM,fanotify_init=EPERM,finit_module=EPERM,get_mempolicy=EPERM,init_module=EPERM,\
     io_uring_enter=EPERM,io_uring_register=EPERM,io_uring_setup=EPERM,kcmp=EPERM,kexec_load=EPERM,keyctl=EPERM,mbind=EPERM,\
@@ -21,13 +22,13 @@ const DOCKER: &str = "clone3=ENOSYS,clone:namespaces=EPERM,acct=EPERM,add_key=EP
     request_key=EPERM,set_mempolicy=EPERM,setdomainname=EPERM,sethostname=EPERM,setns=EPERM,settimeofday=EPERM,swapoff=EPERM,\
     swapon=EPERM,syslog=EPERM,umount2=EPERM,unshare=EPERM,userfaultfd=EPERM,vhangup=EPERM";
 
-/// The call that tells how a program ended, without which there is no telling.
+/// This call reports how a program ended. Nothing can replace it.
 const WAITID: &str = "waitid=EPERM";
 
 /// A test for each filter, and its rules by name.
 macro_rules! filters {
     ($($name:ident: $rules:expr;)*) => {
-        /// The rules of the filter of that name.
+        /// The rules of the filter with that name.
         pub(crate) fn rules(name: &str) -> &'static str {
             match name {
                 $(stringify!($name) => $rules,)*
@@ -56,7 +57,7 @@ filters! {
     clone3_eacces: "clone3=EACCES";
     close_range_enosys: "close_range=ENOSYS";
     close_range_eperm: "close_range=EPERM";
-    // A shared table of descriptors cannot be left.
+    // Without it a child cannot leave a shared table of descriptors.
     table_enosys: "close_range=ENOSYS,unshare=EPERM";
     table_eperm: "close_range=EPERM,unshare=EPERM";
     pidfd_open_enosys: "pidfd_open=ENOSYS";
@@ -82,7 +83,7 @@ filters! {
         pidfd_send_signal=EPERM,pidfd_getfd=EPERM,splice=EPERM,tee=EPERM,eventfd2=EPERM,timerfd_create=EPERM,flock=EPERM";
 }
 
-/// Whether a filter can be made here; if not, why these tests are skipped is said once.
+/// Whether a filter can be made here. If not, the reason is printed once.
 pub(crate) fn are_permitted() -> bool {
     static PERMITTED: OnceLock<bool> = OnceLock::new();
     *PERMITTED.get_or_init(|| {
@@ -94,13 +95,13 @@ pub(crate) fn are_permitted() -> bool {
     })
 }
 
-/// All that the daemon is there for, each thing once.
+/// All of the daemon's work, each thing once.
 #[track_caller]
 fn live(rules: &str) {
-    // More than make a crowd.
+    // More connections than the threshold of a crowd.
     let mut daemon = Launch::default().options("-t 0 -m 70 -k 0.2").filter(rules).start();
     daemon.assert_serves();
-    // What it knew of that connection is gone by the turn that follows.
+    // The daemon forgets that connection in the next turn.
     daemon.wait_for_log("over after");
     daemon.turns();
     let before = footprint(daemon.process());
@@ -116,14 +117,15 @@ fn live(rules: &str) {
     for leaves in ["hold {} wait", "ignore TERM ; hold {} wait"] {
         its_programs_end_with_a_client(&daemon, |fifo| steps(&leaves.replace("{}", fifo)));
     }
-    // Not by the fixture's own step: std starts programs by calls that some of these filters refuse.
+    // Not the fixture's own step: std starts programs through calls that some of these filters
+    // refuse.
     let script = |fifo: &str| format!("{} hold {fifo} wait & wait", fixture());
     its_programs_end_with_a_client(&daemon, |fifo| ["/bin/sh", "-c", &script(fifo)].map(str::to_owned).to_vec());
     a_deadline_is_kept(&daemon);
     a_terminal(&daemon);
     many_at_once(&daemon);
 
-    // Fewer where pipes of its own turned out to be of no use.
+    // Fewer if pipes of its own turned out to be useless.
     eventually("no more descriptors and children than before", || {
         let now = footprint(daemon.process());
         now.0 <= before.0 && now.1 <= before.1
@@ -140,9 +142,9 @@ fn live(rules: &str) {
     client.until_gone();
 }
 
-/// What ended is never passed off as a success.
+/// An unknown end is never reported as success.
 #[test]
-fn how_a_program_ended_cannot_be_learned() {
+fn an_unknown_end_is_no_success() {
     if !are_permitted() {
         return;
     }
@@ -164,8 +166,8 @@ fn its_programs_end_with_a_client(daemon: &Daemon, program: impl Fn(&str) -> Vec
     std::fs::remove_file(life.path()).expect("a FIFO");
 }
 
-/// On a busy machine it comes before the exec, and there is no exit pair; or about then, and it is KILL that ends the program. That it is gone
-/// shows afterwards.
+/// On a busy machine the deadline comes before the exec, and there is no exit pair. If it comes at
+/// about the same time, KILL ends the program. Afterwards the program is gone.
 #[track_caller]
 fn a_deadline_is_kept(daemon: &Daemon) {
     let raw = version_2(daemon, "timeout=0.2", &steps("wait"));
@@ -181,7 +183,7 @@ fn a_terminal(daemon: &Daemon) {
     assert!(raw.ends_with("8:exitcode,1:0,"), "{raw}");
 }
 
-/// What comes back of a request of version 2, as text.
+/// The reply to a request of version 2, as text.
 #[track_caller]
 fn version_2<A: AsRef<[u8]>>(daemon: &Daemon, option: &str, argv: &[A]) -> String {
     let mut client = daemon.connect();
@@ -189,7 +191,7 @@ fn version_2<A: AsRef<[u8]>>(daemon: &Daemon, option: &str, argv: &[A]) -> Strin
     String::from_utf8_lossy(&client.rest()).into_owned()
 }
 
-/// Each has a dialogue with its program, and all are there at once.
+/// Each program has a dialogue, and all of them run at once.
 #[track_caller]
 fn many_at_once(daemon: &Daemon) {
     let mut clients: Vec<Client> = (0..70).map(|_| daemon.exec(&steps("cat"))).collect();

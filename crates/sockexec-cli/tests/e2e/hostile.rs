@@ -1,4 +1,4 @@
-//! Clients that mean harm, many of them, and an honest one beside them whose answers are looked at byte by byte.
+//! Many hostile clients, and an honest one beside them whose answers are checked byte by byte.
 
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
@@ -9,12 +9,11 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use crate::common::{Daemon, Launch, eventually, request, steps};
-use crate::faults::scenario::pattern;
+use crate::common::{Daemon, Launch, eventually, pattern, request, steps};
 use crate::limits::raise_own_limit;
 use crate::version_2::status::status;
 
-/// Runs `hostile` beside an honest client; afterwards nothing may be left of it.
+/// Runs `hostile` beside an honest client. Afterwards the daemon must be as before.
 #[track_caller]
 fn beside_an_honest_client(options: &str, hostile: impl FnOnce(&Daemon) + Send) {
     raise_own_limit();
@@ -38,7 +37,7 @@ fn beside_an_honest_client(options: &str, hostile: impl FnOnce(&Daemon) + Send) 
             }
             answers
         });
-        // The honest one comes to its end also where the others fail.
+        // The honest client runs to its end even if the others fail.
         let outcome = catch_unwind(AssertUnwindSafe(|| hostile(&daemon)));
         over.store(true, Ordering::Release);
         if let Err(panic) = outcome {
@@ -58,7 +57,7 @@ fn connect(daemon: &Daemon) -> UnixStream {
     socket
 }
 
-/// 90 unfinished requests of 65,535 arguments of a byte each took 279 MB.
+/// 90 unfinished requests of 65,535 arguments of one byte each used to take 279 MB.
 #[test]
 fn many_short_arguments() {
     let daemon = Daemon::start("-t 0 --request-timeout 0");
@@ -80,17 +79,19 @@ fn many_short_arguments() {
     }
 }
 
-/// To take 65,000 arguments apart costs milliseconds. They are there at once, and the others have their turns between pieces of 64 KiB.
+/// Parsing 65,000 arguments takes milliseconds. They arrive at once, and others get their turns
+/// between pieces of 64 KiB.
 #[test]
 fn many_arguments_in_one_write() {
     let daemon = Daemon::start("-t 0");
     let before = daemon.turns().0;
     daemon.stop();
     let mut socket = connect(&daemon);
-    // All of it has to be in the queue. Linux allows twice 208 KiB everywhere.
+    // All of it must fit into the socket's queue. Linux allows twice 208 KiB everywhere.
     rustix::net::sockopt::set_socket_send_buffer_size(&socket, 1 << 20).expect("a size");
     socket.set_nonblocking(true).expect("a mode");
-    // The answer to what is wrong at its end tells that all of it was read.
+    // The error is at the end of the request, so the answer shows that the daemon has read all of
+    // it.
     let bytes = ["5:65536,".to_owned(), "3:abc,".repeat(65_000), "x".to_owned()].concat();
     socket.write_all(bytes.as_bytes()).expect("room for it");
     socket.set_nonblocking(false).expect("a mode");
@@ -98,20 +99,21 @@ fn many_arguments_in_one_write() {
     let mut answer = String::new();
     socket.read_to_string(&mut answer).expect("an answer");
     assert!(answer.contains("bad request"), "{answer}");
-    // All in one turn it is two to four, with those for the connection's begin and end.
+    // If all is read in one turn, it takes two to four turns, including those for the connection's
+    // begin and end.
     let made = daemon.turns().0 - before;
     assert!(made > bytes.len() as u64 >> 16, "{made} turns for {} bytes", bytes.len());
 }
 
-/// Half-open ones: nothing, a part of a request, or a program that waits for input that does not come.
+/// Clients that send nothing, or half a request, or that start a program and then send no input.
 #[test]
-fn two_thousand_half_open() {
+fn two_thousand_half_open_connections_hurt_nobody() {
     beside_an_honest_client("-t 0 -k 1 -m 2200 -q 4000", |daemon| {
         let whole = request(&["cat"]);
         let clients: Vec<UnixStream> = (0..2000)
             .map(|n| {
                 let mut socket = connect(daemon);
-                // One in forty goes as far as a program.
+                // One in forty starts a program.
                 let len = if n % 40 == 0 { whole.len() } else { n % whole.len() };
                 socket.write_all(&whole[..len]).expect("the daemon reads");
                 socket
@@ -121,22 +123,22 @@ fn two_thousand_half_open() {
     });
 }
 
-/// More of them than there are slots: their deadline makes room, and the honest one has its turn.
+/// More clients than slots. Their deadline makes room, and the honest client gets its turn.
 #[test]
-fn half_open_ones_on_every_slot() {
+fn half_open_connections_on_every_slot_hurt_nobody() {
     beside_an_honest_client("-t 0.5 -k 0.5 -m 8", |daemon| {
         let clients: Vec<UnixStream> = (0..40).map(|_| connect(daemon)).collect();
         for mut client in clients {
-            // Closed, without a word: nothing was asked.
+            // The connection is closed without a word, because nothing was asked.
             let mut told = Vec::new();
             assert_eq!(client.read_to_end(&mut told).expect("an end"), 0, "{}", told.escape_ascii());
         }
     });
 }
 
-/// A byte at a time, a thousand at once, each of them served.
+/// A thousand clients at once send a byte at a time. Each is served.
 #[test]
-fn a_thousand_that_send_a_byte_at_a_time() {
+fn a_thousand_clients_may_send_a_byte_at_a_time() {
     beside_an_honest_client("-t 0 -m 1100 -q 2000", |daemon| {
         let bytes = [request(&["printf", "x"]).as_slice(), b"0:,"].concat();
         let mut clients: Vec<UnixStream> = (0..1000).map(|_| connect(daemon)).collect();
@@ -153,7 +155,8 @@ fn a_thousand_that_send_a_byte_at_a_time() {
     });
 }
 
-/// Those that send for ever to programs that do not read, and read nothing from programs that write for ever.
+/// Some send for ever to programs that do not read. The others read nothing from programs that
+/// write for ever.
 #[test]
 fn floods_in_both_directions() {
     beside_an_honest_client("-t 0 -k 0.3 -m 200 --spool 2M", |daemon| {
@@ -168,16 +171,16 @@ fn floods_in_both_directions() {
         let block = vec![b'x'; 1 << 16];
         for _ in 0..5 {
             for client in &mut clients {
-                // Until it is full.
+                // Until nothing more fits.
                 let _ = client.write(&block);
             }
         }
     });
 }
 
-/// Rubbish, of every kind: each gets its answer.
+/// Garbage of every kind. Each client gets its answer.
 #[test]
-fn two_thousand_with_rubbish() {
+fn two_thousand_clients_with_garbage_are_answered() {
     beside_an_honest_client("-t 0 -m 50", |daemon| {
         let rubbish: [&[u8]; 8] = [
             b"GET / HTTP/1.0\r\n\r\n",
@@ -200,9 +203,9 @@ fn two_thousand_with_rubbish() {
     });
 }
 
-/// Those that vanish, after each byte of a request and of its answer.
+/// Clients that vanish after each byte of a request and of its answer.
 #[test]
-fn three_thousand_that_vanish() {
+fn three_thousand_clients_that_vanish_leave_nothing() {
     beside_an_honest_client("-t 0 -k 0.3 -m 50", |daemon| {
         let whole = [request(&steps("out answer cat")).as_slice(), b"5:input,0:,"].concat();
         for n in 0..3000 {

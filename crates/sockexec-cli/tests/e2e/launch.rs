@@ -109,7 +109,8 @@ fn what_was_not_executed_is_killed_at_once() {
         drop(slow);
         assert_eq!(daemon.run(&steps("out next"), b"").stdout_text(), "next", "{way}");
         daemon.wait_for_log("which was not executed");
-        assert!(!daemon.log_text().contains("TERM to"), "{way}: {}", daemon.log_text());
+        let log = daemon.whole_log();
+        assert!(!log.contains("TERM to"), "{way}: {log}");
         // In version 2 that there was no program is told: there is no `started`.
         let mut slow = daemon.connect();
         let argv = leased.argv()[0].as_bytes();
@@ -148,7 +149,7 @@ fn where_clone3_is_refused() {
         daemon.assert_serves();
         let (calls, _) = strace.detach();
         assert_eq!((calls["clone3"], call(&daemon).as_str()), (1, "clone"), "{error}");
-        let log = daemon.log_text();
+        let log = daemon.whole_log();
         assert!(!log.lines().any(|line| line.contains("warning") && !line.contains("the kernel lacks")), "{log}");
     }
 }
@@ -171,8 +172,8 @@ fn where_all_but_fork_is_refused() {
     strace.detach();
     daemon.assert_serves();
     assert_eq!(call(&daemon), "fork");
-    daemon.wait_for_log("programs are started by fork");
-    assert_eq!(daemon.log_text().matches("programs are started by fork").count(), 1, "{}", daemon.log_text());
+    let log = daemon.whole_log();
+    assert_eq!(log.matches("programs are started by fork").count(), 1, "{log}");
 }
 
 /// There is no process for a moment: that client is told, and the call is not given up.

@@ -1,4 +1,4 @@
-//! How many at a time, how few descriptors, and what it costs to do nothing.
+//! How many programs at a time, how few descriptors, and what an idle daemon costs.
 
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,7 +11,7 @@ use rustix::process::{Resource, Rlimit, Signal};
 use crate::common::{Client, Daemon, Launch, eventually, is_refused, steps};
 use crate::waiting::BUSY;
 
-/// Descriptors for a test that is many clients itself.
+/// Raises the limit of descriptors for a test that is many clients itself.
 pub(crate) fn raise_own_limit() {
     let limit = rustix::process::getrlimit(Resource::Nofile);
     let wanted = limit.maximum.unwrap_or(4096).min(4096);
@@ -21,7 +21,7 @@ pub(crate) fn raise_own_limit() {
     }
 }
 
-/// 10: `-m 2` admitted 3, and the rest were accepted and closed at once.
+/// In 3.1.1 `-m 2` admitted 3 clients, and the rest were accepted and closed at once.
 #[test]
 fn no_more_than_m_at_a_time_and_the_rest_wait() {
     let daemon = Daemon::start("-m 2 -t 0");
@@ -43,9 +43,9 @@ fn no_more_than_m_at_a_time_and_the_rest_wait() {
     assert_eq!(last.expect("the twentieth").reply().code(), 19);
 }
 
-/// The slots are given out again and again, also by clients that go without having been served.
+/// Slots become free again and again, also when clients leave before they are served.
 #[test]
-fn clients_that_leave_the_backlog() {
+fn clients_that_leave_the_backlog_free_their_slots() {
     let mut daemon = Daemon::start("-m 1 -t 0");
     let mut life = daemon.fifo("life");
     let first = daemon.exec(&steps(&format!("hold {} wait", life.path())));
@@ -59,7 +59,7 @@ fn clients_that_leave_the_backlog() {
     daemon.assert_serves();
 }
 
-/// Descriptors are reserved where the limit leaves some: never at the expense of `-m`.
+/// Descriptors are reserved if the limit leaves some, never at the expense of `-m`.
 #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
 #[test]
 fn descriptors_are_reserved_for_a_crowd() {
@@ -68,13 +68,14 @@ fn descriptors_are_reserved_for_a_crowd() {
         return;
     }
     let descriptors = |options: &str, limit: &str| {
-        // The other ways, which the tests may be run with, reserve none, or always.
+        // The tests may run with other ways to start programs, which reserve none, or always.
         let launch = Launch::default().options(options).env("SOCKEXEC_SPAWN", "clone3");
         let daemon = launch.prelude(&format!("ulimit -n {limit}")).start();
-        assert!(!daemon.log_text().contains("descriptors (ulimit"), "{}", daemon.log_text());
+        let log = daemon.whole_log();
+        assert!(!log.contains("descriptors (ulimit"), "{log}");
         daemon.process().descriptors()
     };
-    // Nor is one spent on a watch over the socket file.
+    // No descriptor for a watch of the socket file either.
     let few = descriptors("-m 100", "728");
     for options in ["-m 10", "-m 100"] {
         let many = descriptors(options, "1024");
@@ -82,7 +83,8 @@ fn descriptors_are_reserved_for_a_crowd() {
     }
 }
 
-/// The daemon takes as many descriptors as it may; programs get the limit that its starter had, however they are started.
+/// The daemon raises its own limit of descriptors. Programs get the limit that its starter had,
+/// whichever way they are started.
 #[test]
 fn the_soft_limit_is_for_programs_and_the_hard_one_for_the_daemon() {
     for way in ["", "clone3", "clone", "fork", "crowd"] {
@@ -106,14 +108,16 @@ fn the_soft_limit_is_for_programs_and_the_hard_one_for_the_daemon() {
             let said = String::from_utf8_lossy(&said);
             assert_eq!(said.split_whitespace().collect::<Vec<_>>(), ["100", "5000"], "{way} {option:?}");
         }
-        assert!(!daemon.log_text().contains("warning: a limit"), "{}", daemon.log_text());
+        let log = daemon.whole_log();
+        assert!(!log.contains("warning: a limit"), "{log}");
         daemon.assert_serves();
     }
 }
 
-/// `-m 100` with 64 descriptors: it says so, serves as many as it can, and tells the others that it cannot.
+/// `-m 100` with 64 descriptors: the daemon says so, serves as many as it can, and tells the others
+/// that it cannot.
 #[test]
-fn few_descriptors() {
+fn few_descriptors_serve_few_clients() {
     let mut daemon = Launch::default().options("-m 100 -t 0").prelude("ulimit -n 64").start();
     daemon.wait_for_log("warning: ");
     let log = daemon.log_text().to_lowercase();
@@ -132,15 +136,16 @@ fn few_descriptors() {
         }
     }
     assert_eq!(served, 4 + 3, "four slots, and three places for those that wait");
-    // A filter around it is another matter.
-    let log = daemon.log_text();
+    // A filter around the daemon causes other lines.
+    let log = daemon.whole_log();
     assert!(!log.lines().any(|line| line.contains("cannot") && !line.contains("not permitted")), "{log}");
     daemon.assert_serves();
 }
 
-/// With the fewest descriptors that it takes one client at a time is served; with one less it says what to do.
+/// With the fewest possible descriptors, one client at a time is served. With one less, the daemon
+/// says what to do.
 #[test]
-fn the_fewest_descriptors() {
+fn the_fewest_descriptors_serve_one_client() {
     let mut daemon = Launch::default().options("-m 100").quiet().prelude("ulimit -n 28").start();
     daemon.wait_for_log("allows 1 programs at once");
     daemon.assert_serves();
@@ -150,9 +155,9 @@ fn the_fewest_descriptors() {
     assert!(stopped.stderr.contains(expected), "{stopped:?}");
 }
 
-/// The warning comes without `-d`, and only where the limit is too low.
+/// The warning comes without `-d`, and only if the limit is too low.
 #[test]
-fn the_warning_about_descriptors_is_no_debugging() {
+fn the_warning_about_descriptors_needs_no_debug_option() {
     let mut daemon = Launch::default().options("-m 100").quiet().prelude("ulimit -n 64").start();
     daemon.assert_serves();
     daemon.wait_for_log("64");
@@ -161,7 +166,7 @@ fn the_warning_about_descriptors_is_no_debugging() {
     assert_eq!(daemon.terminate().complaints(), "");
 }
 
-/// Spools want descriptors too, and may not take those that the slots were promised.
+/// Spools need descriptors too, but not those promised to the slots.
 #[test]
 fn few_descriptors_and_many_spools() {
     let mut daemon = Launch::default().options("-m 100 -t 0").prelude("ulimit -n 200").start();
@@ -175,7 +180,8 @@ fn few_descriptors_and_many_spools() {
     daemon.assert_serves();
 }
 
-/// With `--linger` each has a descriptor for its exit beside that of its spool: everything that one can need at once.
+/// With `--linger` each program has a descriptor for its exit besides its spool's, the most that
+/// one can need.
 #[test]
 fn few_descriptors_and_everything_at_once() {
     let mut daemon = Launch::default().options("-m 100 -t 0 --linger 50").prelude("ulimit -n 202").start();
@@ -189,8 +195,8 @@ fn few_descriptors_and_everything_at_once() {
     daemon.assert_serves();
 }
 
-/// Clients that connect and close as fast as they can had the loop to themselves: whoever was served already
-/// waited seconds for each answer, and so did TERM.
+/// Clients that connect and close as fast as they can used to keep the loop busy. Other clients
+/// waited seconds for each answer, and TERM did too.
 #[test]
 fn a_client_is_served_beside_a_flood_of_connections() {
     let mut daemon = Daemon::start("-t 0");
@@ -200,7 +206,7 @@ fn a_client_is_served_beside_a_flood_of_connections() {
         for _ in 0..2 {
             scope.spawn(|| {
                 while !over.load(Ordering::Relaxed) {
-                    // Refused while the backlog is full, which is all the same here.
+                    // It is refused while the backlog is full, which does not matter here.
                     drop(UnixStream::connect(daemon.socket()));
                 }
             });
@@ -213,7 +219,7 @@ fn a_client_is_served_beside_a_flood_of_connections() {
         }
         let took = start.elapsed();
         over.store(true, Ordering::Relaxed);
-        // A second when it is served in its turn, minutes when it is not.
+        // A second if it is served in its turn, minutes if not.
         assert!(took < Duration::from_secs(30), "200 answers took {took:?}");
     });
     client.end_stdin();
@@ -221,7 +227,7 @@ fn a_client_is_served_beside_a_flood_of_connections() {
     assert!(daemon.terminate().status.success());
 }
 
-/// 19: beside 400 busy ones, 6 of 800 answers were wrong.
+/// In 3.1.1, beside 400 busy clients, 6 of 800 answers were wrong.
 #[test]
 fn eight_hundred_served_beside_four_hundred_busy() {
     raise_own_limit();
@@ -247,7 +253,8 @@ fn eight_hundred_served_beside_four_hundred_busy() {
     }
 }
 
-/// More at once than the backlog and the slots have room for: connecting waits, and all are served.
+/// More clients at once than the backlog and the slots hold. They wait in connect(2), and all are
+/// served.
 #[test]
 fn a_flood_of_clients_over_a_short_backlog() {
     let daemon = Daemon::start("-m 3 -q 1 -t 0");
@@ -262,10 +269,10 @@ fn a_flood_of_clients_over_a_short_backlog() {
     });
 }
 
-/// `-q` is the length of the queue in front of a daemon that does not come to accept: who comes after that waits in connect(2), or is told
-/// EAGAIN if it does not want to.
+/// `-q` is the length of the queue of a daemon that does not accept. Later clients wait in
+/// connect(2), or get EAGAIN if they are non-blocking.
 #[test]
-fn the_queue_has_the_length_that_was_asked_for() {
+fn the_queue_has_the_requested_length() {
     for queue in [1, 5, 50] {
         let daemon = Daemon::start(&format!("-q {queue}"));
         daemon.stop();
@@ -286,7 +293,7 @@ fn the_queue_has_the_length_that_was_asked_for() {
     }
 }
 
-/// Sets the soft limit of descriptors of a daemon that runs.
+/// Sets the soft limit of descriptors of a running daemon.
 fn limit_descriptors(daemon: &Daemon, descriptors: u64) {
     let pid = Some(daemon.process().0);
     let maximum = rustix::process::getrlimit(Resource::Nofile).maximum;
@@ -294,7 +301,7 @@ fn limit_descriptors(daemon: &Daemon, descriptors: u64) {
         .expect("the limit of a child");
 }
 
-/// The daemon's own failure is 125, with its reason: here no descriptor is left for the pipes.
+/// A failure of the daemon is 125, with its reason. Here no descriptor is left for the pipes.
 #[test]
 fn no_descriptors_for_a_program_is_125() {
     let mut daemon = Daemon::start("-t 0");
@@ -305,7 +312,7 @@ fn no_descriptors_for_a_program_is_125() {
     limit_descriptors(&daemon, 3);
     client.send(b"4:true,");
     let reply = client.reply();
-    // Each C library has its own words for it.
+    // Each C library has its own words for the error.
     let error = rustix::io::Errno::MFILE.to_string();
     let reason = error.split(" (os error").next().unwrap();
     let words = format!("sockexec: true: {reason}: the daemon is limited to 3 descriptors (ulimit -n)\n");
@@ -314,8 +321,8 @@ fn no_descriptors_for_a_program_is_125() {
     daemon.assert_serves();
 }
 
-/// Nothing can be accepted: no spinning on an event that stays, no log without end, and whoever waits is
-/// served when there are descriptors again.
+/// Nothing can be accepted. The daemon neither spins on the event nor floods the log. Waiting
+/// clients are served when there are descriptors again.
 #[test]
 fn no_descriptors_to_accept_with() {
     let mut daemon = Daemon::start("-t 0");
@@ -325,7 +332,7 @@ fn no_descriptors_to_accept_with() {
     let waiting: Vec<Client> = (0..10).map(|n| daemon.exec(&steps(&format!("exit {n}")))).collect();
     daemon.wait_for_log_after(position, "cannot accept");
     daemon.assert_idle("ten wait, and none can be accepted");
-    let said = daemon.log_text()[position..].matches("cannot accept").count();
+    let said = daemon.whole_log()[position..].matches("cannot accept").count();
     assert!(said <= 3, "the same was said {said} times");
     limit_descriptors(&daemon, 1000);
     for (n, client) in (0..).zip(waiting) {
@@ -334,7 +341,7 @@ fn no_descriptors_to_accept_with() {
     daemon.assert_serves();
 }
 
-// What spins: an event that is told again and again, and that nobody answers.
+// A daemon spins if an event is reported again and again and nothing handles it.
 
 #[track_caller]
 fn assert_idle_after(steps_of: &str, state: &str, options: &str, act: impl FnOnce(&mut Client)) {
@@ -342,7 +349,7 @@ fn assert_idle_after(steps_of: &str, state: &str, options: &str, act: impl FnOnc
     let mut client = daemon.exec(&steps(steps_of));
     client.wait_for("ready");
     act(&mut client);
-    // What is under way comes to rest first: no child writes and no tick passes.
+    // First everything comes to rest: no child writes, and no tick passes.
     daemon.process().wait_until_blocked();
     daemon.assert_idle(state);
 }
@@ -426,7 +433,7 @@ fn idle_with_a_client_that_does_not_close_after_the_end() {
     assert_idle_after("out ready", "the client keeps its end", "-t 0", |client| client.wait_for("exitcode"));
 }
 
-/// TERM was sent, KILL is far away.
+/// TERM was sent, and KILL is far away.
 #[test]
 fn idle_while_a_program_is_given_time_to_end() {
     let daemon = Daemon::start("-t 0 -k 100");
@@ -435,7 +442,7 @@ fn idle_while_a_program_is_given_time_to_end() {
     life.holder();
     let position = daemon.log_position();
     drop(client);
-    // The client's end is seen when something is said about it.
+    // The daemon logs something when it sees the client's end.
     eventually("a word on the client's end", || daemon.log_position() > position);
     daemon.assert_idle("between TERM and KILL");
     assert!(life.is_held());

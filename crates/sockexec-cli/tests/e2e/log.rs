@@ -1,4 +1,4 @@
-//! The log: what is said at which level, in which form, and that it never holds up the daemon.
+//! The log: what appears at which level, in which form, and that it never delays the daemon.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::common::{Daemon, Launch, eventually, steps};
 use crate::version_2::{Caller, run};
 
-/// What a second lets through of each kind.
+/// The lines of each kind that the log lets through in a second.
 const A_SECOND: usize = 10;
 
 /// The lines that the daemon has logged, as JSON.
@@ -24,7 +24,7 @@ fn at_info() -> Daemon {
     Launch::default().quiet().options("--log-level info --log-format json").start()
 }
 
-/// Waits for the line of a program that has ended whose arguments have this word.
+/// Waits for the line about a finished program whose arguments contain this word.
 #[track_caller]
 fn finished(daemon: &Daemon, word: &str) -> Value {
     let mut found = None;
@@ -40,7 +40,7 @@ fn finished(daemon: &Daemon, word: &str) -> Value {
 
 #[test]
 fn each_finished_program_has_a_line() {
-    let daemon = at_info();
+    let mut daemon = at_info();
     assert_eq!(daemon.run(&steps("out one exit 3"), b"").code(), 3);
     let one = finished(&daemon, "one");
     let names: Vec<&str> = one.as_object().unwrap().keys().map(String::as_str).collect();
@@ -80,10 +80,11 @@ fn each_finished_program_has_a_line() {
     assert_eq!(daemon.run(&["no-such-program"], b"").code(), 127);
     let three = finished(&daemon, "no-such-program");
     assert_eq!(three["exit"], serde_json::json!({"error": "not-found"}), "{three}");
-    assert!(!daemon.log_text().contains("hidden"), "{}", daemon.log_text());
+    let log = daemon.terminate().stderr;
+    assert!(!log.contains("hidden"), "{log}");
 }
 
-/// A client that is gone has its program's line as well, once it is known how that ended.
+/// A program whose client has gone has its line too, once its exit status is known.
 #[test]
 fn a_program_whose_client_is_gone_has_a_line() {
     let daemon = at_info();
@@ -93,7 +94,7 @@ fn a_program_whose_client_is_gone_has_a_line() {
     assert_eq!(finished(&daemon, "ready")["exit"], serde_json::json!({"signal": 15}));
 }
 
-/// In text the same words, and no line of a program at the default level.
+/// Text has the same words. At the default level a program has no line.
 #[test]
 fn the_same_in_text() {
     let daemon = Launch::default().quiet().options("--log-level info").start();
@@ -115,9 +116,9 @@ fn the_same_in_text() {
     assert!(down.starts_with("sockexec: shutting down") && *stopped_ == "sockexec: stopped", "{stopped:?}");
 }
 
-/// What goes wrong is a warning, and none of it at `error`.
+/// A failure is a warning. At `error` there is none.
 #[test]
-fn what_goes_wrong() {
+fn failures_are_warnings() {
     let upset = |daemon: &Daemon| {
         assert_eq!(daemon.run(&["no-such-program"], b"").code(), 127);
         let mut client = daemon.connect();
@@ -145,16 +146,16 @@ fn what_goes_wrong() {
 
 /// A request that does not come in time names its client.
 #[test]
-fn a_request_that_is_late() {
+fn a_late_request_names_its_client() {
     let daemon = Launch::default().quiet().options("--request-timeout 0.1").start();
     let client = daemon.connect();
     client.until_gone();
     daemon.wait_for_log(": the request was not complete in time");
 }
 
-/// That all slots are taken is said once, until one was free that nobody waited for.
+/// That all slots are taken is logged once, until one is free and nobody waits for it.
 #[test]
-fn taken_slots_are_told_once_each_time() {
+fn taken_slots_are_logged_once_each_time() {
     let mut daemon = Launch::default().options("-m 1 -t 0").start();
     for times in 1..=2 {
         let gate = daemon.gate(&format!("gate{times}"));
@@ -171,7 +172,7 @@ fn taken_slots_are_told_once_each_time() {
             client.end_stdin();
             assert_eq!(client.reply().code(), 0);
         }
-        // The loop has had a turn since.
+        // By now the loop has turned.
         daemon.turns();
     }
     let stopped = daemon.terminate();
@@ -180,7 +181,7 @@ fn taken_slots_are_told_once_each_time() {
     assert_eq!(stopped.stderr.matches("slots are taken").count(), 2, "{stopped:?}");
 }
 
-/// A client that floods the log gets ten lines a second, and the number of the others.
+/// A client that floods the log gets ten lines a second, and a line that counts the others.
 #[test]
 fn a_flood_is_counted() {
     const MANY: usize = 1000;
@@ -190,10 +191,10 @@ fn a_flood_is_counted() {
         let _ = client.try_send(b"abc");
         client.until_gone();
     }
-    // Another kind is not held up.
+    // Another kind of line is not held back.
     assert_eq!(daemon.run(&["no-such-program"], b"").code(), 127);
     daemon.wait_for_log("cannot start \"no-such-program\"");
-    // Nothing more comes: the number is told all the same.
+    // Nothing more is logged, and the count comes all the same.
     daemon.wait_for_log(" more lines of the kind bad-request were left out within a second");
     let log = daemon.terminate().stderr;
     let written = log.matches(": bad request: ").count();
@@ -204,7 +205,7 @@ fn a_flood_is_counted() {
     assert!(written <= A_SECOND * (left_out.len() + 1), "{written} lines, {left_out:?} left out");
 }
 
-/// Whatever a client says, a line is a line: its bytes neither end it nor reach the terminal.
+/// Whatever a client sends, a line stays a line: its bytes neither end it nor reach the terminal.
 #[test]
 fn control_characters_are_escaped() {
     let evil = "x\n<0>forged\r\x1b[31m\x7f\u{85}\u{2028}\u{202e}";
@@ -234,9 +235,9 @@ fn control_characters_are_escaped() {
     }
 }
 
-/// Neither what a client sends to its program, nor what it gets wrong, nor its environment.
+/// Neither a program's input, nor a bad request, nor an environment is logged.
 #[test]
-fn no_secrets() {
+fn no_secrets_are_logged() {
     const SECRET: &str = "hunter2";
     let mut daemon = Daemon::start("");
     assert_eq!(daemon.run(&steps("cat"), SECRET.as_bytes()).stdout_text(), SECRET);
@@ -260,9 +261,9 @@ fn no_secrets() {
     assert!(!log.contains("'h'"), "a byte of it: {log}");
 }
 
-/// With `--log-time` a line of text begins with the time; JSON has it always.
+/// With `--log-time` a line of text begins with the time. JSON always has it.
 #[test]
-fn times() {
+fn lines_have_times() {
     let shape = |time: &str| -> String { time.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect() };
     let mut daemon = Launch::default().quiet().options("--log-time").start();
     for line in daemon.terminate().stderr.lines() {
@@ -276,9 +277,9 @@ fn times() {
     }
 }
 
-/// Where standard error is the journal, as its number says, lines begin with their priority.
+/// If standard error is the journal, by its device and inode, lines begin with their priority.
 #[test]
-fn priorities_for_the_journal() {
+fn lines_for_the_journal_have_priorities() {
     let numbers = "JOURNAL_STREAM=$(stat -L -c %d:%i /proc/self/fd/2); export JOURNAL_STREAM";
     let mut daemon = Launch::default().prelude(numbers).start();
     assert_eq!(daemon.run(&["no-such-program"], b"").code(), 127);
@@ -294,7 +295,6 @@ fn priorities_for_the_journal() {
     }
 }
 
-/// Of two levels the last counts, whichever way it is written.
 #[test]
 fn the_last_level_counts() {
     for (options, is_debug) in
@@ -306,14 +306,15 @@ fn the_last_level_counts() {
     }
 }
 
-/// Nobody reads standard error any more, which is full at last: everybody is served all the same, and when it is read again the log says
-/// how much is missing.
+/// Nobody reads standard error, until it is full. All clients are served all the same. When it is
+/// read again, the log reports how much is missing.
 #[test]
 fn a_stopped_reader() {
     nobody_reads(Launch::default());
 }
 
-/// The same where a filter refuses threads: `pthread_create(3)` knows no other way after EPERM of clone3.
+/// The same where a filter refuses threads: after EPERM of clone3, `pthread_create(3)` does not try
+/// another call.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_stopped_reader_and_no_threads() {
@@ -330,7 +331,7 @@ fn nobody_reads(launch: Launch) {
     let mut reader = File::options().read(true).custom_flags(nonblock).open(&path).unwrap();
     let mut daemon = launch.prelude("exec 2>log").spawn();
     eventually("a socket", || std::os::unix::net::UnixStream::connect(daemon.socket()).is_ok());
-    // Some 900 bytes of the log each: more than a pipe and the daemon's buffer have room for.
+    // About 900 bytes of log each, more than a pipe and the daemon's buffer hold.
     let name = "x".repeat(255);
     for _ in 0..1500 {
         assert_eq!(daemon.run(&[&name], b"").code(), 127);
@@ -340,7 +341,7 @@ fn nobody_reads(launch: Launch) {
     daemon.assert_serves();
     let mut log = Vec::new();
     eventually("the number of lines that were dropped", || {
-        // Without a thread what waits is written with the next line.
+        // Without a thread the next line writes what waits.
         daemon.signal(Signal::USR1);
         let _ = reader.read_to_end(&mut log);
         String::from_utf8_lossy(&log).contains(" lines of the log were dropped: standard error did not take them")
@@ -349,13 +350,13 @@ fn nobody_reads(launch: Launch) {
         assert!(line.starts_with("sockexec: "), "{line:?}");
     }
     daemon.assert_serves();
-    // And with nobody there.
+    // And with no reader at all.
     drop(reader);
     daemon.assert_serves();
     assert!(daemon.terminate().status.success());
 }
 
-/// Whatever the level.
+/// At every level.
 #[test]
 fn start_reload_and_stop_are_always_logged() {
     let launch = Launch::default().quiet().prelude("exec setsid \"$0\" \"$@\"");
@@ -369,9 +370,9 @@ fn start_reload_and_stop_are_always_logged() {
     assert!(lines.iter().all(|line| line["level"] == "info" && line["message"].is_string()), "{lines:?}");
 }
 
-/// A full disk is no reason to stop either, nor a log that was closed.
+/// A full disk or a closed log does not stop the daemon.
 #[test]
-fn a_log_that_fails() {
+fn a_log_that_fails_stops_nobody() {
     for prelude in ["exec 2>/dev/full", "exec 2>&-", "exec 2</dev/null"] {
         let mut daemon = Launch::default().prelude(prelude).spawn();
         eventually("a socket", || std::os::unix::net::UnixStream::connect(daemon.socket()).is_ok());
@@ -382,7 +383,7 @@ fn a_log_that_fails() {
     }
 }
 
-/// The thread that writes is there only while there is something to be written.
+/// The thread that writes exists only while there is something to write.
 #[cfg(target_os = "linux")]
 #[test]
 fn no_thread_while_nothing_is_logged() {
@@ -395,9 +396,9 @@ fn no_thread_while_nothing_is_logged() {
     eventually("one thread", one_thread);
 }
 
-/// What is said last is written before the end.
+/// The last line is written before the daemon ends.
 #[test]
-fn the_last_words() {
+fn the_last_words_are_written() {
     let stopped = Launch::default().socket("/nowhere/at/all").quiet().run();
     assert_eq!(stopped.status.code(), Some(111));
     assert!(stopped.stderr.contains("/nowhere/at/all"), "{stopped:?}");

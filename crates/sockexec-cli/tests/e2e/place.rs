@@ -1,4 +1,4 @@
-//! The socket file vanishes, or another is put in its place.
+//! The socket file vanishes, or another file takes its place.
 
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt as _;
@@ -12,9 +12,9 @@ use rustix::process::Signal;
 use crate::common::{Client, Daemon, Launch, eventually, stale_socket, steps};
 use crate::faults::strace;
 
-/// A file system without locks delayed the start by two seconds, in which the lock was tried 200 times.
+/// A file system without locks used to delay the start by two seconds, with 200 attempts to lock.
 #[test]
-fn a_file_system_without_locks_is_no_reason_to_wait() {
+fn a_file_system_without_locks_does_not_delay_the_start() {
     if !strace::is_usable() {
         return;
     }
@@ -28,14 +28,14 @@ fn a_file_system_without_locks_is_no_reason_to_wait() {
         daemon.wait_for_log("its directory cannot be locked");
         assert_eq!(daemon.terminate().status.code(), Some(0));
         let calls = fs::read_to_string(log).expect("the log of strace");
-        // Once for its file, and once for its removal.
+        // Once for the file, and once for its removal.
         assert_eq!(calls.matches("flock(").count(), 2, "{error}: {calls}");
     }
 }
 
-/// Who holds the lock for long is not waited for for ever, and that is said.
+/// The daemon does not wait for ever for a lock that somebody keeps, and says so.
 #[test]
-fn a_lock_that_somebody_keeps() {
+fn a_lock_that_somebody_keeps_is_not_waited_for() {
     let launch = Launch::default().quiet();
     let directory = File::open(launch.directory()).unwrap();
     rustix::fs::flock(&directory, FlockOperation::LockExclusive).unwrap();
@@ -44,9 +44,10 @@ fn a_lock_that_somebody_keeps() {
     daemon.assert_serves();
 }
 
-/// A cleaner of old files, or somebody who is not careful. An idle daemon notices, and those who had connected before are served.
+/// A cleaner of old files, or a careless user. An idle daemon notices, and goes on serving clients
+/// that had connected before.
 #[test]
-fn a_file_that_is_removed() {
+fn a_file_that_is_removed_is_made_again() {
     let mut daemon = Launch::default().quiet().options("-t 0 -M 0640").start();
     let mut before = daemon.exec(&steps("out ready cat"));
     before.wait_for("ready");
@@ -67,24 +68,24 @@ fn a_file_that_is_removed() {
     assert!(!daemon.socket().exists());
 }
 
-/// How many listening sockets it has: in its place, and those before, as USR2 tells them.
+/// The number of listening sockets, in their place and elsewhere, from the answer to USR2.
 fn sockets(daemon: &Daemon) -> (usize, usize) {
     let position = daemon.log_position();
     daemon.signal(Signal::USR2);
     daemon.wait_for_log_after(position, "sockexec: descriptor ");
-    // What comes after that is behind it.
+    // The answer to USR1 comes after that of USR2.
     daemon.signal(Signal::USR1);
     daemon.wait_for_log_after(position, " times\n");
     let log = daemon.log_text().split_off(position);
     (log.matches("listening on ").count(), log.matches("listening where it was before").count())
 }
 
-/// Moved away, it is still found under its other name: those that come there are served.
+/// A moved file works under its other name: clients that connect there are served.
 #[test]
-fn a_file_that_is_moved() {
+fn a_file_that_is_moved_still_works() {
     let mut daemon = Launch::default().quiet().start();
     let elsewhere = daemon.directory().join("elsewhere");
-    // Stopped, so that they wait in the backlog of the socket that loses its name.
+    // The daemon is stopped, so that they wait in the backlog of the socket that loses its name.
     daemon.stop();
     let waiting: Vec<Client> = (0..20).map(|n| daemon.exec(&steps(&format!("exit {n}")))).collect();
     fs::rename(daemon.socket(), &elsewhere).unwrap();
@@ -98,16 +99,16 @@ fn a_file_that_is_moved() {
     assert_eq!(late.reply().code(), 42);
     daemon.assert_serves();
     daemon.assert_idle("it listens at two places");
-    // Removed by its other name, or for the second time, nothing is left of it to be found.
+    // After its other name is gone, or the file is removed again, no path leads to it.
     fs::remove_file(daemon.socket()).unwrap();
     eventually("a socket that is closed", || UnixStream::connect(&elsewhere).is_err());
     daemon.assert_serves();
     assert_eq!(daemon.terminate().status.code(), Some(0));
 }
 
-/// Moved away and back again, over the socket that was made meanwhile.
+/// The file is moved away and back, over the socket that was made meanwhile.
 #[test]
-fn a_file_that_is_moved_and_comes_back() {
+fn a_file_that_comes_back_is_used_again() {
     let mut daemon = Launch::default().quiet().start();
     let elsewhere = daemon.directory().join("elsewhere");
     fs::rename(daemon.socket(), &elsewhere).unwrap();
@@ -121,16 +122,16 @@ fn a_file_that_is_moved_and_comes_back() {
     assert!(!daemon.socket().exists());
 }
 
-/// `rm -r DIR; mkdir DIR`: there is no place until the directory is there, and there is no event for that.
+/// `rm -r DIR; mkdir DIR`: there is no place until the directory exists, and no event for that.
 #[test]
-fn a_directory_that_is_made_again() {
+fn a_directory_that_is_made_again_gets_its_socket() {
     let launch = Launch::default().quiet().options("-t 0");
     let directory = launch.directory().join("there");
     fs::create_dir(&directory).unwrap();
     let mut daemon = launch.socket(directory.join("sock")).start();
     let mut before = daemon.exec(&steps("out ready cat"));
     before.wait_for("ready");
-    // Stopped, or it would be back before the directory is empty.
+    // Otherwise the file would be back before the directory is empty.
     daemon.stop();
     fs::remove_dir_all(&directory).unwrap();
     daemon.signal(Signal::CONT);
@@ -142,10 +143,11 @@ fn a_directory_that_is_made_again() {
     daemon.assert_serves();
     before.end_stdin();
     assert_eq!(before.reply().stdout_text(), "ready");
-    assert_eq!(daemon.log_text().matches("does not exist").count(), 1);
+    assert_eq!(daemon.whole_log().matches("does not exist").count(), 1);
 }
 
-/// Has the daemon look, until it listens again. That its file exists is not enough: it is made by bind(2), before listen(2).
+/// Has the daemon look until it listens again. The file is no proof: bind(2) makes it, before
+/// listen(2).
 fn listens_again(daemon: &mut Daemon) {
     eventually("a socket", || {
         daemon.signal(Signal::USR1);
@@ -153,9 +155,10 @@ fn listens_again(daemon: &mut Daemon) {
     });
 }
 
-/// Of a directory that is renamed nothing tells either, nor without a watch of any file: it shows when something happens anyway.
+/// No event reports a renamed directory, or any file without a watch. The daemon finds out when it
+/// next wakes.
 #[test]
-fn what_nothing_tells_of_is_looked_at() {
+fn what_no_event_reports_is_found_later() {
     let launch = Launch::default().quiet().options("-m 1").prelude("ulimit -n 28");
     let mut daemon = launch.start();
     fs::remove_file(daemon.socket()).unwrap();
@@ -171,9 +174,10 @@ fn what_nothing_tells_of_is_looked_at() {
     daemon.assert_serves();
 }
 
-/// Something that is no socket is left alone, and the place is taken when it is free; a stale socket is replaced.
+/// Anything but a socket is left alone, and the place is taken when it is free. A stale socket is
+/// replaced.
 #[test]
-fn something_else_in_its_place() {
+fn something_else_in_its_place_is_left_alone() {
     let mut daemon = Launch::default().quiet().start();
     let other = daemon.directory().join("other");
     fs::write(&other, "words").unwrap();
@@ -192,8 +196,8 @@ fn something_else_in_its_place() {
     assert!(!daemon.socket().exists());
 }
 
-/// A second daemon is put in the place by rename(2). Nobody is refused or cut; the first one serves those that it has, and ends, and the file of the
-/// second one stays.
+/// A second daemon takes the place by rename(2). No client is refused or cut. The first daemon
+/// serves its clients and ends, and the second one's file stays.
 #[test]
 fn another_daemon_takes_over() {
     let mut first = Launch::default().quiet().options("-t 0").start();
@@ -221,7 +225,7 @@ fn another_daemon_takes_over() {
         over.store(true, Ordering::Release);
         assert!(clients.join().unwrap() > 0);
     });
-    // It has one left.
+    // One client is left.
     assert!(!first.has_ended());
     long.stdin(b" and done");
     long.end_stdin();
@@ -234,9 +238,9 @@ fn another_daemon_takes_over() {
     assert_eq!(second.terminate().status.code(), Some(0));
 }
 
-/// One that was taken over from is told to end: its first TERM is a TERM.
+/// A daemon that was replaced still handles its first TERM as a TERM.
 #[test]
-fn a_daemon_that_was_taken_over_from_is_told_to_end() {
+fn a_daemon_that_was_replaced_ends_at_term() {
     let mut first = Launch::default().quiet().options("-t 0 -k 1000").start();
     let beside = first.directory().join("beside");
     let second = Launch::default().quiet().socket(&beside).start();

@@ -1,10 +1,10 @@
-//! The daemon's own end, and what its other signals tell.
+//! The daemon's own end, and what its other signals print.
 
 use std::os::unix::net::UnixStream;
 
 use rustix::process::Signal;
 
-use crate::common::{Daemon, Launch, eventually, is_refused, steps};
+use crate::common::{Daemon, Launch, eventually, is_refused, steps, with_stubborn_child};
 
 #[test]
 fn term_int_and_quit_end_an_idle_daemon() {
@@ -18,9 +18,9 @@ fn term_int_and_quit_end_an_idle_daemon() {
     }
 }
 
-/// The programs are ended, and their clients are told how.
+/// The programs are ended, and their clients learn how.
 #[test]
-fn programs_are_ended_and_clients_told() {
+fn programs_end_and_clients_learn_how() {
     for signal in [Signal::TERM, Signal::INT, Signal::QUIT] {
         let mut daemon = Daemon::start("-t 0 -k 100");
         let mut clients: Vec<_> = (0..10).map(|_| daemon.exec(&steps("out before wait"))).collect();
@@ -36,7 +36,7 @@ fn programs_are_ended_and_clients_told() {
     }
 }
 
-/// A client that has its reply and stays is waited for a moment, not for the five seconds that it has otherwise.
+/// The daemon waits a moment for a client that has its reply and stays, not the usual five seconds.
 #[test]
 fn clients_that_stay_do_not_hold_it_up() {
     let mut daemon = Daemon::start("-t 0 -k 100");
@@ -52,7 +52,7 @@ fn clients_that_stay_do_not_hold_it_up() {
     assert_eq!(late.reply().signal(), 15);
 }
 
-/// What a program says at TERM, and its own code, still reach the client.
+/// A program's output after TERM and its own exit code still reach the client.
 #[test]
 fn last_words_are_delivered() {
     let mut daemon = Daemon::start("-t 0 -k 100");
@@ -64,17 +64,12 @@ fn last_words_are_delivered() {
     assert_eq!(daemon.wait_for_groups().status.code(), Some(0));
 }
 
-/// 5: children, and theirs, survived the daemon's TERM.
+/// In 3.1.1 children and grandchildren survived the daemon's TERM.
 #[test]
 fn nobody_survives() {
     let mut daemon = Daemon::start("-t 0 -k 0.3");
     let (mut leader, mut child) = (daemon.fifo("leader"), daemon.fifo("child"));
-    let argv = format!(
-        "spawn [ ignore TERM ; close 0 close 1 close 2 hold {} wait ] hold {} wait",
-        child.path(),
-        leader.path()
-    );
-    let client = daemon.exec(&steps(&argv));
+    let client = daemon.exec(&with_stubborn_child(&leader, &child));
     leader.holder();
     child.holder();
     let stopped = daemon.terminate();
@@ -104,9 +99,9 @@ fn a_stopped_program_is_ended() {
     assert_eq!(daemon.wait_for_groups().status.code(), Some(0));
 }
 
-/// The socket goes at once, not when the last program is done: nobody is to wait in vain.
+/// The socket goes at once, before the last program ends. No client should wait in vain.
 #[test]
-fn nobody_is_accepted_any_more() {
+fn no_more_clients_are_accepted() {
     let mut daemon = Daemon::start("-t 0 -k 1000");
     let gate = daemon.gate("gate");
     let argv = format!("spawn [ wait ] ignore TERM ; out ready reap out asked gate {} out done", gate.path());
@@ -116,14 +111,14 @@ fn nobody_is_accepted_any_more() {
     client.wait_for("asked");
     eventually("no socket", || !daemon.socket().exists());
     assert!(UnixStream::connect(daemon.socket()).is_err());
-    // The program takes its time.
+    // The program takes its time to end.
     gate.open();
     let reply = client.reply();
     assert_eq!((reply.stdout_text(), reply.code()), ("readyaskeddone", 0));
     assert_eq!(daemon.wait_for_groups().status.code(), Some(0));
 }
 
-/// A second TERM or INT: no more patience.
+/// A second TERM or INT kills.
 #[test]
 fn a_second_signal_kills_at_once() {
     for (first, second) in [(Signal::TERM, Signal::TERM), (Signal::TERM, Signal::INT), (Signal::QUIT, Signal::QUIT)] {
@@ -138,8 +133,8 @@ fn a_second_signal_kills_at_once() {
     }
 }
 
-/// No request, half of one, a reply that is complete, a client that waits in the backlog: none of
-/// them is a reason to stay.
+/// No request, half of one, a reply that is complete, a client in the backlog: the daemon waits for
+/// none of them.
 #[test]
 fn connections_without_a_program_do_not_delay_the_end() {
     let mut daemon = Daemon::start("-t 0 -k 100 -m 4");
@@ -161,7 +156,7 @@ fn connections_without_a_program_do_not_delay_the_end() {
     assert_eq!(daemon.wait_for_groups().status.code(), Some(0));
 }
 
-/// A client that does not read cannot keep the daemon past `-k`.
+/// A client that does not read cannot keep the daemon beyond `-k`.
 #[test]
 fn a_client_that_does_not_read_does_not_delay_the_end_for_ever() {
     for spool in ["0", "100000000"] {
@@ -175,7 +170,8 @@ fn a_client_that_does_not_read_does_not_delay_the_end_for_ever() {
     }
 }
 
-/// A holder outside of the group is left alone, and is no reason to stay either.
+/// A process outside the group that holds the output is left alone, and does not delay the end for
+/// ever.
 #[test]
 fn a_holder_outside_of_the_group_does_not_delay_the_end_for_ever() {
     let mut daemon = Daemon::start("-t 0 -k 0.3");
@@ -183,7 +179,7 @@ fn a_holder_outside_of_the_group_does_not_delay_the_end_for_ever() {
     let argv = format!("spawn [ setsid hold {} wait ] hold {} exit 4", child.path(), leader.path());
     let client = daemon.exec(&steps(&argv));
     let holder = child.holder();
-    // TERM must not be what ends the leader.
+    // TERM must not end the leader.
     leader.wait_for_death();
     assert_eq!(daemon.terminate().status.code(), Some(0));
     assert_eq!(client.reply().code(), 4);
@@ -191,7 +187,7 @@ fn a_holder_outside_of_the_group_does_not_delay_the_end_for_ever() {
     holder.kill();
 }
 
-/// USR1 and USR2 print the connections and the descriptors, also without `-d`.
+/// USR1 and USR2 print the connections and the descriptors, even without `-d`.
 #[test]
 fn usr1_and_usr2_print_what_goes_on() {
     for signal in [Signal::USR1, Signal::USR2] {
@@ -204,7 +200,7 @@ fn usr1_and_usr2_print_what_goes_on() {
         daemon.signal(signal);
         daemon.wait_for_log(&program.pid.as_raw_pid().to_string());
         daemon.wait_for_log("sockexec-fixture");
-        // It is a look and nothing more.
+        // Printing changes nothing.
         daemon.assert_serves();
         client.end_stdin();
         assert_eq!(client.reply().code(), 0);
@@ -214,10 +210,10 @@ fn usr1_and_usr2_print_what_goes_on() {
     }
 }
 
-/// USR2 says of each descriptor what it is and waits for.
+/// USR2 prints what each descriptor is, and what it waits for.
 #[test]
-fn usr2_tells_what_each_descriptor_waits_for() {
-    // What is spliced waits in the kernel, and what is copied in the daemon.
+fn usr2_prints_what_each_descriptor_waits_for() {
+    // Spliced bytes wait in the kernel, and copied ones in the daemon.
     for transfer in ["splice", "copy"] {
         tell_what_each_descriptor_waits_for(transfer);
     }
@@ -236,13 +232,14 @@ fn tell_what_each_descriptor_waits_for(transfer: &str) {
     assert_told(": client, waits for input;");
     assert_told(": stdin, waits for nothing;");
     assert_told(": stdout, waits for output;");
-    // Its input is not read: the socket and the pipe are full.
+    // The program does not read its input: the socket and the pipe are full.
     let mut sends = daemon.exec(&steps("wait"));
     sends.send(b"100000000:");
     sends.send_until_blocked(|| vec![b'x'; 65_536]);
     assert_told(": stdin, waits for room for input;");
     assert_told(": client, waits for nothing;");
-    // Its output is not read: more than the socket takes, while it may still send, and when it does not any more.
+    // The client does not read the output, which is more than the socket takes: once before and
+    // once after the end of its input.
     let does_not_read = daemon.exec(&steps("write-out 3000000"));
     assert_told(": client, waits for input, room for output;");
     assert_told(": spool, waits for the client to read;");
@@ -251,7 +248,7 @@ fn tell_what_each_descriptor_waits_for(transfer: &str) {
     assert_told(": client, waits for room for output;");
     assert_told(": stdout, waits for the client to read;");
     let says_no_more = daemon.exec(&steps("close 1 close 2 wait"));
-    // Without a descriptor for it the daemon looks now and then.
+    // With no descriptor for it, the daemon polls.
     if !is_refused("pidfd_open") {
         assert_told(": process, waits for its exit;");
     }
@@ -264,9 +261,9 @@ fn tell_what_each_descriptor_waits_for(transfer: &str) {
     assert_eq!(client.reply().code(), 0);
 }
 
-/// Many signals while it works: none is lost in a way that hurts, and no call is cut short by them.
+/// Many signals while the daemon works: none interrupts a call for good or gets lost.
 #[test]
-fn signals_while_it_works() {
+fn signals_interrupt_no_call() {
     let mut daemon = Launch::default().quiet().start();
     for n in 0..100 {
         daemon.signal(if n % 2 == 0 { Signal::USR1 } else { Signal::USR2 });
@@ -275,7 +272,7 @@ fn signals_while_it_works() {
     assert_eq!(daemon.terminate().status.code(), Some(0));
 }
 
-/// A client whose end the daemon finds by writing: SIGPIPE must not be its own end.
+/// The daemon notices the end of these clients when it writes. SIGPIPE must not end it.
 #[test]
 fn clients_that_vanish_do_not_end_the_daemon() {
     let mut daemon = Daemon::start("-k 0.2");

@@ -1,4 +1,4 @@
-//! Output on disk: how much of it all clients together may have there, and that nobody waits when it goes.
+//! Output on disk: the limit for all clients together, and how its files go.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -8,15 +8,16 @@ use crate::faults::strace::{self, Fault, Strace, Whom};
 use crate::pattern::Pattern;
 use crate::version_2::status::status;
 
-/// What a spool has in memory, the socket and the pipe have, and what is not counted to the byte: much more than that.
+/// What a spool holds in memory, what the socket and the pipe hold, and rounding. The test data is
+/// much more, in bytes.
 const BESIDE: u64 = 4 << 20;
 
-/// How much the daemon says that it has on disk, in bytes.
+/// The bytes that the daemon reports on disk.
 fn spooled(daemon: &Daemon) -> u64 {
     status(daemon)["totals"]["spooled"].as_u64().expect("a number")
 }
 
-/// How much the file system says that it has there.
+/// The bytes that the file system reports there.
 fn on_disk(daemon: &Daemon) -> u64 {
     let directory = format!("/proc/{}/fd", daemon.process().0.as_raw_pid());
     let entries = fs::read_dir(directory).unwrap().flatten();
@@ -24,7 +25,7 @@ fn on_disk(daemon: &Daemon) -> u64 {
     files.map(|file| file.blocks() * 512).sum()
 }
 
-/// A program that writes so much to a client that does not read, and has not ended its input.
+/// A program that writes `len` bytes to a client that does not read and has not ended its input.
 #[track_caller]
 fn start(daemon: &Daemon, name: &str, len: u64) -> (Client, Process, Fifo) {
     let mut life = daemon.fifo(name);
@@ -41,7 +42,8 @@ fn assert_pattern(mut client: Client, len: u64) {
     assert_eq!(pattern.position(), len);
 }
 
-/// One client filled the disk, as each had a limit and all had none. What one gives back another gets, which nothing else would wake.
+/// With a limit for each client and none for all, one client filled the disk. What one client gives
+/// back goes to another, which nothing else would wake.
 #[test]
 fn all_have_a_limit_together() {
     let (total, len) = (8 << 20, 40 << 20);
@@ -55,7 +57,7 @@ fn all_have_a_limit_together() {
     assert_eq!(status(&daemon)["limits"]["spool_total"], total);
     daemon.wait_for_log("and --spool-total allows no more: programs wait");
     daemon.assert_idle("three wait for a place on disk");
-    // Who has most goes.
+    // The client with the most goes.
     clients.sort_by_key(|(_, program, _)| program.written());
     let [two, three, most] = clients;
     let before = two.1.written() + three.1.written();
@@ -69,14 +71,14 @@ fn all_have_a_limit_together() {
     eventually("nothing on disk", || spooled(&daemon) == 0);
 }
 
-/// As the client reads, not only when it has read all.
+/// The daemon gives space back as the client reads, not only at the end.
 #[test]
 fn what_is_read_is_given_back() {
     let len = 40 << 20;
     let daemon = Launch::default().options("-t 0").without_env("TMPDIR").start();
     let (client, _, mut life) = start(&daemon, "life", len);
     life.wait_for_death();
-    // Only now all of it was taken.
+    // Only now has the daemon taken all of it.
     daemon.wait_for_log("ended: exit code 0");
     let all = spooled(&daemon);
     assert!((len - BESIDE..=len).contains(&all), "{all}");
@@ -90,16 +92,17 @@ fn what_is_read_is_given_back() {
     eventually("nothing on disk", || spooled(&daemon) == 0 && on_disk(&daemon) == 0);
 }
 
-/// A ring that goes round many times within a small total: each byte comes once, and the limit holds meanwhile.
+/// A ring that goes round many times within a small limit: each byte comes once, and the limit
+/// holds.
 #[test]
-fn round_and_round() {
+fn a_spool_goes_round_within_its_limit() {
     let daemon = Launch::default().options("-t 0 --spool 3000001 --spool-total 2M").without_env("TMPDIR").start();
     let len: u64 = 60 << 20;
     let client = daemon.exec(&steps(&format!("write-out {len}")));
     let mut pattern = Pattern::new();
     let mut most = 0;
     let mut pieces = 0;
-    // The client reads all along, and ends its input only when it has seen that much.
+    // The client reads all the time, and ends its input only after this many bytes.
     let mut socket = client.socket().try_clone().unwrap();
     let mut buffer = vec![0; 256 << 10];
     let mut got = Vec::new();
@@ -122,7 +125,8 @@ fn round_and_round() {
     eventually("nothing on disk", || spooled(&daemon) == 0);
 }
 
-/// The last close of a big file frees its blocks, and everybody waited: 17 s for a hundred clients. It is made smaller first, by another thread.
+/// The last close of a big file frees its blocks, and everybody waited for that: 17 s for a hundred
+/// clients. Another thread shortens the file first.
 #[test]
 fn nobody_waits_for_a_big_file_to_go() {
     if !strace::is_usable() {
@@ -145,10 +149,10 @@ fn nobody_waits_for_a_big_file_to_go() {
     eventually("descriptors as at first", || daemon.process().descriptors() == descriptors);
 }
 
-/// However much is allowed, others need the file system too.
+/// A tenth of the file system stays free for others, whatever the limit is.
 #[test]
 fn a_tenth_of_the_file_system_stays_free() {
-    let Some(prelude) = crate::streams::small_disk("40m") else { return };
+    let Some(prelude) = crate::common::small_disk("40m") else { return };
     let mut daemon = Launch::default().options("-t 0").prelude(&prelude).start();
     let (client, program, _life) = start(&daemon, "life", 100 << 20);
     program.wait_until_blocked();

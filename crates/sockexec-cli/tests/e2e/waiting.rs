@@ -1,4 +1,4 @@
-//! The waiting room: who is in it, who has to go when it is full, and whose turn it is.
+//! The waiting room: who is in it, who must leave when it is full, and whose turn is next.
 
 use std::fs::{self, Permissions};
 use std::os::fd::AsFd as _;
@@ -13,13 +13,14 @@ use crate::common::{Client, Daemon, Launch, eventually, pairs, steps};
 use crate::slots::{exit_of, request, start, status, waiting};
 use crate::version_2::{descriptors, netstring};
 
-/// What a client of version 1 is told whose place was needed for another.
+/// The answer to a client of version 1 that had to leave.
 pub(crate) const BUSY: &str = "sockexec: too many requests wait; nothing was started\n";
 
 /// The same in version 2.
 const BUSY_2: &str = "busy too many requests wait; nothing was started";
 
-/// A daemon with one slot, which is taken, and so many places for those that wait. What its client sends ends the program.
+/// A daemon with one slot, which is taken, and a room of this size. Input of that client ends its
+/// program.
 fn full(options: &str) -> (Daemon, Client) {
     let daemon = Daemon::start(&format!("-m 1 -t 0 --request-timeout 0 {options}"));
     let mut running = start(&daemon, 1, "out ready cat");
@@ -27,8 +28,8 @@ fn full(options: &str) -> (Daemon, Client) {
     (daemon, running)
 }
 
-/// A client whose request waits for a slot. The log tells: one that asked for the status would be in the room itself, and where that is
-/// full, and its question comes a moment after its connection, somebody would have to go for it.
+/// A client whose request waits for a slot. The log shows it. A question for the status would be in
+/// the room itself, and if that is full, somebody would have to leave before the question arrives.
 #[track_caller]
 fn waits(daemon: &Daemon, version: u8, words: &str) -> Client {
     let position = daemon.log_position();
@@ -51,13 +52,15 @@ fn assert_busy(client: &mut Client) {
     }
 }
 
-/// A hundred silent clients kept everybody out for `--request-timeout` seconds, and again after that.
+/// A hundred silent clients used to keep everybody out for `--request-timeout` seconds, again and
+/// again.
 #[test]
 fn silent_clients_keep_nobody_out() {
     let mut daemon = Daemon::start("-t 0 --request-timeout 0 --max-waiting 50");
     let silent: Vec<Client> = (0..100).map(|_| daemon.connect()).collect();
     daemon.assert_serves();
-    // Those that are more than there are places were closed, without a word: nobody knows which version they speak.
+    // The clients beyond the room were closed without a word, because nobody knows which version
+    // they speak.
     let gone = silent.into_iter().filter_map(|mut client| {
         client.socket().set_nonblocking(true).expect("a mode");
         (client.try_rest() == Some(Vec::new())).then_some(())
@@ -65,9 +68,9 @@ fn silent_clients_keep_nobody_out() {
     assert!(gone.count() >= 100 - 50 - 6, "fifty have places, and six may be more for a moment");
 }
 
-/// With as many programs as there are slots nobody had an answer to the question why.
+/// When programs used to take all slots, nobody could ask why.
 #[test]
-fn whoever_only_asks_has_an_answer_and_takes_no_place() {
+fn a_question_is_answered_and_takes_no_place() {
     let (daemon, mut running) = full("--max-waiting 2");
     let mut clients = [waits(&daemon, 1, "out one"), waits(&daemon, 2, "out two")];
     for _ in 0..20 {
@@ -85,32 +88,32 @@ fn whoever_only_asks_has_an_answer_and_takes_no_place() {
     }
 }
 
-/// Of one user: who says nothing, then the last one that came.
+/// Of one user's clients, a silent one must leave first, then the one that came last.
 #[test]
-fn who_has_to_go_when_all_places_are_taken() {
+fn the_silent_and_the_latest_leave_a_full_room() {
     for version in [1, 2] {
         let (mut daemon, mut running) = full("--max-waiting 3");
         let mut silent = daemon.connect();
         let mut half = daemon.connect();
         half.send(&request(version, &steps("out half"))[..20]);
         let mut one = waits(&daemon, version, "out one");
-        // They have a second each to say something.
+        // They have a second each to send something.
         let mut two = waits(&daemon, version, "out two");
         assert_eq!(silent.rest(), b"");
         let mut three = waits(&daemon, version, "out three");
         assert_busy(&mut half);
         assert_eq!(turned_away(&daemon), 2);
         for version in [1, 2] {
-            // Its answer is not lost by what it still sends.
+            // What it still sends does not destroy its answer.
             let mut late = start(&daemon, version, "cat");
             let _ = late.try_send(&vec![b'x'; 100_000]);
             assert_busy(&mut late);
         }
         let told = status(&daemon);
         assert_eq!((&told["totals"]["turned_away"], &told["totals"]["waiting"]), (&4.into(), &3.into()), "{told}");
-        // Once, and what is said in the end is said after it.
+        // It is logged once, and what is logged at the end comes after it.
         daemon.wait_for_log("connection 3: turned away");
-        let log = daemon.log_text();
+        let log = daemon.whole_log();
         assert_eq!(log.matches("more than 3 connections wait (--max-waiting)").count(), 1, "{log}");
         running.end_stdin();
         assert_eq!(running.reply().code(), 0);
@@ -121,11 +124,12 @@ fn who_has_to_go_when_all_places_are_taken() {
     }
 }
 
-/// A reply that nobody reads has a place too, and can lose it; one that is read meanwhile does not.
+/// A reply that nobody reads has a place too, and can lose it. One that a client is reading does
+/// not.
 #[test]
 fn replies_that_nobody_reads_lose_their_places() {
     let mut daemon = Daemon::start("-m 1 -t 0 --max-waiting 2");
-    // More than the socket takes: the rest is in the daemon.
+    // More than the socket takes. The rest stays in the daemon.
     let lazy = |n: u64| {
         let client = start(&daemon, 1, "write-out 600000 exit 6");
         eventually("the end of the program", || status(&daemon)["totals"]["finished"] == n);
@@ -143,7 +147,7 @@ fn replies_that_nobody_reads_lose_their_places() {
     daemon.assert_serves();
 }
 
-/// Those that were turned away are given time to read that, and are still not many.
+/// Clients that had to leave get time to read that, and still do not pile up.
 #[test]
 fn those_that_were_turned_away_do_not_pile_up() {
     let (daemon, _running) = full("--max-waiting 4");
@@ -159,7 +163,7 @@ fn those_that_were_turned_away_do_not_pile_up() {
     daemon.assert_idle("nothing but those that wait");
 }
 
-/// Requests with descriptors wait as others do, and there are descriptors for all of them.
+/// Requests with descriptors wait like others, and there are descriptors for all of them.
 #[test]
 fn requests_with_descriptors_wait() {
     let mut daemon = Launch::default().options("-m 2 -t 0").prelude("ulimit -n 256").start();
@@ -194,7 +198,8 @@ fn requests_with_descriptors_wait() {
 
 // Users.
 
-/// A daemon to which everybody can connect; `None`: only root can be several users, and a message says so.
+/// A daemon to which every user can connect. `None`, with a message: only root can act as several
+/// users.
 fn open_to_all(options: &str) -> Option<Daemon> {
     if !rustix::process::geteuid().is_root() {
         println!("skipped: only root can be several users");
@@ -209,7 +214,7 @@ fn open_to_all(options: &str) -> Option<Daemon> {
 #[track_caller]
 fn connect_as(daemon: &Daemon, uid: u32) -> Client {
     let connect = || {
-        // On Linux a user is a thread's, and the kernel notes whose thread connects.
+        // On Linux each thread has a user, and the kernel records that of the thread that connects.
         rustix::thread::set_thread_res_uid(None, Uid::from_raw(uid), None).expect("root may");
         Client::connect(daemon.socket())
     };
@@ -231,9 +236,9 @@ fn waits_as(daemon: &Daemon, uid: u32, words: &str) -> Client {
     client
 }
 
-/// One user fills the room: it makes way for the others, up to as many places as theirs.
+/// One user fills the room. It makes way for the others until they have as many places.
 #[test]
-fn who_has_most_places_makes_way() {
+fn the_user_with_most_places_makes_way() {
     let Some(daemon) = open_to_all("-m 1 --max-waiting 4") else { return };
     let mut running = start_as(&daemon, 2001, 1, "out ready cat");
     running.wait_for("ready");
@@ -242,7 +247,7 @@ fn who_has_most_places_makes_way() {
     for _ in 0..2 {
         assert_busy(&mut ones.pop().expect("four"));
     }
-    // A tie: the newcomer's user loses.
+    // In a tie the newcomer's user loses.
     assert_busy(&mut start_as(&daemon, 2002, 1, "exit 2"));
     assert_busy(&mut start_as(&daemon, 2001, 1, "exit 1"));
     assert_eq!((waiting(&daemon), turned_away(&daemon)), (4, 4));
@@ -255,7 +260,7 @@ fn who_has_most_places_makes_way() {
     }
 }
 
-/// A user's hundred requests do not stand before another's one.
+/// One user's hundred requests do not delay another user's single one.
 #[test]
 fn users_have_slots_in_turn() {
     let Some(daemon) = open_to_all("-m 1") else { return };
@@ -280,9 +285,9 @@ fn users_have_slots_in_turn() {
     assert_eq!(served.lines().collect::<Vec<_>>(), ["a1", "b1", "c1", "a2", "b2", "a3"]);
 }
 
-/// A user that runs as many programs as it may waits for its own, while others have slots.
+/// A user with as many programs as it may have waits, while others get slots.
 #[test]
-fn so_many_programs_of_one_user() {
+fn the_programs_of_one_user_are_limited() {
     let Some(daemon) = open_to_all("-m 3 --max-per-user 1") else { return };
     assert_eq!(status(&daemon)["limits"]["max_per_user"], 1);
     let mut running = start_as(&daemon, 2001, 1, "out ready cat");
@@ -300,9 +305,10 @@ fn so_many_programs_of_one_user() {
     assert_eq!(other.reply().code(), 0);
 }
 
-/// The same for the one user that a test without privileges is; and no more than there are slots is no limit.
+/// The same for the single user of an unprivileged test. A limit as high as the number of slots has
+/// no effect.
 #[test]
-fn so_many_programs_of_one_user_although_slots_are_free() {
+fn one_user_is_limited_although_slots_are_free() {
     let daemon = Daemon::start("-m 5 -t 0 --max-per-user 2");
     let mut running = [(); 2].map(|()| start(&daemon, 1, "out ready cat"));
     for client in &mut running {
@@ -318,14 +324,15 @@ fn so_many_programs_of_one_user_although_slots_are_free() {
 
 // Memory.
 
-/// A request of about 1.9 MB, within what Linux takes for arguments, in either version.
+/// A request of about 1.9 MB, which Linux still takes as arguments.
 fn big(version: u8, words: &str) -> Arc<Vec<u8>> {
     let mut argv = steps(words);
     argv.extend(vec!["x".repeat(100_000); 19]);
     Arc::new(request(version, &argv))
 }
 
-/// Clients that send the request, and read what comes; each on a thread, as the daemon may leave it in the socket.
+/// Clients that send the request and read the answer, each on a thread, because the daemon may
+/// leave the request in the socket.
 fn send_all(daemon: &Daemon, request: &Arc<Vec<u8>>, clients: usize) -> Vec<thread::JoinHandle<Vec<u8>>> {
     let send = |_| {
         let (mut client, request) = (daemon.connect(), Arc::clone(request));
@@ -337,29 +344,30 @@ fn send_all(daemon: &Daemon, request: &Arc<Vec<u8>>, clients: usize) -> Vec<thre
     (0..clients).map(send).collect()
 }
 
-/// How many requests are left in their sockets.
+/// The number of requests that are left in their sockets.
 fn left(daemon: &Daemon) -> usize {
     let told = status(daemon);
     let all = told["connections"].as_array().expect("connections");
     all.iter().filter(|it| it["state"] == "memory for its request").count()
 }
 
-/// A thousand of the largest requests were 5 GB.
+/// A thousand of the largest requests used to take 5 GB.
 #[test]
-fn requests_that_wait_have_so_much_memory_together() {
+fn requests_that_wait_share_a_limit_of_memory() {
     let (daemon, mut running) = full("--max-waiting 400");
     let before = daemon.process().peak_kib();
     let clients = send_all(&daemon, &big(1, "exit 3"), 100);
     eventually("as many in memory as there is room for, and the others in their sockets", || {
         waiting(&daemon) + left(&daemon) as u64 == 100
     });
-    // At most 34, and the one that goes on in any case. There are fewer where parts of others fill the memory.
+    // At most 34, and the one that may always go on. Fewer if parts of other requests fill the
+    // memory.
     let (in_memory, left) = (waiting(&daemon), left(&daemon));
     assert!((1..=36).contains(&in_memory) && left >= 64, "{in_memory} and {left}");
     daemon.assert_idle("requests that are left in their sockets");
     let peak = daemon.process().peak_kib() - before;
     assert!(peak < 90 << 10, "{peak} KiB");
-    // Who asks for little has its answer, or waits in memory.
+    // A small request is answered, or waits in memory.
     let mut small = waits(&daemon, 2, "exit 4");
     running.end_stdin();
     assert_eq!(running.reply().code(), 0);
@@ -372,9 +380,10 @@ fn requests_that_wait_have_so_much_memory_together() {
     assert!(peak < 90 << 10, "{peak} KiB");
 }
 
-/// Requests that will never be complete may fill the memory: one of those in the sockets goes on, then the next.
+/// Requests that will never be complete may fill the memory. Then one of those in the sockets goes
+/// on, and then the next.
 #[test]
-fn halves_of_requests_keep_nobody_out() {
+fn half_requests_keep_nobody_out() {
     let daemon = Daemon::start("-t 0 --request-timeout 0");
     let whole = big(2, "exit 3");
     let half = Arc::new(whole[..whole.len() - 1].to_vec());
@@ -385,7 +394,8 @@ fn halves_of_requests_keep_nobody_out() {
         let raw = client.join().expect("a reply");
         assert_eq!(pairs(&raw).pop().expect("an end").1, b"3", "{}", raw.escape_ascii());
     }
-    // Those that went on and said no more for a second have lost their places, and some of the others never had to.
+    // Those that went on and then sent nothing for a second have lost their places. Some of the
+    // others never had to.
     assert!(turned_away(&daemon) < 10);
     drop(daemon);
     for half in halves {
@@ -395,7 +405,7 @@ fn halves_of_requests_keep_nobody_out() {
     }
 }
 
-/// What is left in its socket has its time when it is read.
+/// A request that is left in its socket gets its time when it is read.
 #[test]
 fn the_time_of_a_request_stands_still_in_its_socket() {
     const LIMIT: u64 = 4;

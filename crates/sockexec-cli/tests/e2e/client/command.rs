@@ -2,11 +2,9 @@
 
 use std::os::unix::process::CommandExt as _;
 
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketType};
-
 use super::forgotten::flags;
 use super::{assert_lost, bare, client, fixture_client, run, text};
-use crate::common::{Daemon, fixture, steps};
+use crate::common::{Daemon, fixture, stale_socket, steps};
 
 #[test]
 fn version() {
@@ -140,10 +138,7 @@ fn no_daemon_to_be_reached() {
     assert_lost(&run(command), &missing, "does the socket exist");
 
     let stale = daemon.directory().join("stale");
-    // Bound, and never listened on. (One that was closed lives for a moment longer in a child that another
-    // test is just starting.)
-    let socket = rustix::net::socket(AddressFamily::UNIX, SocketType::STREAM, None).expect("a socket");
-    rustix::net::bind(&socket, &SocketAddrUnix::new(&stale).expect("an address")).expect("a socket");
+    stale_socket(&stale);
     let mut command = bare(&daemon);
     command.arg(&stale).arg("true");
     assert_lost(&run(command), &stale, "listen");

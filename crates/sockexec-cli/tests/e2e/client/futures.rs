@@ -2,14 +2,11 @@
 
 use std::future::Future as _;
 use std::io::{Read as _, Write as _};
-use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
 use std::pin::pin;
 use std::task::{Context, Waker};
 use std::time::Duration;
 
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketType};
 use sockexec::tokio::Command;
 use sockexec::{Error, ErrorKind, Stdio, Version};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -17,7 +14,7 @@ use tokio::runtime::{Builder, Runtime};
 
 use super::fake::{EXIT, INTRODUCTION, STARTED};
 use super::terminals::in_time;
-use crate::common::{Daemon, PATIENCE, eventually};
+use crate::common::{Daemon, PATIENCE, eventually, full_backlog};
 
 pub(super) fn command(daemon: &Daemon, words: &str) -> Command {
     super::library::command(daemon, words).into()
@@ -157,21 +154,12 @@ fn options() {
     });
 }
 
-/// A socket whose backlog is full, and who fills it.
-pub(super) fn full(path: &Path) -> (OwnedFd, UnixStream) {
-    let listener = rustix::net::socket(AddressFamily::UNIX, SocketType::STREAM, None).expect("a socket");
-    rustix::net::bind(&listener, &SocketAddrUnix::new(path).expect("an address")).expect("a socket");
-    rustix::net::listen(&listener, 0).expect("a socket");
-    let first = UnixStream::connect(path).expect("room for one");
-    (listener, first)
-}
-
 /// 600 futures that were dropped left 513 threads in connect(2): an unrelated `tokio::fs::read` never ran, and the runtime never ended.
 #[test]
 fn futures_dropped_in_a_full_backlog() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("sock");
-    let _full = full(&path);
+    let _full = full_backlog(&path);
     in_time("the end of the runtime", move || {
         let runtime = Builder::new_current_thread().enable_all().max_blocking_threads(8).build().expect("a runtime");
         runtime.block_on(async {
@@ -195,7 +183,7 @@ fn futures_dropped_in_a_full_backlog() {
 fn room_in_the_backlog() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("sock");
-    let (listener, _first) = full(&path);
+    let (listener, _first) = full_backlog(&path);
     in_time("a status", move || {
         runtime().block_on(async {
             let mut command = Command::new(&path, "true");

@@ -2,13 +2,11 @@
 
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
-use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketType};
 use sockexec::{Command, Error, Stdio};
 
-use crate::common::{Daemon, PATIENCE, eventually, fixture, steps};
+use crate::common::{Daemon, PATIENCE, eventually, fixture, full_backlog, steps};
 
 /// The fixture doing these steps.
 pub(super) fn command(daemon: &Daemon, words: &str) -> Command {
@@ -150,12 +148,7 @@ fn a_timeout() {
 fn a_timeout_in_the_backlog() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("sock");
-    let address = SocketAddrUnix::new(&path).expect("an address");
-    let listener = rustix::net::socket(AddressFamily::UNIX, SocketType::STREAM, None).expect("a socket");
-    rustix::net::bind(&listener, &address).expect("a socket");
-    rustix::net::listen(&listener, 0).expect("a socket");
-    // One connection fits; it is never accepted.
-    let _first = UnixStream::connect(&path).expect("room for one");
+    let _full = full_backlog(&path);
     let error = Command::new(&path, "true").client_timeout(Duration::from_millis(50)).output().expect_err("full");
     assert!(matches!(error, Error::TimedOut { .. }), "{error:?}");
 }

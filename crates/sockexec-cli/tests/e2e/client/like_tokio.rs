@@ -11,9 +11,9 @@ use sockexec::{Error, ErrorKind, Signal, Stdio, Version, Waiting};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::fake::{Fake, Peer};
-use super::futures::{command, full, runtime};
+use super::futures::{command, runtime};
 use super::terminals::in_time;
-use crate::common::{Daemon, PATIENCE, eventually};
+use crate::common::{Daemon, PATIENCE, eventually, full_backlog};
 
 /// Whether the future can be sent to another thread, as `tokio::spawn` wants it.
 fn sendable<T: Send>(future: T) -> T {
@@ -223,7 +223,7 @@ fn questions() {
         daemon.signal(Raw::CONT);
 
         let path = daemon.directory().join("full");
-        let _full = full(&path);
+        let _full = full_backlog(&path);
         let error = daemon_status(&path, moment).await.expect_err("no answer");
         assert!(matches!(error, Error::NoAnswer(Waiting::Connection)), "{error:?}");
 

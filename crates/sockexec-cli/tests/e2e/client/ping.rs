@@ -1,17 +1,15 @@
 //! Questions to a daemon: `--ping` and `--status`.
 
-use std::os::unix::net::UnixStream;
 use std::process::Command;
 use std::time::Duration;
 
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketType};
 use rustix::process::Signal;
 use sockexec::client::{daemon_status, ping};
 use sockexec::{Error, ErrorKind, Waiting};
 
 use super::fake::{Fake, INTRODUCTION, Peer};
 use super::{assert_lost, bare, run, text};
-use crate::common::{Daemon, PATIENCE};
+use crate::common::{Daemon, PATIENCE, full_backlog};
 
 /// Enough of a daemon that will never answer.
 const MOMENT: Duration = Duration::from_millis(300);
@@ -51,7 +49,6 @@ fn no_daemon() {
 fn a_daemon_that_is_stopped() {
     let daemon = Daemon::start("");
     daemon.stop();
-    crate::common::eventually("a daemon that is stopped", || daemon.process().is_stopped());
     for question in ["--ping", "--status"] {
         let output = run(asking(question, daemon.socket()));
         assert_lost(&output, daemon.socket(), "no answer in time: the daemon has not read the request; is it stopped?");
@@ -66,10 +63,7 @@ fn a_daemon_that_is_stopped() {
 fn a_backlog_that_is_full() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("sock");
-    let listener = rustix::net::socket(AddressFamily::UNIX, SocketType::STREAM, None).expect("a socket");
-    rustix::net::bind(&listener, &SocketAddrUnix::new(&path).expect("an address")).expect("a socket");
-    rustix::net::listen(&listener, 0).expect("a socket");
-    let _first = UnixStream::connect(&path).expect("room for one");
+    let _full = full_backlog(&path);
     assert_lost(&run(asking("--ping", &path)), &path, "no room for another connection");
     let error = daemon_status(&path, MOMENT).expect_err("no answer");
     assert!(matches!(error, Error::NoAnswer(Waiting::Connection)), "{error:?}");

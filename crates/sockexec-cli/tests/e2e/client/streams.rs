@@ -9,7 +9,7 @@ use rustix::fs::OFlags;
 
 use super::terminals::{make_raw, terminal};
 use super::{client, fixture_client, run, text, wait};
-use crate::common::{Daemon, Process, steps};
+use crate::common::{Daemon, Process, pattern, steps};
 use crate::pattern::Pattern;
 
 /// More than any buffer on the way, many times.
@@ -17,18 +17,6 @@ const LARGE: u64 = 300 << 20;
 
 /// What the client may ever have in memory, in KiB; its own program is most of that.
 const MEMORY: u64 = 16 << 10;
-
-fn pattern(len: usize) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(len);
-    let mut pattern = Pattern::new();
-    while bytes.len() < len {
-        let piece = pattern.peek((len - bytes.len()) as u64);
-        bytes.extend_from_slice(piece);
-        let n = piece.len();
-        pattern.advance(n);
-    }
-    bytes
-}
 
 /// Feeds a pipe from another thread: the rest of a stream that nobody reads is no fault.
 fn feed(mut command: Command, bytes: Vec<u8>) -> std::process::Output {

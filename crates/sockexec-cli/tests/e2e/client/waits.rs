@@ -1,12 +1,10 @@
 //! A program that has not started yet: for how long it is waited for, what a person is told meanwhile, and why there is no connection.
 
-use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketType};
 use rustix::process::Signal;
 use sockexec::client::{daemon_status, ping};
 use sockexec::{Error, ErrorKind, Version, Waiting};
@@ -14,7 +12,7 @@ use sockexec::{Error, ErrorKind, Version, Waiting};
 use super::fake::{EXIT, Fake, INTRODUCTION, STARTED};
 use super::tty::Person;
 use super::{assert_lost, bare, run, text, wait};
-use crate::common::{Client, Daemon, PATIENCE, eventually, steps};
+use crate::common::{Client, Daemon, PATIENCE, eventually, full_backlog, stale_socket, steps};
 
 /// Enough of a daemon that does not go on.
 const MOMENT: Duration = Duration::from_millis(300);
@@ -84,10 +82,7 @@ fn no_slot() {
 fn no_room_in_the_backlog() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("sock");
-    let listener = rustix::net::socket(AddressFamily::UNIX, SocketType::STREAM, None).expect("a socket");
-    rustix::net::bind(&listener, &SocketAddrUnix::new(&path).expect("an address")).expect("a socket");
-    rustix::net::listen(&listener, 0).expect("a socket");
-    let _first = UnixStream::connect(&path).expect("room for one");
+    let _full = full_backlog(&path);
     assert_lost(&run(waiting(&path)), &path, "no room for another connection");
     assert_not_started(&path, Waiting::Connection);
 }
@@ -238,9 +233,7 @@ fn no_connection() {
     let at = |name: &str| directory.path().join(name);
     std::fs::write(at("file"), "").expect("a file");
     rustix::fs::mknodat(rustix::fs::CWD, at("fifo"), rustix::fs::FileType::Fifo, 0o600.into(), 0).expect("a FIFO");
-    // Bound, and never listened on: one that was closed lives on for a moment in a child that another test starts.
-    let stale = rustix::net::socket(AddressFamily::UNIX, SocketType::STREAM, None).expect("a socket");
-    rustix::net::bind(&stale, &SocketAddrUnix::new(at("stale")).expect("an address")).expect("a socket");
+    stale_socket(&at("stale"));
     let long = at(&"x".repeat(200));
     let len = format!("the path is too long: {} bytes, but a socket's has at most 107; use", long.as_os_str().len());
     let cases = [

@@ -17,7 +17,7 @@ use sockexec::{Command, Error, Version};
 use super::fake::{EXIT, Fake, Peer, STARTED};
 use super::library::command;
 use super::{bare, wait};
-use crate::common::{Daemon, PATIENCE, Process, eventually, steps};
+use crate::common::{Daemon, PATIENCE, Process, eventually, steps, wait_until_stuck};
 
 /// What a client has at least read by then, if it reads at all.
 const MOMENT: Duration = Duration::from_millis(50);
@@ -132,17 +132,6 @@ fn feed(mut stdin: impl io::Write + Send + 'static) -> (Arc<AtomicUsize>, thread
     (written, feeder)
 }
 
-/// Waits until no more is taken.
-fn wait_until_stuck(written: &AtomicUsize) {
-    let (mut last, mut same) = (0, 0);
-    eventually("input that is stuck", || {
-        let now = written.load(Ordering::Acquire);
-        same = if now == last && now > 0 { same + 1 } else { 0 };
-        last = now;
-        same > 50
-    });
-}
-
 /// A signal, and a size, go out at once although there is no room for input.
 #[test]
 fn signals_pass_input_that_is_stuck() {
@@ -177,7 +166,7 @@ fn a_signal_that_is_not_delivered() {
     let fake = play();
     let mut child = in_version_2(&fake).stdin(sockexec::Stdio::piped()).spawn().expect("it starts");
     let (written, feeder) = feed(child.stdin.take().expect("a pipe"));
-    wait_until_stuck(&written);
+    wait_until_stuck(|| written.load(Ordering::Acquire) as u64);
     let handle = child.handle();
     let waiting = thread::spawn(move || handle.signal(10));
     assert!(matches!(child.signal(12), Err(Error::NotDelivered { ended: false })));
@@ -215,7 +204,7 @@ fn a_signal_reaches_a_program_that_does_not_read() {
         let mut child =
             command(&daemon, "wait").version(Version::Two).stdin(sockexec::Stdio::piped()).spawn().expect("it starts");
         let (written, feeder) = feed(child.stdin.take().expect("a pipe"));
-        wait_until_stuck(&written);
+        wait_until_stuck(|| written.load(Ordering::Acquire) as u64);
         child.signal(15).expect("it is sent");
         assert_eq!(child.wait().expect("a status").signal(), Some(15));
         assert_eq!(feeder.join().expect("no panic").kind(), io::ErrorKind::BrokenPipe);

@@ -1,4 +1,4 @@
-//! A client of the daemon, which takes nothing on trust.
+//! A client of the daemon that checks everything it reads.
 
 use std::fmt;
 use std::io::{ErrorKind, Read, Write};
@@ -23,22 +23,26 @@ pub(crate) fn request<A: AsRef<[u8]>>(argv: &[A]) -> Vec<u8> {
 pub(crate) struct Reply {
     pub(crate) stdout: Vec<u8>,
     pub(crate) stderr: Vec<u8>,
-    /// Tag and payload of the last pair.
+    /// The tag and the payload of the last pair.
     pub(crate) exit: (String, String),
-    /// Every pair, as it came.
+    /// All pairs, as they came.
     pub(crate) pairs: Vec<(String, Vec<u8>)>,
 }
 
-/// What came on the wire, as far as a person wants to read it.
 impl fmt::Debug for Reply {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut list = f.debug_list();
-        for (tag, payload) in &self.pairs {
-            let shown = &payload[..payload.len().min(500)];
-            list.entry(&format_args!("{tag} ({}) \"{}\"", payload.len(), shown.escape_ascii()));
-        }
-        list.finish()
+        show_pairs(&self.pairs, f)
     }
+}
+
+/// Shows what came on the wire: of each pair the tag, the length and the first 500 bytes.
+pub(crate) fn show_pairs(pairs: &[(String, Vec<u8>)], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let mut list = f.debug_list();
+    for (tag, payload) in pairs {
+        let shown = &payload[..payload.len().min(500)];
+        list.entry(&format_args!("{tag} ({}) \"{}\"", payload.len(), shown.escape_ascii()));
+    }
+    list.finish()
 }
 
 impl Reply {
@@ -50,7 +54,6 @@ impl Reply {
         str::from_utf8(&self.stderr).expect("text")
     }
 
-    /// The exit code.
     #[track_caller]
     pub(crate) fn code(&self) -> i32 {
         assert_eq!(self.exit.0, "exitcode", "{self:?}");
@@ -64,7 +67,7 @@ impl Reply {
         self.exit.1.parse().expect("a number")
     }
 
-    /// Takes a reply apart without the help of the crate under test, and judges its form.
+    /// Parses a reply without the help of the crate under test, and checks its form.
     #[track_caller]
     pub(crate) fn parse(raw: &[u8]) -> Self {
         let pairs = pairs(raw);
@@ -84,7 +87,7 @@ impl Reply {
     }
 }
 
-/// Takes whole pairs apart without the help of the crate under test.
+/// Parses whole pairs without the help of the crate under test.
 #[track_caller]
 pub(crate) fn pairs(raw: &[u8]) -> Vec<(String, Vec<u8>)> {
     let mut pairs = Vec::new();
@@ -113,7 +116,7 @@ fn naive_netstring<'a>(bytes: &'a [u8], all: &[u8]) -> (&'a [u8], &'a [u8]) {
 /// A connection to the daemon.
 pub(crate) struct Client {
     socket: UnixStream,
-    /// What was read and not yet made a reply of.
+    /// Bytes that were read and belong to no reply yet.
     raw: Vec<u8>,
 }
 
@@ -121,7 +124,7 @@ impl Client {
     #[track_caller]
     pub(crate) fn connect(path: &Path) -> Self {
         let socket = UnixStream::connect(path).expect("a daemon to connect to");
-        // A daemon that hangs is to fail the test, not to hang it.
+        // A daemon that hangs must not hang the test.
         socket.set_read_timeout(Some(PATIENCE)).expect("a time-out");
         socket.set_write_timeout(Some(PATIENCE)).expect("a time-out");
         Self { socket, raw: Vec::new() }
@@ -131,12 +134,12 @@ impl Client {
         &self.socket
     }
 
-    /// The pid of the daemon, as the kernel has it.
+    /// The daemon's pid, from the kernel.
     pub(crate) fn peer(&self) -> Pid {
         rustix::net::sockopt::socket_peercred(&self.socket).expect("credentials").pid
     }
 
-    /// Bytes as they stand.
+    /// Sends these bytes as they are.
     #[track_caller]
     pub(crate) fn send(&mut self, bytes: &[u8]) {
         self.socket.write_all(bytes).expect("the daemon takes what is sent");
@@ -171,10 +174,11 @@ impl Client {
         self.socket.shutdown(Shutdown::Write).expect("a half-close");
     }
 
-    /// Reads what there is; 0: the end.
+    /// Reads what is available. 0 at the end.
     #[track_caller]
     fn read(&mut self, buffer: &mut [u8]) -> usize {
-        // A call with a time-out is not begun again by the kernel after a stop, of this process or of the machine (signal(7)).
+        // After a stop of this process or of the machine, the kernel does not restart a call with a
+        // timeout (signal(7)).
         loop {
             match self.socket.read(buffer) {
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -183,13 +187,13 @@ impl Client {
         }
     }
 
-    /// Reads on until what has come, framing and all, has these bytes in it.
+    /// Reads until these bytes have come, framing included.
     #[track_caller]
     pub(crate) fn wait_for(&mut self, words: &str) {
         self.wait_for_times(words, 1);
     }
 
-    /// Reads on until what has come, framing and all, has these bytes in it so many times.
+    /// Reads until these bytes have come this many times, framing included.
     #[track_caller]
     pub(crate) fn wait_for_times(&mut self, words: &str, times: usize) {
         let mut buffer = [0; 4096];
@@ -200,7 +204,7 @@ impl Client {
         }
     }
 
-    /// Sends so many lines to `cat`, each when the answer to the one before has come, and reads to its end.
+    /// Sends lines to `cat`, each after the answer to the one before, and reads to its end.
     #[track_caller]
     pub(crate) fn dialogue(mut self, lines: usize) {
         for n in 0..lines {
@@ -212,7 +216,7 @@ impl Client {
         assert_eq!(self.reply().code(), 0);
     }
 
-    /// Reads the rest up to the end of file, which must be an orderly one.
+    /// Reads the rest. The connection must end with an end of file.
     #[track_caller]
     pub(crate) fn rest(&mut self) -> Vec<u8> {
         if let Err(error) = self.socket.read_to_end(&mut self.raw) {
@@ -221,12 +225,12 @@ impl Client {
         std::mem::take(&mut self.raw)
     }
 
-    /// Reads what has come, of a socket that does not block. `None`: that is not all, as far as is known.
+    /// Reads what has come, from a non-blocking socket. `None` if there may be more.
     pub(crate) fn try_rest(&mut self) -> Option<Vec<u8>> {
         self.socket.read_to_end(&mut self.raw).ok().map(|_| std::mem::take(&mut self.raw))
     }
 
-    /// Reads up to the end of file in whatever way it comes.
+    /// Reads until the connection ends in any way.
     pub(crate) fn lossy(mut self) -> Vec<u8> {
         match self.socket.read_to_end(&mut self.raw) {
             Err(error) if error.kind() != ErrorKind::ConnectionReset => panic!("the connection stays: {error}"),
@@ -240,12 +244,12 @@ impl Client {
         Reply::parse(&self.rest())
     }
 
-    /// Reads up to the end of file in whatever way it comes.
+    /// Reads until the connection ends in any way, and drops what it reads.
     pub(crate) fn until_gone(self) {
         self.lossy();
     }
 
-    /// Reads the whole reply without keeping it: `output` is handed each piece.
+    /// Reads the whole reply without keeping it, and passes each piece to `output`.
     #[track_caller]
     pub(crate) fn stream(mut self, mut output: impl FnMut(Stream, &[u8])) -> Exit {
         let mut decoder = ReplyDecoder::new();
@@ -286,7 +290,7 @@ impl Client {
         }
     }
 
-    /// Sends bytes until the daemon takes no more for a while: how many it took.
+    /// Sends bytes until the daemon takes no more for a while. Returns how many it took.
     pub(crate) fn send_until_blocked(&mut self, mut next: impl FnMut() -> Vec<u8>) -> u64 {
         let short = Some(std::time::Duration::from_millis(300));
         self.socket.set_write_timeout(short).expect("a time-out");
@@ -313,7 +317,7 @@ impl Client {
     }
 }
 
-/// The number of a signal that ended a program.
+/// The exit code. A signal fails the test.
 #[track_caller]
 pub(crate) fn exit_code(exit: &Exit) -> u8 {
     match exit {

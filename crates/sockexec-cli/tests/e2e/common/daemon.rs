@@ -18,19 +18,18 @@ use super::{
     Client, Fifo, Gate, PATIENCE, Process, Reply, empty_groups_are_noticed, eventually, fixture, wait_for_exit,
 };
 
-/// The program under test.
 pub(crate) fn binary() -> OsString {
     env::var_os("SOCKEXEC_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_sockexec").into())
 }
 
-/// What the runner of the tests has had ignored (a shell's job in the background), a daemon would go on ignoring. A handler that does
-/// nothing is the same to the tests, and the default to what they start.
+/// A daemon goes on ignoring what the tests were started to ignore, as in a shell's background job.
+/// So this process gets a handler that does nothing: the processes that it starts have the default.
 fn undo_ignoring() {
     static DONE: Once = Once::new();
     DONE.call_once(|| {
         let ignored = Process(rustix::process::getpid()).ignored_signals();
         for signal in (1..=31).filter(|&signal| ignored & 1 << (signal - 1) != 0) {
-            // Refused for those that no program may catch.
+            // The call fails for the signals that no program may catch.
             if ![Signal::PIPE, Signal::CHILD].map(Signal::as_raw).contains(&signal) {
                 let _ = signal_hook::flag::register(signal, Arc::default());
             }
@@ -38,7 +37,7 @@ fn undo_ignoring() {
     });
 }
 
-/// How a daemon is started.
+/// How to start a daemon.
 pub(crate) struct Launch {
     options: Vec<String>,
     prelude: Option<String>,
@@ -70,13 +69,13 @@ impl Default for Launch {
 }
 
 impl Launch {
-    /// Options as a shell's user writes them, separated by blanks.
+    /// Options separated by blanks, as in a shell.
     pub(crate) fn options(mut self, options: &str) -> Self {
         self.options.extend(options.split_whitespace().map(str::to_owned));
         self
     }
 
-    /// These arguments and nothing else, not even a socket.
+    /// These arguments and no others, not even a socket.
     pub(crate) fn arguments(mut self, arguments: &[&str]) -> Self {
         self.options.extend(arguments.iter().map(|&argument| argument.to_owned()));
         self.bare = true;
@@ -89,7 +88,8 @@ impl Launch {
         self
     }
 
-    /// System calls that are refused to the daemon and its programs, as the fixture's step `filter` has them.
+    /// System calls that the daemon and its programs are refused, written as for the fixture's step
+    /// `filter`.
     pub(crate) fn filter(mut self, rules: &str) -> Self {
         self.filter = Some(rules.to_owned());
         self
@@ -105,19 +105,19 @@ impl Launch {
         self
     }
 
-    /// Without `-d`: it logs warnings and errors only.
+    /// Without `-d`, so that it logs only warnings and errors.
     pub(crate) const fn quiet(mut self) -> Self {
         self.debug = false;
         self
     }
 
-    /// No socket of its own; tests connect to the one that [`Launch::socket`] names.
+    /// With no socket of its own. Tests connect to the one that [`Launch::socket`] names.
     pub(crate) const fn without_socket(mut self) -> Self {
         self.bare = true;
         self
     }
 
-    /// This is its standard input; given again, its standard output.
+    /// The daemon's standard input; the second time, its standard output.
     pub(crate) fn stream(mut self, stream: impl Into<OwnedFd>) -> Self {
         self.streams.push(Arc::new(stream.into()));
         self
@@ -128,7 +128,7 @@ impl Launch {
         self
     }
 
-    /// The directory of the test, removed with the daemon; also its working directory.
+    /// The test's directory, which is also the daemon's working directory. It goes with the daemon.
     pub(crate) fn directory(&self) -> &Path {
         self.directory.path()
     }
@@ -146,7 +146,7 @@ impl Launch {
         let mut command = Command::new(&words[0]);
         command.args(&words[1..]);
         command.current_dir(self.directory.path());
-        // First, so that `--` may be the last of the options.
+        // Before the others, so that the last of them may be `--`.
         if self.debug {
             command.arg("-d");
         }
@@ -179,7 +179,7 @@ impl Launch {
         if debug {
             daemon.wait_for_log("listening");
         } else {
-            // Nothing is said: the socket must be tried. One that is stale refuses.
+            // It logs nothing, so the socket shows when it serves. A stale one refuses.
             daemon.wait_for_socket();
         }
         daemon
@@ -198,7 +198,7 @@ impl Launch {
         Daemon { child, log, reader: Some(reader), socket, directory: self.directory }
     }
 
-    /// Starts one that is to end by itself, and waits for that.
+    /// Starts a daemon that must end by itself, and waits for that.
     #[track_caller]
     pub(crate) fn run(self) -> Stopped {
         self.spawn().wait()
@@ -211,12 +211,13 @@ pub(crate) struct Stopped {
     pub(crate) status: ExitStatus,
     pub(crate) stdout: String,
     pub(crate) stderr: String,
-    /// What it left is there to be looked at.
+    /// Kept so that the test can look at what the daemon has left.
     _directory: Arc<TempDir>,
 }
 
 impl Stopped {
-    /// Standard error without what is always said, and without what the daemon says of the kernel, which is not the same everywhere.
+    /// Standard error without the usual lines and those about the kernel, which differ between
+    /// machines.
     pub(crate) fn complaints(&self) -> String {
         let usual = [
             "sockexec: listening on ",
@@ -230,7 +231,7 @@ impl Stopped {
     }
 }
 
-/// Lines that the daemon has logged.
+/// The lines that the daemon has logged.
 #[derive(Default)]
 struct Log {
     state: Mutex<LogState>,
@@ -244,7 +245,7 @@ struct LogState {
 }
 
 impl Log {
-    /// A test that panics while it looks leaves the log as it is.
+    /// A test that panics while it holds the lock leaves the log intact.
     fn lock(&self) -> MutexGuard<'_, LogState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -265,7 +266,7 @@ impl Log {
     }
 }
 
-/// A daemon, with its directory. Dropped, it is killed with all that it runs.
+/// A daemon and its directory. When it is dropped, the daemon and its programs are killed.
 pub(crate) struct Daemon {
     child: Child,
     log: Arc<Log>,
@@ -275,7 +276,7 @@ pub(crate) struct Daemon {
 }
 
 impl Daemon {
-    /// One with these options, serving.
+    /// Starts a daemon with these options.
     #[track_caller]
     pub(crate) fn start(options: &str) -> Self {
         Launch::default().options(options).start()
@@ -310,7 +311,7 @@ impl Daemon {
         Client::connect(&self.socket)
     }
 
-    /// A connection that has sent the arguments.
+    /// A connection that has sent a request up to its last argument.
     #[track_caller]
     pub(crate) fn exec<A: AsRef<[u8]>>(&self, argv: &[A]) -> Client {
         let mut client = self.connect();
@@ -318,7 +319,7 @@ impl Daemon {
         client
     }
 
-    /// Runs a program to its end: all of `stdin` is sent before a byte is read.
+    /// Runs a program to its end. It sends all of `stdin` before it reads a byte.
     #[track_caller]
     pub(crate) fn run<A: AsRef<[u8]>>(&self, argv: &[A], stdin: &[u8]) -> Reply {
         let mut client = self.exec(argv);
@@ -327,7 +328,7 @@ impl Daemon {
         client.reply()
     }
 
-    /// Asserts that the daemon lives and does for others what it should.
+    /// Asserts that the daemon lives and serves another client.
     #[track_caller]
     pub(crate) fn assert_serves(&mut self) {
         let reply = self.run(&super::steps("out honest cat"), b" client");
@@ -348,7 +349,7 @@ impl Daemon {
         self.log.lock().text.clone()
     }
 
-    /// Where the log is now, for [`Daemon::wait_for_log_after`].
+    /// The length of the log now, for [`Daemon::wait_for_log_after`].
     pub(crate) fn log_position(&self) -> usize {
         self.log.lock().text.len()
     }
@@ -358,7 +359,7 @@ impl Daemon {
         self.wait_for_log_after(0, words);
     }
 
-    /// Waits until the log has the words in its part after `position`.
+    /// Waits until the log contains the words after `position`.
     #[track_caller]
     pub(crate) fn wait_for_log_after(&self, position: usize, words: &str) {
         let deadline = Instant::now() + PATIENCE;
@@ -371,20 +372,29 @@ impl Daemon {
         }
     }
 
-    /// The programs that it has logged as started behind a position of its log, in that order.
+    /// The log with every line about what the daemon has done so far. A thread writes the log, so
+    /// [`Daemon::log_text`] may lack the last lines, and a line missing there may still come. The
+    /// answer to USR1 is queued behind all of them.
+    #[track_caller]
+    pub(crate) fn whole_log(&self) -> String {
+        let position = self.log_position();
+        self.signal(Signal::USR1);
+        self.wait_for_log_after(position, " times\n");
+        self.log_text()
+    }
+
+    /// The programs that the log after `position` names as started, in that order.
     pub(crate) fn started(&self, position: usize) -> Vec<Pid> {
         let log = self.log_text().split_off(position);
         let number = |rest: &str| Pid::from_raw(rest.split(':').next()?.parse().ok()?);
         log.split("started pid ").skip(1).filter_map(number).collect()
     }
 
-    /// Turns of the loop so far, and how often output was gathered, as USR1 tells them.
+    /// How often the loop has turned, and how often output was gathered, from the answer to USR1.
     #[track_caller]
     pub(crate) fn turns(&self) -> (u64, u64) {
         let position = self.log_position();
-        self.signal(Signal::USR1);
-        self.wait_for_log_after(position, " times\n");
-        let log = self.log_text();
+        let log = self.whole_log();
         let line = log[position..].lines().find(|line| line.ends_with(" times")).expect("a line").to_owned();
         let number = |before: &str, after: &str| {
             let rest = &line[line.find(before).expect(before) + before.len()..];
@@ -393,9 +403,10 @@ impl Daemon {
         (number("accepted, ", " turns"), number("gathered ", " times"))
     }
 
-    /// Asserts that it does (next to) nothing for a while. On a busy machine one that spins gets little of the processor, and shows by
-    /// how often it turns. On a slow one it may still be busy with what came before, so it has more than one chance; a loop that spins
-    /// uses none of them.
+    /// Asserts that the daemon does next to nothing for a while. On a busy machine a loop that
+    /// spins gets little processor time, but its turns show. On a slow machine the daemon may still
+    /// be busy with what came before, so it gets more than one chance. A loop that spins fails all
+    /// of them.
     #[track_caller]
     pub(crate) fn assert_idle(&self, state: &str) {
         const CHANCES: usize = 5;
@@ -408,12 +419,13 @@ impl Daemon {
         let (before, begin) = (self.turns().0, Instant::now());
         self.process().look_idle()?;
         let made = self.turns().0 - before;
-        // What it looks at again it looks at ten times a second at most; a turn is for USR1.
+        // What it polls, it polls at most ten times a second. One turn is for USR1.
         let most = 5 + u64::try_from(begin.elapsed().as_millis()).expect("a short time") / 50;
         if made <= most { Ok(()) } else { Err(format!("{made} turns of the loop")) }
     }
 
-    /// Stops it, and waits until that has taken hold: before, it may still see something of what comes next.
+    /// Stops the daemon, and waits until it is stopped. Until then it might notice what the test
+    /// does next.
     #[track_caller]
     pub(crate) fn stop(&self) {
         self.signal(Signal::STOP);
@@ -424,7 +436,7 @@ impl Daemon {
         rustix::process::kill_process(self.process().0, signal).expect("the daemon is there");
     }
 
-    /// Waits for its end.
+    /// Waits for it to end.
     #[track_caller]
     pub(crate) fn wait(&mut self) -> Stopped {
         let Some(status) = wait_for_exit(&mut self.child, PATIENCE) else {
@@ -438,15 +450,16 @@ impl Daemon {
         Stopped { status, stdout, stderr: self.log_text(), _directory: Arc::clone(&self.directory) }
     }
 
-    /// TERM, and its end.
+    /// Sends TERM and waits for it to end.
     #[track_caller]
     pub(crate) fn terminate(&mut self) -> Stopped {
         self.signal(Signal::TERM);
         self.wait()
     }
 
-    /// Its end, when it was told to stop and its programs have ended. Where it cannot know that nobody is left in their groups it
-    /// would wait until KILL is due; a second signal makes that now.
+    /// Waits for the end of a daemon that was told to stop and whose programs have ended. Where it
+    /// cannot know that their groups are empty, it would wait until KILL is due. A second signal
+    /// makes that now.
     #[track_caller]
     pub(crate) fn wait_for_groups(&mut self) -> Stopped {
         if !empty_groups_are_noticed() {
@@ -455,7 +468,7 @@ impl Daemon {
         self.wait()
     }
 
-    /// KILL: what is left is what a crash leaves. The directory stays until the value is dropped.
+    /// Kills it, which leaves what a crash leaves. The directory stays until the value is dropped.
     pub(crate) fn kill(&mut self) {
         self.child.kill().expect("the daemon is there");
         self.child.wait().expect("wait");
@@ -468,7 +481,8 @@ impl Drop for Daemon {
             eprintln!("log of the daemon:\n{}", self.log_text());
         }
         if self.child.try_wait().is_ok_and(|status| status.is_none()) {
-            // The second makes it kill its programs at once. A fault here is not this test's.
+            // The second signal makes it kill its programs at once. If that fails, another test
+            // finds out.
             self.signal(Signal::TERM);
             self.signal(Signal::INT);
             if wait_for_exit(&mut self.child, Duration::from_secs(5)).is_none() {

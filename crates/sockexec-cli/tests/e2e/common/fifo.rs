@@ -1,4 +1,4 @@
-//! FIFOs as events: whoever holds one open is alive, and its end of file is the holder's death.
+//! FIFOs as events. A process that holds one open is alive, and the end of file shows its death.
 
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, Read};
@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal};
 
 use super::{PATIENCE, eventually};
 
-/// The program that has `hold` a FIFO, seen from the test.
+/// A program that holds a FIFO (step `hold`).
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Holder {
     pub(crate) pid: Pid,
@@ -19,7 +19,7 @@ pub(crate) struct Holder {
 }
 
 impl Holder {
-    /// For those that no daemon is to kill: the test does it while the FIFO shows that it lives.
+    /// Kills a program that no daemon kills. Call it while the FIFO shows that the program lives.
     pub(crate) fn kill(self) {
         let _ = rustix::process::kill_process(self.pid, Signal::KILL);
     }
@@ -47,7 +47,7 @@ impl Fifo {
         self.path.to_str().expect("a path in UTF-8")
     }
 
-    /// Waits for the next program that holds this FIFO to say so.
+    /// Waits for the next program that reports that it holds this FIFO.
     #[track_caller]
     pub(crate) fn holder(&mut self) -> Holder {
         let line = loop {
@@ -78,7 +78,8 @@ impl Fifo {
         !self.ended
     }
 
-    /// Whether a program has said that it holds this FIFO, and [`Fifo::holder`] was not asked.
+    /// Whether a program has reported that it holds this FIFO, and [`Fifo::holder`] has not
+    /// returned it yet.
     #[track_caller]
     pub(crate) fn was_held(&mut self) -> bool {
         self.try_read();
@@ -105,7 +106,7 @@ impl Fifo {
     }
 }
 
-/// A FIFO at which a program waits (step `gate`) until the test lets it go on.
+/// A FIFO at which a program waits (step `gate`) until the test opens it.
 pub(crate) struct Gate {
     path: PathBuf,
 }
@@ -122,11 +123,11 @@ impl Gate {
         self.path.to_str().expect("a path in UTF-8")
     }
 
-    /// Waits for the program to be at the gate, and lets it through.
+    /// Waits until the program is at the gate, and lets it through.
     #[track_caller]
     pub(crate) fn open(&self) {
         let nonblock = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
-        // Fails while nobody has it open to read, which has no event.
+        // This fails while nobody has the FIFO open to read. There is no event for that.
         eventually("a program at the gate", || {
             OpenOptions::new().write(true).custom_flags(nonblock).open(&self.path).is_ok()
         });

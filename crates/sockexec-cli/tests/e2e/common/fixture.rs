@@ -1,4 +1,4 @@
-//! Where the program of the tests is, and how a test writes its steps.
+//! Where the test program is, and how a test writes its steps.
 
 use std::env;
 use std::fs;
@@ -6,8 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-/// The path of `sockexec-fixture`. `cargo test` builds it; where only one target was asked for,
-/// it may be missing or old, and is built here.
+use super::Fifo;
+
+/// The path of `sockexec-fixture`. `cargo test` builds it. If only one target was asked for, it may
+/// be missing or old, and is built here.
 pub(crate) fn fixture() -> &'static str {
     static FIXTURE: OnceLock<String> = OnceLock::new();
     FIXTURE.get_or_init(|| {
@@ -41,8 +43,15 @@ fn build(profile: &Path) {
     assert!(cargo.status().expect("cargo runs").success(), "the fixture does not build");
 }
 
-/// The argv of the fixture doing `steps`, which are separated by blanks. A step's argument with
-/// blanks in it is given by itself: `argv.push`.
+/// The argv of the fixture for these steps, separated by blanks. Push an argument that contains
+/// blanks: `argv.push`.
 pub(crate) fn steps(steps: &str) -> Vec<String> {
     std::iter::once(fixture()).chain(steps.split_whitespace()).map(str::to_owned).collect()
+}
+
+/// The argv of a leader that waits, and of its child that ignores TERM and waits too, without any
+/// stream. Each holds its FIFO.
+pub(crate) fn with_stubborn_child(leader: &Fifo, child: &Fifo) -> Vec<String> {
+    let child = format!("spawn [ ignore TERM ; close 0 close 1 close 2 hold {} wait ]", child.path());
+    steps(&format!("{child} hold {} wait", leader.path()))
 }

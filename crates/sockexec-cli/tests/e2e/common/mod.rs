@@ -6,20 +6,27 @@ mod fifo;
 mod fixture;
 mod process;
 
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-pub(crate) use client::{Client, Reply, exit_code, pairs, request};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketType};
+
+use crate::pattern::Pattern;
+
+pub(crate) use client::{Client, Reply, exit_code, pairs, request, show_pairs};
 pub(crate) use daemon::{Daemon, Launch, Stopped, binary};
 pub(crate) use fifo::{Fifo, Gate};
-pub(crate) use fixture::{fixture, steps};
+pub(crate) use fixture::{fixture, steps, with_stubborn_child};
 pub(crate) use process::{Process, empty_groups_are_noticed, is_refused, kernel_is_before, wait_for_exit};
 
-/// How long a test waits for what must happen: only a fault takes that long.
+/// How long a test waits for an event. Only a fault takes that long.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Waits until `condition` holds. For what has no event to wait for.
+/// Waits until `condition` holds, where there is no event to wait for.
 #[track_caller]
 pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
@@ -29,11 +36,59 @@ pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// The file of a socket that is gone. Nobody ever listens on it: a child of another test that has not come to its exec may still hold
-/// what is closed here, and a daemon would find it alive.
+/// Waits until a count has become positive and then stays the same over many looks.
+#[track_caller]
+pub(crate) fn wait_until_stuck(mut count: impl FnMut() -> u64) {
+    let (mut last, mut same) = (0, 0);
+    eventually("a count that no longer grows", || {
+        let now = count();
+        same = if now == last && now > 0 { same + 1 } else { 0 };
+        last = now;
+        same > 50
+    });
+}
+
+/// The first `len` bytes of the fixture's pattern.
+pub(crate) fn pattern(len: u64) -> Vec<u8> {
+    let (mut pattern, mut bytes) = (Pattern::new(), Vec::new());
+    while pattern.position() < len {
+        let piece = pattern.peek(len - pattern.position());
+        bytes.extend_from_slice(piece);
+        let n = piece.len();
+        pattern.advance(n);
+    }
+    bytes
+}
+
+/// Leaves the file of a socket that is gone. Nobody ever listens on it: a socket that listened and was
+/// closed could live on in a child of another test that has not reached its exec.
 #[track_caller]
 pub(crate) fn stale_socket(path: &Path) {
-    let stale = rustix::net::socket(rustix::net::AddressFamily::UNIX, rustix::net::SocketType::STREAM, None);
-    rustix::net::bind(stale.expect("a socket"), &rustix::net::SocketAddrUnix::new(path).expect("a path"))
-        .expect("a place");
+    let stale = rustix::net::socket(AddressFamily::UNIX, SocketType::STREAM, None).expect("a socket");
+    rustix::net::bind(stale, &SocketAddrUnix::new(path).expect("a path")).expect("a place");
+}
+
+/// A listening socket whose backlog is full, and the connection that fills it.
+#[track_caller]
+pub(crate) fn full_backlog(path: &Path) -> (OwnedFd, UnixStream) {
+    let listener = rustix::net::socket(AddressFamily::UNIX, SocketType::STREAM, None).expect("a socket");
+    rustix::net::bind(&listener, &SocketAddrUnix::new(path).expect("a path")).expect("a place");
+    rustix::net::listen(&listener, 0).expect("a socket that listens");
+    let first = UnixStream::connect(path).expect("room for one");
+    (listener, first)
+}
+
+/// The prelude of a daemon whose spools are on a disk of their own of this size, which goes with the
+/// daemon. `None`, with a message, where this user may not mount.
+pub(crate) fn small_disk(size: &str) -> Option<String> {
+    let option = format!("size={size}");
+    let unshare = ["-rm", "mount", "-t", "tmpfs", "-o", &option, "none", "/mnt"];
+    let status = Command::new("unshare").args(unshare).status();
+    if !status.is_ok_and(|status| status.success()) {
+        eprintln!("SKIPPED: this user may not mount a small disk");
+        return None;
+    }
+    Some(format!(
+        "[ -n \"$MOUNTED\" ] || exec env MOUNTED=1 unshare -rm sh -c 'mount -t tmpfs -o {option} none /mnt && TMPDIR=/mnt exec \"$0\" \"$@\"' \"$0\" \"$@\""
+    ))
 }

@@ -1,4 +1,4 @@
-//! What /proc tells of the daemon and of the programs.
+//! What /proc shows of the daemon and of the programs.
 
 use std::fs;
 use std::os::fd::OwnedFd;
@@ -12,7 +12,6 @@ use rustix::process::{Pid, PidfdFlags, Signal};
 
 use super::PATIENCE;
 
-/// A process seen from outside.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Process(pub(crate) Pid);
 
@@ -25,34 +24,35 @@ impl Process {
         fs::read_to_string(format!("/proc/{}/{name}", self.0.as_raw_pid())).expect("a file of /proc")
     }
 
-    /// A line of /proc/PID/status, as a number; of KiB where it is memory.
+    /// A number in /proc/PID/status, in KiB if it is memory.
     pub(crate) fn status_kib(self, field: &str) -> u64 {
         let status = self.file("status");
         let line = status.lines().find(|line| line.starts_with(field)).expect("a field of status");
         line.split_whitespace().nth(1).and_then(|n| n.parse().ok()).expect("a number")
     }
 
-    /// How many threads it has but for the one that writes the log.
+    /// The number of threads without the one that writes the log.
     pub(crate) fn threads(self) -> usize {
         let tasks = fs::read_dir(format!("/proc/{}/task", self.0.as_raw_pid())).expect("a directory of /proc");
-        // One that has just ended has no name any more.
+        // A thread that has just ended has no name.
         let names = tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("comm")).ok());
         names.filter(|name| name != "log\n").count()
     }
 
-    /// The signals that it ignores: bit n - 1 for signal n.
+    /// The signals that it ignores: bit n - 1 stands for signal n.
     pub(crate) fn ignored_signals(self) -> u64 {
         let status = self.file("status");
         let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
         u64::from_str_radix(mask.expect("a mask").trim(), 16).expect("a mask")
     }
 
-    /// The most memory that it ever had at a time, in KiB.
+    /// The most memory that it ever had, in KiB.
     pub(crate) fn peak_kib(self) -> u64 {
         self.status_kib("VmHWM:")
     }
 
-    /// How many bytes it moved by read(2), `rchar`, or write(2), `wchar`; not by splice(2), or the calls for sockets.
+    /// The bytes that it has moved by read(2), `rchar`, or write(2), `wchar`. Those moved by
+    /// splice(2) or by calls for sockets do not count.
     #[cfg(target_os = "linux")]
     pub(crate) fn copied(self, call: &str) -> u64 {
         let io = self.file("io");
@@ -60,14 +60,14 @@ impl Process {
         count.and_then(|count| count.parse().ok()).expect("a count in /proc/PID/io")
     }
 
-    /// The fields of /proc/PID/stat after the name, the state the first of them.
+    /// The fields of /proc/PID/stat after the name. The first is the state.
     fn stat(self) -> Vec<String> {
         let stat = self.file("stat");
         let (_, fields) = stat.rsplit_once(')').expect("a name in parentheses");
         fields.split_whitespace().map(str::to_owned).collect()
     }
 
-    /// Processor time in ticks, a hundredth of a second each.
+    /// Processor time in ticks of 10 ms.
     pub(crate) fn ticks(self) -> u64 {
         let stat = self.stat();
         stat[11].parse::<u64>().expect("utime") + stat[12].parse::<u64>().expect("stime")
@@ -77,12 +77,12 @@ impl Process {
         self.stat()[0] == "T"
     }
 
-    /// Whether its first thread waits for something.
+    /// Whether its first thread sleeps.
     pub(crate) fn is_asleep(self) -> bool {
         self.stat()[0] == "S"
     }
 
-    /// Whether all of its threads do.
+    /// Whether all of its threads sleep.
     pub(crate) fn is_all_asleep(self) -> bool {
         let tasks = fs::read_dir(format!("/proc/{}/task", self.0.as_raw_pid())).expect("a directory of /proc");
         tasks.flatten().all(|task| {
@@ -91,12 +91,12 @@ impl Process {
         })
     }
 
-    /// Whether a file of such a name is part of its memory.
+    /// Whether a file with this in its name is mapped into its memory.
     pub(crate) fn has_mapped(self, name: &str) -> bool {
         self.file("maps").contains(name)
     }
 
-    /// Whether a signal to it waits to be taken (proc(5), `ShdPnd`).
+    /// Whether this signal is pending (proc(5), `ShdPnd`).
     pub(crate) fn has_pending(self, signal: Signal) -> bool {
         let status = self.file("status");
         let mask = status.lines().find_map(|line| line.strip_prefix("ShdPnd:")).expect("a line");
@@ -107,7 +107,7 @@ impl Process {
         self.status_kib("TracerPid:") != 0
     }
 
-    /// Bytes that it has written, to anything.
+    /// The bytes that it has written, to anything.
     pub(crate) fn written(self) -> u64 {
         let io = self.file("io");
         let line = io.lines().find(|line| line.starts_with("wchar:")).expect("wchar");
@@ -127,10 +127,7 @@ impl Process {
         Ok(self.duplicates("socket:")?.into_iter().map(|(_, socket)| socket).collect())
     }
 
-    /// Duplicates of one end of each pipe of which it has both.
-    ///
-    /// # Errors
-    /// Those of `pidfd_getfd(2)`: EPERM, ENOSYS.
+    /// Duplicates of one end of each pipe of which it has both ends.
     #[cfg(target_os = "linux")]
     pub(crate) fn own_pipes(self) -> rustix::io::Result<Vec<OwnedFd>> {
         let mut ends = self.duplicates("pipe:")?;
@@ -146,7 +143,7 @@ impl Process {
         Ok(pipes)
     }
 
-    /// Duplicates of its descriptors of a kind, with what `/proc` calls them.
+    /// Duplicates of its descriptors of one kind, and their names in `/proc`.
     #[cfg(target_os = "linux")]
     fn duplicates(self, kind: &str) -> rustix::io::Result<Vec<(String, OwnedFd)>> {
         let pidfd = rustix::process::pidfd_open(self.0, PidfdFlags::empty())?;
@@ -163,7 +160,7 @@ impl Process {
             .collect()
     }
 
-    /// Children, and how many of them are zombies.
+    /// The number of its children, and of zombies among them.
     pub(crate) fn children(self) -> (usize, usize) {
         let mut counts = (0, 0);
         for entry in fs::read_dir("/proc").expect("/proc").flatten() {
@@ -180,8 +177,8 @@ impl Process {
         counts
     }
 
-    /// Waits until the bytes that it has written stay the same over many looks: it is stopped by
-    /// what reads it. Where it never stops, the count ends with it.
+    /// Waits until it has written nothing over many looks, because its reader has stopped it. If it
+    /// is never stopped, its end stops the count.
     #[track_caller]
     pub(crate) fn wait_until_blocked(self) {
         let (mut last, mut same) = (0, 0);
@@ -194,7 +191,7 @@ impl Process {
     }
 }
 
-/// Waits for the end of a child of ours, for so long; none: it lives.
+/// Waits for the end of a child, for at most `patience`. `None` if it still lives.
 pub(crate) fn wait_for_exit(child: &mut Child, patience: Duration) -> Option<ExitStatus> {
     if let Some(status) = child.try_wait().expect("wait") {
         return Some(status);
@@ -209,8 +206,8 @@ pub(crate) fn wait_for_exit(child: &mut Child, patience: Duration) -> Option<Exi
 }
 
 impl Process {
-    /// Whether it does (next to) nothing for a while; if not, what it does. That nothing happens can only be seen over time; a loop that
-    /// spins burns most of a core, an idle one not a tick.
+    /// Whether it does next to nothing for a while. If not, says what it does. Only time can show
+    /// that nothing happens: a loop that spins burns most of a core, and an idle one not a tick.
     #[track_caller]
     pub(super) fn look_idle(self) -> Result<(), String> {
         const WINDOW: Duration = Duration::from_millis(600);
@@ -225,7 +222,7 @@ impl Process {
     }
 }
 
-/// Whether this kernel is a Linux older than that.
+/// Whether this is a Linux older than that version.
 pub(crate) fn kernel_is_before(major: u32, minor: u32) -> bool {
     let Ok(release) = fs::read_to_string("/proc/sys/kernel/osrelease") else { return false };
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|number| number.parse().ok());
@@ -238,8 +235,9 @@ pub(crate) fn is_refused(call: &str) -> bool {
     rules.split(',').any(|rule| rule.trim_start().split('=').next() == Some(call))
 }
 
-/// Whether the daemon learns that a program's group is empty: by a pidfd of the group, which Linux has since 6.9 and a filter may
-/// refuse. Elsewhere a leader stays a zombie until KILL is due (gotchas, "Is anybody left in the group?").
+/// Whether the daemon learns that a program's group is empty. It takes a pidfd of the group, which
+/// Linux has since 6.9 and a filter may refuse. Elsewhere a leader stays a zombie until KILL is due
+/// (gotchas, "Is anybody left in the group?").
 pub(crate) fn empty_groups_are_noticed() -> bool {
     !is_refused("pidfd_send_signal") && !kernel_is_before(6, 9)
 }

@@ -1,5 +1,6 @@
-//! With many connections a program begins in the daemon's own table of descriptors, and takes along but a few when it leaves it (`sys/reserve.rs`). The
-//! daemon keeps the program's ends of its streams until then. Here something comes in between.
+//! With many connections a program begins in the daemon's own table of descriptors, and takes only
+//! a few along when it leaves that table (`sys/reserve.rs`). Until then the daemon keeps the
+//! program's ends of its streams. These tests interrupt that.
 
 use super::scenario::{ECHO, Scenario, footprint, prepare};
 use super::strace::{self, Fault, Strace, Whom};
@@ -33,8 +34,8 @@ fn fault<'a>(call: &'a str, error: &'a str) -> Fault<'a> {
     Fault { call, error, when: "1".into() }
 }
 
-/// What a client is told whose program met these faults between clone and exec; the daemon is as before, and all others are
-/// served.
+/// Injects faults between clone and exec. Returns the client's reply. The daemon must be as before,
+/// and serve others.
 fn play(faults: &[Fault<'_>]) -> Option<Reply> {
     if !strace::is_usable() {
         return None;
@@ -52,44 +53,44 @@ fn play(faults: &[Fault<'_>]) -> Option<Reply> {
     Some(reply)
 }
 
-/// It must not go on: what it would do with its descriptors it would do to the daemon's.
+/// The child must not go on: it would change the daemon's descriptors instead of its own.
 #[test]
-fn a_table_that_cannot_be_left() {
+fn a_child_that_cannot_leave_the_table_ends() {
     let Some(reply) = play(&[fault("close_range", "EPERM")]) else { return };
     assert_eq!((reply.stdout_text(), reply.code()), ("", 125));
     assert!(reply.stderr_text().ends_with(": Operation not permitted\n"), "{reply:?}");
 }
 
-/// Nothing tells of that: the ends that the daemon keeps for it keep its streams open.
+/// No event reports that: the ends that the daemon keeps for the program keep its streams open.
 #[test]
-fn killed_before_it_left() {
+fn a_child_killed_before_it_left_is_reported() {
     let Some(reply) = play(&[fault("close_range", "signal=KILL")]) else { return };
     assert_eq!((reply.stdout_text(), reply.stderr_text(), reply.signal()), ("", "", 9));
 }
 
-/// The event that is to tell is lost.
+/// The event that should report it is lost.
 #[test]
-fn an_event_that_is_lost() {
+fn a_lost_event_loses_no_end() {
     let Some(reply) = play(&[fault("write", "EAGAIN")]) else { return };
     assert_eq!((reply.stdout_text(), reply.stderr_text(), reply.code()), ("words", "note", 0));
 }
 
-/// More programs than there are reserved descriptors stop half-way. Others are served beside them, the daemon does not spin, and when
-/// they are continued each does what it was to do.
+/// More programs stop half-way than there are reserved descriptors. The daemon serves others and
+/// does not spin. When the programs are continued, each does its work.
 #[test]
-fn many_that_stop_half_way() {
+fn many_programs_that_stop_half_way_stop_nobody_else() {
     if !strace::is_usable() {
         return;
     }
     let mut daemon = launch();
     let before = footprint(daemon.process());
     let strace = Strace::inject(daemon.process(), Whom::Children, &fault("close_range", "signal=STOP"));
-    // Those for which no number is left copy the table, and stop when they close their copies.
+    // Programs for which no number is left copy the table, and stop when they close their copies.
     let clients: Vec<Client> = (0..20).map(|_| daemon.exec(&steps("out words cat"))).collect();
     let stopped = |daemon: &Daemon| -> Vec<Process> {
         daemon.started(0).into_iter().map(Process).filter(|process| process.is_stopped()).collect()
     };
-    // Of a process that is traced strace alone tells that it has stopped.
+    // Only strace reports that a traced process has stopped.
     strace.wait_for_stops(20);
     strace.detach();
     eventually("programs that have stopped", || stopped(&daemon).len() == 20);
@@ -108,15 +109,17 @@ fn many_that_stop_half_way() {
     eventually("the descriptors and children of before", || footprint(daemon.process()) == before);
 }
 
-/// The answer to what the program said may come within the turn of the loop that started it. By then the daemon has no copy of
-/// the program's input any more, or what nobody reads would be written all the same.
+/// The answer to a program's output may come in the turn of the loop that started the program. By
+/// then the daemon must not have a copy of the program's input, or it would write what nobody
+/// reads.
 #[test]
 fn an_answer_that_comes_at_once() {
     if !strace::is_usable() {
         return;
     }
     let daemon = launch();
-    // The program has spoken before the daemon goes on, and the client has answered before it reads again.
+    // The program has written before the daemon goes on, and the client has answered before the
+    // daemon reads again.
     let delay = |call| Fault { call, error: "delay_exit=200000", when: "1+".into() };
     let strace = Strace::inject_all(daemon.process(), Whom::Daemon, &[delay("clone3"), delay("sendto")]);
     let mut client = daemon.connect();

@@ -1,5 +1,5 @@
-//! The machine says no: limits, places that are missing, a clock that is stepped, a daemon that is stopped. One that is
-//! killed: `killed.rs`.
+//! The machine refuses: limits, missing places, a clock that is stepped, a daemon that is stopped.
+//! Killed daemons are in `killed.rs`.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -13,12 +13,12 @@ use tempfile::TempDir;
 
 use crate::common::{Client, Daemon, Launch, eventually, fixture, steps};
 
-/// The ways to start a program; all are to behave the same.
+/// The ways to start a program. All must behave the same.
 const WAYS: [&str; 4] = ["clone3", "crowd", "clone", "fork"];
 
 // A daemon that is stopped.
 
-/// Stopped and continued amid its work: nobody notices but by the time it takes.
+/// The daemon is stopped and continued while it works. Clients notice only the delay.
 #[test]
 fn stopped_and_continued_under_load() {
     let mut daemon = Daemon::start("-t 0");
@@ -29,7 +29,7 @@ fn stopped_and_continued_under_load() {
                 scope.spawn(move || {
                     for n in 0..50 {
                         let text = format!("{worker} {n}");
-                        let reply = daemon.run(&steps("verify"), &crate::faults::scenario::pattern(70_000));
+                        let reply = daemon.run(&steps("verify"), &crate::common::pattern(70_000));
                         assert_eq!(reply.stdout_text(), "ok 70000\n");
                         assert_eq!(daemon.run(&["printf", "%s", &text], b"").stdout_text(), text);
                     }
@@ -47,14 +47,14 @@ fn stopped_and_continued_under_load() {
     daemon.assert_serves();
 }
 
-/// A deadline that passes while the daemon is stopped is kept as soon as it goes on.
+/// A deadline that passes while the daemon is stopped takes effect as soon as it continues.
 #[test]
 fn a_deadline_that_passes_while_the_daemon_is_stopped() {
     let mut daemon = Daemon::start("-t 1 -k 100");
     let mut client = daemon.exec(&steps("out ready wait"));
     client.wait_for("ready");
     daemon.stop();
-    // Time itself is what must pass.
+    // Time itself must pass here.
     thread::sleep(Duration::from_millis(1200));
     daemon.signal(Signal::CONT);
     assert_eq!(client.reply().signal(), 15);
@@ -65,17 +65,18 @@ fn a_deadline_that_passes_while_the_daemon_is_stopped() {
 
 const DAY: i64 = 24 * 60 * 60;
 
-/// A time of day that a daemon believes in, and its programs: libfaketime's, which comes between them and the C library,
-/// whose `clock_gettime` is the one that std calls. The machine's clock stays as it is.
+/// A time of day for a daemon and its programs. It comes from libfaketime, which replaces functions
+/// of the C library, among them the `clock_gettime` that std calls. The machine's clock is
+/// unchanged.
 struct Clock {
     library: String,
     directory: TempDir,
 }
 
 impl Clock {
-    /// `None`, and a word on that, where there is no libfaketime.
+    /// `None`, with a message, where there is no libfaketime.
     fn new() -> Option<Self> {
-        // Where its library is, only the command knows.
+        // Only the command knows where its library is.
         let probe = Command::new("faketime").args(["-f", "+0", "printenv", "LD_PRELOAD"]).output();
         let library = match probe {
             Ok(output) if output.status.success() => String::from_utf8(output.stdout).expect("text").trim().to_owned(),
@@ -94,11 +95,12 @@ impl Clock {
     fn set(&self, seconds: i64) {
         let new = self.directory.path().join("new");
         fs::write(&new, format!("{seconds:+}\n")).expect("a file");
-        // At once, as it is looked at whenever anybody asks for the time.
+        // The new time takes effect at once: every call reads it.
         fs::rename(new, self.file()).expect("a file");
     }
 
-    /// From now on it is so many seconds before or behind the machine's, as a program of the daemon must find.
+    /// From now on the time is `seconds` ahead of the machine's, or behind. A program of the daemon
+    /// must see that.
     #[track_caller]
     fn step(&self, daemon: &Daemon, seconds: i64) {
         self.set(seconds);
@@ -108,8 +110,8 @@ impl Clock {
         assert!((seen - real - seconds).abs() < DAY / 2, "{seen} where {real} and {seconds} were to be");
     }
 
-    /// A daemon that goes by it, beside that only where `monotonic` says so by the clock that does not step. `None`, and
-    /// a word on that, where the build that is tried takes no library in.
+    /// Starts a daemon that uses this time of day, and if `monotonic` also this monotonic clock.
+    /// `None`, with a message, where the daemon's build does not load the library.
     fn start(&self, options: &str, monotonic: bool) -> Option<Daemon> {
         let mut launch = Launch::default().options(options);
         for name in ["DONT_FAKE_MONOTONIC", "FAKETIME_DONT_FAKE_MONOTONIC"] {
@@ -130,14 +132,14 @@ fn skip<T>(reason: &str) -> Option<T> {
     None
 }
 
-/// A day ahead, and a day back: no deadline comes early, and whoever runs runs on.
+/// A day ahead and a day back: no deadline comes early, and running programs run on.
 #[test]
 fn a_clock_that_is_stepped_brings_no_deadline() {
     let Some(clock) = Clock::new() else { return };
     let Some(mut daemon) = clock.start("-t 3600 -k 100 --linger 3600", false) else { return };
     let mut client = daemon.exec(&steps("out ready cat"));
     client.wait_for("ready");
-    // An input that has not ended, a program that lingers: each has a deadline of its own.
+    // An input that has not ended, and a program that lingers: each has a deadline of its own.
     let mut life = daemon.fifo("life");
     let mut lingerer = daemon.exec(&steps(&format!("spawn [ hold {} cat ] out left exit 3", life.path())));
     lingerer.wait_for("left");
@@ -157,7 +159,7 @@ fn a_clock_that_is_stepped_brings_no_deadline() {
     assert_eq!(daemon.terminate().status.code(), Some(0));
 }
 
-/// A day back, before TERM is due and before KILL is: both come all the same, and not a day later.
+/// A day back, before TERM and before KILL: both come in time, not a day late.
 #[test]
 fn a_clock_that_is_stepped_puts_no_deadline_off() {
     let Some(clock) = Clock::new() else { return };
@@ -171,24 +173,26 @@ fn a_clock_that_is_stepped_puts_no_deadline_off() {
     daemon.assert_serves();
 }
 
-/// That the two above try anything: where the clock that the daemon goes by is stepped as well, its deadlines do come.
+/// The two tests above do test something: if the daemon's monotonic clock is stepped too, its
+/// deadlines come.
 #[test]
 fn a_monotonic_clock_that_is_stepped_brings_deadlines() {
     let Some(clock) = Clock::new() else { return };
     let Some(daemon) = clock.start("-t 3600 -k 100", true) else { return };
     let mut client = daemon.exec(&steps("out ready cat"));
     client.wait_for("ready");
-    // The program that looks at the clock also wakes the daemon.
+    // The program that reads the clock also wakes the daemon.
     clock.step(&daemon, DAY);
     assert_eq!(client.reply().signal(), 15);
 }
 
 // Limits and places.
 
-/// What a user needs who is not the one that runs the tests: copies that can be reached, in a directory that is theirs.
+/// What an unprivileged user needs: copies of the programs that the user can reach, in a directory
+/// of its own.
 const STRANGER: u32 = 54_321;
 
-/// A launch as a user whom nobody else is; `None`, and a word on that, where that is not permitted.
+/// A launch as a user that nobody else is. `None`, with a message, where that is not permitted.
 fn as_stranger(before: &str) -> Option<Launch> {
     let probe = Command::new("setpriv").args(["--reuid=54321", "--regid=54321", "--clear-groups", "true"]).output();
     if !probe.is_ok_and(|output| output.status.success()) || !rustix::process::geteuid().is_root() {
@@ -203,11 +207,12 @@ fn as_stranger(before: &str) -> Option<Launch> {
     Some(launch.options("-t 0 -M 0666"))
 }
 
-/// `RLIMIT_NPROC`: 125 and the reason, which names the limit and whose it is, and the next is served when there is room again.
+/// `RLIMIT_NPROC`: the reply is 125 and a reason that names the limit and its user. When there is
+/// room again, the next program starts.
 #[test]
 fn no_more_processes() {
     let Some(launch) = as_stranger("prlimit --nproc=5") else { return };
-    // With `-d` the thread of the log is one of the five.
+    // With `-d` the log's thread is one of the five.
     let daemon = launch.quiet().start();
     let sleepers: Vec<Client> = (0..4).map(|_| daemon.exec(&["sh", "-c", "echo ready; read x"])).collect();
     let mut held = Vec::new();
@@ -231,7 +236,8 @@ fn no_more_processes() {
     assert_eq!(daemon.run(&["true"], b"").code(), 0);
 }
 
-/// The directory of the socket becomes read-only: the daemon serves, and its end is as good as it can be.
+/// The directory of the socket becomes read-only. The daemon goes on serving, and ends as well as
+/// it can.
 #[test]
 fn a_directory_that_becomes_read_only() {
     let Some(launch) = as_stranger("") else { return };
@@ -247,7 +253,7 @@ fn a_directory_that_becomes_read_only() {
     become_mode(0o755);
 }
 
-/// A socket on a file system that is read-only, or full, is refused with the reason.
+/// A socket on a read-only or full file system is refused with the reason.
 #[test]
 fn no_place_for_a_socket() {
     for (options, reason) in [("ro", "Read-only file system"), ("nr_inodes=1", "No space left on device")] {
@@ -260,7 +266,7 @@ fn no_place_for_a_socket() {
     }
 }
 
-/// A launch with mounts of its own; `None`, and a word on that, where they are not permitted.
+/// A launch with mounts of its own. `None`, with a message, where that is not permitted.
 fn in_mount_namespace(before: &str) -> Option<Launch> {
     let probe = Command::new("unshare").args(["--mount", "true"]).output();
     if !probe.is_ok_and(|output| output.status.success()) {
@@ -273,7 +279,7 @@ fn in_mount_namespace(before: &str) -> Option<Launch> {
     )
 }
 
-/// `/proc` is a help to people, and to nothing else.
+/// Only people need `/proc`.
 #[test]
 fn without_proc() {
     for way in WAYS {
@@ -297,12 +303,12 @@ fn little_address_space() {
         for _ in 0..20 {
             daemon.assert_serves();
         }
-        let reply = daemon.run(&steps("cat"), &crate::faults::scenario::pattern(5_000_000));
+        let reply = daemon.run(&steps("cat"), &crate::common::pattern(5_000_000));
         assert_eq!((reply.stdout.len(), reply.code()), (5_000_000, 0));
     }
 }
 
-/// The disk under the log is full: what cannot be said is not said.
+/// The disk under the log is full: those lines are lost.
 #[test]
 fn a_log_that_takes_nothing() {
     for target in ["/dev/full", "&-"] {
@@ -316,14 +322,14 @@ fn a_log_that_takes_nothing() {
     }
 }
 
-/// The same, of a disk that becomes full in the middle of a line; once there is room, it is told again what happens.
+/// The disk becomes full in the middle of a line. Once there is room, the log goes on.
 #[test]
 fn a_log_on_a_disk_that_becomes_full() {
     const SIZE: u64 = 8 << 10;
     let mount = format!("mkdir there && mount -t tmpfs -o size={SIZE} none there && exec 2>>there/log");
     let Some(launch) = in_mount_namespace(&mount) else { return };
     let mut daemon = launch.quiet().options("-d").start();
-    // Of its mounts, not of ours.
+    // In the daemon's mounts, not in ours.
     let log = format!("/proc/{}/root{}/there/log", daemon.process().0.as_raw_pid(), daemon.directory().display());
     let text = || fs::read_to_string(&log).expect("the log");
     for _ in 0..100 {
@@ -334,12 +340,13 @@ fn a_log_on_a_disk_that_becomes_full() {
     fs::write(&log, "").expect("the log");
     assert_eq!(daemon.run(&["no-such-program"], b"").code(), 127);
     eventually("a line in the log", || text().contains("cannot start \"no-such-program\": "));
-    // Behind the end of the line that was cut.
+    // It comes after the end of the line that was cut.
     assert!(text().lines().all(|line| line.is_empty() || line.starts_with("sockexec: ")), "{}", text());
     assert_eq!(daemon.terminate().status.code(), Some(0));
 }
 
-/// An empty PATH finds nothing, a path is none of its business, and `.` is what an empty place in it means (POSIX).
+/// An empty PATH finds nothing and does not affect a path. An empty element is the working
+/// directory (POSIX).
 #[test]
 fn an_empty_path() {
     for way in WAYS {

@@ -1,15 +1,17 @@
-//! The kernel says no: each system call of the daemon fails, with each error that it can fail with, at each of its
-//! occurrences, while a connection goes through a short life. Whatever fails, the daemon serves on, the client
-//! concerned gets the right answer, an answer that says what went wrong, or the end of the connection, and no
-//! descriptor, child or slot is lost.
+//! The kernel fails. While a connection goes through a short life, each system call of the daemon
+//! fails with each error that it can have, at each of its occurrences. Afterwards the daemon must
+//! still serve. The client must have the right answer, an error that says what went wrong, or the
+//! end of the connection. No descriptor, child or slot may be lost.
 //!
-//! [`ERRORS`] is the table to extend: a call that the daemon makes and that is not in it fails the tests. A normal run
-//! takes the first occurrences of the calls that a scenario is there for; `SOCKEXEC_FAULTS=all` takes all of all (of a
-//! call that is made more than [`EVERY`] times some), `SOCKEXEC_FAULTS=N` the first N. What happened is written to
-//! `target/tmp/faults/`: for each scenario a table, and its row of a summary. `just faults all` puts them together.
+//! [`ERRORS`] is the table to extend: a call of the daemon that is not in it fails the tests. A
+//! normal run covers the first occurrences of the calls that a scenario is made for.
+//! `SOCKEXEC_FAULTS=all` covers all occurrences of all calls, and some of a call made more than
+//! [`EVERY`] times. `SOCKEXEC_FAULTS=N` covers the first N. Each scenario writes a table, and its
+//! row of a summary, to `target/tmp/faults/`. `just faults all` puts them together.
 //!
-//! A call that strace makes fail is not made at all. That matters for close(2), which on Linux closes whatever it
-//! returns: here the descriptor stays open, and who waits for its end waits for the deadline.
+//! strace suppresses a call that it makes fail. That matters for close(2), which on Linux closes
+//! the descriptor whatever it returns. Here the descriptor stays open, and a peer that waits for
+//! its end waits for the deadline.
 
 mod crowd;
 mod machine;
@@ -32,11 +34,11 @@ use crate::common::{Client, Daemon, Launch, steps};
 use scenario::{ALL, ECHO, FLOW, HOLDER, LATE, OPTIONS, Outcome, PIECES, SPOOL, Scenario, VANISH, footprint, within};
 use strace::{Fault, Strace, Whom};
 
-/// What each call can fail with: the errors of its manual page that have anything to do with a daemon's life, and
-/// EPERM or ENOSYS where filters (seccomp) are known to refuse it.
+/// What each call can fail with: the errors of its manual page that a daemon can meet, and EPERM or
+/// ENOSYS where known filters (seccomp) refuse the call.
 const ERRORS: &[(&str, &[&str])] = &[
     ("accept4", &["ECONNABORTED", "EINTR", "EMFILE", "ENFILE", "ENOBUFS", "ENOMEM", "EPERM", "EPROTO"]),
-    // It tells a failure by the old end of the heap, not by an error (brk(2), notes).
+    // It reports a failure by the old end of the heap, not by an error (brk(2), notes).
     ("brk", &["retval=0"]),
     ("chdir", &["ENOMEM", "EIO"]),
     ("clone", &["EAGAIN", "ENOMEM"]),
@@ -101,9 +103,10 @@ const ERRORS: &[(&str, &[&str])] = &[
     ("vfork", &["EAGAIN", "ENOMEM"]),
     ("wait4", &["EINTR", "ECHILD"]),
     ("waitid", &["EINTR", "ECHILD"]),
-    // Not EPIPE: that would be a lie about a program that still reads.
+    // Not EPIPE, which would be wrong for a program that still reads.
     ("write", &["EINTR", "EIO", "ENOMEM", "ENOSPC"]),
-    // Never fail, or only for what a program cannot have: listed so that they are known.
+    // Calls that never fail, or only in ways that a program cannot cause. Listed so that they are
+    // known.
     ("clock_gettime", &[]),
     ("exit", &[]),
     ("exit_group", &[]),
@@ -115,16 +118,16 @@ const ERRORS: &[(&str, &[&str])] = &[
     ("rt_sigreturn", &[]),
 ];
 
-/// How often a call fails in a row, in the cases of that kind. Not for ever: strace that lets go of a process in the
-/// middle of a call that it makes fail leaves it with an ENOSYS that no kernel would give.
+/// How often a call fails in a row, in cases of that kind. It ends, because strace that detaches
+/// from a process in a call that it makes fail leaves an ENOSYS that no kernel would give.
 const IN_A_ROW: usize = 5;
 
-/// How often a call may be made in a life of a connection for each occurrence to be tried; of more, the first, the last
-/// and some in between. 3000 small writes make each call as often, and whoever looks for the members of a session opens
-/// a file for each process of the machine.
+/// A call made more often than this in one life fails only at its first, its last and some other
+/// occurrences. 3000 small writes make each call as often, and a search for the members of a
+/// session opens a file for each process of the machine.
 const EVERY: usize = 200;
 
-/// What is done in a run: occurrences of a call, and calls.
+/// The cases of a run: occurrences of a call, and calls.
 #[derive(Clone, Copy)]
 struct Effort {
     occurrences: usize,
@@ -201,13 +204,13 @@ fn fork() {
     run(&FORK, Some("fork"), Whom::Daemon);
 }
 
-/// What fails in the child, between clone and exec.
+/// A call fails in the child, between clone and exec.
 #[test]
 fn child() {
     run(&CHILD, None, Whom::Children);
 }
 
-/// The same in a child that was forked, and that has no memory in which to say it.
+/// The same in a child that was forked, which shares no memory to report it in.
 #[test]
 fn fork_child() {
     run(&Scenario { name: "fork-child", ..CHILD }, Some("fork"), Whom::Children);
@@ -222,7 +225,7 @@ const CHILD: Scenario = Scenario {
     play: ECHO.play,
 };
 
-/// Every call that any scenario meets has its row: whoever adds a call says what it can fail with.
+/// Asserts that every call of a scenario has a row. If you add a call, add what it can fail with.
 fn assert_known(calls: &BTreeMap<String, usize>) {
     let unknown: Vec<_> = calls.keys().filter(|call| !ERRORS.iter().any(|(name, _)| name == call)).collect();
     assert!(unknown.is_empty(), "not in the table of calls and their errors: {unknown:?}");
@@ -239,19 +242,18 @@ fn run(scenario: &Scenario, spawn: Option<&str>, whom: Whom) {
     for &(call, errors) in ERRORS {
         let Some(&count) = counts.get(call) else { continue };
         let is_ours = scenario.calls.contains(&call);
-        // Of children too much is seen: the programs are none of ours.
+        // Tracing children sees too much, because their programs are not ours.
         if scenario.never.contains(&call) || !is_ours && (whom == Whom::Children || !effort.all_calls) {
             continue;
         }
         for error in errors {
             let occurrences = effort.occurrences.max(match call {
-                // The first of epoll_ctl is the client's, the first of fcntl are what
-                // std asserts of descriptors in builds for debugging, and a frame or more is put together by splice before one
-                // is sent.
+                // The first epoll_ctl is the client's. The first calls of fcntl are assertions of
+                // std in debug builds. splice builds at least one frame before it sends one.
                 "write" | "splice" | "epoll_ctl" | "fcntl" => 6,
-                // Descriptors are put in their places, and then others in theirs.
+                // First come its own descriptors, then those of others.
                 "dup3" => 8,
-                // The third opens the program's end of a terminal, for which there is another way.
+                // The third opens the program's end of a terminal. There is another way to open it.
                 "ioctl" => 3,
                 _ => 0,
             });
@@ -268,7 +270,7 @@ fn run(scenario: &Scenario, spawn: Option<&str>, whom: Whom) {
     table.assert_right();
 }
 
-/// Which occurrences of a call that is made `count` times are tried, if not only the first are.
+/// The occurrences to try of a call that is made `count` times, unless only the first are tried.
 fn to_try(count: usize) -> impl Iterator<Item = usize> {
     const FIRST: usize = 40;
     const BETWEEN: usize = 20;
@@ -285,9 +287,9 @@ fn of_many_occurrences_some_are_tried() {
     assert_eq!((some[39], some[40], some[41], some[58], some[68]), (40, 150, 300, 2850, 3000));
 }
 
-/// The daemon of one case.
 fn launch(scenario: &Scenario, spawn: Option<&str>) -> Daemon {
-    // Whatever the run is for: the two ways make different calls, and have scenarios of their own.
+    // Set for all of them, because the two ways make different calls and have scenarios of their
+    // own.
     let way = spawn.unwrap_or("fast");
     Launch::default().options(OPTIONS).options(scenario.options).env("SOCKEXEC_SPAWN", way).start()
 }
@@ -304,7 +306,7 @@ fn discover(scenario: &Scenario, spawn: Option<&str>, whom: Whom) -> BTreeMap<St
     calls
 }
 
-/// Plays the scenario with one fault; `None`: the call was not made so often.
+/// Plays the scenario with one fault. `None` if the call was not made that often.
 fn case(scenario: &Scenario, spawn: Option<&str>, whom: Whom, fault: &Fault<'_>) -> Option<Outcome> {
     let mut daemon = launch(scenario, spawn);
     let before = footprint(daemon.process());
@@ -323,14 +325,14 @@ fn case(scenario: &Scenario, spawn: Option<&str>, whom: Whom, fault: &Fault<'_>)
     if injected == 0 {
         return None;
     }
-    // What is left by a close(2) that is not made at all, and by a waitid(2) that denies a child which is there.
+    // What a suppressed close(2) leaves, and a waitid(2) that denies a child that exists.
     let left = match (fault.call, fault.error) {
         ("close", _) => (before.0 + injected, before.1),
         ("waitid", "ECHILD") => (before.0, before.1 + 1),
         _ => before,
     };
     match aftermath(&mut daemon, before, left) {
-        // The program is to blame for what came of its exec, and for nothing else.
+        // The program is responsible only for what came of its exec.
         Ok(()) => match &outcome {
             Outcome::Told(what)
                 if fault.call != "execve"
@@ -351,7 +353,7 @@ fn aftermath(daemon: &mut Daemon, before: (usize, usize), at_most: (usize, usize
     }
     let serves = catch_unwind(AssertUnwindSafe(|| {
         daemon.assert_serves();
-        // As many at once as `-m` says.
+        // As many at once as `-m` allows.
         let mut clients: Vec<Client> = (0..3).map(|_| daemon.exec(&steps("out ready cat"))).collect();
         for client in &mut clients {
             client.wait_for("ready");
@@ -373,7 +375,7 @@ fn aftermath(daemon: &mut Daemon, before: (usize, usize), at_most: (usize, usize
     if settled { Ok(()) } else { Err(format!("descriptors and children: {before:?} before, {now:?} after")) }
 }
 
-/// What happened: for each call and error, by what came of it, at which occurrences.
+/// What happened: for each call and error the outcomes, and at which occurrences.
 #[derive(Default)]
 struct Table {
     rows: Vec<Row>,
@@ -396,7 +398,7 @@ impl Table {
         }
     }
 
-    /// The scenario's table, and its row of the summary in docs/testing.md.
+    /// Writes the scenario's table, and its row of the summary.
     fn write(&self, scenario: &Scenario) {
         let mut text = format!(
             "\n**{}**: {}\n\n| call | error | at | what happened |\n| --- | --- | --- | --- |\n",
@@ -414,7 +416,7 @@ impl Table {
         println!("{text}");
     }
 
-    /// How many cases there were, and how many came to each of the outcomes that a summary counts.
+    /// The number of cases, and how many had each of the outcomes that the summary counts.
     fn row(&self, name: &str) -> String {
         let mut counts = [0; 6];
         for (outcome, when) in self.rows.iter().flat_map(|row| &row.outcomes) {
@@ -448,7 +450,7 @@ impl Table {
     }
 }
 
-/// `1, 2, 3, 5, 1..5` is `1-3, 5, 5 in a row`.
+/// `1, 2, 3, 5, 1..5` becomes `1-3, 5, 5 in a row`.
 fn occurrences(when: &[String]) -> String {
     let mut ranges: Vec<(usize, usize)> = Vec::new();
     for n in when.iter().filter_map(|when| when.parse().ok()) {
@@ -472,7 +474,6 @@ fn occurrences_are_ranges() {
     assert_eq!(occurrences(&when[4..]), "5 in a row");
 }
 
-/// No scenario has a call of which the table knows nothing.
 #[test]
 fn scenarios_name_calls_of_the_table() {
     for scenario in ALL.iter().chain(&version_2::ALL).chain([&CHILD, &crowd::CROWD]) {

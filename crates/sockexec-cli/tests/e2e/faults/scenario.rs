@@ -1,4 +1,5 @@
-//! What is going on while a call fails: short lives of one connection, each for the calls that the others do not make.
+//! Short lives of one connection, each for calls that the others do not make. One call fails
+//! meanwhile.
 
 use std::io::{Read, Write as _};
 use std::net::Shutdown;
@@ -6,31 +7,30 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::common::{Daemon, Process, fixture, request};
-use crate::pattern::Pattern;
+use crate::common::{Daemon, Process, fixture, pattern, request};
 
-/// The daemon gives up on a connection after this, so that no case lasts long.
+/// The daemon gives up on a connection after this, so that no case takes long.
 pub(crate) const OPTIONS: &str = "-m 3 -t 4 -k 0.3";
 
-/// Longer than any connection can last by [`OPTIONS`], and wide enough for a loaded machine.
+/// Longer than [`OPTIONS`] let any connection last, with room for a loaded machine.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What came to the client concerned.
+/// What the client got.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Outcome {
     /// The right answer, to the last byte.
     Served,
-    /// An answer that says what went wrong: the exit code and the reason.
+    /// An answer with the exit code and the reason.
     Told(String),
-    /// The program was ended by this signal, and that was told.
+    /// The program was ended by this signal, and the client learned that.
     Ended(String),
-    /// The connection ended without an exit pair. What had come until then was right.
+    /// The connection ended without an exit pair. What had come by then was right.
     Closed,
-    /// Nobody asked; the program and its group are gone.
+    /// There was no client to answer. The program and its group are gone.
     Gone,
-    /// Nobody asked; a member of the group lives on.
+    /// There was no client to answer. A member of the group lives on.
     LivesOn,
-    /// Never to be seen: a wrong answer that looks like a right one, or none at all.
+    /// Must never happen: a wrong answer that looks right, or none at all.
     Wrong(String),
 }
 
@@ -53,11 +53,11 @@ impl std::fmt::Display for Outcome {
 pub(crate) struct Scenario {
     pub(crate) name: &'static str,
     pub(crate) story: &'static str,
-    /// The daemon's options beside [`OPTIONS`].
+    /// The daemon's options besides [`OPTIONS`].
     pub(crate) options: &'static str,
-    /// What a normal run makes fail here.
+    /// The calls that a normal run makes fail here.
     pub(crate) calls: &'static [&'static str],
-    /// What no run does.
+    /// The calls that no run makes fail.
     pub(crate) never: &'static [&'static str],
     pub(crate) play: fn(&Daemon, &Path) -> Outcome,
 }
@@ -162,8 +162,8 @@ pub(crate) const FLOW: Scenario = Scenario {
     play: flow,
 };
 
-/// Packets are read one by one, and many in a turn: so the stream is seen to be one of small writes however slow strace
-/// makes the daemon.
+/// Each read takes one packet, and there are many in a turn. So the stream counts as one of small
+/// writes, however slow strace makes the daemon.
 pub(crate) const PIECES: Scenario = Scenario {
     name: "pieces",
     story: "3000 small writes, one soon after the other, which are gathered",
@@ -179,30 +179,18 @@ fn argv(steps: &str) -> Vec<String> {
     crate::common::steps(steps)
 }
 
-/// A client that goes on where the daemon's does not expect an error.
+/// A client that carries on after errors, where the common one expects none.
 fn connect(daemon: &Daemon, argv: &[String]) -> Option<UnixStream> {
     connect_with(daemon, &request(argv))
 }
 
-/// The same, with these bytes.
 pub(super) fn connect_with(daemon: &Daemon, bytes: &[u8]) -> Option<UnixStream> {
     let mut socket = UnixStream::connect(daemon.socket()).ok()?;
     socket.set_read_timeout(Some(PATIENCE)).expect("a time-out");
     socket.set_write_timeout(Some(PATIENCE)).expect("a time-out");
-    // It may be gone by now: what came of it shows when it is read.
+    // The daemon may have closed the connection. Reading shows how it ended.
     let _ = socket.write_all(bytes);
     Some(socket)
-}
-
-pub(crate) fn pattern(len: u64) -> Vec<u8> {
-    let (mut pattern, mut bytes) = (Pattern::new(), Vec::new());
-    while pattern.position() < len {
-        let piece = pattern.peek(len - pattern.position());
-        bytes.extend_from_slice(piece);
-        let n = piece.len();
-        pattern.advance(n);
-    }
-    bytes
 }
 
 fn echo(daemon: &Daemon, _: &Path) -> Outcome {
@@ -216,7 +204,7 @@ fn spool(daemon: &Daemon, directory: &Path) -> Outcome {
     let mut life = Life::new(directory, "life");
     let steps = format!("hold {} write-out 3000000", life.path());
     let Some(mut socket) = connect(daemon, &argv(&steps)) else { return Outcome::Closed };
-    // Where the spool fails the program waits for its reader: then it is read from after a while.
+    // If the spool fails, the program waits for its reader. So the test reads after a while.
     life.wait_for_end(Duration::from_secs(1));
     let _ = socket.write_all(b"0:,");
     judge(socket, &pattern(3_000_000), b"", "0")
@@ -244,7 +232,7 @@ fn late(daemon: &Daemon, directory: &Path) -> Outcome {
     let _ = socket.shutdown(Shutdown::Write);
     let mut through = false;
     within(Duration::from_secs(3), || {
-        // Fails while nobody has it open to read.
+        // This fails while nobody has the FIFO open to read.
         let flags = rustix::fs::OFlags::WRONLY | rustix::fs::OFlags::NONBLOCK;
         let writer = rustix::fs::open(&gate, flags, rustix::fs::Mode::empty());
         if writer.is_ok() {
@@ -271,7 +259,7 @@ fn vanish(daemon: &Daemon, directory: &Path) -> Outcome {
     end_of([leader, child])
 }
 
-/// What became of programs whose client has gone; none is left.
+/// What became of programs whose client has gone. None may be left.
 pub(super) fn end_of(mut lives: [Life; 2]) -> Outcome {
     // KILL is due after 0.3 seconds.
     let gone = lives.iter_mut().all(|life| life.wait_for_end(Duration::from_secs(2)));
@@ -290,7 +278,7 @@ fn holder(daemon: &Daemon, directory: &Path) -> Outcome {
     outcome
 }
 
-/// All that the daemon says, up to the end of the connection in whatever way it comes.
+/// Reads until the connection ends in any way.
 pub(super) fn read_reply(mut socket: UnixStream) -> Result<Vec<u8>, Outcome> {
     let mut raw = Vec::new();
     match socket.read_to_end(&mut raw) {
@@ -301,7 +289,7 @@ pub(super) fn read_reply(mut socket: UnixStream) -> Result<Vec<u8>, Outcome> {
     }
 }
 
-/// Reads the reply, and says what it is worth.
+/// Reads the reply and classifies it.
 fn judge(socket: UnixStream, stdout: &[u8], stderr: &[u8], code: &str) -> Outcome {
     let raw = match read_reply(socket) {
         Ok(raw) => raw,
@@ -343,10 +331,9 @@ fn judge(socket: UnixStream, stdout: &[u8], stderr: &[u8], code: &str) -> Outcom
     }
 }
 
-/// A tag and its payload.
 pub(super) type Pair<'a> = (&'a [u8], &'a [u8]);
 
-/// The whole pairs in `raw`, of which the last may be cut short.
+/// The whole pairs in `raw`. The last one may be cut.
 pub(super) fn pairs(raw: &[u8]) -> Result<Vec<Pair<'_>>, String> {
     let (mut rest, mut strings) = (raw, Vec::new());
     while let Some(colon) = rest.iter().position(|&byte| byte == b':') {
@@ -364,7 +351,7 @@ pub(super) fn pairs(raw: &[u8]) -> Result<Vec<Pair<'_>>, String> {
     Ok(strings.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect())
 }
 
-/// Whether `condition` comes to hold in time.
+/// Whether `condition` becomes true within `time`.
 pub(crate) fn within(time: Duration, mut condition: impl FnMut() -> bool) -> bool {
     let deadline = Instant::now() + time;
     while !condition() {
@@ -376,7 +363,7 @@ pub(crate) fn within(time: Duration, mut condition: impl FnMut() -> bool) -> boo
     true
 }
 
-/// Whether there is something to read, be it the end.
+/// Whether there is something to read, including the end.
 fn has_answer(client: &UnixStream) -> bool {
     use rustix::event::{PollFd, PollFlags, Timespec};
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
@@ -388,7 +375,8 @@ pub(super) fn make_fifo(path: &Path) {
     rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::Fifo, mode, 0).expect("a FIFO");
 }
 
-/// A process that holds a FIFO, waited for with an end: it may never start, or never end.
+/// A process that holds a FIFO. Waiting for it has a limit, because it may never start or never
+/// end.
 pub(super) struct Life {
     path: PathBuf,
     reader: std::fs::File,
@@ -412,14 +400,14 @@ impl Life {
     fn look(&mut self) {
         let mut buffer = [0; 64];
         match self.reader.read(&mut buffer) {
-            // Before anybody holds it, it is at its end as well.
+            // Before a process holds it, a FIFO is at its end too.
             Ok(0) => self.ended = !self.said.is_empty(),
             Ok(n) => self.said.extend_from_slice(&buffer[..n]),
             Err(_) => {}
         }
     }
 
-    /// Waits for the program that is to hold this, unless the daemon has answered without one.
+    /// Waits until a program holds this FIFO, unless the daemon has answered without one.
     pub(super) fn wait_for_start(&mut self, client: &UnixStream) -> bool {
         within(Duration::from_secs(3), || {
             self.look();
@@ -434,7 +422,7 @@ impl Life {
         })
     }
 
-    /// Who is left is killed while the FIFO shows that it lives.
+    /// Kills the processes that are left. The FIFO shows that they live.
     pub(super) fn kill(&mut self) {
         self.look();
         let pid = str::from_utf8(&self.said).ok().and_then(|text| text.split(' ').next()?.parse().ok());
@@ -446,12 +434,12 @@ impl Life {
     }
 }
 
-/// That the fixture is built, which takes a while, belongs to no case.
+/// Builds the fixture, so that no case has to wait for that.
 pub(crate) fn prepare() {
     let _ = fixture();
 }
 
-/// Descriptors and children of a daemon that has nothing to do.
+/// The descriptors and children of a daemon that is idle.
 pub(crate) fn footprint(process: Process) -> (usize, usize) {
     (process.descriptors(), process.children().0)
 }

@@ -1,5 +1,5 @@
-//! A call fails while the daemon starts: it serves all the same, or it ends at once, not with success, with a reason,
-//! and leaves no socket behind that nobody listens on.
+//! A call fails while the daemon starts. The daemon must serve all the same, or end at once with a
+//! failure and a reason. It must leave no socket on which nobody listens.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,8 +13,8 @@ use super::strace::{self, Fault};
 use super::{Effort, Row, Table};
 use crate::common::{Daemon, Launch, pairs, request};
 
-/// What each call of the start can fail with. Not `mmap` and `rt_sigaction`: before `main` they are the dynamic
-/// linker's and the runtime's, which end the process.
+/// What each call of the start can fail with. `mmap` and `rt_sigaction` are missing: before `main`
+/// they belong to the dynamic linker and the runtime, which end the process.
 const ERRORS: &[(&str, &[&str])] = &[
     ("bind", &["EACCES", "EADDRINUSE", "ENOSPC", "EROFS", "ENOMEM"]),
     ("close_range", &["ENOSYS", "EINVAL"]),
@@ -37,7 +37,7 @@ const ERRORS: &[(&str, &[&str])] = &[
     ("socketpair", &["EMFILE", "ENFILE", "ENOMEM"]),
     ("statx", &["EACCES", "ENOMEM"]),
     ("timerfd_create", &["EMFILE", "ENFILE", "ENOMEM"]),
-    // At its end, which is played as well.
+    // Calls of its end, which is part of the test.
     ("unlink", &["EACCES", "EROFS", "EIO"]),
 ];
 
@@ -73,7 +73,7 @@ fn startup() {
     assert!(table.rows.iter().any(|Row { outcomes, .. }| outcomes.keys().any(|it| matches!(it, Outcome::Told(_)))));
 }
 
-/// Under an strace that is no relative of the daemon's, so that the daemon is the test's own child.
+/// Runs it under an strace that is not its parent, so that the daemon is the test's own child.
 fn traced(arguments: &str) -> (Launch, std::path::PathBuf) {
     let launch = Launch::default().quiet();
     let log = launch.directory().join("strace");
@@ -81,7 +81,8 @@ fn traced(arguments: &str) -> (Launch, std::path::PathBuf) {
     (launch.prelude(&prelude), log)
 }
 
-/// What the kernel lacks is asked at the start, told in the log, once, and in the status.
+/// The daemon finds out at its start what the kernel lacks, and reports it in the log, once, and in
+/// the status.
 #[test]
 fn what_the_kernel_lacks() {
     if !strace::is_usable() {
@@ -111,7 +112,7 @@ fn what_the_kernel_lacks() {
         let (lacks, log) = told(&format!("-e trace={call} -e inject={call}:error={error}:when=1+"));
         let lacks = lacks.as_array().expect("a list");
         assert!(lacks.iter().any(|lack| lack == name), "{call} {error}: {lacks:?}");
-        // What depends on it may be missing as well, but nothing comes back.
+        // More may be missing as a consequence, but nothing comes back.
         assert!(
             here.as_array().expect("a list").iter().all(|lack| lacks.contains(lack) || name == "pidfd"),
             "{lacks:?}"
@@ -154,7 +155,7 @@ fn ended(daemon: &mut Daemon) -> Outcome {
     let socket = daemon.socket().to_owned();
     let stopped = daemon.wait();
     let line = stopped.stderr.lines().last().unwrap_or_default().to_owned();
-    // What a socket's path is differs from run to run.
+    // The path of the socket differs from run to run.
     let line = line.replace(&format!("{}", socket.display()), "SOCKET");
     match stopped.status.code() {
         _ if line.starts_with("strace: ") => Outcome::Wrong(line),
@@ -164,7 +165,8 @@ fn ended(daemon: &mut Daemon) -> Outcome {
     }
 }
 
-/// A whole answer: a connection alone is had from the backlog of a daemon that is about to end, too.
+/// Whether the daemon answers. A connection alone is no proof: the backlog of a daemon that is
+/// about to end takes one too.
 fn serves(socket: &Path) -> bool {
     let mut answer = Vec::new();
     let Ok(mut socket) = UnixStream::connect(socket) else { return false };

@@ -1,4 +1,4 @@
-//! strace(1) around a daemon that runs: what it calls, and calls that fail to order.
+//! strace(1) on a running daemon: counts its calls, and makes some fail.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
@@ -12,7 +12,8 @@ use rustix::process::{Pid, Signal};
 
 use crate::common::{Process, eventually};
 
-/// Whether strace is there and may look at a process; if not, why the tests that need it are skipped is said once.
+/// Whether strace exists and may trace a process. If not, the reason is printed once, and the tests
+/// that need it are skipped.
 pub(crate) fn is_usable() -> bool {
     static USABLE: OnceLock<bool> = OnceLock::new();
     *USABLE.get_or_init(|| {
@@ -27,17 +28,17 @@ pub(crate) fn is_usable() -> bool {
     })
 }
 
-/// Whom to look at.
+/// Which processes to trace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Whom {
-    /// The daemon's one thread alone.
+    /// The daemon's only thread.
     Daemon,
-    /// Its children as well, from their first instruction on.
+    /// Also its children, from their first instruction.
     Children,
 }
 
-/// A failure to order: `call` fails with `error` (or returns what it says after `retval=`, or gets the signal after `signal=`) in
-/// its `when`th call (`3`), or in several (`1..5`).
+/// A failure: `call` fails with `error` at its `when`th call (`3`), or at several (`1..5`). `error`
+/// may also be `retval=VALUE`, a value to return, or `signal=SIGNAL`, a signal to get.
 #[derive(Debug, Clone)]
 pub(crate) struct Fault<'a> {
     pub(crate) call: &'a str,
@@ -53,7 +54,7 @@ impl Fault<'_> {
     }
 }
 
-/// An strace that looks at a process.
+/// An strace that traces a process.
 pub(crate) struct Strace {
     child: Child,
     injected: Arc<AtomicUsize>,
@@ -63,17 +64,17 @@ pub(crate) struct Strace {
 }
 
 impl Strace {
-    /// Every call is counted.
+    /// Counts every call.
     pub(crate) fn count(process: Process, whom: Whom) -> Self {
         Self::attach(process, whom, &[])
     }
 
-    /// One call fails.
+    /// Makes one call fail.
     pub(crate) fn inject(process: Process, whom: Whom, fault: &Fault<'_>) -> Self {
         Self::inject_all(process, whom, std::slice::from_ref(fault))
     }
 
-    /// Several calls fail.
+    /// Makes several calls fail.
     pub(crate) fn inject_all(process: Process, whom: Whom, faults: &[Fault<'_>]) -> Self {
         let calls: Vec<_> = faults.iter().map(|fault| fault.call).collect();
         let mut arguments = vec!["-e".to_owned(), format!("trace={}", calls.join(","))];
@@ -98,25 +99,25 @@ impl Strace {
             let (injected, seen, stopped) = (Arc::clone(&injected), Arc::clone(&seen), Arc::clone(&stopped));
             move || read(stderr, &injected, &seen, &stopped)
         });
-        // It says so before it is: the kernel tells when.
+        // strace prints that before it is true, so ask the kernel.
         eventually("a process that is traced", || process.is_traced());
         Self { child, injected, seen, stopped, reader: Some(reader) }
     }
 
-    /// Waits until so many calls were made that it looks at.
+    /// Waits until `count` of the traced calls were made.
     #[track_caller]
     pub(crate) fn wait_for_calls(&self, count: usize) {
         eventually("calls that are traced", || self.seen.load(Ordering::Acquire) >= count);
     }
 
-    /// Waits until so many processes have stopped for a STOP that was ordered. One that is let go of between the signal and the stop may
-    /// run on.
+    /// Waits until `count` processes have stopped for an injected STOP. If strace detaches between
+    /// the signal and the stop, the process may run on.
     #[track_caller]
     pub(crate) fn wait_for_stops(&self, count: usize) {
         eventually("processes that stop", || self.stopped.load(Ordering::Acquire) >= count);
     }
 
-    /// Lets go: how often each call was made, and how many were made to fail.
+    /// Detaches. Returns how often each call was made, and how many failed.
     pub(crate) fn detach(mut self) -> (BTreeMap<String, usize>, usize) {
         let _ = rustix::process::kill_process(Pid::from_child(&self.child), Signal::INT);
         let calls = self.reader.take().expect("not yet joined").join().expect("no panic");
@@ -126,7 +127,7 @@ impl Strace {
 }
 
 impl Drop for Strace {
-    /// A test that fails leaves none behind. The daemon goes on when its tracer is gone.
+    /// A test that fails must leave no strace behind. Without its tracer the daemon goes on.
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();

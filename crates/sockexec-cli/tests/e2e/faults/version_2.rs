@@ -1,4 +1,4 @@
-//! Lives of connections that speak version 2: what their options, terminals and descriptors call.
+//! Connections of version 2, for the calls that their options, terminals and descriptors make.
 
 use std::fs::File;
 use std::io::{IoSlice, Read as _, Write as _};
@@ -14,10 +14,10 @@ use rustix::process::Signal;
 
 use super::run;
 use super::scenario::{
-    Life, Outcome, PATIENCE, Scenario, connect_with, end_of, make_fifo, pairs, pattern, prepare, read_reply, within,
+    Life, Outcome, PATIENCE, Scenario, connect_with, end_of, make_fifo, pairs, prepare, read_reply, within,
 };
 use super::strace::{self, Fault, Strace, Whom};
-use crate::common::{Daemon, Launch, Process, eventually, request, steps};
+use crate::common::{Daemon, Launch, Process, eventually, pattern, request, steps};
 use crate::version_2::netstring;
 
 const OPTIONS: Scenario = Scenario {
@@ -134,7 +134,7 @@ fn version_2_queued() {
     run(&QUEUED, None, Whom::Daemon);
 }
 
-/// What fails in the child, between clone and exec.
+/// A call fails in the child, between clone and exec.
 #[test]
 fn version_2_child() {
     for (name, spawn) in [("version-2-child", None), ("version-2-clone-child", Some("clone"))] {
@@ -143,8 +143,7 @@ fn version_2_child() {
     }
 }
 
-/// What tells of an exec cannot be waited for, and the exec takes long: the daemon looks again until it can be, and only so
-/// long.
+/// The event of a slow exec cannot be waited for. The daemon polls until it can be, and no longer.
 #[test]
 fn an_exec_that_cannot_be_waited_for() {
     if !strace::is_usable() {
@@ -153,7 +152,8 @@ fn an_exec_that_cannot_be_waited_for() {
     prepare();
     let mut daemon = Launch::default().options("-t 0").start();
     let mut client = daemon.connect();
-    // Connections that come later are served later: by then the daemon listens to this one, and has nothing else to do.
+    // Connections that come later are served later. So the daemon knows this one by now, and is
+    // idle.
     let position = daemon.log_position();
     daemon.assert_serves();
     daemon.wait_for_log_after(position, "over after");
@@ -162,7 +162,7 @@ fn an_exec_that_cannot_be_waited_for() {
         .map(|(call, error, when)| Fault { call, error, when: when.into() });
     let strace = Strace::inject_all(daemon.process(), Whom::Children, &faults);
     client.send(&begin(&[], "out ready cat exit 4"));
-    // The child stops before its exec; the fourth attempt to wait for that succeeds.
+    // The child stops before its exec. The fourth attempt to wait for the exec succeeds.
     strace.wait_for_calls(5);
     strace.wait_for_stops(1);
     daemon.signal(Signal::USR1);
@@ -211,7 +211,7 @@ fn hang_up(daemon: &Daemon, directory: &Path) -> Outcome {
     let (mut leader, mut child) = (Life::new(directory, "leader"), Life::new(directory, "child"));
     let steps_ = format!("spawn [ setpgid ignore HUP TERM ; hold {} wait ] hold {} wait", child.path(), leader.path());
     let Some(mut socket) = connect_with(daemon, &begin(&["pty=80x24"], &steps_)) else { return Outcome::Closed };
-    // What comes after that is no answer to wait for.
+    // What follows is not an answer to wait for.
     if !read_started(&mut socket) {
         return judge(socket, b"", b"", "0");
     }
@@ -222,13 +222,15 @@ fn hang_up(daemon: &Daemon, directory: &Path) -> Outcome {
     end_of([leader, child])
 }
 
-/// Takes the introduction and `started` off a reply; false: there is no `started`, but the end or `error`, which are left.
+/// Reads the introduction and `started`. False if an error or the end comes in place of `started`;
+/// that is not read.
 fn read_started(socket: &mut UnixStream) -> bool {
-    // The first digits tell: `8:protocol,`, `7:started,` or `5:error,`.
+    // The first digits differ: `8:protocol,`, `7:started,`, `5:error,`.
     read_pair(socket, b'8') && read_pair(socket, b'7')
 }
 
-/// Takes a pair off a reply that begins with this digit; false: it does not, and it is left.
+/// Reads a pair that begins with this digit. False if it begins with another one; then nothing is
+/// read.
 fn read_pair(socket: &mut UnixStream, digit: u8) -> bool {
     let mut first = [0; 1];
     if !matches!(rustix::net::recv(&*socket, &mut first, RecvFlags::PEEK), Ok((1, _))) || first != [digit] {
@@ -264,7 +266,7 @@ fn held(daemon: &Daemon, directory: &Path) -> Outcome {
     let frames: Vec<u8> = input.chunks(60_000).flat_map(pair).collect();
     let (mut rest, mut gate) = (frames.as_slice(), Some(gate));
     while !rest.is_empty() {
-        // Until nobody takes any more, as the program does not read.
+        // Until nothing more is taken, because the program does not read.
         let patience = if gate.is_some() { Duration::from_millis(150) } else { PATIENCE };
         socket.set_write_timeout(Some(patience)).expect("a time-out");
         match (socket.write(rest), gate.take()) {
@@ -276,17 +278,17 @@ fn held(daemon: &Daemon, directory: &Path) -> Outcome {
             (Err(_), None) => break,
         }
     }
-    // Where all was taken, or the daemon has given up.
+    // When all was taken, or the daemon has given up.
     drop(gate.and_then(|gate| open_gate(&gate)));
     let _ = socket.write_all(b"5:stdin,0:,");
     judge(socket, format!("ok {}\n", input.len()).as_bytes(), b"", "5")
 }
 
-/// Waits for the program that is to wait at this FIFO, and goes on when what is returned is dropped; `None`: it never came.
+/// Waits for a program at this FIFO. Dropping the result lets it go on. `None` if no program came.
 fn open_gate(gate: &Path) -> Option<OwnedFd> {
     let mut writer = None;
     within(Duration::from_secs(3), || {
-        // Fails while nobody has it open to read.
+        // This fails while nobody has the FIFO open to read.
         let flags = rustix::fs::OFlags::WRONLY | rustix::fs::OFlags::NONBLOCK;
         writer = rustix::fs::open(gate, flags, rustix::fs::Mode::empty()).ok();
         writer.is_some()
@@ -304,7 +306,7 @@ fn closed_input(daemon: &Daemon, directory: &Path) -> Outcome {
     }
     let Some(waits) = open_gate(&gate) else { return judge(socket, b"words", b"", "5") };
     let _ = socket.write_all(b"5:stdin,4:word,");
-    // The daemon says so while the program waits, or something else has ended it.
+    // The daemon reports it while the program waits, or something else has ended the program.
     let first = read_netstring(&mut socket);
     drop(waits);
     if first.as_deref() == Some(b"input-closed,") {
@@ -320,7 +322,7 @@ fn closed_input(daemon: &Daemon, directory: &Path) -> Outcome {
 }
 
 fn queued(daemon: &Daemon, directory: &Path) -> Outcome {
-    // As many as there are slots (`OPTIONS`), the first of them with a sign of life.
+    // As many as there are slots (`OPTIONS`). The first of them shows that it lives.
     let mut life = Life::new(directory, "life");
     let argv = [format!("hold {} cat", life.path()), "cat".to_owned(), "cat".to_owned()];
     let mut running: Vec<UnixStream> =
@@ -332,7 +334,7 @@ fn queued(daemon: &Daemon, directory: &Path) -> Outcome {
     let Some(ping) = connect_with(daemon, &netstring("protocol=2")) else { return Outcome::Closed };
     let _ = ping.shutdown(Shutdown::Write);
     match read_reply(ping) {
-        // One that is cut is no answer, and all others are the introduction alone.
+        // A reply that is cut is no answer. All others are the introduction alone.
         Ok(raw) if raw.is_empty() || raw.starts_with(b"8:protocol,") && pairs(&raw).is_ok_and(|all| all.len() == 1) => {
         }
         Ok(raw) => return Outcome::Wrong(format!("a ping: {}", raw.escape_ascii())),
@@ -343,7 +345,7 @@ fn queued(daemon: &Daemon, directory: &Path) -> Outcome {
         let _ = socket.write_all(b"5:stdin,0:,");
     }
     running.into_iter().map(|socket| judge(socket, b"", b"", "0")).fold(judge(last, b"words", b"", "4"), |all, one| {
-        // What went wrong for one of them, if anything did.
+        // The error of one of them, if there was one.
         if all == Outcome::Served || matches!(one, Outcome::Wrong(_)) { one } else { all }
     })
 }
@@ -369,12 +371,12 @@ fn passed(daemon: &Daemon, directory: &Path) -> Outcome {
     }
 }
 
-/// Reads the reply, and says what it is worth.
+/// Reads the reply and classifies it.
 fn judge(socket: UnixStream, stdout: &[u8], stderr: &[u8], code: &str) -> Outcome {
     judge_from(Vec::new(), socket, stdout, stderr, code)
 }
 
-/// The same, of a reply that was read so far already.
+/// The same for a reply of which `raw` was read already.
 fn judge_from(mut raw: Vec<u8>, socket: UnixStream, stdout: &[u8], stderr: &[u8], code: &str) -> Outcome {
     match read_reply(socket) {
         Ok(rest) => raw.extend(rest),
@@ -414,7 +416,8 @@ fn judge_from(mut raw: Vec<u8>, socket: UnixStream, stdout: &[u8], stderr: &[u8]
         }
         (Some(_), None) if err != stderr => Outcome::Wrong(format!("stderr \"{}\"", err.escape_ascii())),
         (Some(_), None) => Outcome::Served,
-        // The deadline came for whoever held the output, and the program was done: both are true.
+        // The program was done, and then the deadline came for the holder of the output. Both are
+        // right.
         (Some((_, found)), Some(failure)) if failure.starts_with("timeout ") && found == code => {
             Outcome::Told(format!("timeout, and exit code {found}"))
         }

@@ -18,7 +18,7 @@ use std::os::unix::net::UnixStream;
 
 use rustix::process::Pid;
 
-use crate::common::{Client, Daemon, pairs, request};
+use crate::common::{Client, Daemon, pairs, request, show_pairs};
 
 /// A netstring, made without the help of the crate under test.
 pub(crate) fn netstring(bytes: impl AsRef<[u8]>) -> Vec<u8> {
@@ -128,12 +128,7 @@ pub(crate) struct Reply2 {
 
 impl fmt::Debug for Reply2 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut list = f.debug_list();
-        for (tag, payload) in &self.pairs {
-            let shown = &payload[..payload.len().min(500)];
-            list.entry(&format_args!("{tag} ({}) \"{}\"", payload.len(), shown.escape_ascii()));
-        }
-        list.finish()
+        show_pairs(&self.pairs, f)
     }
 }
 

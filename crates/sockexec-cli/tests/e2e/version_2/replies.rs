@@ -184,7 +184,7 @@ fn the_rest_of_a_request_that_is_too_late() {
     caller.0.send(rest);
     assert_eq!(caller.reply().refusal(), "timeout the request was not complete in time");
     daemon.wait_for_log("over after");
-    assert!(!daemon.log_text().contains("started pid"), "a program was started for a request that was refused");
+    assert!(!daemon.whole_log().contains("started pid"), "a program was started for a request that was refused");
 }
 
 /// The end of the daemon: a running program's client is told why it was ended, its last words and its end; so is one that has
