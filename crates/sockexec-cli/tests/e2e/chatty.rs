@@ -1,15 +1,16 @@
-//! Programs that write little and often: their writes are gathered for a moment, and nobody waits for that who wants an answer.
+//! Programs that write little and often. Their writes are gathered for a moment, unless somebody
+//! waits for an answer.
 
 use std::time::Instant;
 
 use crate::common::{Daemon, eventually, exit_code, pairs, steps};
 use crate::pattern::Pattern;
 
-/// As long as a line.
+/// The length of each write, about a line.
 const PIECE: usize = 66;
 
-/// Left alone, each of them costs a turn and a frame if the daemon has a processor to itself: one in ten microseconds or so. A busy
-/// machine makes fewer, for it gathers by being late.
+/// If the daemon has a processor to itself, each write costs a turn and a frame, about one in ten
+/// microseconds. On a busy machine the daemon is late, and gathers writes anyway.
 #[test]
 fn many_small_writes_are_few_turns() {
     let pieces = 30_000;
@@ -24,14 +25,15 @@ fn many_small_writes_are_few_turns() {
         frames.iter().filter(|(tag, _)| tag == "stdout").flat_map(|(_, bytes)| bytes.clone()).collect();
     assert_eq!(output.len(), pieces * PIECE);
     assert!(Pattern::new().check(&output));
-    // One in 100 us while it writes, and those in which it was found to be chatty, again after each pause.
+    // One turn in 100 us while the program writes, and after each pause the turns until it counts
+    // as chatty again.
     let most = 200 + u64::try_from(elapsed.as_micros()).expect("a short time") / 30;
     println!("{made} turns, {} frames, {elapsed:?}", frames.len());
     assert!(made <= most, "{made} turns in {elapsed:?}");
     assert!(frames.len() as u64 <= most, "{} frames in {elapsed:?}", frames.len());
 }
 
-/// Each answer is small and comes soon after the one before, but somebody waits for it.
+/// Each answer is small and soon follows the last, but a client waits for it.
 #[test]
 fn answers_are_not_gathered() {
     let daemon = Daemon::start("");
@@ -39,7 +41,7 @@ fn answers_are_not_gathered() {
     assert_eq!(daemon.turns().1, 0);
 }
 
-/// Nothing tells of what comes while it gathers: the last of it must be found all the same.
+/// No event reports what comes while the daemon gathers. It must find the last write all the same.
 #[test]
 fn the_last_of_a_burst_arrives() {
     let daemon = Daemon::start("");
@@ -54,7 +56,7 @@ fn the_last_of_a_burst_arrives() {
     assert_eq!(client.reply().code(), 0);
 }
 
-/// A descendant that goes on and on is given no more time for it than a silent one.
+/// A descendant that goes on writing gets no more time for it than a silent one.
 #[test]
 fn a_chatty_descendant_does_not_linger() {
     let daemon = Daemon::start("-t 0 -k 0.1 --linger 0.1");

@@ -1,4 +1,5 @@
-//! `--drain`: what is here when the daemon is told to end may finish, and what cannot is told.
+//! `--drain`: what has arrived when the daemon is told to end may finish. The other clients are
+//! told why not.
 
 use std::os::unix::net::UnixStream;
 
@@ -13,7 +14,7 @@ fn assert_told(reply: &Reply) {
     assert_eq!((reply.stderr_text(), reply.code()), (WORDS, 125), "{reply:?}");
 }
 
-/// TERM, noticed.
+/// Sends TERM, and waits until the daemon has noticed it.
 fn begin(daemon: &Daemon) {
     daemon.signal(Signal::TERM);
     daemon.wait_for_log("shutting down");
@@ -22,7 +23,7 @@ fn begin(daemon: &Daemon) {
 
 /// What runs, what waits for a slot, and a request that is still arriving.
 #[test]
-fn what_is_here_may_finish() {
+fn what_has_arrived_may_finish() {
     let mut daemon = Daemon::start("-t 0 -m 1 -k 1000 --drain 1000");
     let mut runs = daemon.exec(&steps("out ready cat"));
     runs.wait_for("ready");
@@ -45,7 +46,8 @@ fn what_is_here_may_finish() {
     assert_eq!(daemon.wait().status.code(), Some(0));
 }
 
-/// Those who had connected when the socket went were reset. They are served, as far as there is room one after the other.
+/// Clients that had connected when the socket went used to be reset. They are served, as far as
+/// there is room.
 #[test]
 fn the_backlog_is_served() {
     for room in ["", "--max-waiting 1"] {
@@ -59,7 +61,7 @@ fn the_backlog_is_served() {
             if room.is_empty() {
                 assert_eq!(reply.code(), n);
             } else if reply.code() != n {
-                // It made way for another.
+                // This client made way for another.
                 assert!(reply.code() == 125 && reply.stderr_text().contains("too many requests wait"), "{reply:?}");
             }
         }
@@ -68,12 +70,13 @@ fn the_backlog_is_served() {
     }
 }
 
-/// Without a drain the backlog is told so, and nothing is started that is to be ended at once. Nobody is cut without a word but those who have
-/// not said in which version they want it.
+/// Without a drain, clients in the backlog are told that the daemon ends, and no program starts
+/// only to be ended. Only clients that have not named their version are closed without a word.
 #[test]
 fn without_a_drain_the_backlog_is_told() {
     let mut daemon = Daemon::start("-t 0 -k 1000 -m 1");
-    // It has the slot: what poll reported before the signal may be accepted first.
+    // The client has the slot. Otherwise a connection that poll reported before the signal may come
+    // first.
     let mut runs = daemon.exec(&steps("out ready wait"));
     runs.wait_for("ready");
     daemon.stop();
@@ -106,7 +109,8 @@ fn without_a_drain_the_backlog_is_told() {
     assert!(!mark.exists());
 }
 
-/// At the end of its time it ends as without it: what runs gets TERM, what waits is told.
+/// When its time is over, a drain ends as if there was none: programs get TERM, and waiting clients
+/// are told.
 #[test]
 fn its_time_is_limited() {
     let mut daemon = Daemon::start("-t 0 -m 1 -k 1000 --drain 0.3");
@@ -127,9 +131,9 @@ fn its_time_is_limited() {
     assert!(two.rest().ends_with(b"5:error,57:shutdown the daemon is shutting down; nothing was started,"));
 }
 
-/// The second TERM ends the drain, the third is KILL.
+/// The second TERM ends the drain, and the third means KILL.
 #[test]
-fn the_second_and_the_third_order() {
+fn the_second_term_ends_the_drain_and_the_third_kills() {
     let mut daemon = Daemon::start("-t 0 -m 1 -k 1000 --drain 1000");
     let argv = "spawn [ wait ] ignore TERM ; out ready reap out asked wait";
     let mut runs = daemon.exec(&steps(argv));
@@ -137,7 +141,7 @@ fn the_second_and_the_third_order() {
     let waits = daemon.exec(&steps("out never"));
     daemon.wait_for_log("connection 2: waits for a slot");
     begin(&daemon);
-    // Nothing has happened to it.
+    // Nothing has happened to the program.
     daemon.assert_idle("it drains");
     daemon.signal(Signal::INT);
     runs.wait_for("asked");
@@ -148,9 +152,10 @@ fn the_second_and_the_third_order() {
     assert_eq!(daemon.wait().status.code(), Some(0));
 }
 
-/// Nobody is waited for who has a whole reply, nor for ever for one who does not send the request.
+/// The daemon does not wait for a client that has its whole reply, nor for ever for one that does
+/// not send its request.
 #[test]
-fn clients_that_stay() {
+fn clients_that_stay_do_not_delay_the_end() {
     let mut daemon = Daemon::start("-t 0 -k 1000 --request-timeout 0.5 --drain 1000");
     let mut done = daemon.exec(&steps("exit 3"));
     done.wait_for("exitcode");
@@ -161,13 +166,13 @@ fn clients_that_stay() {
     silent.until_gone();
 }
 
-/// Nor is one waited for that was in the backlog at the order to end: it was let in after the others had been told to drain, and kept the
-/// daemon for five seconds.
+/// Nor does it wait for a client that was in the backlog when the drain began. Such a client used
+/// to be let in after the others had been told to drain, and delayed the end by five seconds.
 #[test]
-fn clients_of_the_backlog_that_stay() {
+fn clients_of_the_backlog_do_not_delay_the_end() {
     let mut daemon = Daemon::start("-t 0 -k 1000 --drain 1000");
     daemon.stop();
-    // More than are accepted in a turn, so that some are there when the signal is seen.
+    // More than the daemon accepts in one turn, so that some are left when it sees the signal.
     let mut staying: Vec<Client> = (0..70).map(|_| daemon.exec(&steps("exit 3"))).collect();
     daemon.signal(Signal::TERM);
     daemon.signal(Signal::CONT);
@@ -179,7 +184,7 @@ fn clients_of_the_backlog_that_stay() {
     assert!(start.elapsed() < std::time::Duration::from_secs(4), "{:?}", start.elapsed());
 }
 
-/// What was handed over is the successor's, with those who wait there.
+/// A socket that was handed over belongs to the successor, with the clients that wait there.
 #[test]
 fn the_backlog_of_a_socket_handed_over_is_left() {
     let launch = Launch::default();
@@ -201,7 +206,7 @@ fn the_backlog_of_a_socket_handed_over_is_left() {
         assert_eq!(client.reply().code(), n);
     }
     assert_eq!(late.reply().code(), 42);
-    // The first one has what it had.
+    // The first daemon keeps its clients.
     assert!(!daemon.has_ended());
     runs.end_stdin();
     assert_eq!(runs.reply().code(), 0);

@@ -1,4 +1,4 @@
-//! HUP: a terminal that goes, a daemon that is to outlive it, and one that is asked to reload.
+//! HUP: a terminal that goes away, a daemon that should outlive it, and a request to reload.
 
 use std::fs::OpenOptions;
 use std::os::fd::OwnedFd;
@@ -14,7 +14,7 @@ use crate::programs::ignoring;
 /// Without a terminal HUP means to reload, and there is nothing to reload.
 #[test]
 fn without_a_terminal_it_is_logged_and_nothing_else() {
-    // The tests may be run at a terminal.
+    // The tests may run at a terminal.
     let mut daemon = Launch::default().quiet().prelude("exec setsid \"$0\" \"$@\"").start();
     for _ in 0..2 {
         let position = daemon.log_position();
@@ -25,9 +25,9 @@ fn without_a_terminal_it_is_logged_and_nothing_else() {
     assert_eq!(daemon.terminate().status.code(), Some(0));
 }
 
-/// `nohup sockexec S &` died of HUP, as the daemon itself undid what nohup had done.
+/// `nohup sockexec S &` used to die of HUP, because the daemon undid what nohup had set.
 #[test]
-fn nohup() {
+fn nohup_lets_the_daemon_outlive_its_terminal() {
     let mut daemon = Launch::default().quiet().prelude("exec nohup \"$0\" \"$@\"").start();
     daemon.signal(Signal::HUP);
     daemon.assert_serves();
@@ -36,7 +36,7 @@ fn nohup() {
     assert!(!stopped.stderr.contains("HUP"), "{stopped:?}");
 }
 
-/// What is ignored has no effect, whatever it would mean: a shell's job in the background ignores INT and QUIT.
+/// An ignored signal has no effect. A shell's background job ignores INT and QUIT.
 #[test]
 fn what_the_starter_ignores_is_not_heard() {
     let Some(launch) = ignoring("--ignore-signal=INT,QUIT,USR1", 1 << 1 | 1 << 2 | 1 << 9) else { return };
@@ -50,7 +50,8 @@ fn what_the_starter_ignores_is_not_heard() {
     assert!(!stopped.stderr.contains("slots taken"), "{stopped:?}");
 }
 
-/// Our end of a terminal, and a launch for which it is the controlling one. `leader`: what leads its session, before the daemon.
+/// Our end of a terminal, and a launch for which it is the controlling one. `leader` runs first,
+/// and leads the session.
 fn at_a_terminal(leader: &str) -> (OwnedFd, Launch) {
     let ours = rustix::pty::openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
     rustix::pty::unlockpt(&ours).unwrap();
@@ -59,8 +60,8 @@ fn at_a_terminal(leader: &str) -> (OwnedFd, Launch) {
     (ours, Launch::default().quiet().options("-t 0 -k 100").prelude(&prelude))
 }
 
-/// Its terminal hangs up: programs get TERM and their clients what they say then, and the socket goes. While the terminal is there a HUP is
-/// only logged.
+/// Its terminal hangs up: programs get TERM, their clients get the last output, and the socket
+/// goes. While the terminal is there, HUP is only logged.
 #[test]
 fn a_terminal_that_hangs_up() {
     let (terminal, launch) = at_a_terminal("");
@@ -79,12 +80,12 @@ fn a_terminal_that_hangs_up() {
     assert!(!daemon.socket().exists());
 }
 
-/// The shell that has started it goes, and its session with it: HUP comes a moment before the terminal is taken away, so it is looked at
-/// twice.
+/// The shell that started the daemon ends, and so does its session. HUP comes a moment before the
+/// terminal is taken away, so the daemon looks twice.
 #[test]
-fn the_end_of_the_session() {
+fn the_end_of_the_session_ends_the_daemon() {
     for _ in 0..20 {
-        // A shell that is not replaced by its last command.
+        // With a second command the shell does not exec the first.
         let (terminal, launch) = at_a_terminal("sh -c '\"$0\" \"$@\"; exit'");
         let mut daemon = launch.start();
         daemon.kill();
@@ -93,9 +94,9 @@ fn the_end_of_the_session() {
     }
 }
 
-/// A second HUP, of the kernel beside that of the shell, is not a second TERM.
+/// A second HUP, from the kernel besides the shell's, is not a second TERM.
 #[test]
-fn many_at_once_are_one() {
+fn many_hang_ups_at_once_are_one() {
     let (terminal, launch) = at_a_terminal("");
     let mut daemon = launch.start();
     let gate = daemon.gate("gate");
@@ -105,7 +106,7 @@ fn many_at_once_are_one() {
     drop(terminal);
     client.wait_for("asked");
     daemon.signal(Signal::HUP);
-    // What was told before is taken before.
+    // What was queued before is handled before.
     daemon.signal(Signal::USR1);
     daemon.wait_for_log("slots taken");
     gate.open();
@@ -113,9 +114,9 @@ fn many_at_once_are_one() {
     assert_eq!(daemon.wait_for_groups().status.code(), Some(0));
 }
 
-/// A daemon of a session without a terminal has none to lose, even where it can open one.
+/// A daemon whose session has no terminal cannot lose one, even if it could open one.
 #[test]
-fn another_terminal_is_none_of_its_business() {
+fn another_terminal_does_not_matter() {
     let ours = rustix::pty::openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
     rustix::pty::unlockpt(&ours).unwrap();
     let name = rustix::pty::ptsname(&ours, Vec::new()).unwrap().into_string().unwrap();

@@ -1,4 +1,4 @@
-//! Clients that are not ours: what is told of the protocol must be enough for strangers.
+//! Clients of other authors. The documents must be enough to write one.
 
 use std::io::Write;
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::process::{Command, Output, Stdio};
 
 use crate::common::{Daemon, Reply, steps};
 
-/// Whether this system has the tool; where not, the test says so and is over.
+/// Whether the tool works here. If not, says so.
 fn has(tool: &str, arguments: &[&str]) -> bool {
     let status = Command::new(tool).args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).status();
     let works = status.is_ok_and(|status| status.success());
@@ -32,7 +32,7 @@ fn socat() {
     let address = format!("UNIX-CONNECT:{}", daemon.socket().display());
     let output = feed(Command::new("socat").args(["-", &address]), b"1:2,5:uname,2:-a,0:,");
     assert_eq!(Reply::parse(&output.stdout).code(), 0);
-    // 8: without the empty netstring, the half-close alone tells the end of stdin.
+    // Without an empty netstring the half-close alone is the end of stdin. 3.1.1 did not know that.
     let output = feed(Command::new("socat").args(["-", &address]), b"1:1,3:cat,5:hello,");
     let reply = Reply::parse(&output.stdout);
     assert_eq!((reply.stdout_text(), reply.code()), ("hello", 0));
@@ -47,7 +47,7 @@ fn netcat() {
             [&help.stdout, &help.stderr].iter().any(|it| String::from_utf8_lossy(it).contains(option))
         })
     };
-    // Not every netcat knows UNIX sockets, or how to shut down its sending side.
+    // Not every netcat can use UNIX sockets or shut down its sending side.
     if !knows("OpenBSD") {
         eprintln!("skipped: nc is missing or another one");
         return;
@@ -56,8 +56,8 @@ fn netcat() {
     assert_eq!(Reply::parse(&output.stdout).code(), 0);
 }
 
-/// pynetstring, an implementation of the framing that shares nothing with ours, as a client: requests
-/// by its encoder, replies by its streaming decoder.
+/// pynetstring, an independent implementation of the framing: its encoder makes requests, and its
+/// streaming decoder reads replies.
 const PYTHON: &str = r#"
 import socket, sys, pynetstring
 

@@ -1,4 +1,4 @@
-//! A daemon that is killed: what becomes of its programs, and of the next daemon.
+//! A killed daemon: what happens to its programs, and to the next daemon.
 
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
@@ -8,11 +8,11 @@ use std::thread;
 
 use crate::common::{Daemon, Launch, Process, eventually, request, steps};
 
-/// The ways to start a program; all are to behave the same.
+/// The ways to start a program. All must behave the same.
 const WAYS: [&str; 4] = ["clone3", "crowd", "clone", "fork"];
 
-/// Children outlived a daemon that was killed (3.1.1 let them outlive its TERM as well). When it is killed nobody is left to send TERM, and later KILL: the kernel kills each
-/// program, whatever it ignores.
+/// With 3.1.1 programs outlived a killed daemon, and even its TERM. A killed daemon cannot send
+/// TERM and later KILL. So the kernel kills each program, whatever it ignores.
 #[test]
 fn programs_die_with_a_daemon_that_is_killed() {
     for way in WAYS {
@@ -41,8 +41,8 @@ fn programs_die_with_a_daemon_that_is_killed() {
     }
 }
 
-/// Descendants are not the daemon's children, and no signal reaches them. Their input ends, and what they write on is
-/// refused with PIPE.
+/// Descendants are not the daemon's children, and no signal reaches them. Their input ends, and
+/// their next output fails with PIPE.
 #[test]
 fn descendants_of_a_daemon_that_is_killed_lose_their_streams() {
     for way in WAYS {
@@ -59,7 +59,7 @@ fn descendants_of_a_daemon_that_is_killed_lose_their_streams() {
     }
 }
 
-/// A background job is no child of the daemon's: what a program leaves behind on purpose stays.
+/// A background job is no child of the daemon. What a program leaves behind on purpose stays.
 #[test]
 fn background_jobs_outlive_a_daemon_that_is_killed() {
     let mut daemon = Daemon::start("-t 0");
@@ -72,8 +72,8 @@ fn background_jobs_outlive_a_daemon_that_is_killed() {
     job.kill();
 }
 
-/// Under load: each client gets a right and whole answer or none, no program is left, and the next daemon takes the
-/// place over at once.
+/// Under load each client gets a correct and whole answer or none. No program is left, and the next
+/// daemon takes the place at once.
 #[test]
 fn killed_under_load_and_started_again() {
     let directory = tempfile::tempdir().unwrap();
@@ -104,7 +104,7 @@ fn killed_under_load_and_started_again() {
     Launch::default().socket(&socket).start().assert_serves();
 }
 
-/// Whether an answer came; if so it must be right.
+/// Whether an answer came. If so, it must be correct.
 fn ask(socket: &Path) -> bool {
     let Ok(mut socket) = UnixStream::connect(socket) else { return false };
     let mut answer = Vec::new();

@@ -1,5 +1,5 @@
-//! The daemon as the first process of a PID namespace, as of a container: two processes, of which the parent reaps orphans and
-//! passes signals on.
+//! The daemon as the first process of a PID namespace, such as a container's. It is two processes:
+//! the parent reaps orphans and passes signals on.
 
 use std::fs;
 use std::os::fd::OwnedFd;
@@ -10,7 +10,8 @@ use rustix::pty::OpenptFlags;
 
 use crate::common::{Daemon, Launch, Process, eventually, steps};
 
-/// A launch as PID 1 of a namespace with a /proc of its own, which ends with unshare(1). `before`: what unshare runs under.
+/// The launch of a daemon as PID 1 of a namespace with a /proc of its own, which ends with
+/// unshare(1). unshare runs under `before`.
 fn as_pid_1(before: &str) -> Option<Launch> {
     const UNSHARE: &str = "unshare --pid --fork --kill-child --mount-proc";
     let probe = Command::new("sh").args(["-c", &format!("{UNSHARE} true")]).output();
@@ -21,7 +22,6 @@ fn as_pid_1(before: &str) -> Option<Launch> {
     Some(Launch::default().prelude(&format!("exec {before} {UNSHARE} \"$0\" \"$@\"")))
 }
 
-/// Its one child.
 #[track_caller]
 pub(crate) fn only_child(process: Process) -> Process {
     let pid = process.0.as_raw_pid();
@@ -32,7 +32,7 @@ pub(crate) fn only_child(process: Process) -> Process {
     Process(only)
 }
 
-/// PID 1 of the daemon's namespace, a child of unshare(1), and the daemon itself.
+/// PID 1 of the daemon's namespace, a child of unshare(1), and the daemon.
 fn both(daemon: &Daemon) -> (Process, Process) {
     let init = only_child(daemon.process());
     (init, only_child(init))
@@ -42,21 +42,22 @@ fn send(process: Process, signal: Signal) {
     rustix::process::kill_process(process.0, signal).expect("it is there");
 }
 
-/// Ends it by PID 1, as unshare(1) does not pass signals on.
+/// Ends the daemon through PID 1, because unshare(1) does not pass signals on.
 #[track_caller]
 fn end(daemon: &mut Daemon) {
     send(both(daemon).0, Signal::TERM);
     assert_eq!(daemon.wait().status.code(), Some(0));
 }
 
-/// 50 of 50 orphans stayed as zombies, and a leader that is kept hid them from a look at all children.
+/// All of 50 orphans used to stay as zombies. A dead leader that is kept hid them from a look at
+/// all children.
 #[test]
 fn orphans_are_reaped_beside_a_leader_that_is_kept() {
     let Some(launch) = as_pid_1("") else { return };
     let mut daemon = launch.options("-t 0").start();
     let (init, server) = both(&daemon);
     let mut life = daemon.fifo("life");
-    // Its leader is dead, and kept, as its group may still be signalled.
+    // The leader is dead, and kept because its group may still be signalled.
     let kept = daemon.exec(&steps(&format!("spawn [ hold {} wait ] close 1 close 2 exit 3", life.path())));
     life.holder();
     eventually("a zombie that is kept", || server.children() == (1, 1));
@@ -86,7 +87,7 @@ fn a_dead_orphan_holds_no_slot() {
     end(&mut daemon);
 }
 
-/// The kernel keeps from PID 1 what it does not handle: the parent passes it on, once.
+/// The kernel drops the signals that PID 1 does not handle. The parent passes them on, once.
 #[test]
 fn signals_are_passed_on() {
     for signal in [Signal::TERM, Signal::INT, Signal::QUIT] {
@@ -111,7 +112,8 @@ fn signals_are_passed_on() {
     }
 }
 
-/// A key of a terminal is a signal to its foreground group: were the daemon in it as well, one INT would be two, and KILL.
+/// A key of a terminal signals its foreground group. If the daemon were in that group too, one INT
+/// would arrive twice and mean KILL.
 #[test]
 fn a_key_is_one_signal() {
     let (ours, name) = terminal();
@@ -133,7 +135,7 @@ fn a_key_is_one_signal() {
     assert_eq!(daemon.wait().status.code(), Some(0));
 }
 
-/// Our end of a terminal, and the name of the other.
+/// Our end of a terminal, and the name of the other end.
 fn terminal() -> (OwnedFd, String) {
     let ours = rustix::pty::openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
     rustix::pty::unlockpt(&ours).unwrap();
@@ -141,9 +143,10 @@ fn terminal() -> (OwnedFd, String) {
     (ours, name)
 }
 
-/// Its status is the daemon's, or 128 and the number of the signal that ended it; what is wrong before there is a daemon is told by PID 1 itself.
+/// The exit status is the daemon's, or 128 plus the signal that ended it. PID 1 itself reports
+/// errors from before the daemon exists.
 #[test]
-fn the_status_is_the_daemons() {
+fn the_exit_status_is_the_daemons() {
     let Some(launch) = as_pid_1("") else { return };
     let mut daemon = launch.start();
     send(both(&daemon).1, Signal::KILL);
@@ -159,10 +162,10 @@ fn the_status_is_the_daemons() {
     }
 }
 
-/// /proc of another namespace shows others under the same numbers: strangers got HUP. It is treated as absent then, and the group that the
-/// daemon knows is ended.
+/// The /proc of another namespace shows strangers under the same numbers, and they used to get HUP.
+/// It counts as absent now, and the daemon ends the group that it knows.
 #[test]
-fn a_proc_of_another_namespace() {
+fn strangers_in_the_proc_of_another_namespace_get_no_signal() {
     if as_pid_1("").is_none() {
         return;
     }

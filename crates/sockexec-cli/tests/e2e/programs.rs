@@ -1,4 +1,4 @@
-//! What a program finds when it starts, and what the client is told when it does not.
+//! What a program finds when it starts, and what the client learns when it does not.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -21,7 +21,7 @@ fn file(path: &Path, content: &[u8], mode: u32) -> String {
     path.to_str().unwrap().to_owned()
 }
 
-/// 7: the connection was closed without a word, which clients took for a time-out.
+/// 3.1.1 closed the connection without a word, which clients took for a timeout.
 #[test]
 fn not_found_is_127() {
     let mut daemon = Daemon::start("");
@@ -42,7 +42,7 @@ fn not_executable_is_126() {
     daemon.assert_serves();
 }
 
-/// execvp(3) hands a file without a magic number to /bin/sh. There is no shell here.
+/// execvp(3) passes a file without a magic number to /bin/sh. There is no shell here.
 #[test]
 fn a_script_without_interpreter_is_126() {
     let daemon = Daemon::start("");
@@ -52,7 +52,7 @@ fn a_script_without_interpreter_is_126() {
     assert_not_started(&daemon.run(&[&empty], b""), &empty, 126);
 }
 
-/// execve(2) says ENOENT of the interpreter, but the file was found.
+/// execve(2) reports ENOENT for the interpreter, although the file exists.
 #[test]
 fn a_missing_interpreter_is_126() {
     let daemon = Daemon::start("");
@@ -68,7 +68,7 @@ fn a_script_with_its_interpreter_runs() {
     assert_eq!(daemon.run(&[&script], b"").stdout_text(), script);
 }
 
-/// 11: an argument over 128 KiB, which the kernel refuses, was met by silence.
+/// The kernel refuses an argument over 128 KiB. 3.1.1 did not answer at all.
 #[test]
 fn arguments_too_long_for_the_kernel_are_126() {
     let mut daemon = Daemon::start("");
@@ -79,9 +79,9 @@ fn arguments_too_long_for_the_kernel_are_126() {
     daemon.assert_serves();
 }
 
-/// A message for a name of many bytes, or of odd ones, is still a line, and the daemon lives.
+/// A message about a long name, or one of odd bytes, is still a line, and the daemon lives.
 #[test]
-fn names_that_cannot_be() {
+fn impossible_names_are_answered() {
     let mut daemon = Daemon::start("");
     let reply = daemon.run(&["x".repeat(100_000)], b"");
     assert!(matches!(reply.code(), 126 | 127), "{:?}", reply.exit);
@@ -93,9 +93,9 @@ fn names_that_cannot_be() {
     daemon.assert_serves();
 }
 
-/// Stdin for a program that did not start is taken and dropped.
+/// Stdin for a program that did not start is read and dropped.
 #[test]
-fn stdin_for_a_program_that_does_not_start() {
+fn stdin_for_a_program_that_does_not_start_is_dropped() {
     let daemon = Daemon::start("");
     let stdin = vec![b'x'; 1 << 20];
     for _ in 0..20 {
@@ -103,8 +103,8 @@ fn stdin_for_a_program_that_does_not_start() {
     }
 }
 
-/// PATH as execvp(3) reads it: in order; past what may not be executed, which is told if nothing
-/// better comes; an empty element is the working directory.
+/// PATH works as in execvp(3): in order, and skipping files that may not be executed, which are
+/// reported only if nothing better follows. An empty element is the working directory.
 #[test]
 fn path_is_searched_as_execvp_does() {
     let launch = Launch::default();
@@ -113,7 +113,7 @@ fn path_is_searched_as_execvp_does() {
         fs::create_dir(root.join(name)).unwrap();
     }
     let script = |text: &str| format!("#!{} out {text} args\n", fixture()).into_bytes();
-    // One argument is all that an interpreter line has on Linux: the text says which file ran.
+    // On Linux an interpreter line has only one argument. The text shows which file ran.
     file(&root.join("a/forbidden"), &script("a"), 0o644);
     file(&root.join("a/twice"), format!("#!{}\n", fixture()).as_bytes(), 0o644);
     std::os::unix::fs::symlink(fixture(), root.join("b/twice")).unwrap();
@@ -131,10 +131,10 @@ fn path_is_searched_as_execvp_does() {
     assert_eq!(daemon.run(&["./here", "out", "found"], b"").stdout_text(), "found");
 }
 
-/// A file where PATH should name a directory, or a directory that may not be searched: the program is
-/// not there, which is all that matters. execvp(3) tells of the place instead (ENOTDIR, EACCES).
+/// PATH names a file, or a directory that may not be searched. The program is not there, and only
+/// that matters. execvp(3) reports the place instead (ENOTDIR, EACCES).
 #[test]
-fn path_with_places_that_cannot_be_searched() {
+fn places_that_cannot_be_searched_are_skipped() {
     let launch = Launch::default();
     let file = file(&launch.directory().join("file"), b"", 0o755);
     for path in [format!("{file}:/usr/bin:/bin"), format!("/usr/bin:/bin:{file}")] {
@@ -147,7 +147,7 @@ fn path_with_places_that_cannot_be_searched() {
     fs::create_dir(&closed).unwrap();
     fs::set_permissions(&closed, fs::Permissions::from_mode(0o000)).unwrap();
     fs::set_permissions(launch.directory(), fs::Permissions::from_mode(0o777)).unwrap();
-    // To root nothing is closed.
+    // For root every directory is open.
     let prelude = "[ $(id -u) != 0 ] || ! command -v setpriv || exec setpriv --reuid 65534 --regid 65534 --clear-groups \"$0\" \"$@\"";
     let path = format!("/usr/bin:/bin:{}", closed.display());
     let daemon = launch.prelude(prelude).env("PATH", path).start();
@@ -155,9 +155,9 @@ fn path_with_places_that_cannot_be_searched() {
     assert_eq!(daemon.run(&["true"], b"").code(), 0);
 }
 
-/// Without PATH the system's own directories are searched.
+/// Without PATH the system's default directories are searched.
 #[test]
-fn without_path() {
+fn without_path_the_default_directories_are_searched() {
     let daemon = Launch::default().without_env("PATH").start();
     assert_eq!(daemon.run(&["true"], b"").code(), 0);
 }
@@ -169,8 +169,8 @@ fn the_program_has_its_own_name_and_nothing_more() {
     assert_eq!(reply.stdout_text(), format!("{}\0args\0", fixture()));
 }
 
-/// Where programs are started by children that share the daemon's memory, the arguments must stay in it until the
-/// exec, whatever the daemon does meanwhile.
+/// Some ways to start programs let the child share the daemon's memory. Then the arguments must
+/// stay in it until the exec, whatever the daemon does meanwhile.
 #[test]
 fn many_at_once_each_with_its_own_arguments() {
     let daemon = Daemon::start("-t 0");
@@ -197,9 +197,9 @@ fn environment_directory_and_umask_are_the_daemons() {
     assert_eq!(reply.stdout_text(), format!("a value\n051\n{}\n", directory.display()));
 }
 
-/// A group of its own, so that it can be ended whole and nobody else with it.
+/// Its own group lets the daemon end the program with its children, and nobody else.
 #[test]
-fn a_process_group_of_its_own() {
+fn a_program_leads_a_group_of_its_own() {
     let daemon = Daemon::start("");
     let reply = daemon.run(&steps("ids"), b"");
     let ids: Vec<&str> = reply.stdout_text().split_whitespace().collect();
@@ -215,12 +215,12 @@ fn descriptors(reply: &Reply) -> Vec<String> {
     numbers
 }
 
-/// 6: programs inherited the listening socket, other clients' sockets and the ends of other
+/// In 3.1.1 programs inherited the listening socket, other clients' sockets, and the ends of other
 /// programs' pipes.
 #[test]
 fn descriptors_0_1_2_and_nothing_else() {
     raise_own_limit();
-    // Beside many a program does not begin with a copy of the daemon's descriptors.
+    // With many connections a program does not start with a copy of the daemon's descriptors.
     for many in [8, 100] {
         let daemon = Daemon::start("-m 200");
         let mut others: Vec<_> = (0..many).map(|_| daemon.exec(&steps("out ready cat"))).collect();
@@ -238,7 +238,8 @@ fn descriptors_0_1_2_and_nothing_else() {
     }
 }
 
-/// 6: `cat`'s end of file came when a stranger exited, who held the other end of its stdin.
+/// In 3.1.1 an unrelated program held the other end of `cat`'s stdin, so end of file came only when
+/// that program exited.
 #[test]
 fn end_of_file_does_not_wait_for_strangers() {
     let daemon = Daemon::start("");
@@ -252,9 +253,9 @@ fn end_of_file_does_not_wait_for_strangers() {
     assert!(life.is_held(), "the stranger ended first");
 }
 
-/// What was open in the daemon when it was started stays there.
+/// The daemon's inherited descriptors stay in the daemon.
 #[test]
-fn descriptors_that_the_daemon_inherited() {
+fn descriptors_that_the_daemon_inherited_stay_there() {
     let prelude = "exec 3</etc/passwd 4>inherited 5<. 6>&4 7</dev/null 8<&3 9<&3";
     let daemon = Launch::default().prelude(prelude).start();
     for _ in 0..5 {
@@ -263,12 +264,12 @@ fn descriptors_that_the_daemon_inherited() {
     }
 }
 
-/// With 0, 1 and 2 free, the first descriptors that a daemon opens get those numbers: a socket or a
-/// pipe as a program's stderr, or a log line in a client's stream.
+/// If 0, 1 and 2 are free, the first descriptors that a daemon opens get those numbers. Then a
+/// socket or a pipe becomes a program's stderr, or a log line ends up in a client's stream.
 #[test]
-fn standard_descriptors_closed_at_the_start() {
+fn standard_descriptors_may_be_closed_at_the_start() {
     for closed in ["exec <&-", "exec >&-", "exec 2>&-", "exec <&- >&-", "exec >&- 2>&-", "exec <&- >&- 2>&-"] {
-        // Its stderr may be closed: there is no log to wait for.
+        // Its stderr may be closed, so there is no log to wait for.
         let daemon = Launch::default().prelude(closed).quiet().start();
         let reply = daemon.run(&steps("out out err err cat"), b" and in");
         assert_eq!((reply.stdout_text(), reply.stderr_text()), ("out and in", "err"), "{closed}");
@@ -278,10 +279,11 @@ fn standard_descriptors_closed_at_the_start() {
     }
 }
 
-/// 32 and 33 belong to the C library, which lets nobody touch them.
+/// 32 and 33 belong to the C library, which nobody can change.
 const OF_THE_LIBRARY: u64 = 0b11 << 31;
 
-/// The masks in `/proc/PID/status`, of a program that is not ours: the run-time library of ours changes some.
+/// The signal masks in `/proc/PID/status`. The program must not be the fixture, whose run-time
+/// library changes some.
 #[track_caller]
 fn signal_masks(status: &str) -> Vec<(&str, u64)> {
     let mask = |line| {
@@ -302,8 +304,9 @@ fn assert_default_signals(daemon: &Daemon) {
     }
 }
 
-/// A daemon to be started with these signals ignored, as `option` has it. Not by a shell's trap: dash keeps CHLD for itself, and the
-/// daemon would not inherit it. `None`, and a word on that, where env(1) has no such option.
+/// The launch of a daemon with these signals ignored, by an option of env(1). A shell's trap does
+/// not work: dash keeps CHLD for itself, so the daemon would not inherit it. `None`, with a
+/// message, where env(1) has no such option.
 pub(crate) fn ignoring(option: &str, expected: u64) -> Option<Launch> {
     let shown = std::process::Command::new("env").args([option, "cat", "/proc/self/status"]).output();
     let shown = shown.expect("env starts");
@@ -322,16 +325,17 @@ fn signals_are_default_and_unblocked() {
     assert_default_signals(&Daemon::start(""));
 }
 
-/// nohup, a shell's background job, a supervisor: whatever they ignore is inherited.
+/// nohup, a shell's background job, a supervisor: programs would inherit what they ignore.
 #[test]
-fn signals_that_the_daemon_was_told_to_ignore() {
+fn signals_that_the_daemon_ignores_are_default_in_programs() {
     // All but KILL and STOP.
     let all = !(OF_THE_LIBRARY | 1 << 8 | 1 << 18);
     for way in ["fast", "crowd", "portable"] {
         let Some(launch) = ignoring("--ignore-signal", all) else { return };
         let mut daemon = launch.env("SOCKEXEC_SPAWN", way).start();
         assert_default_signals(&daemon);
-        // In the daemon they are what its starter wants, but for CHLD, without which no status is known.
+        // The daemon leaves them as its starter set them, except CHLD, without which it learns no
+        // exit status.
         let expected = all & !(1 << 16);
         assert_eq!(daemon.process().ignored_signals() & all, expected);
         daemon.kill();
@@ -339,7 +343,7 @@ fn signals_that_the_daemon_was_told_to_ignore() {
 }
 
 #[test]
-fn signals_that_the_daemon_was_started_with_blocked() {
+fn signals_that_the_starter_blocked_are_unblocked() {
     let works = std::process::Command::new("env").args(["--block-signal=TERM", "true"]).status();
     if !works.is_ok_and(|status| status.success()) {
         eprintln!("skipped: this system's env(1) has no --block-signal");
@@ -349,11 +353,11 @@ fn signals_that_the_daemon_was_started_with_blocked() {
     let mut daemon = Launch::default().prelude(prelude).start();
     assert_default_signals(&daemon);
     assert_eq!(daemon.run(&steps("die 15"), b"").signal(), 15);
-    // And the daemon itself hears what it is told.
+    // The daemon itself still handles its signals.
     assert!(daemon.terminate().status.success());
 }
 
-/// An ignored CHLD makes the kernel reap children by itself, and statuses are lost.
+/// If CHLD is ignored, the kernel reaps children by itself, and their statuses are lost.
 #[test]
 fn a_daemon_started_with_chld_ignored_still_knows_statuses() {
     let Some(launch) = ignoring("--ignore-signal=CHLD", 1 << 16) else { return };
@@ -363,24 +367,24 @@ fn a_daemon_started_with_chld_ignored_still_knows_statuses() {
 }
 
 #[test]
-fn every_exit_code() {
+fn every_exit_code_arrives() {
     let daemon = Daemon::start("");
     for code in 0..=255 {
         assert_eq!(daemon.run(&steps(&format!("exit {code}")), b"").code(), code);
     }
 }
 
-/// 12: `termsig` was a name, where its manual said a code and its clients parsed a number.
+/// In 3.1.1 `termsig` was a name, although its manual said a number and its clients parsed one.
 #[test]
-fn every_signal_that_ends_a_program() {
+fn every_signal_that_ends_a_program_arrives() {
     let daemon = Daemon::start("");
-    // Not those that stop or that do nothing by default.
+    // Not those that stop a process, or do nothing by default.
     for signal in (1..=31).filter(|signal| ![17, 18, 19, 20, 21, 22, 23, 28].contains(signal)).chain([34, 50, 64]) {
         assert_eq!(daemon.run(&steps(&format!("die {signal}")), b"").signal(), signal);
     }
 }
 
-/// The name as 3.1.1 sends it, for whoever relies on that.
+/// The name as 3.1.1 sends it, for clients that rely on it.
 #[test]
 fn termsig_by_name() {
     let daemon = Daemon::start("--termsig name");

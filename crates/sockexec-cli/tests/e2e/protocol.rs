@@ -1,4 +1,4 @@
-//! Requests and replies: what is understood, in whatever pieces it comes, and what is refused.
+//! Requests and replies: what is accepted, in whatever pieces it comes, and what is refused.
 
 use sockexec_proto::RequestDecoder;
 use sockexec_proto::request::Event;
@@ -25,7 +25,7 @@ fn the_reply_is_pairs_the_exit_pair_last() {
 }
 
 #[test]
-fn both_streams_are_told_apart() {
+fn both_streams_are_kept_apart() {
     let daemon = Daemon::start("");
     let reply = daemon.run(&steps("out a err b out c err d"), b"");
     assert_eq!((reply.stdout_text(), reply.stderr_text(), reply.code()), ("ac", "bd", 0));
@@ -33,7 +33,7 @@ fn both_streams_are_told_apart() {
 
 /// The program starts at the last argument's comma, before any stdin.
 #[test]
-fn starts_before_stdin() {
+fn the_program_starts_before_stdin() {
     let daemon = Daemon::start("");
     let mut client = daemon.exec(&steps("out ready cat"));
     client.wait_for("5:ready");
@@ -42,22 +42,23 @@ fn starts_before_stdin() {
     assert_eq!(client.reply().stdout, b"readylater");
 }
 
-/// 17: stdin and arguments that arrived in fragments were corrupted, or read wrong and met by silence.
+/// With 3.1.1, stdin and arguments that came in fragments were corrupted, or misread and not
+/// answered.
 #[test]
-fn a_request_byte_by_byte() {
+fn a_request_may_come_byte_by_byte() {
     let daemon = Daemon::start("");
     let mut bytes = request(&steps("args one two"));
     bytes.extend_from_slice(b"5:stdin,0:,");
     let mut client = daemon.connect();
     for byte in bytes {
-        // The program may end before its stdin does; the daemon takes that all the same.
+        // The program may end before its stdin does. The daemon reads the rest all the same.
         client.send(&[byte]);
     }
     let reply = client.reply();
     assert!(reply.stdout.ends_with(b"\0args\0one\0two\0"), "{reply:?}");
 }
 
-/// 17, the stdin of it: 60 round trips, cut at places that differ each time.
+/// Stdin makes 60 round trips, cut at different places each time.
 #[test]
 fn stdin_in_fragments_comes_back_whole() {
     let daemon = Daemon::start("");
@@ -92,7 +93,7 @@ fn stdin_in_fragments_comes_back_whole() {
     }
 }
 
-/// 18: what followed the end of stdin reached the program.
+/// With 3.1.1, bytes after the end of stdin reached the program.
 #[test]
 fn bytes_after_the_end_of_stdin_are_dropped() {
     let daemon = Daemon::start("");
@@ -100,16 +101,16 @@ fn bytes_after_the_end_of_stdin_are_dropped() {
         let mut client = daemon.exec(&steps("cat"));
         client.stdin(b"seen");
         client.end_stdin();
-        // The reply may be complete meanwhile, and still nothing is refused.
+        // The reply may be complete by now, and still nothing is refused.
         client.send(tail);
         let reply = client.reply();
         assert_eq!((reply.stdout_text(), reply.stderr_text(), reply.code()), ("seen", "", 0), "{tail:?}");
     }
 }
 
-/// Zeros before the number of arguments mean nothing.
+/// Leading zeros of the number of arguments are ignored.
 #[test]
-fn odd_numbers_that_are_legal() {
+fn odd_but_legal_numbers_are_accepted() {
     let daemon = Daemon::start("");
     for count in ["3:003", "20:00000000000000000003", "1:3"] {
         let mut client = daemon.connect();
@@ -132,9 +133,9 @@ fn arguments_are_opaque_bytes() {
     assert!(reply.stdout == expected, "{reply:?}");
 }
 
-/// 100 KiB is within what the kernel takes for one argument, and needs more than one read.
+/// The kernel takes an argument of 100 KiB, and it needs more than one read.
 #[test]
-fn a_long_argument_and_many() {
+fn a_long_argument_and_many_arguments_arrive() {
     let daemon = Daemon::start("");
     let long = vec![b'x'; 100 << 10];
     let mut argv: Vec<Vec<u8>> = steps("args").into_iter().map(String::into_bytes).collect();
@@ -147,7 +148,7 @@ fn a_long_argument_and_many() {
     assert_eq!(printed[argv.len() - 1], b"argument 4999");
 }
 
-/// Requests that are wrong from their bytes alone: no end of file is needed to see it.
+/// Requests that their bytes alone show to be wrong, without an end of file.
 fn bad_requests() -> Vec<(String, Vec<u8>)> {
     let mut cases: Vec<(String, Vec<u8>)> = [
         "abc",
@@ -233,7 +234,7 @@ fn bad_requests() -> Vec<(String, Vec<u8>)> {
     cases
 }
 
-/// What the daemon is to answer.
+/// The answer that the daemon must give.
 fn refusal(bytes: &[u8], end_of_file: bool) -> String {
     let mut decoder = RequestDecoder::new();
     let mut rest = bytes;
@@ -262,8 +263,8 @@ fn assert_refused(client: Client, expected: &str, case: &str) {
     assert_eq!((reply.code(), reply.stdout_text()), (125, ""), "{case:?}");
 }
 
-/// 1, 11, 20: a first read of `1`, `abc` or `GET / HTTP/1.0` killed the daemon; a number of arguments
-/// that was none, or 0, was met by silence until the deadline.
+/// With 3.1.1, a first read of `1`, `abc` or `GET / HTTP/1.0` killed the daemon. An invalid number
+/// of arguments, or 0, was not answered until the deadline.
 #[test]
 fn bad_requests_are_answered_and_hurt_nobody_else() {
     let mut daemon = Daemon::start("");
@@ -278,7 +279,7 @@ fn bad_requests_are_answered_and_hurt_nobody_else() {
     }
 }
 
-/// The operator sees who sent it, and what is wrong with it, without its bytes.
+/// The operator sees who sent a bad request, and what is wrong with it, but not its bytes.
 #[test]
 fn bad_requests_are_logged() {
     let daemon = Daemon::start("");
@@ -288,9 +289,9 @@ fn bad_requests_are_logged() {
     daemon.wait_for_log(": bad request: no digit where a length was expected at byte 0");
 }
 
-/// The same, each byte a write of its own: what is wrong is found at the same byte.
+/// The same with a write for each byte. The error is found at the same byte.
 #[test]
-fn bad_requests_byte_by_byte() {
+fn bad_requests_may_come_byte_by_byte() {
     let mut daemon = Daemon::start("");
     for (case, bytes) in bad_requests().into_iter().filter(|(_, bytes)| bytes.len() < 1000) {
         let mut client = daemon.connect();
@@ -304,7 +305,7 @@ fn bad_requests_byte_by_byte() {
     daemon.assert_serves();
 }
 
-/// Beside each bad client, one whose program runs all the time: it must not notice.
+/// A program runs beside each bad client, and must not notice.
 #[test]
 fn a_bad_request_ends_only_its_own_connection() {
     let daemon = Daemon::start("");
@@ -320,10 +321,10 @@ fn a_bad_request_ends_only_its_own_connection() {
     assert_eq!(honest.reply().stdout, b"ready and well");
 }
 
-/// 1: the daemon died of what holds less than one netstring. With nothing to follow, each beginning
-/// of a request is one that ends early.
+/// 3.1.1 died of less than one netstring. Each beginning of a request, with nothing after it, is a
+/// request that ends early.
 #[test]
-fn requests_cut_short() {
+fn requests_cut_short_are_refused() {
     let mut daemon = Daemon::start("");
     let whole = b"1:2,5:uname,2:-a,";
     for len in 1..whole.len() {
@@ -336,10 +337,10 @@ fn requests_cut_short() {
     daemon.assert_serves();
 }
 
-/// A port scanner, or a test whether the socket lives: nothing is asked for, so nothing is said that
-/// matters. It must end, and hurt nobody.
+/// A port scanner, or a test whether the socket lives. It asks for nothing, so the answer does not
+/// matter. It must end, and disturb nobody.
 #[test]
-fn a_connection_without_a_byte() {
+fn a_connection_without_a_byte_ends() {
     let mut daemon = Daemon::start("");
     for _ in 0..50 {
         let client = daemon.connect();
@@ -350,7 +351,7 @@ fn a_connection_without_a_byte() {
     daemon.assert_serves();
 }
 
-/// Stdin whose framing breaks while the program runs: the program is ended with the connection.
+/// The framing of stdin breaks while the program runs. The program ends with the connection.
 #[test]
 fn bad_stdin_ends_the_program() {
     let mut daemon = Daemon::start("");
@@ -371,8 +372,8 @@ fn bad_stdin_ends_the_program() {
     daemon.assert_serves();
 }
 
-/// A half-close within a chunk is no end of stdin: part of the data is missing, and nobody may take
-/// what came for all of it.
+/// A half-close within a chunk is no end of stdin: part of the data is missing, and nobody must
+/// take the rest for all of it.
 #[test]
 fn half_close_within_a_chunk_is_a_bad_request() {
     let mut daemon = Daemon::start("");
@@ -393,7 +394,7 @@ fn half_close_within_a_chunk_is_a_bad_request() {
     daemon.assert_serves();
 }
 
-/// Lengths that are announced and never come cost nothing: they must not be allocated.
+/// Lengths that are announced and never come cost nothing. They must not be allocated.
 #[test]
 fn announced_lengths_cost_no_memory() {
     let mut daemon = Daemon::start("");
@@ -413,9 +414,9 @@ fn announced_lengths_cost_no_memory() {
     assert!(grown < 8 << 10, "{grown} KiB");
 }
 
-/// Every client is served by the process that was started: nothing crashed and came back.
+/// The process that was started serves every client: it did not crash and come back.
 #[test]
-fn clients_that_vanish_at_every_byte() {
+fn clients_may_vanish_at_every_byte() {
     let mut daemon = Daemon::start("");
     let own: Process = daemon.process();
     let mut whole = request(&steps("out x cat"));

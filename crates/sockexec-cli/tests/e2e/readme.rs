@@ -1,5 +1,5 @@
-//! The README and docs/operations.md: each command in them is run and says what it shows, each piece of code works. What cannot be
-//! run here has a reason in the document's list.
+//! The README and docs/operations.md: each command in them runs and prints what they show, and each
+//! piece of code works. The document's list has a reason for what cannot run here.
 
 use std::fs;
 use std::io;
@@ -11,11 +11,11 @@ use crate::common::Daemon;
 /// A document whose commands are tried.
 struct Document {
     path: &'static str,
-    /// The socket in it, for which that of a daemon of the test stands.
+    /// Its socket. The socket of the test's daemon replaces it.
     socket: &'static str,
-    /// The beginning of a command or of a piece of code that is not run, and why.
+    /// The beginning of each command or piece of code that does not run, and why.
     exceptions: &'static [(&'static str, &'static str)],
-    /// How many commands are run at least.
+    /// The least number of commands that run.
     least: usize,
 }
 
@@ -69,7 +69,7 @@ impl Document {
         self.exceptions.iter().any(|(beginning, _)| code.starts_with(beginning))
     }
 
-    /// A piece of it that is set as code: its language, `indented` or what follows the fence, and its text.
+    /// Its pieces of code: the language, `indented` or what follows the fence, and the text.
     fn pieces(&self) -> Vec<(String, String)> {
         let text = file(self.path);
         let mut pieces: Vec<(String, String)> = Vec::new();
@@ -103,7 +103,7 @@ impl Document {
         pieces
     }
 
-    /// The commands of its sessions, and what each shows.
+    /// The commands of its sessions, and what each prints.
     fn steps(&self) -> Vec<(String, String)> {
         let mut steps = Vec::new();
         for session in self.pieces_of("console") {
@@ -129,7 +129,7 @@ impl Document {
         assert!(run >= self.least, "only {run} commands were found in {}", self.path);
     }
 
-    /// What is not run is at least known: a new command needs a reason.
+    /// Every piece of code that does not run has a reason.
     fn assert_what_is_not_run_has_a_reason(&self) {
         for (language, text) in self.pieces() {
             let first = text.lines().next().unwrap_or_default();
@@ -145,7 +145,8 @@ impl Document {
         }
     }
 
-    /// The command in a shell that finds our programs, on this daemon; both of its outputs together.
+    /// Runs the command in a shell that finds our programs, on this daemon. Returns both outputs
+    /// together.
     fn shell(&self, command: &str, daemon: &Daemon) -> String {
         let programs = Path::new(env!("CARGO_BIN_EXE_sockexec-client")).parent().expect("a directory").to_owned();
         let mut path = programs.into_os_string();
@@ -160,7 +161,7 @@ impl Document {
     }
 }
 
-/// Whether that was said; `…` stands for anything, also for several lines.
+/// Whether that was printed. `…` stands for anything, including several lines.
 fn is_like(said: &str, expected: &str) -> bool {
     let mut parts = expected.split('…');
     let Some(mut rest) = parts.next().and_then(|first| said.strip_prefix(first)) else { return false };
@@ -170,7 +171,7 @@ fn is_like(said: &str, expected: &str) -> bool {
         rest = behind;
         last = Some(part);
     }
-    // The end is that of the last part, wherever it was found first.
+    // The last part must be at the end, wherever it was found first.
     last.map_or(rest.is_empty(), |last| said.ends_with(last))
 }
 
@@ -199,7 +200,6 @@ fn what_is_not_run_has_a_reason() {
     OPERATIONS.assert_what_is_not_run_has_a_reason();
 }
 
-/// What a document shows is compared to the end.
 #[test]
 fn an_ellipsis_stands_for_anything() {
     for (said, expected, like) in [
@@ -248,7 +248,7 @@ except EOFError as error:
     print(error)
 ";
     let program = code + &check.replace("SOCKET", &daemon.socket().display().to_string());
-    // A limit, so that a loop which takes memory is a failure and no trouble for the machine.
+    // A limit makes a runaway loop fail instead of taking the machine's memory.
     let limited = ["-c", "ulimit -v 1000000; exec python3 -c \"$0\"", &program];
     let output = Command::new("sh").args(limited).output().expect("Python");
     let said = String::from_utf8_lossy(&output.stdout);
@@ -256,7 +256,7 @@ except EOFError as error:
     assert_eq!(said, expected, "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// The code of the README, but for the socket's path.
+/// The README's code, with another path of the socket.
 fn rust(socket: &Path) -> Result<(), sockexec::Error> {
     let output = sockexec::Command::new(socket, "uname").arg("-a").output()?;
     println!("{}: {}", output.status, String::from_utf8_lossy(&output.stdout));
@@ -284,7 +284,8 @@ fn the_units_are_the_packaged_ones() {
     }
 }
 
-/// Every document that a file of the packages names is there: one was named that never was.
+/// Every document that a file of a package names exists. One of them named a document that never
+/// did.
 #[test]
 fn the_packages_name_documents_that_exist() {
     fn named(directory: &Path, found: &mut Vec<String>) {

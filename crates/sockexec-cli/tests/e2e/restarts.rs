@@ -1,4 +1,5 @@
-//! A daemon takes another's place, and no client notices: with `--replace`, and with a socket that outlives both.
+//! A daemon takes another's place and no client notices: with `--replace`, and with a socket that
+//! outlives both.
 
 use std::fs::{self, File};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
@@ -12,17 +13,17 @@ use rustix::process::Signal;
 
 use crate::common::{Client, Daemon, Launch, eventually, steps};
 
-/// How many requests are made while the daemon is restarted [`RESTARTS`] times; `SOCKEXEC_REQUESTS` is another number.
+/// The number of requests during [`RESTARTS`] restarts. `SOCKEXEC_REQUESTS` sets another one.
 const REQUESTS: usize = 2000;
 const RESTARTS: usize = 10;
 const THREADS: usize = 4;
 
-/// A launch that takes the place of the daemon that listens there.
+/// A launch that replaces the daemon that listens there.
 fn successor(socket: &Path) -> Launch {
     Launch::default().options("-t 0 --replace").socket(socket)
 }
 
-/// What is in a directory.
+/// The names in a directory.
 fn names(directory: &Path) -> Vec<String> {
     let names = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
     let mut names: Vec<_> = names.collect();
@@ -31,7 +32,7 @@ fn names(directory: &Path) -> Vec<String> {
 }
 
 #[test]
-fn a_daemon_takes_the_place() {
+fn a_daemon_replaces_another() {
     let mut first = Launch::default().options("-t 0").quiet().start();
     let mut long = first.exec(&steps("out ready cat"));
     long.wait_for("ready");
@@ -48,7 +49,7 @@ fn a_daemon_takes_the_place() {
     assert_eq!(first.wait().status.code(), Some(0));
     second.assert_serves();
     second.assert_idle("it has taken another's place");
-    // What it has put there it notices the loss of, as any other.
+    // It notices the loss of its file, as any daemon does.
     fs::remove_file(second.socket()).unwrap();
     second.wait_for_log("listening there again");
     second.assert_serves();
@@ -56,9 +57,10 @@ fn a_daemon_takes_the_place() {
     assert!(names(first.directory()).is_empty());
 }
 
-/// The hard link stands for a client that has looked the path up before the rename, and connects only after it.
+/// The hard link stands for a client that looked the path up before the rename and connects after
+/// it.
 #[test]
-fn a_client_that_had_looked_it_up_before() {
+fn a_client_that_looked_the_path_up_before_is_served() {
     let mut first = Daemon::start("-t 0");
     let late = first.directory().join("late");
     fs::hard_link(first.socket(), &late).unwrap();
@@ -77,9 +79,9 @@ fn a_client_that_had_looked_it_up_before() {
     second.assert_serves();
 }
 
-/// Where nobody listens it is an ordinary start.
+/// If nobody listens, it is an ordinary start.
 #[test]
-fn a_place_that_is_free() {
+fn a_free_place_is_taken() {
     let launch = Launch::default();
     let path = launch.directory().join("sock");
     drop(UnixListener::bind(&path).unwrap());
@@ -92,9 +94,9 @@ fn a_place_that_is_free() {
     assert_eq!(daemon.terminate().status.code(), Some(0));
 }
 
-/// rename(2) replaces a file, or a link, in silence.
+/// rename(2) would replace a file or a link silently.
 #[test]
-fn what_is_no_socket_is_left_alone() {
+fn anything_but_a_socket_is_left_alone() {
     for (what, make) in [
         ("regular file", &(|path: &Path| fs::write(path, "words").unwrap()) as &dyn Fn(&Path)),
         ("symbolic link", &|path| symlink("/nowhere", path).unwrap()),
@@ -113,13 +115,13 @@ fn what_is_no_socket_is_left_alone() {
     }
 }
 
-/// A path of 107 bytes has no room for a longer name beside it.
+/// A path of 107 bytes leaves no room for a longer name beside it.
 #[test]
-fn a_path_without_room() {
+fn a_path_without_room_is_replaced_or_refused() {
     let launch = Launch::default();
     let directory = launch.directory().to_owned();
     let room = 107 - directory.as_os_str().len() - 1;
-    // A short name in a deep directory, and a long one.
+    // A short name in a deep directory, and a long name.
     let deep = directory.join("d".repeat(room - 2));
     fs::create_dir(&deep).unwrap();
     for path in [deep.join("s"), directory.join("n".repeat(room))] {
@@ -136,7 +138,7 @@ fn a_path_without_room() {
 
 /// A successor that cannot start changes nothing.
 #[test]
-fn a_successor_that_fails() {
+fn a_successor_that_fails_changes_nothing() {
     let mut first = Daemon::start("");
     let stopped = successor(first.socket()).options("--notification-fd 9").quiet().run();
     assert_eq!(stopped.status.code(), Some(111), "{stopped:?}");
@@ -147,10 +149,10 @@ fn a_successor_that_fails() {
     assert_eq!(stopped.status.code(), Some(100), "{stopped:?}");
 }
 
-/// Between its look and its removal a daemon that ends might remove the file of its successor. It has the directory's lock for both, and
-/// does not remove without.
+/// Between its look and its removal, a daemon that ends might remove its successor's file. So it
+/// locks the directory for both, and without the lock removes nothing.
 #[test]
-fn a_daemon_that_ends_while_somebody_is_at_work_there() {
+fn a_daemon_that_ends_without_the_lock_removes_nothing() {
     let mut daemon = Daemon::start("");
     let directory = File::open(daemon.directory()).unwrap();
     rustix::fs::flock(&directory, FlockOperation::LockExclusive).unwrap();
@@ -160,10 +162,10 @@ fn a_daemon_that_ends_while_somebody_is_at_work_there() {
     assert!(daemon.socket().exists());
 }
 
-/// Of two that take over the last one wins, and the others end.
+/// Of two that take over, the last one wins and the others end.
 #[test]
-fn many_successors() {
-    // Not the first one's, which goes with it.
+fn the_last_of_many_successors_wins() {
+    // Not the first daemon's directory, which goes with it.
     let directory = tempfile::tempdir().unwrap();
     let socket = directory.path().join("sock");
     let mut all = vec![Launch::default().options("-t 0").socket(&socket).start()];
@@ -179,8 +181,8 @@ fn many_successors() {
     assert_eq!(names(socket.parent().unwrap()), ["sock"]);
 }
 
-/// Has clients ask one after the other in several threads, while `restart` is called for the tenth, the second tenth and so on of their requests.
-/// Each is served, and told what it has asked for.
+/// Several threads send request after request, and `restart` is called after each tenth of them.
+/// Each client must get its own answer.
 fn restart_under_load(socket: &Path, mut restart: impl FnMut()) {
     let requests = env::var("SOCKEXEC_REQUESTS").ok().map_or(REQUESTS, |number| number.parse().expect("a number"));
     let (asked, served) = (AtomicUsize::new(0), AtomicUsize::new(0));
@@ -216,7 +218,7 @@ fn restart_under_load(socket: &Path, mut restart: impl FnMut()) {
 }
 
 #[test]
-fn ten_replacements_under_load() {
+fn ten_replacements_under_load_lose_no_request() {
     let directory = tempfile::tempdir().unwrap();
     let socket = directory.path().join("sock");
     let mut daemons = vec![Launch::default().options("-t 0").socket(&socket).start()];
@@ -230,7 +232,7 @@ fn ten_replacements_under_load() {
 }
 
 #[test]
-fn ten_restarts_of_a_socket_that_outlives_them() {
+fn ten_restarts_of_a_kept_socket_lose_no_request() {
     let launch = Launch::default();
     let path = launch.directory().join("given");
     let listener = UnixListener::bind(&path).unwrap();

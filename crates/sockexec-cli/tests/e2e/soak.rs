@@ -1,8 +1,9 @@
-//! Many programs, one daemon: nothing may be left of them.
+//! Many programs and one daemon. None of them may leave anything behind.
 
 use crate::common::{Client, Daemon, eventually, steps};
 
-/// Ten thousand programs and more, eight at a time: ordinary ones, some that fail to start, some whose client leaves.
+/// More than ten thousand programs, eight at a time. Most are ordinary, some fail to start, and the
+/// clients of some leave.
 #[test]
 fn ten_thousand_programs_leave_nothing() {
     let mut daemon = Daemon::start("-k 1");
@@ -10,7 +11,7 @@ fn ten_thousand_programs_leave_nothing() {
     let first = settled(&mut daemon);
     rounds(&daemon, 5000);
     let mut before = settled(&mut daemon);
-    // The allocator's holes come to an end, sooner or later; 4 bytes lost a program would not.
+    // The allocator's holes stop growing at some point. Losing 4 bytes a program would not.
     for _ in 0..8 {
         rounds(&daemon, 5000);
         let after = settled(&mut daemon);
@@ -35,7 +36,7 @@ fn settled(daemon: &mut Daemon) -> Footprint {
     daemon.assert_serves();
     let process = daemon.process();
     eventually("no child and no zombie", || process.children() == (0, 0));
-    // The last connections are closed when their clients' ends are seen.
+    // The last connections close when the daemon sees their clients' ends.
     process.wait_until_blocked();
     Footprint {
         descriptors: process.descriptors(),

@@ -1,4 +1,4 @@
-//! The socket's file: who may connect, whom it replaces, and who removes it.
+//! The file of the socket: who may connect, which file it replaces, and who removes it.
 
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
@@ -38,8 +38,8 @@ fn the_mode_is_exact_whatever_the_umask() {
     }
 }
 
-/// Between bind(2) and chmod(2) a socket may be open to all: somebody who looks all the time must
-/// never see that.
+/// Between bind(2) and chmod(2) a socket could be open to all. A watcher that looks all the time
+/// must never see that.
 #[test]
 fn the_mode_is_never_more_open() {
     for _ in 0..15 {
@@ -65,14 +65,13 @@ fn the_mode_is_never_more_open() {
     }
 }
 
-/// The umask is the daemon's own again for its programs.
 #[test]
 fn the_mode_does_not_reach_programs() {
     let daemon = Launch::default().options("-M 0600").prelude("umask 027").start();
     assert_eq!(daemon.run(&steps("umask"), b"").stdout_text(), "027\n");
 }
 
-/// 9: EADDRINUSE after a KILL.
+/// 3.1.1 failed with EADDRINUSE after a KILL.
 #[test]
 fn a_stale_socket_is_replaced() {
     let mut first = Daemon::start("");
@@ -85,8 +84,9 @@ fn a_stale_socket_is_replaced() {
     assert!(!exists(first.socket()));
 }
 
-/// A daemon that was killed leaves programs on their way to exec, which have its socket open for a moment: its successor, started at once, was told
-/// that another daemon listens there. Here the moment lasts as long as the test wants, and it is a job that has the socket.
+/// A killed daemon leaves programs that have not reached their exec, and these have its socket open
+/// for a moment. A successor started at once was told that another daemon listens there. Here a job
+/// has the socket for as long as the test wants.
 #[test]
 fn a_socket_that_somebody_still_has_open_is_replaced_when_it_is_closed() {
     let keeper = Daemon::start("");
@@ -129,8 +129,8 @@ fn a_socket_whose_daemon_lives_is_refused() {
     assert!(first.terminate().status.success());
 }
 
-/// Whether anybody listens there cannot be found out without the permission to connect: it is not taken for a stale one, even
-/// where the directory would let it be removed.
+/// Without the permission to connect nobody can know whether a daemon listens there. The socket
+/// does not count as stale, even if its directory may be written.
 #[test]
 fn a_socket_that_may_not_be_connected_to_is_left_alone() {
     // Root may connect to anything.
@@ -151,7 +151,7 @@ fn a_socket_that_may_not_be_connected_to_is_left_alone() {
     drop(listener);
 }
 
-/// Two that start at the same time on a stale socket: one of them serves, and its file is there.
+/// Two daemons start on a stale socket at the same time. One of them serves, and its file is there.
 #[test]
 fn two_that_start_at_once() {
     for _ in 0..10 {
@@ -167,7 +167,7 @@ fn two_that_start_at_once() {
     }
 }
 
-/// One that serves more than it can: its backlog is full, and connecting says EAGAIN.
+/// A daemon serves, but its backlog is full and connecting fails with EAGAIN.
 #[test]
 fn a_socket_with_a_full_backlog_is_refused() {
     let launch = Launch::default();
@@ -213,7 +213,6 @@ fn a_directory_is_refused_and_left_alone() {
     assert!(fs::symlink_metadata(&path).unwrap().is_dir());
 }
 
-/// Nor is anything else that is no socket of a stream.
 #[test]
 fn a_fifo_and_a_datagram_socket_are_refused_and_left_alone() {
     let launch = Launch::default();
@@ -233,7 +232,7 @@ fn a_fifo_and_a_datagram_socket_are_refused_and_left_alone() {
     drop(datagrams);
 }
 
-/// To nothing, to a file, to a socket that is stale or lives: it is not ours to follow.
+/// To nothing, to a file, to a stale socket, to a live one: the daemon does not follow a link.
 #[test]
 fn a_symbolic_link_is_refused_and_left_alone() {
     let live = Daemon::start("");
@@ -262,10 +261,10 @@ fn removed_at_the_end() {
     assert!(!exists(daemon.socket()));
 }
 
-/// What stands in our place by then is somebody else's.
+/// What has taken our place belongs to somebody else.
 #[test]
-fn what_is_not_ours_is_not_removed() {
-    // In one step: a place that is free is taken again.
+fn a_file_that_is_not_ours_is_not_removed() {
+    // In one step: the daemon would take a free place again.
     let mut daemon = Daemon::start("");
     let other = daemon.directory().join("other");
     fs::write(&other, "precious").unwrap();
@@ -282,14 +281,14 @@ fn what_is_not_ours_is_not_removed() {
 }
 
 #[test]
-fn removed_by_somebody_else() {
+fn a_socket_that_somebody_removed_is_no_error() {
     let mut daemon = Daemon::start("");
     fs::remove_file(daemon.socket()).unwrap();
     assert!(daemon.terminate().status.success());
 }
 
 #[test]
-fn a_path_of_107_bytes_and_one_of_108() {
+fn a_path_of_107_bytes_works_and_one_of_108_does_not() {
     let launch = Launch::default();
     let room = 107 - launch.directory().as_os_str().len() - 1;
     let longest = launch.directory().join("s".repeat(room));
@@ -308,7 +307,7 @@ fn a_path_of_107_bytes_and_one_of_108() {
 }
 
 #[test]
-fn a_relative_path() {
+fn a_relative_path_works() {
     let mut daemon = Launch::default().socket("relative").start();
     daemon.assert_serves();
     assert!(daemon.terminate().status.success());
@@ -316,14 +315,14 @@ fn a_relative_path() {
 }
 
 #[test]
-fn an_empty_path() {
+fn an_empty_path_is_refused() {
     let stopped = Launch::default().socket("").run();
     assert!(matches!(stopped.status.code(), Some(100 | 111)), "{stopped:?}");
     assert!(stopped.stderr.contains("the path of the socket is empty"), "{stopped:?}");
 }
 
 #[test]
-fn a_missing_directory() {
+fn a_missing_directory_is_reported() {
     let launch = Launch::default();
     let path = launch.directory().join("no/such/sock");
     let stopped = launch.socket(&path).run();

@@ -1,4 +1,5 @@
-//! What a supervisor is told: the lines of `sd_notify(3)`, s6's newline, and a person at a terminal.
+//! What a supervisor learns: the lines of `sd_notify(3)`, s6's newline, and a line for a person at
+//! a terminal.
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::os::fd::OwnedFd;
@@ -10,13 +11,14 @@ use rustix::pty::OpenptFlags;
 
 use crate::common::{Launch, PATIENCE, eventually, steps};
 
-/// A service manager, as far as a daemon knows it.
+/// A service manager, as a daemon sees it.
 struct Manager {
     socket: UnixDatagram,
 }
 
 impl Manager {
-    /// One, and a daemon's launch below it. No terminal, whose end a HUP might mean.
+    /// A manager, and the launch of a daemon below it, without a terminal whose end a HUP might
+    /// mean.
     fn new() -> (Self, Launch) {
         let launch = Launch::default().prelude("exec setsid \"$0\" \"$@\"");
         let path = launch.directory().join("notify");
@@ -26,7 +28,6 @@ impl Manager {
         (Self { socket }, launch)
     }
 
-    /// The next message.
     #[track_caller]
     fn hear(&self) -> String {
         let mut buffer = [0; 4096];
@@ -34,7 +35,7 @@ impl Manager {
         String::from_utf8(buffer[..n].to_vec()).expect("text")
     }
 
-    /// The messages up to one with these words.
+    /// The messages up to the one with these words.
     #[track_caller]
     fn hear_until(&self, words: &str) -> Vec<String> {
         let mut heard = Vec::new();
@@ -52,7 +53,7 @@ fn from_its_readiness_to_its_end() {
     let (manager, launch) = Manager::new();
     let mut daemon = launch.options("-t 0").quiet().spawn();
     assert_eq!(manager.hear(), READY);
-    // It serves by then.
+    // By then it serves.
     let mut client = daemon.exec(&steps("out ready cat"));
     client.wait_for("ready");
     assert_eq!(manager.hear(), "STATUS=running: 1 of 100, waiting: 0\n");
@@ -72,9 +73,9 @@ fn from_its_readiness_to_its_end() {
     assert_eq!(daemon.wait().status.code(), Some(0));
 }
 
-/// A busy daemon reports once a second, and its last report is true in the end.
+/// A busy daemon reports once a second, and its last report is correct.
 #[test]
-fn the_status_is_told_once_a_second() {
+fn the_status_is_reported_once_a_second() {
     let (manager, launch) = Manager::new();
     let daemon = launch.options("-m 1").quiet().spawn();
     manager.hear_until("READY=1");
@@ -102,9 +103,10 @@ fn the_status_is_told_once_a_second() {
     daemon.assert_idle("it has told all");
 }
 
-/// `Type=notify-reload` waits for both, and for a moment after its own HUP.
+/// `Type=notify-reload` waits for both messages. The manager also sleeps for a moment after its
+/// HUP.
 #[test]
-fn a_reload_is_told() {
+fn a_reload_is_reported() {
     let (manager, launch) = Manager::new();
     let daemon = launch.quiet().spawn();
     assert_eq!(manager.hear(), READY);
@@ -118,7 +120,8 @@ fn a_reload_is_told() {
     assert_eq!(manager.hear(), READY);
 }
 
-/// The loop itself says that it turns, twice in the time that the manager allows, and not where that is for another process.
+/// The loop itself reports that it turns, twice in the time that the manager allows. It does not if
+/// the time is for another process.
 #[test]
 fn the_watchdog_is_fed() {
     let (manager, launch) = Manager::new();
@@ -130,7 +133,7 @@ fn the_watchdog_is_fed() {
     }
     let turns = daemon.turns().0;
     assert!(u128::from(turns) <= begin.elapsed().as_millis() / 100 + 20, "{turns} turns in {:?}", begin.elapsed());
-    // A loop that does not turn says nothing.
+    // A loop that does not turn reports nothing.
     daemon.stop();
     manager.socket.set_nonblocking(true).unwrap();
     while manager.socket.recv(&mut [0; 4096]).is_ok() {}
@@ -147,7 +150,7 @@ fn the_watchdog_is_fed() {
     daemon.assert_idle("the watchdog is another's");
 }
 
-/// A drain may be longer than the time that the manager allows.
+/// A drain may take longer than the time that the manager allows.
 #[test]
 fn the_watchdog_is_fed_while_it_drains() {
     let (manager, launch) = Manager::new();
@@ -165,9 +168,9 @@ fn the_watchdog_is_fed_while_it_drains() {
     assert_eq!(daemon.wait().status.code(), Some(0));
 }
 
-/// One that does not read holds up nobody, and hears the end of it when it reads again.
+/// A manager that does not read delays nobody, and gets the last messages when it reads again.
 #[test]
-fn a_manager_that_does_not_read() {
+fn a_manager_that_does_not_read_delays_nobody() {
     let (manager, launch) = Manager::new();
     let mut daemon = launch.quiet().start();
     for n in 1..=100 {
@@ -179,7 +182,7 @@ fn a_manager_that_does_not_read() {
     let stopped = daemon.wait();
     assert_eq!(stopped.status.code(), Some(0), "{stopped:?}");
     assert!(manager.hear().contains("READY=1"));
-    // While it runs what it could not say is said later.
+    // While the daemon runs, it sends later what it could not send.
     let (manager, launch) = Manager::new();
     let daemon = launch.options("-t 0").quiet().start();
     for n in 1..=100 {
@@ -192,9 +195,9 @@ fn a_manager_that_does_not_read() {
     drop(client);
 }
 
-/// A name without a file, as older systemd has it, and addresses that nobody has.
+/// An abstract address, as older versions of systemd use, and addresses where nobody listens.
 #[test]
-fn other_addresses() {
+fn other_addresses_work_or_are_ignored() {
     #[cfg(target_os = "linux")]
     {
         use std::os::linux::net::SocketAddrExt as _;
@@ -215,9 +218,9 @@ fn other_addresses() {
     }
 }
 
-/// A newline, and the end of the pipe, though the daemon and its programs live.
+/// A newline and the end of the pipe, although the daemon and its programs live.
 #[test]
-fn the_notification_descriptor() {
+fn the_notification_descriptor_gets_a_newline_and_its_end() {
     let (mut reader, writer) = std::io::pipe().unwrap();
     let launch = Launch::default().options("--notification-fd 5").quiet().prelude("exec 5>&0 </dev/null");
     let mut daemon = launch.stream(writer).spawn();
@@ -225,7 +228,8 @@ fn the_notification_descriptor() {
     reader.read_to_end(&mut heard).unwrap();
     assert_eq!(heard, b"\n");
     daemon.assert_serves();
-    // One that is not open is told before there is a socket; one that nobody reads is no reason to end.
+    // A closed descriptor is reported before there is a socket. One that nobody reads does not end
+    // the daemon.
     let stopped = Launch::default().options("--notification-fd 5").quiet().run();
     assert_eq!(stopped.status.code(), Some(111), "{stopped:?}");
     assert!(stopped.stderr.contains("--notification-fd 5: Bad file descriptor"), "{stopped:?}");
@@ -237,9 +241,9 @@ fn the_notification_descriptor() {
     daemon.assert_serves();
 }
 
-/// A person who starts it sees that it has begun; a file for its log has nothing of that.
+/// A person who starts the daemon sees that it has begun. A log file gets no such line.
 #[test]
-fn at_a_terminal_it_says_where_it_listens() {
+fn at_a_terminal_the_daemon_shows_where_it_listens() {
     let ours: OwnedFd = rustix::pty::openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
     rustix::pty::unlockpt(&ours).unwrap();
     let name = rustix::pty::ptsname(&ours, Vec::new()).unwrap().into_string().unwrap();
@@ -247,7 +251,7 @@ fn at_a_terminal_it_says_where_it_listens() {
     let mut terminal = BufReader::new(std::fs::File::from(ours));
     let wanted = format!("sockexec: listening on {}", daemon.socket().display());
     let mut line = String::new();
-    // The kernel's lacks may come first.
+    // Lines about what the kernel lacks may come first.
     while line.trim_end() != wanted {
         line.clear();
         assert!(terminal.read_line(&mut line).unwrap() > 0, "its end");

@@ -1,4 +1,5 @@
-//! `--owner` and `--user`: whom the socket belongs to, and whom the daemon becomes. These tests take root.
+//! `--owner` and `--user`: who owns the socket, and which user the daemon becomes. These tests need
+//! root.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
@@ -7,11 +8,11 @@ use rustix::process::{Pid, Signal};
 
 use crate::common::{Client, Daemon, Launch, Process, eventually};
 
-/// A user and a group that are not root's, and a further group.
+/// A user and a group other than root's, and a supplementary group.
 const UID: u32 = 65_533;
 const GID: u32 = 65_532;
 
-/// A launch in a directory that others may enter; none where this is not root.
+/// A launch in a directory that others may enter. `None` if this is not root.
 fn as_root() -> Option<Launch> {
     if !rustix::process::geteuid().is_root() {
         eprintln!("SKIPPED: not root");
@@ -22,7 +23,7 @@ fn as_root() -> Option<Launch> {
     Some(launch)
 }
 
-/// A line of `/proc/PID/status` behind its colon.
+/// A field of `/proc/PID/status`.
 #[track_caller]
 fn status_of(process: Process, field: &str) -> String {
     let status = fs::read_to_string(format!("/proc/{}/status", process.0.as_raw_pid())).expect("a process");
@@ -30,11 +31,11 @@ fn status_of(process: Process, field: &str) -> String {
     line.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// The pid of a program that has begun, the daemon's nth.
+/// The pid of the daemon's nth program, once it has begun.
 #[track_caller]
 fn started(daemon: &Daemon, n: usize, client: &mut Client) -> Pid {
     client.wait_for("ready");
-    // The log may come later than what the program says.
+    // The log may come later than the program's output.
     eventually("the start in the log", || daemon.started(0).len() == n);
     *daemon.started(0).last().expect("a program")
 }
@@ -65,7 +66,7 @@ fn the_file_belongs_to_its_owner() {
 }
 
 #[test]
-fn users_that_are_none() {
+fn unknown_users_are_refused() {
     for (options, words) in [
         ("--owner no-such-user", "--owner: unknown user \"no-such-user\""),
         ("--owner root:no-such-group", "--owner: unknown group \"no-such-group\""),
@@ -83,7 +84,7 @@ fn users_that_are_none() {
     }
 }
 
-/// For good: no id of root's is left, no group, no right. Programs run as it does.
+/// No id, group or capability of root's is left. Programs run as the daemon does.
 #[test]
 fn it_becomes_the_user_for_good() {
     for (user, uid, gid, groups) in
@@ -100,14 +101,14 @@ fn it_becomes_the_user_for_good() {
         }
         let reply = daemon.run(&["sh", "-c", "id -u; id -g; id -G"], b"");
         assert_eq!(reply.stdout_text(), format!("{uid}\n{gid}\n{groups}\n"));
-        // At a terminal as well, whose program is forked.
+        // At a terminal too, where the program is forked.
         let mut client = daemon.connect();
         client.send(b"10:protocol=2,9:pty=80x24,1:2,2:id,2:-u,");
         client.wait_for(&format!("{uid}\r\n"));
     }
 }
 
-/// TERM, KILL, and the daemon's own death reach programs as before.
+/// TERM, KILL and the daemon's own death reach programs as before.
 #[test]
 fn signals_reach_its_programs() {
     let Some(launch) = as_root() else { return };
@@ -133,9 +134,10 @@ fn signals_reach_its_programs() {
     eventually("a program that has died with its daemon", || !is_there(pid));
 }
 
-/// In a directory of root's it can neither remove its socket nor make it again, and says so. A successor that is started as root can do both.
+/// In root's directory the daemon can neither remove its socket nor make it again, and says so. A
+/// successor started as root can do both.
 #[test]
-fn what_it_can_not_do_any_more() {
+fn in_a_directory_of_roots_it_leaves_its_socket() {
     let Some(launch) = as_root() else { return };
     let mut daemon = launch.quiet().options("-t 0 --user 65533:65532").start();
     daemon.wait_for_log("warning: ");
@@ -160,9 +162,9 @@ fn what_it_can_not_do_any_more() {
     third.assert_idle("it cannot make its socket again");
 }
 
-/// In a directory of its own it can.
+/// In a directory of its own it can do both.
 #[test]
-fn in_a_directory_of_its_own() {
+fn in_a_directory_of_its_own_it_removes_its_socket() {
     let Some(launch) = as_root() else { return };
     let directory = launch.directory().join("own");
     fs::create_dir(&directory).unwrap();
@@ -180,9 +182,10 @@ fn in_a_directory_of_its_own() {
     assert!(!stopped.stderr.contains("neither remove"), "{stopped:?}");
 }
 
-/// Without the rights for it there is no socket to begin with, and the daemon that listens there goes on.
+/// Without the privileges the daemon fails before it makes a socket, and the daemon that listens
+/// there goes on.
 #[test]
-fn without_the_right_to() {
+fn without_privileges_it_refuses_to_start() {
     let Some(launch) = as_root() else { return };
     let setpriv = std::process::Command::new("setpriv").arg("--version").output();
     if !setpriv.is_ok_and(|output| output.status.success()) {
@@ -192,12 +195,13 @@ fn without_the_right_to() {
     let mut first = launch.start();
     let mut refusals = vec![
         ("setpriv --inh-caps=-setuid,-setgid --bounding-set=-setuid,-setgid", "only root may become another user"),
-        // It failed when it had taken the place, and the first one had often seen that, and ended.
+        // It used to fail after it had taken the place. The first daemon had often noticed that,
+        // and ended.
         ("setpriv --securebits=+no_setuid_fixup", "this process would keep root's capabilities (securebits)"),
     ];
     let unshare = std::process::Command::new("unshare").args(["--map-root-user", "true"]).output();
     if unshare.is_ok_and(|output| output.status.success()) {
-        // It has one user, and may not change its groups.
+        // The process has one user, and may not change its groups.
         refusals.push(("unshare --map-root-user", "cannot become user 65533:65532: "));
     }
     for (way, words) in refusals {

@@ -1,7 +1,8 @@
-//! The files of `packaging/` under the supervisors that they are for: s6, runit, supervisor; and what systemd says of its units.
+//! The files of `packaging/` under the supervisors that they are for: s6, runit and supervisor.
+//! systemd's own tools check its units.
 //!
-//! The shipped files are used as they are, but for the paths, the user and, where a test says so, the times. As root the daemon
-//! becomes another user, as it would in production.
+//! The shipped files are used as they are, except for paths, the user and, where a test says so,
+//! times. As root the daemon becomes another user, as in production.
 
 mod runit;
 mod s6;
@@ -22,14 +23,14 @@ use tempfile::TempDir;
 
 use crate::common::{Client, Fifo, Gate, PATIENCE, Process, binary, eventually, steps, wait_for_exit};
 
-/// Who the daemon becomes, in place of the user `sockexec`.
+/// The user that the daemon becomes, in place of `sockexec`.
 const UID: u32 = 65_533;
 const GID: u32 = 65_532;
 
-/// A program that runs until it is told to end, by TERM at the latest.
+/// A program that runs until it is told to end. TERM is enough.
 const RUNS: &str = "out ready cat";
 
-/// Whether a tool can be started; a test that needs it is skipped otherwise.
+/// Whether a tool exists. Tests that need it are skipped if not.
 fn has(tool: &str, argument: &str) -> bool {
     let mut probe = Command::new(tool);
     let has = probe.arg(argument).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok();
@@ -39,7 +40,8 @@ fn has(tool: &str, argument: &str) -> bool {
     has
 }
 
-/// What stands for the root directory of a machine: the directory of the socket, and one with the programs.
+/// A directory in place of a machine's root, with the directory of the socket and one of the
+/// programs.
 struct Place {
     directory: TempDir,
     gate: Gate,
@@ -47,10 +49,11 @@ struct Place {
 }
 
 impl Place {
-    /// One whose daemons drain by these options in place of `--drain 20`. The first daemon that is started waits at a gate.
+    /// A place whose daemons have these options in place of `--drain 20`. The first daemon waits at
+    /// a gate.
     fn new(drain: &'static str) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        // Entered by the user that the daemon becomes.
+        // The user that the daemon becomes must be able to enter it.
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let gate = Gate::new(directory.path(), "gate");
         let place = Self { directory, gate, drain };
@@ -82,7 +85,7 @@ impl Place {
         path
     }
 
-    /// A shipped file with the paths, the user and the times of this place.
+    /// A shipped file with this place's paths, user and times.
     #[track_caller]
     fn adapted(&self, shipped: &str) -> String {
         let root = rustix::process::geteuid().is_root();
@@ -97,14 +100,14 @@ impl Place {
             ("--drain 20 ", self.drain),
             ("/run/sockexec", self.path().join("run").to_str().expect("UTF-8")),
         ] {
-            // `check` has no more than the path.
+            // `check` has only the path.
             assert!(text.contains(from) || !text.contains("--drain"), "no {from:?} in {shipped}");
             text = text.replace(from, to);
         }
         text
     }
 
-    /// A program of the supervisor, or our client, with both outputs as pipes.
+    /// A program of the supervisor, or our client, with pipes for both outputs.
     fn command(&self, words: &[&str]) -> Command {
         let mut path = self.path().join("bin").into_os_string();
         path.push(":");
@@ -115,7 +118,7 @@ impl Place {
         command
     }
 
-    /// Runs it to its end. What it prints fits into a pipe.
+    /// Runs a command to its end. What it prints must fit into a pipe.
     #[track_caller]
     fn ask(&self, words: &[&str]) -> Output {
         let mut child = self.command(words).spawn().expect("it starts");
@@ -126,7 +129,7 @@ impl Place {
         child.wait_with_output().expect("its output")
     }
 
-    /// Runs it to its end, which must be a good one; what it has printed.
+    /// Runs a command, which must succeed. Returns its output.
     #[track_caller]
     fn tell(&self, words: &[&str]) -> String {
         let output = self.ask(words);
@@ -134,12 +137,12 @@ impl Place {
         String::from_utf8(output.stdout).expect("text").trim_end().to_owned()
     }
 
-    /// What a supervisor and its daemons have said.
+    /// What the supervisor and its daemons have printed.
     fn log(&self) -> String {
         fs::read_to_string(self.path().join("log")).unwrap_or_default()
     }
 
-    /// A supervisor. Its outputs, and those of what it starts, are the log.
+    /// Starts a supervisor. Its output, and that of all that it starts, goes to the log.
     fn supervisor(&self, words: &[&str]) -> Supervisor {
         let log = fs::OpenOptions::new().create(true).append(true).open(self.path().join("log")).unwrap();
         let mut command = self.command(words);
@@ -161,7 +164,7 @@ impl Place {
         client
     }
 
-    /// A program is run by the shipped client, at the first try, as the user that the daemon is.
+    /// Asserts that the shipped client runs a program at the first try, as the daemon's user.
     #[track_caller]
     fn assert_serves(&self) {
         let socket = self.socket();
@@ -170,26 +173,26 @@ impl Place {
         assert_eq!(said, if root { UID } else { rustix::process::geteuid().as_raw() }.to_string());
     }
 
-    /// The daemon's process.
     #[track_caller]
     fn daemon(&self) -> Pid {
         self.connect().peer()
     }
 
-    /// Waits until TERM has reached the daemon: it has removed the socket.
+    /// Waits until TERM has reached the daemon, which removes the socket.
     #[track_caller]
     fn wait_until_it_drains(&self) {
         eventually("a daemon that drains", || !self.socket().exists());
     }
 
-    /// A FIFO that programs of the daemon's user may hold.
+    /// A FIFO that programs of the daemon's user may open.
     fn fifo(&self, name: &str) -> Fifo {
         let fifo = Fifo::new(self.path(), name);
         fs::set_permissions(fifo.path(), fs::Permissions::from_mode(0o666)).unwrap();
         fifo
     }
 
-    /// A daemon that is killed leaves a stale socket; the supervisor starts another, which takes it.
+    /// Kills the daemon, which leaves a stale socket. The supervisor starts another daemon, which
+    /// takes it.
     #[track_caller]
     fn kill_the_daemon(&self) {
         let killed = self.daemon();
@@ -201,7 +204,8 @@ impl Place {
         self.assert_serves();
     }
 
-    /// What runs when the service is told to restart runs to its end, and so long nobody is killed. `restart` tells it, and may wait.
+    /// Restarts the service. A program that runs meanwhile runs to its end, and nobody kills it.
+    /// The command `restart` may wait.
     #[track_caller]
     fn restart(&self, restart: &[&str]) {
         let old = self.daemon();
@@ -219,7 +223,8 @@ impl Place {
         self.assert_serves();
     }
 
-    /// A program and its child that ignore TERM get all the time that the daemon gives them, and are gone when `stop` has ended.
+    /// Stops the service. A program and its child that ignore TERM get all the time that the daemon
+    /// gives them. When `stop` has ended, both are gone.
     #[track_caller]
     fn stop(&self, stop: &[&str]) {
         let daemon = Process(self.daemon());
@@ -233,7 +238,7 @@ impl Place {
         life.holder();
         child.holder();
         self.tell(stop);
-        // KILL was the daemon's; the supervisor's would have cut the reply.
+        // The daemon sent KILL. The supervisor's KILL would have cut the reply.
         let reply = client.reply();
         assert_eq!(reply.signal(), Signal::KILL.as_raw(), "{reply:?}");
         life.wait_for_death();
@@ -243,7 +248,8 @@ impl Place {
         assert!(self.log().contains("stopped"), "{}", self.log());
     }
 
-    /// Clients ask all the time while `restart` is called, there and back; each of them is served.
+    /// Clients send requests all the time while `restart` is called several times. Each of them is
+    /// served.
     fn restart_under_load(&self, mut restart: impl FnMut()) {
         const THREADS: usize = 2;
         let over = AtomicBool::new(false);
@@ -261,7 +267,7 @@ impl Place {
             served
         };
         thread::scope(|scope| {
-            /// The clients end also where the test fails.
+            /// The clients end even if the test fails.
             struct Over<'a>(&'a AtomicBool);
             impl Drop for Over<'_> {
                 fn drop(&mut self) {
@@ -285,14 +291,14 @@ impl Place {
     }
 }
 
-/// A supervisor's process. Dropped, it is told to end, with its daemon.
+/// A supervisor's process. When it is dropped, it ends with its daemon.
 struct Supervisor {
     child: Child,
     place: PathBuf,
 }
 
 impl Supervisor {
-    /// TERM: the service is stopped, and then it ends.
+    /// Sends TERM. The supervisor stops the service and ends.
     #[track_caller]
     fn terminate(&mut self) -> ExitStatus {
         rustix::process::kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();

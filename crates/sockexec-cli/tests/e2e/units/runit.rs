@@ -1,12 +1,12 @@
-//! `packaging/runit`, under runsv(8).
+//! `packaging/runit` under runsv(8).
 
 use super::{Place, Supervisor, has};
 use crate::common::eventually;
 
-/// Waits this long, where the test waits for `sv`.
+/// How long a command waits that the test waits for.
 const SV: [&str; 3] = ["sv", "-w", "60"];
 
-/// A service directory with the shipped files, and its supervisor. It is not started yet.
+/// A service directory with the shipped files, and its supervisor. The service is down.
 fn service(place: &Place, name: &str) -> Supervisor {
     let run = include_str!("../../../../../packaging/runit/sockexec/run");
     let check = include_str!("../../../../../packaging/runit/sockexec/check");
@@ -19,7 +19,7 @@ fn service(place: &Place, name: &str) -> Supervisor {
     supervisor
 }
 
-/// What `sv` prints, whatever its exit status.
+/// The output of `sv`, whatever its exit status.
 fn sv(place: &Place, command: &str, name: &str) -> String {
     let name = place.path().join(name);
     let output = place.ask(&["sv", "-w", "1", command, name.to_str().expect("UTF-8")]);
@@ -37,12 +37,12 @@ fn a_life_under_runit() {
     let path = path.to_str().expect("UTF-8");
     sv(&place, "up", "sockexec");
     eventually("a process", || sv(&place, "status", "sockexec").starts_with("run: "));
-    // It runs, and `check` says that it does not serve yet.
+    // It runs, and `check` reports that it does not serve yet.
     let said = sv(&place, "check", "sockexec");
     assert!(said.starts_with("timeout: run: "), "{said}");
     place.gate.open();
     place.tell(&[&SV[..], &["check", path]].concat());
-    // No look at the socket between: who waits for `check` is served.
+    // Once `check` succeeds, the daemon serves: there is no look at the socket in between.
     place.assert_serves();
     place.kill_the_daemon();
     place.restart(&[&SV[..], &["restart", path]].concat());
@@ -66,7 +66,7 @@ fn a_stop_under_runit() {
     assert_eq!(std::fs::read_to_string(place.path().join("ended")).unwrap(), "0 0\n");
 }
 
-/// Two services at one path, of which the second takes over and the first is not started again.
+/// Two services use one path. The second takes over, and the first is not started again.
 #[test]
 fn a_second_service_takes_over_under_runit() {
     if !has("runsv", "") {

@@ -1,9 +1,9 @@
-//! `packaging/s6`, under s6-supervise(1).
+//! `packaging/s6` under s6-supervise(1).
 
 use super::{Place, Supervisor, has};
 use crate::common::eventually;
 
-/// A service directory with the shipped files, and its supervisor. It is not started yet.
+/// A service directory with the shipped files, and its supervisor. The service is down.
 fn service(place: &Place, name: &str) -> Supervisor {
     let run = include_str!("../../../../../packaging/s6/sockexec/run");
     place.program(&format!("{name}/run"), &place.adapted(run));
@@ -30,18 +30,19 @@ fn a_life_under_s6() {
     let place = Place::new("--drain 1000 ");
     let mut supervisor = service(&place, "sockexec");
     let ready = || place.tell(&["s6-svstat", "-o", "up,ready", "sockexec"]);
-    // It is up, and not yet ready: s6 does not take the one for the other.
+    // It is up and not ready yet. s6 knows the difference.
     place.tell(&["s6-svc", "-wu", "-u", "sockexec"]);
     assert_eq!(ready(), "true false");
     let mut wait = place.command(&["s6-svwait", "-U", "-t", "60000", "sockexec"]).spawn().unwrap();
     assert!(wait.try_wait().unwrap().is_none());
     place.gate.open();
     assert!(wait.wait().unwrap().success());
-    // No look at the socket between: who waits for readiness is served.
+    // Once it is ready, the daemon serves: there is no look at the socket in between.
     place.assert_serves();
     assert_eq!(ready(), "true true");
     place.kill_the_daemon();
-    // After KILL s6 may not have heard of the readiness yet; a restart before that would wait for the one of the next.
+    // After KILL s6 may not have seen the readiness yet. A restart before that would wait for the
+    // next one.
     place.tell(&["s6-svwait", "-U", "sockexec"]);
     place.restart(&["s6-svc", "-wR", "-r", "sockexec"]);
     assert!(supervisor.terminate().success());
@@ -62,7 +63,7 @@ fn a_stop_under_s6() {
     assert_eq!(place.tell(&["s6-svstat", "-o", "exitcode,signal", "sockexec"]), "0 NA");
 }
 
-/// Two services at one path, of which the second takes over and the first is not started again.
+/// Two services use one path. The second takes over, and the first is not started again.
 #[test]
 fn a_second_service_takes_over_under_s6() {
     if !has("s6-supervise", "") {
@@ -83,9 +84,8 @@ fn a_second_service_takes_over_under_s6() {
     });
 }
 
-/// It is not started again and again.
 #[test]
-fn wrong_options_under_s6() {
+fn wrong_options_under_s6_are_not_retried() {
     if !has("s6-supervise", "") {
         return;
     }

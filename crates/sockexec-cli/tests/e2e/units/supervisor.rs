@@ -1,9 +1,9 @@
-//! `packaging/supervisor`, under supervisord(1).
+//! `packaging/supervisor` under supervisord(1).
 
 use super::{Place, Supervisor, has};
 use crate::common::eventually;
 
-/// supervisord with a program of this name for each, as the shipped file has it. None is started yet.
+/// Starts supervisord with a program of each name, from the shipped file. None of them runs yet.
 fn services(place: &Place, names: &[&str]) -> Supervisor {
     let shipped = place.adapted(include_str!("../../../../../packaging/supervisor/sockexec.conf"));
     for name in names {
@@ -29,7 +29,7 @@ fn services(place: &Place, names: &[&str]) -> Supervisor {
 
 const CTL: [&str; 3] = ["supervisorctl", "-c", "supervisord.conf"];
 
-/// What supervisorctl prints, whatever its exit status.
+/// The output of supervisorctl, whatever its exit status.
 fn ctl(place: &Place, command: &str, name: &str) -> String {
     let mut words = CTL.to_vec();
     words.push(command);
@@ -82,7 +82,8 @@ fn a_stop_under_supervisor() {
     assert!(std::fs::read_to_string(own).unwrap().contains("sockexec: stopped"));
 }
 
-/// Two programs at one path, of which the second takes over and the first, which ends with 0, is not started again.
+/// Two programs use one path. The second takes over. The first ends with 0 and is not started
+/// again.
 #[test]
 fn a_second_program_takes_over_under_supervisor() {
     if !has("supervisord", "-v") {

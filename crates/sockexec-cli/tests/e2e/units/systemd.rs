@@ -1,5 +1,5 @@
-//! `packaging/systemd`, as far as systemd's tools tell without a systemd that has booted the machine. How the daemon gets on with
-//! activation and readiness: `activation`, `supervised`.
+//! `packaging/systemd`, as far as systemd's tools can check it on a machine that it has not booted.
+//! `activation` and `supervised` test the daemon's side of activation and readiness.
 
 use std::fs;
 use std::path::PathBuf;
@@ -12,8 +12,8 @@ use crate::common::binary;
 const SERVICE: &str = include_str!("../../../../../packaging/systemd/sockexec.service");
 const SOCKET: &str = include_str!("../../../../../packaging/systemd/sockexec.socket");
 
-/// The exposure that `systemd-analyze security` finds, times ten. It is 49 with what the service's comments argue for and leave
-/// out; a line that is lost there is noticed here.
+/// The exposure that `systemd-analyze security` reports, times ten. It is 49 with the settings that
+/// the service leaves out for reasons in its comments. The test notices if another line is lost.
 const EXPOSURE: u32 = 50;
 
 /// Both units in a directory, with the program that was built.
@@ -28,7 +28,8 @@ fn units(service: &str) -> (TempDir, [PathBuf; 2]) {
     (directory, paths)
 }
 
-/// systemd-analyze(1), which says nothing of units that are right: whether it ended well, and what it said.
+/// Runs systemd-analyze(1), which prints nothing about correct units. Returns whether it succeeded,
+/// and its output.
 fn analyze(arguments: &[&str], units: &[PathBuf]) -> (bool, String) {
     let mut command = std::process::Command::new("systemd-analyze");
     let output = command.args(arguments).args(units).output().unwrap();
@@ -42,7 +43,7 @@ fn the_units_are_right() {
     }
     let (_directory, paths) = units(SERVICE);
     assert_eq!(analyze(&["verify", "--man=no"], &paths), (true, String::new()));
-    // It looks closely enough to be asked.
+    // It notices an error, so its silence is worth something.
     let (_directory, paths) = units(&SERVICE.replace("KillMode=mixed", "KillMode=mixt"));
     let (_, said) = analyze(&["verify", "--man=no"], &paths);
     assert!(said.contains("kill mode"), "{said}");
@@ -63,7 +64,7 @@ fn the_service_is_hardened() {
     assert!(!good, "{said}");
 }
 
-/// What the service leaves out, since programs need it, it says.
+/// The service says what it leaves out because programs need it.
 #[test]
 fn what_harms_programs_is_left_out_with_a_reason() {
     let lines = || SERVICE.lines().map(str::trim);

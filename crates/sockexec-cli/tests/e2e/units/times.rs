@@ -1,9 +1,9 @@
-//! The patience of all that `packaging/` has: longer than `--drain` and `--kill-timeout` together, or the supervisor kills what the
-//! daemon would have let finish.
+//! All supervisors in `packaging/` must wait longer than `--drain` and `--kill-timeout` together.
+//! Otherwise they kill programs that the daemon would have let finish.
 
-/// What the daemon gives programs between TERM and KILL where no option says another time.
+/// The daemon's default time between TERM and KILL.
 const KILL_TIMEOUT: u32 = 10;
-/// For the daemon itself to end.
+/// The time that the daemon itself needs to end.
 const MARGIN: u32 = 2;
 
 const FILES: &[(&str, &str)] = &[
@@ -19,7 +19,7 @@ fn shipped(name: &str) -> &'static str {
     FILES.iter().find(|(own, _)| *own == name).expect(name).1
 }
 
-/// The largest of the numbers behind these words, whatever markup is between.
+/// The largest number after these words, with any markup in between.
 #[track_caller]
 fn number(text: &str, words: &str) -> u32 {
     let numbers = text.split(words).skip(1).filter_map(|rest| {
@@ -35,7 +35,7 @@ fn supervisors_are_more_patient_than_the_daemon() {
     let seconds = |name: &str, words: &str| number(shipped(name), words);
     for (name, patience) in [
         ("s6 run", s6.trim().parse::<u32>().unwrap() / 1000),
-        // A comment: `sv` alone knows how long it waits.
+        // A comment: only `sv` knows how long it waits.
         ("runit run", seconds("runit run", "sv -w")),
         ("supervisor", seconds("supervisor", "stopwaitsecs=")),
         ("systemd", seconds("systemd", "TimeoutStopSec=")),
@@ -48,7 +48,7 @@ fn supervisors_are_more_patient_than_the_daemon() {
     }
 }
 
-/// One that is killed in the middle of a drain, as it says nothing, was not stuck.
+/// A daemon that a slow disk stops for a while must not be killed in the middle of a drain.
 #[test]
 fn the_watchdog_is_longer_than_what_a_disk_may_take() {
     assert!(number(shipped("systemd"), "WatchdogSec=") >= 60);
