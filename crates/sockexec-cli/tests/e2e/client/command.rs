@@ -1,4 +1,4 @@
-//! Arguments, what comes of those that are wrong, and what is said.
+//! Arguments of the command, right and wrong, and its messages.
 
 use std::os::unix::process::CommandExt as _;
 
@@ -38,7 +38,7 @@ fn help_has_every_option_and_three_examples() {
     }
 }
 
-/// The examples of the help do what they seem to do.
+/// The examples of the help do what they claim.
 #[test]
 fn the_examples_of_the_help_work() {
     let daemon = Daemon::start("");
@@ -82,7 +82,7 @@ fn usage_errors() {
     }
 }
 
-/// Whatever comes after PROGRAM is for it, also what looks like an option of ours.
+/// All that follows PROGRAM belongs to it, even what looks like one of our options.
 #[test]
 fn arguments_reach_the_program_as_they_are() {
     let daemon = Daemon::start("");
@@ -91,15 +91,15 @@ fn arguments_reach_the_program_as_they_are() {
     let expected: Vec<u8> = argv.iter().flat_map(|argument| [argument.as_bytes(), b"\0"].concat()).collect();
     let output = run(client(&daemon, &argv));
     assert_eq!(text(&output.stdout), text(&expected));
-    // Options of ours go before SOCKET, and `--` ends them.
+    // Our options come before SOCKET, and `--` ends them.
     let mut command = bare(&daemon);
     command.args(["-n", "--null-stdin", "--"]).arg(daemon.socket()).args(&argv);
     assert_eq!(run(command).stdout, expected);
 }
 
-/// By the name that 3.1.1's client has, it is the same.
+/// Under the name of 3.1.1's client it works the same way.
 #[test]
-fn called_by_the_old_name() {
+fn the_old_name_works() {
     let daemon = Daemon::start("");
     let old = daemon.directory().join("sockexec.client");
     std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_sockexec-client"), &old).expect("a link");
@@ -113,12 +113,12 @@ fn called_by_the_old_name() {
 }
 
 #[test]
-fn the_socket_from_the_environment() {
+fn the_socket_may_come_from_the_environment() {
     let daemon = Daemon::start("");
     let mut command = bare(&daemon);
     command.env("SOCKEXEC_SOCKET", daemon.socket()).arg("-").args(steps("out found"));
     assert_eq!(text(&run(command).stdout), "found");
-    // One that is named goes before it, and an empty one is none.
+    // A SOCKET argument wins, and an empty variable counts as unset.
     let mut command = fixture_client(&daemon, "out named");
     command.env("SOCKEXEC_SOCKET", "/nowhere");
     assert_eq!(text(&run(command).stdout), "named");
@@ -130,7 +130,7 @@ fn the_socket_from_the_environment() {
 }
 
 #[test]
-fn no_daemon_to_be_reached() {
+fn an_unreachable_daemon_is_explained() {
     let daemon = Daemon::start("");
     let mut command = bare(&daemon);
     let missing = daemon.directory().join("missing");
@@ -159,9 +159,9 @@ fn no_daemon_to_be_reached() {
     assert_eq!(run(command).status.code(), Some(111));
 }
 
-/// The daemon's own codes, with its line on standard error.
+/// The daemon's own exit codes, with its line on standard error.
 #[test]
-fn programs_that_cannot_be_started() {
+fn programs_that_cannot_start_have_their_codes() {
     let daemon = Daemon::start("");
     let output = run(client(&daemon, &["no-such-program"]));
     assert_eq!(output.status.code(), Some(127));

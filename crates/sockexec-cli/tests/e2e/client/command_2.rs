@@ -98,9 +98,9 @@ fn wrong_options() {
     }
 }
 
-/// A question stands alone: every other option is refused, and both are named.
+/// A question stands alone. Every other option is refused, and the message names both.
 #[test]
-fn options_beside_a_question() {
+fn a_question_stands_alone() {
     let daemon = Daemon::start("");
     let refuse = |arguments: &[&str], words: [&str; 2]| {
         let mut command = bare(&daemon);
@@ -135,7 +135,7 @@ fn kill(child: &Child, signal: Signal) {
     rustix::process::kill_process(pid, signal).expect("it lives");
 }
 
-/// Each ends the program, of it, and by that the client in the same way.
+/// Each signal ends the program, and the client ends the same way.
 #[test]
 fn signals_are_forwarded() {
     let daemon = Daemon::start("-t 0");
@@ -151,7 +151,7 @@ fn signals_are_forwarded() {
     }
 }
 
-/// There is no program yet that could have it: the daemon has no place for one, or does not answer.
+/// There is no program yet to get the signal: the daemon has no slot for it, or does not answer.
 #[test]
 fn signals_before_there_is_a_program() {
     let mut daemon = Daemon::start("-t 0 -m 1 --linger 0.1");
@@ -168,15 +168,15 @@ fn signals_before_there_is_a_program() {
     daemon.assert_serves();
 }
 
-/// Whether a process has blocked a signal (proc(5), `SigBlk`).
+/// Whether a process blocks a signal (proc(5), `SigBlk`).
 fn blocks(child: &Child, signal: Signal) -> bool {
     let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).expect("it lives");
     let mask = status.lines().find_map(|line| line.strip_prefix("SigBlk:")).expect("a line");
     u64::from_str_radix(mask.trim(), 16).expect("a mask") & (1 << (signal.as_raw() - 1)) != 0
 }
 
-/// With too few descriptors nothing is started, or all goes well: the last of them was made after the request, and the program ran
-/// for nobody.
+/// With too few descriptors either nothing starts, or all goes well. The client used to make the
+/// last descriptor after the request, so the program ran for nobody.
 #[test]
 fn too_few_descriptors() {
     let daemon = Daemon::start("-t 0");
@@ -194,7 +194,8 @@ fn too_few_descriptors() {
             assert_eq!(text(&output.stdout), "ran");
             succeeded += 1;
         } else {
-            // The daemon may not have read the request yet. A connection that comes later is served later.
+            // The daemon may not have read the request yet. It serves the question, which comes
+            // later, after that.
             eventually("the end of the connection", || status(&daemon)["connections"].as_array().unwrap().len() == 1);
             let log = daemon.whole_log().split_off(position);
             assert!(!log.contains("started pid"), "{limit}: {}", text(&output.stderr));
@@ -203,7 +204,7 @@ fn too_few_descriptors() {
     assert!((1..21).contains(&succeeded), "{succeeded}");
 }
 
-/// `nohup`: what the starter ignores is not forwarded either.
+/// `nohup`: signals that the starter ignores are not forwarded either.
 #[test]
 fn ignored_signals_stay_ignored() {
     let daemon = Daemon::start("-t 0");
@@ -218,12 +219,12 @@ fn ignored_signals_stay_ignored() {
     life.holder();
     kill(&child, Signal::HUP);
     kill(&child, Signal::TERM);
-    // Both would be forwarded in this order.
+    // Without that, both would be forwarded in this order.
     assert_eq!(wait(&mut child).signal(), Some(Signal::TERM.as_raw()));
 }
 
 #[test]
-fn a_daemon_that_says_nothing() {
+fn a_silent_daemon_is_given_up() {
     for (options, words) in [(&["-n", "--usage"][..], "version 2"), (&["--status"], "the daemon has read the request")]
     {
         let fake = Fake::new(|mut peer| {
@@ -260,9 +261,10 @@ fn a_status_for_people_and_for_programs() {
     assert_eq!(json["totals"]["running"], 1);
 }
 
-/// Our own terminal: its size is the program's, its changes too, every key goes through, and it is afterwards as it was.
+/// The program has the size of our terminal and its changes, and gets every key. Afterwards our
+/// terminal is as before.
 #[test]
-fn a_terminal() {
+fn the_programs_terminal_is_like_our_own() {
     let daemon = Daemon::start("-t 0");
     let main = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
     grantpt(&main).expect("a terminal");
@@ -277,7 +279,7 @@ fn a_terminal() {
     assert!(before.contains(LocalModes::ICANON));
     let mut command = bare(&daemon);
     command.arg("-t").arg(daemon.socket());
-    // `exec`: between the start of a child and its exec a shell may swallow ^C.
+    // `exec`: a shell may swallow ^C between the start of a child and its exec.
     let resized = "until test \"$(stty size)\" = '25 80'; do sleep 0.01; done; echo resized";
     command.args(["sh", "-c", &format!("stty -echo; stty size; {resized}; read x; echo got $x; exec sleep 100")]);
     command.stdin(open()).stdout(open());
@@ -293,16 +295,16 @@ fn a_terminal() {
         }
         seen.clear();
     };
-    // Our own terminal makes no `\r\n` of the program's once more.
+    // Our own terminal does not convert the program's `\r\n` again.
     expect("50 132\r\n");
     eventually("raw mode", || modes().is_empty());
     tcsetwinsize(&terminal, size(80, 25)).expect("a size");
-    // It is no controlling terminal of the client's, so the kernel does not tell.
+    // The terminal does not control the client, so the kernel sends no signal.
     kill(&child, Signal::WINCH);
     expect("resized\r\n");
     keys.write_all(b"word\n").expect("keys");
     expect("got word\r\n");
-    // Not our death but a key: ^C.
+    // ^C is a key for the program, and does not end the client.
     keys.write_all(b"\x03").expect("keys");
     assert_eq!(wait(&mut child).signal(), Some(Signal::INT.as_raw()));
     assert_eq!(modes(), before);

@@ -1,4 +1,4 @@
-//! How the command ends: as its program, of its reader's end, of a signal, or for want of a daemon.
+//! How the command ends: as its program does, with its reader, by a signal, or without a daemon.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -12,7 +12,7 @@ use super::{assert_lost, bare, client, fixture_client, run, text, wait};
 use crate::common::{Daemon, fixture, steps};
 
 #[test]
-fn every_exit_code() {
+fn every_exit_code_is_the_commands() {
     let daemon = Daemon::start("");
     for code in 0..=255 {
         let output = run(fixture_client(&daemon, &format!("exit {code}")));
@@ -21,7 +21,8 @@ fn every_exit_code() {
     }
 }
 
-/// The numbers of all signals that end a program, those of real time included. 32 and 33 are the C library's.
+/// The numbers of all signals that end a program, including the real-time ones. 32 and 33 belong to
+/// the C library.
 fn terminating_signals() -> impl Iterator<Item = i32> {
     let spared = [Signal::CHILD, Signal::CONT, Signal::STOP, Signal::TSTP, Signal::TTIN, Signal::TTOU];
     let ignored = [Signal::URG, Signal::WINCH];
@@ -30,7 +31,7 @@ fn terminating_signals() -> impl Iterator<Item = i32> {
 }
 
 #[test]
-fn every_signal() {
+fn every_signal_is_the_commands() {
     let daemon = Daemon::start("");
     for signal in terminating_signals() {
         let output = run(fixture_client(&daemon, &format!("out last die {signal}")));
@@ -40,9 +41,9 @@ fn every_signal() {
     }
 }
 
-/// A daemon that tells names, as 3.1.1 does.
+/// A daemon that sends names, as 3.1.1 does.
 #[test]
-fn every_signal_with_a_name() {
+fn every_signal_may_come_as_a_name() {
     let daemon = Daemon::start("--termsig name");
     for signal in terminating_signals().filter(|&signal| signal < 32) {
         let output = run(fixture_client(&daemon, &format!("die {signal}")));
@@ -50,7 +51,7 @@ fn every_signal_with_a_name() {
     }
 }
 
-/// What the shell before the client does, and the client as the shell's successor.
+/// The command, which replaces a shell that has run `prelude`.
 fn after(daemon: &Daemon, prelude: &str, words: &str) -> Command {
     let inner = fixture_client(daemon, words);
     let mut shell = Command::new("/bin/sh");
@@ -60,7 +61,7 @@ fn after(daemon: &Daemon, prelude: &str, words: &str) -> Command {
     shell
 }
 
-/// The program's core is the program's; one of the client would only be in the way.
+/// The program may dump core. A dump of the client would only confuse.
 #[test]
 fn the_client_dumps_no_core() {
     let daemon = Daemon::start("");
@@ -71,9 +72,9 @@ fn the_client_dumps_no_core() {
     }
 }
 
-/// A signal that the starter ignores still is what the program died of.
+/// The client dies of its program's signal even if its starter ignores that signal.
 #[test]
-fn signals_that_the_starter_ignores() {
+fn signals_that_the_starter_ignores_still_end_the_client() {
     let daemon = Daemon::start("");
     for signal in [Signal::TERM, Signal::INT, Signal::HUP, Signal::PIPE, Signal::USR1] {
         let output = run(after(&daemon, &format!("trap '' {}", signal.as_raw()), &format!("die {}", signal.as_raw())));
@@ -81,9 +82,10 @@ fn signals_that_the_starter_ignores() {
     }
 }
 
-/// `… | head -1`: as every filter, quietly of PIPE; the program goes with it.
+/// `… | head -1`: like every filter the client dies of PIPE without a message, and its program ends
+/// too.
 #[test]
-fn the_reader_of_the_output_goes() {
+fn the_client_ends_with_the_reader_of_its_output() {
     let daemon = Daemon::start("");
     for words in ["flood", "write-err 1 write-out 100000000"] {
         let mut life = daemon.fifo(&words[..5]);
@@ -101,9 +103,9 @@ fn the_reader_of_the_output_goes() {
     }
 }
 
-/// Output that cannot be written is told of: a full disk.
+/// The client reports output that it cannot write, here to a full disk.
 #[test]
-fn output_that_cannot_be_written() {
+fn output_that_cannot_be_written_is_reported() {
     let daemon = Daemon::start("");
     let mut command = fixture_client(&daemon, "out x");
     command.stdout(File::options().write(true).open("/dev/full").expect("/dev/full"));
@@ -111,9 +113,10 @@ fn output_that_cannot_be_written() {
     assert_lost(&output, daemon.socket(), "standard output");
 }
 
-/// `nohup sockexec-client S PROGRAM` at a terminal always failed: what cannot be read is an input that has ended, as a closed one is.
+/// `nohup sockexec-client S PROGRAM` at a terminal used to fail. Input that cannot be read counts
+/// as ended, like closed input.
 #[test]
-fn input_that_cannot_be_read() {
+fn input_that_cannot_be_read_has_ended() {
     let daemon = Daemon::start("");
     for option in ["--", "--usage"] {
         for unreadable in [
@@ -129,16 +132,18 @@ fn input_that_cannot_be_read() {
     }
 }
 
-/// Nor can a terminal whose foreground is somebody else's for good: to a group that is in the background and orphaned it says EIO.
+/// Nor can a terminal whose foreground is another group's for good: reading it fails with EIO for
+/// an orphaned background group.
 #[test]
-fn a_terminal_of_somebody_else() {
+fn a_terminal_of_another_group_has_ended() {
     let daemon = Daemon::start("");
     for option in ["--", "--usage"] {
         let mut orphaned = daemon.fifo(&format!("orphaned{option}"));
         let (begin, end) = (daemon.gate(&format!("begin{option}")), daemon.gate(&format!("end{option}")));
         let (mut master, terminal) = terminal();
         let mut leader = Command::new(fixture());
-        // Orphaned, as its parent has gone, while the leader of the session keeps the foreground.
+        // It is orphaned because its parent has gone, and the session's leader keeps the
+        // foreground.
         leader.args(["setsid", "ctty", "spawn", "[", "spawn", "[", "setpgid", "gate", begin.path()]);
         leader.args(["exec", env!("CARGO_BIN_EXE_sockexec-client"), option]);
         leader.arg(daemon.socket()).args(steps("verify"));
@@ -147,7 +152,7 @@ fn a_terminal_of_somebody_else() {
         let mut leader = leader.spawn().expect("it starts");
         orphaned.holder();
         begin.open();
-        // It says so once there is something to read.
+        // It fails only once there is something to read.
         master.write_all(b"typed\n").expect("typing");
         let mut stdout = leader.stdout.take().expect("a pipe");
         let answer = in_time("the program's answer", move || {
@@ -161,7 +166,8 @@ fn a_terminal_of_somebody_else() {
     }
 }
 
-/// `unshare -pf --mount-proc sockexec-client …`; `None`, with a line that says so, where that may not be done.
+/// `unshare -pf --mount-proc sockexec-client …`. `None`, with a message, where that is not
+/// permitted.
 fn as_init(daemon: &Daemon, option: &str, words: &str) -> Option<Command> {
     let unshare = || {
         let mut unshare = Command::new("unshare");
@@ -177,9 +183,10 @@ fn as_init(daemon: &Daemon, option: &str, words: &str) -> Option<Command> {
     Some(command)
 }
 
-/// No signal ends process 1 of a container by default: it exits with what a shell would show.
+/// By default no signal ends process 1 of a container, so the client exits as a shell would report
+/// it.
 #[test]
-fn as_process_1() {
+fn process_1_exits_as_a_shell_would() {
     let daemon = Daemon::start("-t 0");
     for option in ["-n", "--usage"] {
         for signal in [Signal::TERM, Signal::KILL, Signal::SEGV] {
@@ -187,7 +194,7 @@ fn as_process_1() {
             let output = run(command);
             assert_eq!(output.status.code(), Some(128 + signal.as_raw()), "{option}: {}", text(&output.stderr));
         }
-        // And its own.
+        // And by signals to the client itself.
         for signal in [Signal::TERM, Signal::INT] {
             let mut life = daemon.fifo(&format!("{option}{}", signal.as_raw()));
             let Some(mut command) = as_init(&daemon, option, &format!("hold {} wait", life.path())) else { return };
@@ -203,7 +210,7 @@ fn as_process_1() {
     }
 }
 
-/// INT, TERM, HUP and QUIT to the client, and KILL, which it cannot even see: no orphan is left.
+/// INT, TERM, HUP, QUIT, and KILL, which the client cannot catch: the program ends too.
 #[test]
 fn a_signal_to_the_client_ends_the_program() {
     let daemon = Daemon::start("-t 0");
@@ -218,7 +225,7 @@ fn a_signal_to_the_client_ends_the_program() {
     }
 }
 
-/// The same while bytes flow both ways, and for a program that ignores TERM: then it is KILL that ends it.
+/// The same while bytes flow both ways, for a program that ignores TERM. KILL ends it.
 #[test]
 fn a_signal_to_a_busy_client_ends_a_stubborn_program() {
     let daemon = Daemon::start("-t 0 -k 0.1");
@@ -235,9 +242,9 @@ fn a_signal_to_a_busy_client_ends_a_stubborn_program() {
     }
 }
 
-/// The daemon is killed: in the middle of the stream, or while nothing flows.
+/// The daemon is killed in the middle of a stream, or while nothing flows.
 #[test]
-fn the_daemon_goes_away() {
+fn a_killed_daemon_is_reported() {
     let mut daemon = Daemon::start("-t 0");
     let mut busy = fixture_client(&daemon, "flood").spawn().expect("the client starts");
     let mut life = daemon.fifo("life");
@@ -252,14 +259,14 @@ fn the_daemon_goes_away() {
     let output = idle.wait_with_output().expect("wait");
     assert_lost(&output, daemon.socket(), "does the daemon still run");
     assert!(text(&output.stderr).contains("without an answer"), "{}", text(&output.stderr));
-    // KILL left the daemon no time to do it.
+    // KILL left the daemon no time to do that.
     holder.kill();
     life.wait_for_death();
 }
 
-/// A daemon that is told to end gives its clients what they asked for.
+/// A daemon that is told to end still gives its clients their replies.
 #[test]
-fn the_daemon_shuts_down() {
+fn a_daemon_that_ends_sends_its_replies() {
     let mut daemon = Daemon::start("-t 0");
     let mut life = daemon.fifo("life");
     let child = fixture_client(&daemon, &format!("out so-far hold {} wait", life.path())).spawn().expect("it starts");
@@ -269,9 +276,10 @@ fn the_daemon_shuts_down() {
     assert_eq!((text(&output.stdout), output.status.signal()), ("so-far", Some(Signal::TERM.as_raw())));
 }
 
-/// A hundred at once, more than are served at a time, each with input, output and a code of its own.
+/// A hundred at once, more than the daemon serves at a time, each with its own input, output and
+/// exit code.
 #[test]
-fn a_hundred_clients() {
+fn a_hundred_clients_get_their_replies() {
     let daemon = Daemon::start("-m 30 -q 10");
     let clients: Vec<_> = (0..100)
         .map(|n| {

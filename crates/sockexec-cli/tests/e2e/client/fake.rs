@@ -1,4 +1,4 @@
-//! Daemons of paper: each takes one client and does with it what a test says, also what no real one would do.
+//! Fake daemons. Each serves one client as the test says, even in ways that no real daemon would.
 
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -11,13 +11,13 @@ use tempfile::TempDir;
 
 use crate::common::PATIENCE;
 
-/// An introduction with the smallest window.
+/// The introduction of a daemon with the smallest window.
 pub(super) const INTRODUCTION: &[u8] = b"8:protocol,14:2 window=65536,";
 
-/// What a daemon says once the program was executed.
+/// What a daemon sends once the program runs.
 pub(super) const STARTED: &[u8] = b"7:started,4:4711,";
 
-/// What it says at the end of one that exited with 0.
+/// What it sends when the program has exited with 0.
 pub(super) const EXIT: &[u8] = b"6:stdout,0:,6:stderr,0:,8:exitcode,1:0,";
 
 pub(super) struct Fake {
@@ -26,7 +26,7 @@ pub(super) struct Fake {
 }
 
 impl Fake {
-    /// Listens; `play` is what it does with its client.
+    /// Listens. `play` serves the one client.
     pub(super) fn new(play: impl FnOnce(Peer) + Send + 'static) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let listener = UnixListener::bind(directory.path().join("sock")).expect("a socket");
@@ -53,14 +53,14 @@ impl Fake {
         self.directory.path().join("sock")
     }
 
-    /// Waits for the end of its part.
+    /// Waits until it has played its part.
     #[track_caller]
     pub(super) fn join(self) {
         self.thread.join().expect("the client does what it should");
     }
 }
 
-/// Its side of the connection.
+/// The daemon's side of the connection.
 pub(super) struct Peer(UnixStream);
 
 impl Peer {
@@ -74,7 +74,7 @@ impl Peer {
         byte[0]
     }
 
-    /// Reads up to these bytes.
+    /// Reads up to and including these bytes.
     pub(super) fn until(&mut self, end: &[u8]) {
         let mut read = Vec::new();
         while !read.ends_with(end) {
@@ -96,13 +96,13 @@ impl Peer {
         payload
     }
 
-    /// Reads a version 2 request up to its last argument; its options.
+    /// Reads a version 2 request up to its last argument. Returns the options.
     pub(super) fn request(&mut self) -> Vec<String> {
         assert_eq!(self.netstring(), b"protocol=2");
         self.options()
     }
 
-    /// Reads the rest of it; its options.
+    /// Reads the rest of a request. Returns the options.
     pub(super) fn options(&mut self) -> Vec<String> {
         let text = |bytes| String::from_utf8(bytes).expect("text");
         let mut options = Vec::new();
@@ -119,13 +119,13 @@ impl Peer {
         options
     }
 
-    /// Reads a pair.
     pub(super) fn pair(&mut self) -> (String, Vec<u8>) {
         let tag = String::from_utf8(self.netstring()).expect("a tag");
         (tag, self.netstring())
     }
 
-    /// Reads to the end of what the client sends. One that leaves before it has read all of ours resets the connection.
+    /// Reads to the end of what the client sends. A client that leaves before it has read
+    /// everything resets the connection.
     pub(super) fn drain(&mut self) {
         match std::io::copy(&mut self.0, &mut std::io::sink()) {
             Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => {}
@@ -133,14 +133,14 @@ impl Peer {
         }
     }
 
-    /// Reads what the client sends until it has closed the connection.
+    /// Reads until the client has closed the connection.
     pub(super) fn read_to_the_end(&mut self) {
         self.drain();
-        // A half-close is no end.
+        // A half-close does not count.
         self.wait_for_the_end();
     }
 
-    /// Waits until the client has closed the connection, and reads nothing.
+    /// Waits, without reading, until the client has closed the connection.
     pub(super) fn wait_for_the_end(&self) {
         let mut fds = [PollFd::new(&self.0, PollFlags::empty())];
         let timeout = Timespec::try_from(PATIENCE).expect("a time");
@@ -148,7 +148,8 @@ impl Peer {
         assert_eq!(n, 1, "the client stays");
     }
 
-    /// Whether the client neither says anything nor goes for so long. (That nothing happens can only be seen over time.)
+    /// Whether the client neither sends anything nor leaves during this time. Only time can show
+    /// that nothing happens.
     pub(super) fn is_quiet(&self, time: Duration) -> bool {
         let mut fds = [PollFd::new(&self.0, PollFlags::IN)];
         let timeout = Timespec::try_from(time).expect("a time");

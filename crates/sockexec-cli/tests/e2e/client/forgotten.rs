@@ -1,5 +1,5 @@
-//! What a new option needs, place by place: each of these fails for a place that was forgotten, and names it. `CONTRIBUTING.md` has the
-//! list.
+//! The places that a new option needs. Each test names a place that was forgotten.
+//! `CONTRIBUTING.md` has the list.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -21,7 +21,7 @@ pub(super) fn file(path: &str) -> String {
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// The long flags of the command, as the fields of `Arguments` have them, and whether each takes a value.
+/// The long flags of the command, from the fields of `Arguments`, and whether each takes a value.
 pub(super) fn flags() -> BTreeMap<String, bool> {
     let source = file("crates/sockexec-cli/src/bin/sockexec-client/arguments.rs");
     let (_, rest) = source.split_once("struct Arguments {\n").expect("the struct of the arguments");
@@ -53,7 +53,7 @@ fn builders(path: &str) -> BTreeSet<String> {
     builders.filter_map(name).collect()
 }
 
-/// The sources of a library: those of a directory, with or without the file beside it that has its name.
+/// The sources in a directory, and in the file of the same name beside it, if there is one.
 fn sources(directory: &str) -> String {
     let root = format!("{}/../../{directory}", env!("CARGO_MANIFEST_DIR"));
     let entries = fs::read_dir(&root).unwrap_or_else(|error| panic!("{root}: {error}"));
@@ -62,7 +62,7 @@ fn sources(directory: &str) -> String {
     files.map(|path| fs::read_to_string(path).expect("a source")).collect()
 }
 
-/// The names of the public functions at this depth of indentation.
+/// The names of the public functions at this indentation.
 fn functions(source: &str, indent: &str) -> BTreeSet<String> {
     let heads = source.lines().filter_map(|line| line.strip_prefix(indent)?.strip_prefix("pub "));
     let names = heads.filter_map(|head| {
@@ -80,15 +80,15 @@ fn methods(source: &str, owner: &str) -> BTreeSet<String> {
     bodies.flat_map(|body| functions(body, "    ")).collect()
 }
 
-/// What the blocking library can do, the one for tokio can do too: each method of each type, and each function. What has no name of its
-/// own, such as a trait, nobody holds together.
+/// The library for tokio has what the blocking one has: each function, and each method of each
+/// type. Nothing checks what has no name, such as an implementation of a trait.
 #[test]
 fn both_libraries_have_every_method() {
-    // As tokio has it: `kill` waits, and only a `Child` can.
+    // As in tokio: `kill` waits, and only a `Child` can do it.
     let waits = [("ChildHandle", "kill", "start_kill"), ("Child", "kill", "start_kill")];
     let tokio = sources("crates/sockexec/src/client/tokio") + &file("crates/sockexec/src/client/tokio.rs");
     let all = sources("crates/sockexec/src/client");
-    // Not those for tokio once more.
+    // Without those for tokio.
     let blocking = all.replace(&file("crates/sockexec/src/client/tokio.rs"), "");
     assert!(blocking.len() < all.len());
     let mut missing = Vec::new();
@@ -102,7 +102,7 @@ fn both_libraries_have_every_method() {
         missing.extend(ours.difference(&theirs).map(|name| format!("{owner}::{name}")));
     }
     let mut functions = (functions(&blocking, ""), functions(&tokio, ""));
-    // Of a status that was asked for already: it waits for nothing.
+    // Methods of a status, which wait for nothing.
     assert!(functions.0.remove("prometheus"));
     assert!(functions.0.len() >= 2, "{functions:?}");
     missing.extend(functions.0.difference(&functions.1).cloned());
@@ -121,7 +121,7 @@ fn the_methods_of_version_2_are_listed() {
     assert!(unlisted.is_empty(), "the documentation of Command::version does not list {unlisted:?}");
 }
 
-/// How the command is brought to send each option of the protocol.
+/// How to make the command send each option of the protocol.
 const BY_FLAG: &[(&str, &[&str])] = &[
     ("cwd", &["--chdir", "/"]),
     ("env", &["--env", "A=1"]),
@@ -134,7 +134,7 @@ const BY_FLAG: &[(&str, &[&str])] = &[
     ("fds", &["--pass-fds"]),
 ];
 
-/// Every option of the protocol can be had from the command, and so from the library.
+/// The command can send every option of the protocol, and so can the library.
 #[test]
 fn every_option_of_the_protocol_has_a_flag() {
     for option in OPTIONS.iter().filter(|option| option.name != request::STATUS) {
@@ -143,7 +143,7 @@ fn every_option_of_the_protocol_has_a_flag() {
         let (_, flag) = row.unwrap_or_else(|| panic!("BY_FLAG of this test has no row for the option {name}"));
         let (sent, options) = mpsc::channel();
         let fake = Fake::new(move |mut peer| {
-            // Some options are only sent to a daemon that allows them.
+            // The client sends some options only to a daemon that allows them.
             peer.until(b"10:protocol=2,");
             let mut introduction = Vec::new();
             reply::encode_introduction(65536, &mut introduction);
@@ -152,7 +152,7 @@ fn every_option_of_the_protocol_has_a_flag() {
             peer.say(&[STARTED, EXIT].concat());
         });
         let mut command = Command::new(env!("CARGO_BIN_EXE_sockexec-client"));
-        // A terminal for UTF-8, which gives nothing to read.
+        // A terminal for UTF-8 with nothing to read.
         let (_master, terminal) = terminal();
         let mut modes = tcgetattr(&terminal).expect("modes");
         modes.input_modes |= InputModes::IUTF8;
@@ -160,7 +160,7 @@ fn every_option_of_the_protocol_has_a_flag() {
         command.stdin(terminal);
         command.arg("-n").args(*flag).arg(fake.socket()).arg("program");
         let output = run(command);
-        // First, as a command that knows no such flag does not connect.
+        // Checked first, because a command without that flag does not connect.
         assert_eq!(output.status.code(), Some(0), "{flag:?} for the option {name}: {}", text(&output.stderr));
         fake.join();
         let options = options.recv().expect("a request");
@@ -169,7 +169,6 @@ fn every_option_of_the_protocol_has_a_flag() {
     }
 }
 
-/// Every flag is told of where a reader looks for what is new.
 #[test]
 fn every_flag_is_in_the_changelog_or_the_readme() {
     let documents = [file("CHANGELOG.md"), file("README.md")].concat();

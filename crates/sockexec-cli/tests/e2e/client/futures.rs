@@ -34,7 +34,7 @@ fn output_and_status() {
         let bytes: Vec<u8> = (0..=250).cycle().take(5_000_000).collect();
         let output = command(&daemon, "cat").stdin_bytes(bytes.clone()).output().await.expect("a status");
         assert!(output.stdout == bytes);
-        // More than the program wants.
+        // More than the program reads.
         let mut command = command(&daemon, "read 10 exit 7");
         let status = command.stdin_bytes(bytes).status().await.expect("a status");
         assert_eq!(status.code(), Some(7));
@@ -78,7 +78,7 @@ fn a_conversation() {
     });
 }
 
-/// As many programs at a time as are asked for, more than the daemon has room for in its backlog.
+/// As many programs at a time as requested, more than the daemon's backlog holds.
 #[test]
 fn a_hundred_at_once() {
     let daemon = Daemon::start("-m 10 -q 1");
@@ -100,7 +100,7 @@ fn a_hundred_at_once() {
 
 /// Killed, timed out, or its future dropped: the program ends.
 #[test]
-fn the_ways_to_end_a_program() {
+fn each_way_to_end_a_program_ends_it() {
     let daemon = Daemon::start("-t 0");
     runtime().block_on(async {
         let mut life = daemon.fifo("kill");
@@ -135,7 +135,6 @@ fn the_ways_to_end_a_program() {
     });
 }
 
-/// Version 2 of the protocol.
 #[test]
 fn options() {
     let daemon = Daemon::start("");
@@ -154,9 +153,10 @@ fn options() {
     });
 }
 
-/// 600 futures that were dropped left 513 threads in connect(2): an unrelated `tokio::fs::read` never ran, and the runtime never ended.
+/// 600 dropped futures used to leave 513 threads in connect(2). An unrelated `tokio::fs::read`
+/// never ran, and the runtime never ended.
 #[test]
-fn futures_dropped_in_a_full_backlog() {
+fn futures_dropped_in_a_full_backlog_leave_no_threads() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("sock");
     let _full = full_backlog(&path);
@@ -178,9 +178,9 @@ fn futures_dropped_in_a_full_backlog() {
     });
 }
 
-/// It is waited for room, and the room is used.
+/// The client waits for room, and uses it.
 #[test]
-fn room_in_the_backlog() {
+fn room_in_the_backlog_is_used() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("sock");
     let (listener, _first) = full_backlog(&path);
@@ -203,9 +203,10 @@ fn room_in_the_backlog() {
     });
 }
 
-/// Standard input that never says anything keeps neither the output nor the runtime waiting, and what comes later is the caller's.
+/// Silent standard input delays neither the output nor the runtime. What comes later is the
+/// caller's.
 #[test]
-fn silent_input() {
+fn silent_input_delays_nothing() {
     let daemon = Daemon::start("");
     let (mut reader, mut writer) = std::io::pipe().expect("a pipe");
     let (input, path) = (reader.try_clone().expect("a duplicate"), daemon.directory().join("out"));
@@ -213,7 +214,7 @@ fn silent_input() {
     let mut command = command(&daemon, "out done exit 3");
     command.stdin(input).stdout(out);
     let status = in_time("the end of the runtime", move || {
-        // As many readers as there are threads.
+        // As many readers as the runtime has threads.
         let runtime = Builder::new_current_thread().enable_all().max_blocking_threads(1).build().expect("a runtime");
         runtime.block_on(command.status())
     });
@@ -226,7 +227,7 @@ fn silent_input() {
     assert_eq!(next, "next");
 }
 
-/// As in the standard library, before there is a child.
+/// As in the standard library, it fails before there is a child.
 #[test]
 fn a_program_that_is_missing() {
     let daemon = Daemon::start("");
@@ -238,7 +239,7 @@ fn a_program_that_is_missing() {
     });
 }
 
-/// What the blocking one has: the number, signals and the cost of a program, and descriptors that are passed.
+/// As in the blocking client: the program's number, signals, costs, and passed descriptors.
 #[test]
 fn numbers_signals_costs_and_descriptors() {
     let daemon = Daemon::start("-t 0");
@@ -267,9 +268,10 @@ fn numbers_signals_costs_and_descriptors() {
     });
 }
 
-/// In version 2 it is KILL, and how the program ended is told; the output that nobody reads keeps nothing.
+/// In version 2 `kill` sends KILL and reports how the program ended. Output that nobody reads does
+/// not delay it.
 #[test]
-fn killed() {
+fn kill_reports_how_the_program_ended() {
     let daemon = Daemon::start("-t 0");
     runtime().block_on(async {
         for wait in [true, false] {

@@ -9,7 +9,7 @@ use super::{bare, run, text};
 use crate::common::{Daemon, PATIENCE, steps};
 use crate::faults::strace::{self, Fault, Strace, Whom};
 
-/// Longer than a daemon may be silent that has read the request.
+/// Longer than a daemon that has read the request may be silent.
 const LONG: Duration = Duration::from_millis(2500);
 
 fn command(fake: &Fake) -> Command {
@@ -18,7 +18,7 @@ fn command(fake: &Fake) -> Command {
     command
 }
 
-/// A reply, run to its end in each way that there is.
+/// Reads a reply to its end in each way that the library has.
 #[track_caller]
 fn results(reply: &[u8]) -> Vec<Result<sockexec::Output, Error>> {
     let with = |run: &dyn Fn(&Fake) -> Result<sockexec::Output, Error>| {
@@ -37,9 +37,9 @@ fn results(reply: &[u8]) -> Vec<Result<sockexec::Output, Error>> {
     ]
 }
 
-/// There is no second mode for older alphas, nor for anything else.
+/// There is no second mode for older alphas or anything else.
 #[test]
-fn replies_that_begin_otherwise() {
+fn replies_that_begin_otherwise_are_refused() {
     let replies: &[&[u8]] = &[
         // An older alpha.
         b"7:started,4:4711,6:stdout,2:hi,8:exitcode,1:0,",
@@ -63,21 +63,21 @@ fn replies_that_begin_otherwise() {
     }
 }
 
-/// It is left at once, before its program has done anything for nobody.
+/// The client leaves at once, before the program does work for nobody.
 #[test]
 fn an_older_alpha_is_left_at_once() {
     let fake = Fake::new(|mut peer| {
         peer.say(STARTED);
-        // Of a daemon that has read nothing silence says nothing.
+        // Silence of a daemon that has read nothing proves nothing.
         peer.wait_for_the_end();
     });
     assert_eq!(command(&fake).client_timeout(None).output().expect_err("not version 2").kind(), ErrorKind::Unsupported);
     fake.join();
 }
 
-/// A later version, fewer words, more words; and pairs that later versions may send.
+/// A later version, fewer words, more words, and pairs of later versions.
 #[test]
-fn introductions_that_will_do() {
+fn later_introductions_are_accepted() {
     for introduction in [
         INTRODUCTION,
         b"8:protocol,1:2,",
@@ -92,10 +92,11 @@ fn introductions_that_will_do() {
     }
 }
 
-/// Only silence before the introduction is that of a daemon without version 2. The exec may take its time (a network file system, a
-/// huge program), and so may a free slot: that failed with 111 where version 1 did not.
+/// Only silence before the introduction means that the daemon has no version 2. The exec may take
+/// its time (a network file system, a huge program), and so may a free slot. The client used to
+/// fail with 111 then.
 #[test]
-fn a_daemon_that_takes_its_time_after_the_introduction() {
+fn after_the_introduction_a_daemon_may_take_its_time() {
     let slow = |words: &'static [u8]| {
         Fake::new(move |mut peer| {
             peer.request();
@@ -124,9 +125,9 @@ fn a_daemon_that_takes_its_time_after_the_introduction() {
     tokio.join();
 }
 
-/// The same of a real one, whose execve(2) is slow.
+/// The same with a real daemon, whose execve(2) is slow.
 #[test]
-fn an_exec_that_is_slow() {
+fn a_slow_exec_is_waited_for() {
     if !strace::is_usable() {
         return;
     }
@@ -142,9 +143,9 @@ fn an_exec_that_is_slow() {
     assert!(calls.contains_key("execve"), "{calls:?}");
 }
 
-/// A deadline that no clock can reach is no deadline.
+/// A deadline beyond the clock's range is no deadline.
 #[test]
-fn the_longest_deadline() {
+fn the_longest_deadline_is_none() {
     let daemon = Daemon::start("");
     let mut command = super::library::command(&daemon, "out ran");
     let output = command.daemon_timeout(Duration::MAX).output().expect("a status");

@@ -1,4 +1,4 @@
-//! Standard input that others read too: what comes for a program that has ended is left to the next reader.
+//! Standard input that others share: what comes after the program's end is left to the next reader.
 
 use std::io::{Read as _, Write as _};
 use std::process::{Command, Stdio};
@@ -11,7 +11,8 @@ use super::fake::{Fake, INTRODUCTION, STARTED};
 use super::wait;
 use crate::common::{Process, eventually, fixture};
 
-/// The end of a program and input come at the same time: both are there when the client looks. It took the input first.
+/// The end of a program and input come at the same time, so the client finds both. It used to read
+/// the input first.
 #[track_caller]
 fn check(option: &str, opening: Vec<u8>, exit: &'static [u8]) {
     let (end, ends) = mpsc::channel();
@@ -22,7 +23,7 @@ fn check(option: &str, opening: Vec<u8>, exit: &'static [u8]) {
         ends.recv().expect("the test goes on");
         peer.say(exit);
         ended.send(()).expect("the test waits");
-        // That nothing happens can only be seen over time.
+        // Only time can show that nothing happens.
         assert!(peer.is_quiet(Duration::from_millis(500)), "input for nobody");
     });
     let (mut input, mut feeder) = std::io::pipe().expect("a pipe");
@@ -51,7 +52,7 @@ fn check(option: &str, opening: Vec<u8>, exit: &'static [u8]) {
 }
 
 #[test]
-fn in_version_2() {
+fn input_after_the_end_is_left_in_version_2() {
     let exits: [&[u8]; 2] = [
         b"6:stdout,0:,6:stderr,0:,8:exitcode,1:0,",
         b"6:stdout,0:,6:stderr,0:,5:usage,27:utime=0 stime=0 maxrss=3604,8:exitcode,1:0,",
@@ -62,6 +63,6 @@ fn in_version_2() {
 }
 
 #[test]
-fn in_version_1() {
+fn input_after_the_end_is_left_in_version_1() {
     check("--", Vec::new(), b"8:exitcode,1:0,");
 }

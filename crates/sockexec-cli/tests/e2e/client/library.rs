@@ -1,4 +1,4 @@
-//! The library: runs to the end, where streams come from and go to, and what can go wrong.
+//! The library: runs to the end, streams, and errors.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
@@ -8,7 +8,7 @@ use sockexec::{Command, Error, Stdio};
 
 use crate::common::{Daemon, PATIENCE, eventually, fixture, full_backlog, steps};
 
-/// The fixture doing these steps.
+/// A command for the fixture with these steps.
 pub(super) fn command(daemon: &Daemon, words: &str) -> Command {
     let argv = steps(words);
     let mut command = Command::new(daemon.socket(), fixture());
@@ -27,9 +27,9 @@ fn output_of_both_streams_and_a_code() {
     assert_eq!(output.status.to_string(), "signal: 15 (SIGTERM)");
 }
 
-/// Standard input of `output` is empty unless one is given, and a command can be run again.
+/// Standard input of `output` is empty unless one is set. A command can run again.
 #[test]
-fn input_in_memory() {
+fn input_may_come_from_memory() {
     let daemon = Daemon::start("");
     assert_eq!(command(&daemon, "verify").output().expect("a status").stdout, b"ok 0\n");
     for len in [0, 1, 65_535, 65_536, 65_537, 5_000_000] {
@@ -40,7 +40,7 @@ fn input_in_memory() {
             assert!(cat.output().expect("a status").stdout == bytes, "{len} bytes");
         }
     }
-    // More than the program wants.
+    // More than the program reads.
     let output = command(&daemon, "read 10 exit 7").stdin_bytes(vec![0; 8 << 20]).output().expect("a status");
     assert_eq!(output.status.code(), Some(7));
 }
@@ -59,7 +59,7 @@ fn files_as_streams() {
     assert!(status.success());
     assert_eq!(std::fs::read_to_string(path("out")).expect("text"), "from a file");
     assert_eq!(std::fs::read_to_string(path("err")).expect("text"), "oops");
-    // What went elsewhere is not in the output.
+    // Output that went elsewhere is not in `Output`.
     let output = command(&daemon, "out x err y")
         .stdout(File::create(path("out")).expect("a file"))
         .stderr(Stdio::null())
@@ -69,9 +69,9 @@ fn files_as_streams() {
     assert_eq!(std::fs::read_to_string(path("out")).expect("text"), "x");
 }
 
-/// Nobody has the other end of a pipe: it is as if there were none.
+/// Without a child nobody has the other end of a pipe, so it is as if there were none.
 #[test]
-fn pipes_without_a_child() {
+fn pipes_without_a_child_are_null() {
     let daemon = Daemon::start("");
     let mut verify = command(&daemon, "verify write-out 1000000");
     verify.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -106,9 +106,9 @@ fn no_daemon() {
     }
 }
 
-/// What shows an error with its sources said the cause twice.
+/// An error shown with its sources used to name the cause twice.
 #[test]
-fn a_cause_is_told_once() {
+fn a_cause_is_shown_once() {
     let daemon = Daemon::start("");
     let full = File::options().write(true).open("/dev/full").expect("/dev/full");
     for error in [
@@ -121,19 +121,19 @@ fn a_cause_is_told_once() {
             assert!(!words.contains(&cause.to_string()), "{cause} is in {words}");
             source = cause.source();
         }
-        // It is told, and found.
+        // The source is shown, and code can find it.
         let (Error::Connect(_, cause) | Error::Output(_, cause)) = &error else { panic!("{error:?}") };
         assert!(words.contains(&cause.to_string()), "{words}");
     }
 }
 
-/// Time is over: the program is ended, whatever it does.
+/// When the time is over, the program ends, whatever it does.
 #[test]
-fn a_timeout() {
+fn a_timeout_ends_the_program() {
     let daemon = Daemon::start("-t 0");
     for words in ["wait", "flood", "cat"] {
         let mut command = command(&daemon, words);
-        // Never at its end.
+        // It would run for ever.
         let (reader, writer) = std::io::pipe().expect("a pipe");
         command.stdin(reader).stdout(Stdio::null()).client_timeout(Duration::from_millis(300));
         let error = command.status().expect_err("no status");
@@ -143,9 +143,9 @@ fn a_timeout() {
     }
 }
 
-/// A daemon that is full does not keep its clients longer than they want to wait.
+/// A full daemon does not keep its clients beyond their timeout.
 #[test]
-fn a_timeout_in_the_backlog() {
+fn a_timeout_ends_the_wait_in_the_backlog() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("sock");
     let _full = full_backlog(&path);
@@ -153,9 +153,9 @@ fn a_timeout_in_the_backlog() {
     assert!(matches!(error, Error::TimedOut { .. }), "{error:?}");
 }
 
-/// A reader that is gone is told of, and the program ends.
+/// A reader that is gone is an error, and the program ends.
 #[test]
-fn nobody_reads_the_output() {
+fn a_reader_that_is_gone_ends_the_program() {
     let daemon = Daemon::start("-t 0");
     let mut life = daemon.fifo("life");
     let (mut reader, writer) = std::io::pipe().expect("a pipe");
@@ -171,9 +171,10 @@ fn nobody_reads_the_output() {
     life.wait_for_death();
 }
 
-/// Somebody else has made the descriptors non-blocking: no spinning, no error, nothing lost.
+/// Another process has made the descriptors non-blocking. The client does not spin, fail or lose
+/// anything.
 #[test]
-fn descriptors_that_are_non_blocking_already() {
+fn non_blocking_descriptors_work() {
     let daemon = Daemon::start("");
     let (in_reader, mut in_writer) = std::io::pipe().expect("a pipe");
     let (mut out_reader, out_writer) = std::io::pipe().expect("a pipe");

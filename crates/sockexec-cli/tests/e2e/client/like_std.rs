@@ -1,4 +1,4 @@
-//! The library beside the standard library: what people type who know that one.
+//! The library beside the standard library, for people who know that one.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -12,7 +12,7 @@ use sockexec::{ChildStdin, ChildStdout, Command, Error, ErrorKind, ExitStatus, O
 use super::library::command;
 use crate::common::{Daemon, fixture, steps};
 
-/// The same calls, and the same answers of the getters.
+/// The same calls, and the same results of the getters.
 #[test]
 fn a_command_tells_what_it_was_told() {
     macro_rules! told {
@@ -35,9 +35,9 @@ fn a_command_tells_what_it_was_told() {
     assert_eq!((new.get_args().len(), new.get_envs().len()), (0, 0));
 }
 
-/// A clone is a command of its own that shares the descriptors.
+/// A clone is a separate command that shares the descriptors.
 #[test]
-fn a_clone() {
+fn a_clone_shares_the_descriptors() {
     let daemon = Daemon::start("");
     let path = daemon.directory().join("out");
     let mut first = command(&daemon, "env NAME out -");
@@ -47,14 +47,14 @@ fn a_clone() {
     assert!(first.status().expect("a status").success());
     assert!(second.status().expect("a status").success());
     assert!(first.status().expect("a status").success());
-    // One open file, with one position.
+    // One open file with one position.
     assert_eq!(std::fs::read_to_string(&path).expect("text"), "first\n-second\n-!first\n-");
     let mut cat = command(&daemon, "cat");
     cat.stdin_bytes("all of it");
     for mut cat in [cat.clone(), cat] {
         assert_eq!(cat.output().expect("a status").stdout, b"all of it");
     }
-    // A pipe is at its end when the last of them is gone.
+    // A pipe ends when the last of them is gone.
     let (mut reader, writer) = std::io::pipe().expect("a pipe");
     let mut writing = command(&daemon, "out x");
     writing.stdout(writer);
@@ -68,7 +68,7 @@ fn a_clone() {
     assert_eq!(text, "xx");
 }
 
-/// One descriptor for two streams, and the streams of this process, whichever the program's is.
+/// One descriptor for two streams, and the streams of this process in any role.
 #[test]
 fn what_streams_are_made_from() {
     let daemon = Daemon::start("");
@@ -82,11 +82,11 @@ fn what_streams_are_made_from() {
     file.read_to_string(&mut text).expect("text");
     let mut letters: Vec<char> = text.chars().collect();
     letters.sort_unstable();
-    // Between the two streams there is no order.
+    // The order of the two streams is open.
     assert_eq!(letters, ['a', 'b', 'c']);
 }
 
-/// In a process of its own, whose streams they are: this test, run by itself.
+/// Runs this test again in a process of its own, whose streams it uses.
 #[test]
 fn streams_of_this_process() {
     const SOCKET: &str = "SOCKEXEC_TEST_OWN_STREAMS";
@@ -113,7 +113,8 @@ fn streams_of_this_process() {
     assert_eq!((stderr.matches("ERR").count(), stderr.matches("OUT").count()), (2, 0), "{stderr}");
 }
 
-/// Standard input by reference, from several threads; the descriptors, borrowed, taken and given back.
+/// Standard input by reference from several threads, and its descriptors, borrowed, taken and given
+/// back.
 #[test]
 fn the_ends_of_pipes() {
     let daemon = Daemon::start("");
@@ -134,14 +135,14 @@ fn the_ends_of_pipes() {
     assert_eq!(output, "line\nline\nline\nline\nlast\n");
     assert!(child.wait().expect("a status").success());
 
-    // It is the caller's, and stays open until somebody closes it.
+    // It belongs to the caller, and stays open until somebody closes it.
     let mut child = command(&daemon, "verify").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().expect("it starts");
     let raw = child.stdin.take().expect("a pipe").into_raw_fd();
     assert!(Path::new("/dev/fd").join(raw.to_string()).exists());
     child.kill().expect("it is told");
 }
 
-/// `?` for a program that failed, and the standard library's type for functions that want it.
+/// `?` for a program that failed, and the standard library's type for functions that expect it.
 #[test]
 fn statuses() {
     let daemon = Daemon::start("");
@@ -160,7 +161,7 @@ fn statuses() {
         assert_eq!(theirs.to_std(), Some(own), "{words}");
         assert_eq!(theirs.to_string(), own.to_string());
     }
-    // What a test of somebody else's makes up, and what it sees when it fails.
+    // What somebody else's test makes up, and what it sees when it fails.
     let mut output = Output::default();
     output.stdout = b"made up".to_vec();
     assert!(output.status.success());
@@ -168,7 +169,7 @@ fn statuses() {
     assert!(shown.contains(r#"stdout: "made", stderr: "up""#), "{shown}");
 }
 
-/// By name, by number, and what is no signal; the program lives on after that.
+/// By name, by number, and something that is no signal. The program lives on after that one.
 #[test]
 fn signals() {
     let daemon = Daemon::start("-t 0");
@@ -188,16 +189,16 @@ fn signals() {
         child.signal(signal).expect("it is sent");
         assert_eq!(child.wait().expect("a status").signal(), Some(signal.number()));
     }
-    // A variable of this type need not be converted.
+    // A variable of this type needs no conversion.
     let number: i32 = 15;
     let mut child = spawn();
     child.signal(number).expect("it is sent");
     assert_eq!(child.wait().expect("a status").signal(), Some(Signal::TERM.number()));
 }
 
-/// Both limits take a plain duration, and can be taken back.
+/// Both limits take a plain duration, and can be removed.
 #[test]
-fn limits_that_are_taken_back() {
+fn limits_can_be_removed() {
     let daemon = Daemon::start("-t 0");
     let nothing = std::time::Duration::from_nanos(1);
     let mut command = command(&daemon, "out x");

@@ -1,4 +1,4 @@
-//! The client for tokio beside tokio's own: what people type who know that one.
+//! The client for tokio beside tokio's own, for people who know that one.
 
 use std::io::Read as _;
 use std::os::fd::{AsFd as _, AsRawFd as _};
@@ -15,7 +15,7 @@ use super::futures::{command, runtime};
 use super::terminals::in_time;
 use crate::common::{Daemon, PATIENCE, eventually, full_backlog};
 
-/// Whether the future can be sent to another thread, as `tokio::spawn` wants it.
+/// Requires that the future can be sent to another thread, as `tokio::spawn` does.
 fn sendable<T: Send>(future: T) -> T {
     future
 }
@@ -24,7 +24,7 @@ fn stdout_of(child: Child) -> ChildStdout {
     child.stdout.expect("a pipe")
 }
 
-/// KILL, which no program puts off: the daemon would wait 100 seconds after TERM.
+/// By KILL, which no program can delay: after TERM the daemon would wait 100 seconds.
 #[test]
 fn killed_on_drop() {
     let daemon = Daemon::start("-t 0 -k 100");
@@ -52,7 +52,7 @@ fn killed_on_drop() {
         life.wait_for_death();
         drop(kept);
     }
-    // In version 1 the connection is closed, which is TERM.
+    // In version 1 the connection is closed, which means TERM.
     let mut life = daemon.fifo("life");
     let mut wait = command(&daemon, &format!("hold {} wait", life.path()));
     wait.kill_on_drop(true).stdin(Stdio::piped());
@@ -62,7 +62,7 @@ fn killed_on_drop() {
     life.wait_for_death();
 }
 
-/// Unless it is asked for, a `Child` that is dropped lets the program be, and so it is once that is taken back.
+/// By default a dropped `Child` lets its program run, and also after `kill_on_drop(false)`.
 #[test]
 fn not_killed_on_drop() {
     let daemon = Daemon::start("-t 0");
@@ -83,7 +83,8 @@ fn not_killed_on_drop() {
     }
 }
 
-/// It does not wait, leaves standard input open, and says the same each time once it knows.
+/// `try_wait` does not wait and leaves standard input open. Once it knows the status, it repeats
+/// it.
 #[test]
 fn tried_to_wait() {
     let daemon = Daemon::start("-t 0");
@@ -100,7 +101,7 @@ fn tried_to_wait() {
         drop(child.stdin.take());
         child
     });
-    // Outside of the runtime as well.
+    // Outside the runtime too.
     eventually("the end", || child.try_wait().expect("a status").is_some());
     for _ in 0..2 {
         assert_eq!(child.try_wait().expect("a status").expect("the end").code(), Some(5));
@@ -138,7 +139,7 @@ fn a_handle() {
                 1 => assert_eq!(status.expect("a status"), Some(9)),
                 _ => assert!(matches!(status, Err(Error::Killed { .. }))),
             }
-            // To one that has ended it is an error, or nothing.
+            // After the program's end it is an error or does nothing.
             assert!(matches!(handle.signal(15).await, Err(Error::NotDelivered { .. })));
             assert!(matches!(handle.signal(0).await, Err(Error::InvalidOption(_))));
             handle.start_kill().expect("nothing");
@@ -153,7 +154,7 @@ fn a_handle() {
     life.wait_for_death();
 }
 
-/// One program's output as another's input, as a shell's `|`; more than pipes hold.
+/// One program's output is another's input, as with a shell's `|`, and more than pipes hold.
 #[test]
 fn a_pipeline() {
     let daemon = Daemon::start("");
@@ -170,7 +171,7 @@ fn a_pipeline() {
     });
 }
 
-/// Without tokio the descriptor waits again: a read of nothing is no error.
+/// Outside tokio the descriptor blocks again, so reading nothing is no error.
 #[test]
 fn a_descriptor_without_tokio() {
     let daemon = Daemon::start("-t 0");
@@ -189,7 +190,7 @@ fn a_descriptor_without_tokio() {
     assert_eq!(reader.join().expect("no panic").expect("no error"), "late");
 }
 
-/// From the blocking one and back; and all that it was told.
+/// From the blocking command and back, with all settings.
 #[test]
 fn both_commands_are_one() {
     let mut command = Command::new("/sock", "prog");
@@ -205,7 +206,7 @@ fn both_commands_are_one() {
     }
 }
 
-/// As the blocking ones, for each way in which a daemon does not answer.
+/// As in the blocking client, for each way in which a daemon does not answer.
 #[test]
 fn questions() {
     let daemon = Daemon::start("-m 7");
@@ -247,7 +248,7 @@ fn questions() {
             fake.join();
         }
     });
-    // A future that is dropped has closed its connection.
+    // A dropped future has closed its connection.
     let fake = Fake::new(|mut peer: Peer| peer.read_to_the_end());
     let socket = fake.socket();
     in_time("the end of the runtime", move || {

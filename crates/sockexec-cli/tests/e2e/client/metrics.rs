@@ -1,4 +1,4 @@
-//! The status as a table and for Prometheus, and what it counts.
+//! The status as a table and for Prometheus, and its counters.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
@@ -11,7 +11,7 @@ use super::{bare, run, text};
 use crate::common::{Daemon, Launch, eventually, steps};
 use crate::version_2::status::status;
 
-/// Prints the status in this form.
+/// Prints the status in this format.
 #[track_caller]
 fn ask(daemon: &Daemon, format: &str) -> String {
     let mut command = bare(daemon);
@@ -21,7 +21,7 @@ fn ask(daemon: &Daemon, format: &str) -> String {
     text(&output.stdout).to_owned()
 }
 
-/// A daemon that has met everything, and is at rest.
+/// A daemon that has met everything and is idle.
 fn experienced() -> Daemon {
     let daemon = Launch::default().options("-m 1 -k 0.2 --request-timeout 3 -t 0").start();
     let silent = daemon.connect();
@@ -42,14 +42,14 @@ fn experienced() -> Daemon {
     daemon
 }
 
-/// A family: its type, and each sample by its name and labels.
+/// A family: its type, and each sample by name and labels.
 #[derive(Debug, Default)]
 struct Family {
     kind: String,
     samples: BTreeMap<String, f64>,
 }
 
-/// Reads the text format, strictly.
+/// Parses the text format strictly.
 #[track_caller]
 fn families(metrics: &str) -> BTreeMap<String, Family> {
     assert!(metrics.ends_with('\n'), "{metrics:?}");
@@ -118,14 +118,15 @@ fn metrics() {
     {
         assert_eq!(value("sockexec_errors_total", &format!("{{code=\"{code}\"}}")), count, "{code}");
     }
-    // Sums are right: what has ended has exited or met a signal, and each has its place in the histogram.
+    // The sums are right. Programs that have ended have exited or died of a signal, and each is in
+    // the histogram.
     let finished = value("sockexec_programs_finished_total", "");
     assert_eq!(finished, 9.0);
     assert_eq!(sum("sockexec_programs_exited_total") + sum("sockexec_programs_signaled_total"), finished);
     assert_eq!(value("sockexec_program_run_seconds", "_count"), finished);
     let started = sum("sockexec_programs_started_total");
     assert_eq!(value("sockexec_program_start_seconds", "_count"), started);
-    // One that cannot be executed has a process first.
+    // A program that cannot be executed has a process first.
     assert_eq!(started, finished + value("sockexec_programs_failed_to_start_total", ""));
     assert!(value("sockexec_program_run_seconds", "_sum") >= 0.2, "{metrics}");
     assert_eq!(value("sockexec_requests_timed_out_total", ""), 1.0);
@@ -133,13 +134,12 @@ fn metrics() {
     assert_eq!(value("sockexec_build_info", &format!("{{version=\"{}\"}}", env!("CARGO_PKG_VERSION"))), 1.0);
     assert_eq!((value("sockexec_slots", ""), value("sockexec_slots_taken", "")), (1.0, 0.0));
     assert!(value("sockexec_transferred_bytes_total", "{direction=\"in\"}") > 100.0, "{metrics}");
-    // Never what clients say.
+    // Never what clients send.
     for word in ["no-such-program", "passwd", "sockexec-fixture"] {
         assert!(!metrics.contains(word), "{metrics}");
     }
 }
 
-/// Prometheus' own judge.
 #[test]
 fn promtool_has_nothing_to_say() {
     let promtool = Command::new("promtool")
@@ -159,7 +159,7 @@ fn promtool_has_nothing_to_say() {
     assert_eq!((output.status.code(), said), (Some(0), ("", "")), "{metrics}");
 }
 
-/// Each column of a row of the table, by its head.
+/// Each column of a row of the table, by its heading.
 fn cells(table: &str, number: &str) -> BTreeMap<String, String> {
     let mut lines = table.lines().skip_while(|line| !line.starts_with("NUMBER"));
     let heads = lines.next().expect("heads");
@@ -208,7 +208,7 @@ fn the_table() {
         "{table}"
     );
     assert_eq!((two["START"].as_str(), two["LEFT"].as_str()), ("-", "-"), "{table}");
-    // USR1: in the same order, with the same number.
+    // The answer to USR1 has the same order and the same number.
     let position = daemon.log_position();
     daemon.signal(rustix::process::Signal::USR1);
     daemon.wait_for_log_after(position, "waits for: a free slot");
@@ -218,15 +218,16 @@ fn the_table() {
     assert!(at("sockexec: connection 1 ") < at("sockexec: connection 2 "), "{log}");
 }
 
-/// Connections come and go, and their places are given away again: what is listed is in the order of their numbers all the same.
+/// Connections come and go, and their places are reused. The list is in the order of their numbers
+/// all the same.
 #[test]
-fn sorted_by_number() {
+fn connections_are_sorted_by_number() {
     let daemon = Daemon::start("-t 0");
     let mut clients: Vec<_> = (0..6).map(|_| daemon.exec(&steps("out ready cat"))).collect();
     for client in &mut clients {
         client.wait_for("ready");
     }
-    // Their places are given away again, the last that was left first.
+    // Places are reused, the last one freed first.
     for at in [4, 2, 0] {
         let mut client = clients.remove(at);
         client.end_stdin();
@@ -259,7 +260,7 @@ fn asked(said: Vec<u8>) -> Fake {
     })
 }
 
-/// A peer of a PID namespace that the daemon does not see has number 0 there.
+/// A peer in a PID namespace that the daemon does not see has the number 0.
 #[test]
 fn a_peer_without_a_number() {
     let json =
@@ -275,7 +276,7 @@ fn a_peer_without_a_number() {
     assert_eq!((row["PEER"].as_str(), row["UID"].as_str()), ("-", "33"), "{}", text(&output.stdout));
 }
 
-/// Of an older daemon there are the families that it can tell of, and no others.
+/// An older daemon gets only the families that it can fill.
 #[test]
 fn metrics_of_a_daemon_that_does_not_count() {
     let mut said = INTRODUCTION.to_vec();
@@ -294,7 +295,7 @@ fn metrics_of_a_daemon_that_does_not_count() {
     assert!(metrics.contains("sockexec_build_info{version=\"4 \\\"\\\\\"} 1\n"), "{metrics}");
 }
 
-/// Who is refused for want of room is counted.
+/// Clients that are refused for lack of room are counted.
 #[test]
 fn refusals_are_counted() {
     let daemon = Launch::default().options("-m 1 --max-waiting 1 -t 0").start();

@@ -1,4 +1,4 @@
-//! The client: the command as its user has it, and the library.
+//! The client: the command as its users see it, and the library.
 
 mod command;
 mod command_2;
@@ -32,9 +32,10 @@ use std::process::{Child, Command, ExitStatus, Output, Stdio};
 
 use crate::common::{Daemon, PATIENCE, fixture, steps, wait_for_exit};
 
-/// `sockexec-client SOCKET` in the test's directory, without standard input and with both outputs as pipes.
+/// `sockexec-client SOCKET` in the test's directory, with empty standard input and pipes for both
+/// outputs.
 fn bare(daemon: &Daemon) -> Command {
-    // Through the fixture, for signals that are not ignored.
+    // The fixture execs it with signals at their defaults.
     let mut command = Command::new(fixture());
     command.arg("exec").arg(env!("CARGO_BIN_EXE_sockexec-client"));
     command.current_dir(daemon.directory()).env_remove("SOCKEXEC_SOCKET");
@@ -42,14 +43,14 @@ fn bare(daemon: &Daemon) -> Command {
     command
 }
 
-/// The same, with a program.
+/// The same with a program.
 fn client<A: AsRef<OsStr>>(daemon: &Daemon, argv: &[A]) -> Command {
     let mut command = bare(daemon);
     command.arg(daemon.socket()).args(argv);
     command
 }
 
-/// The same, with the fixture doing these steps.
+/// The same with the fixture and these steps.
 fn fixture_client(daemon: &Daemon, words: &str) -> Command {
     client(daemon, &steps(words))
 }
@@ -68,8 +69,8 @@ fn text(bytes: &[u8]) -> &str {
     str::from_utf8(bytes).expect("text")
 }
 
-/// Asserts that this is how the command fails when there is no status: 111, and a message that names the
-/// socket and says what to check.
+/// Asserts that the command failed without a status: 111, and a message that names the socket and
+/// says what to check.
 #[track_caller]
 fn assert_lost(output: &Output, socket: &Path, advice: &str) {
     let message = text(&output.stderr);

@@ -1,4 +1,5 @@
-//! Output of a program that did not come to its end: a deadline, a limit and a lost connection lost it all.
+//! Output of a program that was cut. A deadline, a limit and a lost connection used to lose all of
+//! it.
 
 use std::os::fd::AsFd;
 use std::time::Duration;
@@ -33,9 +34,9 @@ fn assert_partial(error: &Error, stdout: &[u8], stderr: &[u8]) {
     assert_eq!((out.as_slice(), err.as_slice()), (stdout, stderr), "{error:?}");
 }
 
-/// A deadline, which the daemon keeps.
+/// A deadline that the daemon enforces.
 #[test]
-fn a_deadline() {
+fn a_deadline_keeps_the_output() {
     let daemon = Daemon::start("-t 0");
     let deadline = || {
         let mut command = command(&daemon, "out begun err oops wait");
@@ -50,15 +51,15 @@ fn a_deadline() {
     }
 }
 
-/// A limit that is kept on this side.
+/// A limit that the client enforces.
 #[test]
-fn a_limit() {
+fn a_limit_keeps_the_output() {
     for version in [Version::One, Version::Two] {
         let said: &'static [u8] = match version {
             Version::One => b"6:stdout,5:begun,6:stderr,4:oops,",
             Version::Two => b"8:protocol,14:2 window=65536,7:started,1:7,6:stdout,5:begun,6:stderr,4:oops,",
         };
-        // One daemon for each way.
+        // A daemon for each way.
         let fakes = std::sync::Mutex::new(Vec::new());
         let limit = || {
             let fake = Fake::new(move |mut peer| {
@@ -79,9 +80,10 @@ fn a_limit() {
     }
 }
 
-/// The connection is closed from here: in version 1 that is all that `kill` can do, and it lost what had come.
+/// The client closes the connection, which is all that `kill` can do in version 1. It used to lose
+/// the output.
 #[test]
-fn a_kill() {
+fn a_kill_keeps_the_output() {
     let daemon = Daemon::start("-t 0");
     for version in [Version::One, Version::Two] {
         let start = || {
@@ -108,7 +110,7 @@ fn a_kill() {
     }
 }
 
-/// Until there is something to be read.
+/// Waits until there is something to read.
 fn wait_for(pipe: &impl AsFd) {
     let timeout = Timespec::try_from(PATIENCE).expect("a time");
     let mut fds = [PollFd::new(pipe, PollFlags::IN)];
@@ -116,9 +118,8 @@ fn wait_for(pipe: &impl AsFd) {
     assert_eq!(n, 1, "nothing came");
 }
 
-/// The daemon goes away.
 #[test]
-fn a_lost_connection() {
+fn a_lost_connection_keeps_the_output() {
     let fakes = std::sync::Mutex::new(Vec::new());
     let lost = || {
         let fake = Fake::new(move |mut peer| {
@@ -137,9 +138,8 @@ fn a_lost_connection() {
     }
 }
 
-/// There was none.
 #[test]
-fn nothing() {
+fn without_output_nothing_is_kept() {
     let daemon = Daemon::start("");
     let missing = || {
         let mut command = Command::new(daemon.socket(), "no-such-program");

@@ -11,7 +11,7 @@ use super::fake::{Fake, INTRODUCTION, Peer};
 use super::{assert_lost, bare, run, text};
 use crate::common::{Daemon, PATIENCE, full_backlog};
 
-/// Enough of a daemon that will never answer.
+/// Long enough for a daemon that will never answer.
 const MOMENT: Duration = Duration::from_millis(300);
 
 fn asking(question: &str, socket: &std::path::Path) -> Command {
@@ -20,9 +20,9 @@ fn asking(question: &str, socket: &std::path::Path) -> Command {
     command
 }
 
-/// Quietly, also beside a program that has the only slot.
+/// Without output, and also beside a program in the only slot.
 #[test]
-fn a_daemon_that_serves() {
+fn a_daemon_that_serves_answers() {
     let daemon = Daemon::start("-t 0 -m 1");
     let mut running = daemon.exec(&crate::common::steps("out ready wait"));
     running.wait_for("ready");
@@ -44,9 +44,9 @@ fn no_daemon() {
     assert_eq!(ping(&socket, PATIENCE).expect_err("no daemon").kind(), ErrorKind::Connect);
 }
 
-/// Stopped: the kernel takes the connection and the request, and nobody reads it.
+/// The kernel takes the connection and the request, and nobody reads it.
 #[test]
-fn a_daemon_that_is_stopped() {
+fn a_stopped_daemon_is_explained() {
     let daemon = Daemon::start("");
     daemon.stop();
     for question in ["--ping", "--status"] {
@@ -60,7 +60,7 @@ fn a_daemon_that_is_stopped() {
 }
 
 #[test]
-fn a_backlog_that_is_full() {
+fn a_full_backlog_is_explained() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("sock");
     let _full = full_backlog(&path);
@@ -69,10 +69,10 @@ fn a_backlog_that_is_full() {
     assert!(matches!(error, Error::NoAnswer(Waiting::Connection)), "{error:?}");
 }
 
-/// Read, and answered with nothing, with too little, or with something else.
+/// The daemon reads the question and answers with nothing, too little, or something else.
 #[test]
-fn a_daemon_that_does_not_answer_the_question() {
-    // As 3.1.1 does, or stuck in the middle.
+fn other_answers_are_explained() {
+    // As 3.1.1 does, or a daemon that is stuck.
     for answer in [&b""[..], INTRODUCTION] {
         let fake = Fake::new(move |mut peer| {
             peer.say(answer);
@@ -107,9 +107,9 @@ fn a_daemon_that_does_not_answer_the_question() {
     }
 }
 
-/// What later versions may add is skipped: it ended the reading.
+/// Pairs of later versions are skipped. They used to end the reading.
 #[test]
-fn pairs_that_nobody_knows() {
+fn unknown_pairs_are_skipped() {
     let reply: &[u8] = b"8:protocol,8:2 mood=x,4:news,3:abc,4:news,0:,6:status,12:{\"news\": \"\"},4:news,1:x,";
     let fake = Fake::new(move |mut peer| {
         peer.drain();

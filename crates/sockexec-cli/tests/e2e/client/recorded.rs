@@ -1,5 +1,5 @@
-//! Replies as sockexec 3.1.1 sent them, byte for byte, and others that no daemon should send; told by a
-//! daemon of paper.
+//! Replies of sockexec 3.1.1, byte for byte, and others that no daemon should send, played by a
+//! fake daemon.
 
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
@@ -10,11 +10,11 @@ use sockexec::Error;
 use super::fake::Fake;
 use super::{assert_lost, text};
 
-/// Gives one client one reply once all of its request has come.
+/// Sends one reply to one client, once all of its request has come.
 fn paper(reply: &[u8]) -> Fake {
     let reply = reply.to_vec();
     Fake::new(move |mut peer| {
-        // All requests here end with the end of an empty standard input.
+        // All requests here end with an empty standard input.
         peer.until(b",0:,");
         peer.say(&reply);
     })
@@ -41,9 +41,9 @@ fn library(reply: &[u8]) -> Result<sockexec::Output, Error> {
     result
 }
 
-/// 2: the exit pair before the output, in the middle of it, twice; with a tag that no program has.
+/// The exit pair before the output, in the middle of it, or twice, and a tag that no program has.
 #[test]
-fn exit_pairs_of_3_1_1() {
+fn misplaced_exit_pairs_of_3_1_1_are_understood() {
     for (reply, stdout, stderr, code) in [
         (&b"6:stdout,5:hello,8:exitcode,1:0,"[..], "hello", "", 0),
         (b"8:exitcode,1:0,6:stdout,5:hello,", "hello", "", 0),
@@ -66,9 +66,9 @@ fn exit_pairs_of_3_1_1() {
     }
 }
 
-/// 12: `termsig` as a name, which 3.1.1's own client took for no signal at all.
+/// `termsig` as a name, which 3.1.1's own client did not take for a signal.
 #[test]
-fn names_of_signals_of_3_1_1() {
+fn names_of_signals_of_3_1_1_are_understood() {
     for (reply, stdout, signal) in [
         (&b"7:termsig,4:TERM,"[..], "", 15),
         (b"7:termsig,4:TERM,7:termsig,4:TERM,", "", 15),
@@ -82,9 +82,9 @@ fn names_of_signals_of_3_1_1() {
     }
 }
 
-/// A real-time signal has no name there. It is not taken for a success.
+/// 3.1.1 has no name for a real-time signal. It must not look like success.
 #[test]
-fn a_signal_without_a_name() {
+fn a_signal_without_a_name_is_no_success() {
     let reply = b"7:termsig,3:???,";
     let (output, _) = command(reply);
     assert_eq!(output.status.code(), Some(128));
@@ -93,9 +93,9 @@ fn a_signal_without_a_name() {
     assert_eq!((status.success(), status.code(), status.signal()), (false, None, None));
 }
 
-/// 7: 3.1.1 just closes when it cannot start a program.
+/// 3.1.1 just closes the connection if it cannot start a program.
 #[test]
-fn a_close_without_a_status() {
+fn a_close_without_a_status_is_an_error() {
     let (output, socket) = command(b"");
     assert_lost(&output, &socket, "without an answer");
     let error = library(b"").expect_err("no status");
@@ -108,9 +108,9 @@ fn a_close_without_a_status() {
     assert!(matches!(error, Error::Lost { received: 17, within_pair: false, source: None, .. }), "{error:?}");
 }
 
-/// Cut at every byte: never a success, never a fault but this one.
+/// A cut at any byte is never a success, and always the same error.
 #[test]
-fn a_reply_that_breaks_off() {
+fn a_reply_that_breaks_off_is_an_error() {
     let reply = b"6:stdout,5:hello,6:stderr,1:x,8:exitcode,1:0,";
     for len in 0..reply.len() {
         let error = library(&reply[..len]).expect_err("no status");
@@ -122,16 +122,16 @@ fn a_reply_that_breaks_off() {
             error => panic!("{len}: {error:?}"),
         }
     }
-    // Nor after a status that came too early: output is missing.
+    // Nor is one after a status that came too early: output is missing.
     let error = library(b"8:exitcode,1:0,6:stdout,5:hel").expect_err("output is missing");
     assert!(matches!(error, Error::Lost { within_pair: true, .. }), "{error:?}");
     let (output, socket) = command(b"8:exitcode,1:0,6:stdout,5:hel");
     assert_lost(&output, &socket, "in the middle of its reply");
 }
 
-/// What is no netstring, or no status: which byte it is.
+/// The error says at which byte the netstring or the status is wrong.
 #[test]
-fn a_reply_that_breaks_the_protocol() {
+fn a_reply_that_breaks_the_protocol_is_an_error() {
     for (reply, offset) in [
         (&b"HTTP/1.1 400 Bad Request\r\n"[..], 0),
         (b"6:stdout,5:hello;", 16),

@@ -1,4 +1,4 @@
-//! SIGPIPE at its default, as every C program and Python extension has it, ends the whole process.
+//! SIGPIPE at its default, as in every C program and Python extension, ends the whole process.
 
 use std::io::Read as _;
 use std::path::PathBuf;
@@ -11,10 +11,10 @@ use sockexec::{Stdio, Version};
 use super::text;
 use crate::common::{Daemon, fixture};
 
-/// Where the process of its own finds the daemon.
+/// The variable with the daemon's socket, for the process of its own.
 const SOCKET: &str = "SOCKEXEC_TEST_SOCKET";
 
-/// `child.stdout` was dropped while the program wrote, and the process died. std's survives that.
+/// `child.stdout` was dropped while the program wrote, and the process died. With std it survives.
 #[test]
 fn output_that_is_dropped_raises_none() {
     let daemon = Daemon::start("-t 0");
@@ -25,7 +25,7 @@ fn output_that_is_dropped_raises_none() {
     assert!(text(&output.stdout).contains("1 passed"), "{}", text(&output.stdout));
 }
 
-/// A handler would see the signal, which Rust's runtime ignores.
+/// A handler sees the signal. Rust's runtime ignores it, so that nothing would show.
 #[test]
 #[ignore = "the test before this runs it, in a process in which nothing else happens"]
 fn in_a_process_of_its_own() {
@@ -33,7 +33,7 @@ fn in_a_process_of_its_own() {
     let raised = Arc::new(AtomicBool::new(false));
     signal_hook::flag::register(signal_hook::consts::SIGPIPE, Arc::clone(&raised)).expect("a handler");
     for version in [Version::One, Version::Two] {
-        // A pipe that the library made, one of ours, and the same as a socket.
+        // A pipe that the library made, one of ours, and the same with a socket.
         let (reader, writer) = std::io::pipe().expect("a pipe");
         let (ours, theirs) = std::os::unix::net::UnixStream::pair().expect("sockets");
         for (stdout, reader) in [

@@ -28,7 +28,7 @@ fn a_conversation() {
     stdout.read_to_end(&mut rest).expect("end of file");
     assert!(rest.is_empty());
     assert_eq!(child.wait().expect("a status").code(), Some(5));
-    // Asked again it is the same.
+    // The second answer is the same.
     assert_eq!(child.wait().expect("a status").code(), Some(5));
     assert_eq!(child.try_wait().expect("a status").and_then(sockexec::ExitStatus::code), Some(5));
     child.kill().expect("nothing to do");
@@ -48,7 +48,7 @@ fn wait_with_output_reads_both_streams() {
     assert_eq!((output.stdout.len(), output.stderr.len(), output.status.code()), (len, len, Some(1)));
 }
 
-/// `wait` ends standard input, so that a program which reads to its end is not waited for in vain.
+/// `wait` ends standard input, or a program that reads to its end would never end.
 #[test]
 fn wait_closes_stdin() {
     let daemon = Daemon::start("");
@@ -69,7 +69,7 @@ fn kill_ends_the_program() {
         life.holder();
         child.kill().expect("it runs");
         child.kill().expect("once more is no fault");
-        // Its output, which nobody reads, does not keep it.
+        // Its output, which nobody reads, does not delay it.
         for _ in 0..2 {
             let error = child.wait().expect_err("the status is not told");
             assert!(matches!(error, Error::Killed { .. }), "{error:?}");
@@ -78,7 +78,7 @@ fn kill_ends_the_program() {
     }
 }
 
-/// In version 2 it is KILL, of which the program cannot put off its end, and how it ended is told.
+/// In version 2 it is KILL, which the program cannot delay, and the status says so.
 #[test]
 fn kill_in_version_2() {
     let daemon = Daemon::start("-t 0 -k 100");
@@ -95,22 +95,22 @@ fn kill_in_version_2() {
         }
         child.kill().expect("it runs");
         child.kill().expect("once more is no fault");
-        // Its output, which nobody reads, does not keep it.
+        // Its output, which nobody reads, does not delay it.
         for _ in 0..2 {
             assert_eq!(child.wait().expect("a status").signal(), Some(9));
         }
         life.wait_for_death();
         child.kill().expect("nor is it after the end");
-        // What was read is what it wrote, without a hole.
+        // What was read is what the program wrote, without a gap.
         let mut bytes = Vec::new();
         child.stdout.take().expect("a pipe").read_to_end(&mut bytes).expect("end of file");
         assert!(crate::pattern::Pattern::new().check(&bytes));
     }
 }
 
-/// What KILL is without signals, and what works although the daemon is stopped.
+/// The replacement of KILL without signals, which works even if the daemon is stopped.
 #[test]
-fn disconnected() {
+fn disconnect_ends_the_program() {
     let daemon = Daemon::start("-t 0");
     for version in [Version::One, Version::Two] {
         let mut life = daemon.fifo(&format!("{version:?}"));
@@ -124,7 +124,7 @@ fn disconnected() {
     }
 }
 
-/// As in the standard library a `Child` that is dropped lets the program be, and its output arrives.
+/// As in the standard library, a dropped `Child` lets its program run, and the output arrives.
 #[test]
 fn dropping_ends_nothing() {
     let daemon = Daemon::start("-t 0");
@@ -142,7 +142,7 @@ fn dropping_ends_nothing() {
     eventually("the output", || std::fs::read(&out).expect("a file") == b"done");
 }
 
-/// Its pipes go with it: standard input ends, and who writes into a pipe without a reader is ended.
+/// The pipes go with it: standard input ends, and a writer into a pipe without a reader gets PIPE.
 #[test]
 fn dropping_closes_the_pipes() {
     let daemon = Daemon::start("-t 0");
@@ -159,9 +159,10 @@ fn dropping_closes_the_pipes() {
     }
 }
 
-/// A program that has ended takes no more input: an error like that of any pipe, not a wait without end.
+/// A program that has ended takes no more input. That is an error as with any pipe, not an endless
+/// wait.
 #[test]
-fn input_after_the_end() {
+fn input_after_the_end_is_an_error() {
     let daemon = Daemon::start("");
     let mut child = command(&daemon, "exit 2").stdin(Stdio::piped()).spawn().expect("it starts");
     let mut stdin = child.stdin.take().expect("a pipe");
@@ -170,7 +171,7 @@ fn input_after_the_end() {
     assert_eq!(child.wait().expect("a status").code(), Some(2));
 }
 
-/// One program's output as another's input, as a shell's `|`.
+/// One program's output is another's input, as with a shell's `|`.
 #[test]
 fn a_pipeline() {
     let daemon = Daemon::start("");
@@ -185,9 +186,9 @@ fn a_pipeline() {
     assert!(first.wait().expect("a status").success());
 }
 
-/// Both directions full at the same time, and neither waits for the other.
+/// Both directions are full at the same time, and neither waits for the other.
 #[test]
-fn large_both_ways() {
+fn both_directions_flow_at_once() {
     let daemon = Daemon::start("");
     let bytes: Vec<u8> = (0..=250).cycle().take(8 << 20).collect();
     let mut child = command(&daemon, "cat").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("it starts");
@@ -203,9 +204,9 @@ fn large_both_ways() {
     assert!(child.wait().expect("a status").success());
 }
 
-/// The daemon is killed: whoever waits is told, each time.
+/// The daemon is killed. Every caller that waits gets the error, each time.
 #[test]
-fn the_daemon_goes_away() {
+fn a_killed_daemon_is_reported() {
     let mut daemon = Daemon::start("-t 0");
     let mut life = daemon.fifo("life");
     let mut child = command(&daemon, &format!("hold {} wait", life.path())).spawn().expect("it starts");

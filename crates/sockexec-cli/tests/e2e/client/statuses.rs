@@ -1,4 +1,4 @@
-//! What the command exits with after an `error`: row by row the table in docs/protocol.md.
+//! The exit status of the command after an `error`: the table of docs/protocol.md, row by row.
 
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Command, Output};
@@ -9,7 +9,8 @@ use super::fake::{Fake, INTRODUCTION, STARTED};
 use super::{run, text};
 use crate::common::Daemon;
 
-/// The code, the exit pair that follows, and what the command exits with; a negative number is the signal that it dies of.
+/// The code, the exit pair that follows, and the command's exit status. A negative number is a
+/// signal that ends it.
 const ROWS: &[(&str, Option<&str>, i32)] = &[
     ("not-found", None, 127),
     ("not-executable", None, 126),
@@ -27,7 +28,7 @@ const ROWS: &[(&str, Option<&str>, i32)] = &[
     ("of-a-later-version", None, 125),
 ];
 
-/// Codes of a program that was cut: its own status counts, unless it says that all went well.
+/// Codes of a program that was cut. Its own status counts, unless that is success.
 const CUT: &[&str] = &["timeout", "shutdown", "out-of-memory", "output-limit", "idle-timeout", "of-a-later-version"];
 
 const EXITS: &[(&str, i32)] = &[
@@ -60,7 +61,7 @@ fn ended(output: &Output) -> i32 {
 }
 
 #[test]
-fn every_row_of_the_table() {
+fn every_row_of_the_table_holds() {
     for (code, exit, expected) in ROWS {
         check(code, *exit, *expected);
     }
@@ -75,9 +76,9 @@ fn every_row_of_the_table() {
     }
 }
 
-/// Those that a real daemon can be brought to.
+/// The rows that a real daemon can be made to produce.
 #[test]
-fn some_rows_of_a_real_daemon() {
+fn some_rows_hold_with_a_real_daemon() {
     let daemon = Daemon::start("");
     let cases: &[(&[&str], &str, i32)] = &[
         (&["--usage"], "no-such-program", 127),
@@ -92,9 +93,9 @@ fn some_rows_of_a_real_daemon() {
     }
 }
 
-/// The daemon is told to stop: its programs are cut, and end as they like.
+/// The daemon is told to stop. Its programs are cut, and end as they like.
 #[test]
-fn a_shutdown() {
+fn a_shutdown_is_reported() {
     for (code, expected) in [(0, 124), (5, 5)] {
         let mut daemon = Daemon::start("-t 0 -k 60");
         let gate = daemon.gate("gate");

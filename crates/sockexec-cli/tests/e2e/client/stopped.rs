@@ -1,4 +1,5 @@
-//! The command in version 2, to which signals are not death but something to be forwarded: it can be ended all the same.
+//! The command forwards signals in version 2 instead of dying of them. It can be ended all the
+//! same.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -16,7 +17,7 @@ use super::terminals::terminal;
 use super::{bare, wait};
 use crate::common::{Daemon, Process, eventually, fixture, steps};
 
-/// Output of the program's.
+/// The program's output, in bytes.
 const READY: &[u8] = b"6:stdout,5:ready,";
 
 /// `sockexec-client --usage SOCKET FIXTURE STEPS`.
@@ -31,8 +32,8 @@ fn kill(child: &Child, signal: Signal) {
     rustix::process::kill_process(Pid::from_child(child), signal).expect("it lives");
 }
 
-/// Waits until the client has shown that the program is `ready`, and forwards signals. Its first thread learns of the program before that
-/// is shown, hands it over, and sleeps only when it waits for the end.
+/// Waits until the client has shown the program's `ready`, and forwards signals. Its first thread
+/// knows the program before that, hands it over, and sleeps only when it waits for the end.
 #[track_caller]
 fn wait_until_it_forwards(child: &mut Child) {
     let mut ready = [0; 5];
@@ -41,15 +42,16 @@ fn wait_until_it_forwards(child: &mut Child) {
     eventually("a client that waits for its program", || Process::of(child).is_asleep());
 }
 
-/// Waits until the daemon was told a signal of this client's.
+/// Waits until the daemon has got a signal from this client.
 #[track_caller]
 fn wait_for_forwarded(daemon: &Daemon, signal: Signal) {
     daemon.wait_for_log(&format!("signal {} to the group", signal.as_raw()));
 }
 
-/// `sh -c 'trap "" INT TERM HUP QUIT; sleep 100'`: the second signal ends the client, and the closed connection the program.
+/// `sh -c 'trap "" INT TERM HUP QUIT; sleep 100'`: the second signal ends the client, and the
+/// closed connection ends the program.
 #[test]
-fn a_program_that_ignores_signals() {
+fn a_second_signal_ends_the_client() {
     for signals in [
         [Signal::TERM, Signal::TERM],
         [Signal::INT, Signal::INT],
@@ -70,9 +72,9 @@ fn a_program_that_ignores_signals() {
     }
 }
 
-/// The reader of our standard output has stopped, so what is left of the reply never arrives.
+/// The reader of standard output has stopped, so the rest of the reply never arrives.
 #[test]
-fn an_output_that_nobody_reads() {
+fn a_second_signal_ends_a_client_whose_output_nobody_reads() {
     let daemon = Daemon::start("-t 0 -k 0.1");
     let mut life = daemon.fifo("life");
     let words = format!("hold {} out ready flood", life.path());
@@ -86,9 +88,9 @@ fn an_output_that_nobody_reads() {
     assert_eq!(wait(&mut child).signal(), Some(Signal::INT.as_raw()));
 }
 
-/// The program has ended, and a descendant holds its output: the daemon has nobody to give the signal to.
+/// The program has ended, and a descendant holds its output. The daemon has no program to signal.
 #[test]
-fn a_descendant_that_lingers() {
+fn a_second_signal_ends_a_client_whose_program_lingers() {
     let daemon = Daemon::start("-t 0 -k 0.1 --linger 100");
     let (mut life, mut leader) = (daemon.fifo("life"), daemon.fifo("leader"));
     let words = format!("hold {} spawn [ ignore INT ; hold {} wait ] out ready exit 0", leader.path(), life.path());
@@ -103,9 +105,9 @@ fn a_descendant_that_lingers() {
     life.wait_for_death();
 }
 
-/// A daemon that is stopped forwards nothing.
+/// A stopped daemon forwards nothing.
 #[test]
-fn a_daemon_that_is_stopped() {
+fn a_second_signal_ends_a_client_of_a_stopped_daemon() {
     let daemon = Daemon::start("-t 0");
     let mut life = daemon.fifo("life");
     let words = format!("hold {} out ready wait", life.path());
@@ -122,9 +124,9 @@ fn a_daemon_that_is_stopped() {
     life.wait_for_death();
 }
 
-/// It does not even take the bytes, as the socket is full: one signal is enough.
+/// The socket is full and does not even take the signal, so the first one ends the client.
 #[test]
-fn a_signal_that_cannot_be_sent() {
+fn one_signal_ends_a_client_whose_socket_is_full() {
     let (full, is_full) = mpsc::channel();
     let fake = Fake::new(move |mut peer| {
         peer.request();
@@ -140,7 +142,7 @@ fn a_signal_that_cannot_be_sent() {
     drop(command);
     wait_until_it_forwards(&mut child);
     is_full.recv().expect("the daemon waits");
-    // The pipe is full as well, which would wake the client if it had room for more.
+    // The pipe is full too. If it had room, it would wake the client.
     let (feeder, client) = (Process::of(&yes), Process::of(&child));
     eventually("a full socket", || {
         let written = feeder.written();
@@ -152,9 +154,10 @@ fn a_signal_that_cannot_be_sent() {
     assert_eq!(wait(&mut yes).signal(), Some(Signal::PIPE.as_raw()));
 }
 
-/// HUP, USR1 and USR2 are never meant for the client; INT after more than five seconds is a first one again.
+/// HUP, USR1 and USR2 never end the client. After more than five seconds INT counts as a first one
+/// again.
 #[test]
-fn signals_that_are_forwarded_every_time() {
+fn some_signals_are_always_forwarded() {
     let (order, orders) = mpsc::channel();
     let fake = Fake::new(move |mut peer| {
         peer.request();
@@ -176,7 +179,7 @@ fn signals_that_are_forwarded_every_time() {
         kill(&child, signal);
         orders.recv().expect("it is forwarded");
     }
-    // The time itself is what is tested: longer is as good.
+    // This tests the time itself. A longer time is as good.
     thread::sleep(Duration::from_millis(5100));
     kill(&child, Signal::INT);
     orders.recv().expect("it is forwarded");
@@ -184,9 +187,9 @@ fn signals_that_are_forwarded_every_time() {
     fake.join();
 }
 
-/// A client whose terminal hangs up goes, whatever its program makes of HUP.
+/// A client whose terminal hangs up ends, whatever its program does about HUP.
 #[test]
-fn a_terminal_that_hangs_up() {
+fn the_client_ends_with_its_terminal() {
     let daemon = Daemon::start("-t 0 -k 0.1");
     for option in ["--usage", "-t"] {
         let mut life = daemon.fifo(&format!("life{option}"));
@@ -200,7 +203,7 @@ fn a_terminal_that_hangs_up() {
         let mut child = command.spawn().expect("the client starts");
         drop(command);
         wait_until_it_forwards(&mut child);
-        // A HUP that is sent is not that: it is the program's.
+        // A HUP that somebody sends goes to the program.
         kill(&child, Signal::HUP);
         wait_for_forwarded(&daemon, Signal::HUP);
         assert!(life.is_held());
@@ -210,9 +213,9 @@ fn a_terminal_that_hangs_up() {
     }
 }
 
-/// The shell that leads the session exits, and its terminal is nobody's any more: HUP comes a moment before that.
+/// The shell that leads the session exits and loses its terminal. HUP comes a moment before that.
 #[test]
-fn a_session_that_ends() {
+fn the_client_ends_with_its_session() {
     let daemon = Daemon::start("-t 0 -k 0.1");
     let (mut life, gate) = (daemon.fifo("life"), daemon.gate("gate"));
     let (_master, terminal) = terminal();
@@ -229,7 +232,7 @@ fn a_session_that_ends() {
     life.wait_for_death();
 }
 
-/// The terminal is left as it was, although something else than the program's end ends the client.
+/// The terminal is restored even if something other than the program's end ends the client.
 #[test]
 fn the_terminal_is_restored() {
     let daemon = Daemon::start("-t 0 -k 0.1");

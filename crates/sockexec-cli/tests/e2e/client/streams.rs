@@ -12,13 +12,13 @@ use super::{client, fixture_client, run, text, wait};
 use crate::common::{Daemon, Process, pattern, steps};
 use crate::pattern::Pattern;
 
-/// More than any buffer on the way, many times.
+/// Many times more than any buffer on the way, in bytes.
 const LARGE: u64 = 300 << 20;
 
-/// What the client may ever have in memory, in KiB; its own program is most of that.
+/// The most memory that the client may ever have, in KiB. Its program text is most of it.
 const MEMORY: u64 = 16 << 10;
 
-/// Feeds a pipe from another thread: the rest of a stream that nobody reads is no fault.
+/// Feeds a pipe from another thread. It is fine if nobody reads the rest.
 fn feed(mut command: Command, bytes: Vec<u8>) -> std::process::Output {
     let mut child = command.stdin(Stdio::piped()).spawn().expect("the client starts");
     let mut stdin = child.stdin.take().expect("a pipe");
@@ -28,7 +28,7 @@ fn feed(mut command: Command, bytes: Vec<u8>) -> std::process::Output {
     output
 }
 
-/// 13: of 588,895 bytes of `seq 1 100000` 3.1.1's client printed 162.
+/// Of the 588,895 bytes of `seq 1 100000`, 3.1.1's client printed 162.
 #[test]
 fn seq_arrives_whole() {
     let daemon = Daemon::start("");
@@ -53,7 +53,7 @@ fn many_sizes_both_ways() {
     }
 }
 
-/// Files at both ends: regular files are always ready, and know no EAGAIN.
+/// Regular files at both ends, which are always ready and never fail with EAGAIN.
 #[test]
 fn from_a_file_to_a_file() {
     let daemon = Daemon::start("");
@@ -66,7 +66,7 @@ fn from_a_file_to_a_file() {
     assert!(std::fs::read(&to).expect("a file") == bytes);
 }
 
-/// Sockets at both ends, as inetd and ssh's servers have them.
+/// Sockets at both ends, as under inetd and ssh's server.
 #[test]
 fn from_a_socket_to_a_socket() {
     let daemon = Daemon::start("");
@@ -75,7 +75,7 @@ fn from_a_socket_to_a_socket() {
     let mut command = fixture_client(&daemon, "cat");
     let duplicate = std::os::fd::OwnedFd::from(theirs.try_clone().expect("a duplicate"));
     let mut child = command.stdin(duplicate).stdout(std::os::fd::OwnedFd::from(theirs)).spawn().expect("it starts");
-    // The command has the duplicates too, and whoever has the socket keeps it open.
+    // The command has the duplicates too, and keeps the socket open.
     drop(command);
     let mut writer = ours.try_clone().expect("a duplicate");
     let feeder = thread::spawn({
@@ -92,7 +92,7 @@ fn from_a_socket_to_a_socket() {
     assert!(wait(&mut child).success());
 }
 
-/// 300 MB there and back, and the client has never had more than its buffers.
+/// 300 MB go there and back, and the client never has more than its buffers.
 #[test]
 fn constant_memory() {
     let daemon = Daemon::start("-t 0");
@@ -116,16 +116,16 @@ fn constant_memory() {
         assert!(n > 0 && pattern.check(&buffer[..n]), "wrong after {} bytes", pattern.position());
     }
     feeder.join().expect("no panic");
-    // It is still there, waiting for the program.
+    // The client still runs and waits for the program.
     let peak = Process::of(&child).peak_kib();
     gate.open();
     assert!(wait(&mut child).success());
     assert!(peak < MEMORY, "the client had {peak} KiB");
 }
 
-/// A reader that stops stops the program; its other direction goes on.
+/// A reader that stops reading stops the program. The other direction goes on.
 #[test]
-fn backpressure() {
+fn a_reader_that_stops_stops_the_program() {
     let daemon = Daemon::start("-t 0");
     let mut child = fixture_client(&daemon, "flood").spawn().expect("the client starts");
     Process::of(&child).wait_until_blocked();
@@ -136,9 +136,9 @@ fn backpressure() {
     wait(&mut child);
 }
 
-/// The program that reads no stdin at all, some of it, or gives it up.
+/// The program reads no stdin, or some of it, or closes it.
 #[test]
-fn stdin_that_the_program_does_not_want() {
+fn stdin_that_the_program_does_not_read_is_dropped() {
     let daemon = Daemon::start("");
     let bytes = pattern(8 << 20);
     for (words, stdout, code) in [
@@ -153,9 +153,9 @@ fn stdin_that_the_program_does_not_want() {
     }
 }
 
-/// `-n`: whatever standard input has stays there.
+/// `-n`: standard input stays unread.
 #[test]
-fn null_stdin() {
+fn null_stdin_leaves_standard_input_unread() {
     let daemon = Daemon::start("");
     for option in ["-n", "--null-stdin"] {
         let (mut reader, mut writer) = std::io::pipe().expect("a pipe");
@@ -174,7 +174,7 @@ fn null_stdin() {
     }
 }
 
-/// 3.1.1's client read no terminal.
+/// 3.1.1's client did not read a terminal.
 #[test]
 fn a_terminal_is_read() {
     let daemon = Daemon::start("");
@@ -193,7 +193,7 @@ fn a_terminal_is_read() {
     assert!(wait(&mut child).success());
 }
 
-/// A terminal takes little at a time, and is written to as by any other program.
+/// A terminal takes little at a time. The client writes to it as any other program does.
 #[test]
 fn a_terminal_is_written() {
     let daemon = Daemon::start("");
@@ -213,7 +213,7 @@ fn is_blocking(fd: impl std::os::fd::AsFd) -> bool {
     !rustix::fs::fcntl_getfl(fd).expect("flags").contains(OFlags::NONBLOCK)
 }
 
-/// `O_NONBLOCK` would be set for all who share the pipe: the shell, and what it runs next.
+/// `O_NONBLOCK` would affect all processes that share the pipe: the shell, and what it runs next.
 #[test]
 fn pipes_that_are_shared_stay_as_they_are() {
     let daemon = Daemon::start("");

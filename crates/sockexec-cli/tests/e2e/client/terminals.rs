@@ -1,6 +1,8 @@
-//! Output to a terminal whose reader has stopped (`^S`, a viewer that hangs): a write to it waits, and the client must not.
+//! Output to a terminal whose reader has stopped (`^S`, a viewer that hangs): a write to it waits,
+//! and the client must not.
 //!
-//! poll(2) calls a terminal ready that has room for one byte, and write(2) waits until it has taken all.
+//! poll(2) reports a terminal as ready if it has room for one byte, and write(2) waits until it has
+//! taken everything.
 
 use std::fs::File;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -27,7 +29,7 @@ pub(super) fn terminal() -> (File, File) {
     rustix::pty::grantpt(&master).expect("a terminal");
     rustix::pty::unlockpt(&master).expect("a terminal");
     let name = rustix::pty::ptsname(&master, Vec::new()).expect("a name").into_string().expect("UTF-8");
-    // Not that of this process.
+    // Not the controlling terminal of this process.
     let flags = OFlags::NOCTTY.bits().cast_signed();
     let terminal = File::options().read(true).write(true).custom_flags(flags).open(name).expect("a terminal");
     (master.into(), terminal)
@@ -39,7 +41,7 @@ pub(super) fn make_raw(terminal: &File) {
     rustix::termios::tcsetattr(terminal, OptionalActions::Now, &raw).expect("settings");
 }
 
-/// Does it on a thread of its own, so that what never ends is a failure and not a test that never ends.
+/// Runs it on a thread, so that a test that would never end fails.
 #[track_caller]
 pub(super) fn in_time<T: Send + 'static>(what: &str, run: impl FnOnce() -> T + Send + 'static) -> T {
     let (sender, receiver) = mpsc::channel();
@@ -48,7 +50,7 @@ pub(super) fn in_time<T: Send + 'static>(what: &str, run: impl FnOnce() -> T + S
 }
 
 #[test]
-fn a_time_limit() {
+fn a_time_limit_ends_a_stuck_write() {
     let daemon = Daemon::start("-t 0");
     let (_master, terminal) = terminal();
     make_raw(&terminal);
@@ -61,14 +63,14 @@ fn a_time_limit() {
 }
 
 #[test]
-fn a_time_limit_with_tokio() {
+fn a_time_limit_ends_a_stuck_write_with_tokio() {
     let daemon = Daemon::start("-t 0");
     let (_master, terminal) = terminal();
     make_raw(&terminal);
     let mut life = daemon.fifo("life");
     let mut flood = sockexec::tokio::Command::from(command(&daemon, &format!("hold {} flood", life.path())));
     flood.stdin(Stdio::null()).stdout(terminal).client_timeout(Duration::from_millis(500));
-    // The end of the runtime included.
+    // Including the end of the runtime.
     let result = in_time("the time limit", move || super::futures::runtime().block_on(flood.status()));
     assert!(matches!(result, Err(Error::TimedOut { .. })), "{result:?}");
     life.wait_for_death();
@@ -76,7 +78,7 @@ fn a_time_limit_with_tokio() {
 
 /// `kill` and signals work meanwhile, and so does input.
 #[test]
-fn kill_signals_and_input() {
+fn kill_signals_and_input_work_meanwhile() {
     let daemon = Daemon::start("-t 0");
     for signal in [None, Some(15)] {
         let (_master, terminal) = terminal();
@@ -84,14 +86,14 @@ fn kill_signals_and_input() {
         let name = format!("life{signal:?}");
         let mut life = daemon.fifo(&name);
         let gate = daemon.gate(&format!("gate{signal:?}"));
-        // A writer beside the program, which is the one that is stuck.
+        // The output of this process, which is what is stuck, has another writer.
         let words = format!("hold {} spawn [ flood ] read 300000 gate {} wait", life.path(), gate.path());
         let mut command = command(&daemon, &words);
         command.version(Version::Two).stdin(Stdio::piped()).stdout(terminal).client_timeout(None);
         let mut child = in_time("the program", move || command.spawn()).expect("it starts");
         life.holder();
         daemon.process().wait_until_blocked();
-        // More than pipes and sockets hold: it arrives only if the client moves it.
+        // More than pipes and sockets hold, so it arrives only if the client moves it.
         let mut stdin = child.stdin.take().expect("a pipe");
         in_time("input", move || std::io::Write::write_all(&mut stdin, &vec![b'x'; 300_000])).expect("it reads");
         in_time("a program that has read it", move || gate.open());
@@ -100,7 +102,7 @@ fn kill_signals_and_input() {
             Some(signal) => child.signal(signal).expect("it is sent"),
         }
         life.wait_for_death();
-        // What it has written does not keep it.
+        // Its unwritten output does not delay it.
         child.kill().expect("it is told");
         let status = in_time("the end", move || child.wait()).expect("a status");
         assert_eq!(status.signal(), signal.or(Some(9)));
@@ -109,7 +111,7 @@ fn kill_signals_and_input() {
 
 /// A signal to the command reaches the program, and a second one ends the command.
 #[test]
-fn the_command() {
+fn a_second_signal_ends_the_command() {
     let daemon = Daemon::start("-t 0");
     let (_master, terminal) = terminal();
     make_raw(&terminal);
@@ -119,7 +121,7 @@ fn the_command() {
     command.stdout(terminal);
     let mut child = command.spawn().expect("the client starts");
     life.holder();
-    // Some of the flood has come, so it knows of the program.
+    // Some of the flood has come, so the command knows the program.
     Process::of(&child).wait_until_blocked();
     daemon.process().wait_until_blocked();
     eventually("a client that waits for its program", || Process::of(&child).is_asleep());

@@ -20,7 +20,7 @@ use super::terminals::terminal;
 use super::{bare, run, text, wait};
 use crate::common::{Daemon, PATIENCE, Process, eventually, fixture, steps};
 
-/// An introduction of a daemon that has these options.
+/// The introduction of a daemon with these options.
 fn introduction(options: &str) -> Vec<u8> {
     let mut bytes = Vec::new();
     let words = format!("2 window=65536 options={options}");
@@ -41,7 +41,7 @@ impl Person {
         Self { master, terminal, seen: String::new() }
     }
 
-    /// `OPTIONS` is all that stands before SOCKET.
+    /// `options` come before SOCKET.
     fn client(&self, daemon: &Daemon, options: &str) -> Command {
         let mut command = bare(daemon);
         command.args(options.split_whitespace()).arg(daemon.socket());
@@ -58,7 +58,7 @@ impl Person {
         self.master.write_all(keys.as_bytes()).expect("a keyboard");
     }
 
-    /// Waits until the terminal shows this; what it has shown before that.
+    /// Waits until the terminal shows this. Returns what it showed before.
     #[track_caller]
     pub(super) fn sees(&mut self, words: &str) -> String {
         loop {
@@ -77,10 +77,11 @@ impl Person {
         }
     }
 
-    /// Nothing more can be shown until it is seen. (poll(2) does not tell: it calls a terminal full while somebody writes.)
+    /// Fills the terminal, so that nothing more is shown until somebody reads. poll(2) cannot tell:
+    /// it reports a terminal as full while somebody writes.
     fn fill(&self) {
         let flags = (OFlags::NOCTTY | OFlags::NONBLOCK).bits().cast_signed();
-        // A description of its own: the client's is not to change.
+        // A separate open file, so that the client's stays as it is.
         let path = format!("/proc/self/fd/{}", self.terminal.as_raw_fd());
         let mut terminal = File::options().write(true).custom_flags(flags).open(path).expect("a terminal");
         while terminal.write(b"x").is_ok() {}
@@ -109,9 +110,9 @@ fn kill(child: &Child, signal: Signal) {
     rustix::process::kill_process(Pid::from_child(child), signal).expect("it lives");
 }
 
-/// `clear` and every editor failed for want of it.
+/// Without it `clear` and every editor failed.
 #[test]
-fn the_kind_of_the_terminal() {
+fn the_program_learns_the_kind_of_the_terminal() {
     let daemon = Daemon::start("");
     let cases = [
         ("-t", "strange"),
@@ -127,15 +128,15 @@ fn the_kind_of_the_terminal() {
         let mut child = command.spawn().expect("the client starts");
         let shown = person.sees("\r\n");
         let expected = if expected.is_empty() { "<>".to_owned() } else { format!("<TERM={expected}>") };
-        // dash as sh sets none of its own.
+        // dash as sh sets no variables of its own.
         assert_eq!(shown, expected, "{options}");
         assert!(wait(&mut child).success());
     }
 }
 
-/// Backspace took one byte of an `ä` from the line.
+/// Backspace used to take one byte of an `ä` from the line.
 #[test]
-fn characters_of_two_bytes() {
+fn backspace_takes_characters_of_two_bytes() {
     let daemon = Daemon::start("");
     for (utf8, expected) in [(true, "iutf8\r\n"), (false, "-iutf8\r\n")] {
         let mut person = Person::new();
@@ -150,9 +151,9 @@ fn characters_of_two_bytes() {
     }
 }
 
-/// A daemon that allows neither is asked for neither; one that allows it is.
+/// The client sends an option only to a daemon that allows it.
 #[test]
-fn only_what_the_daemon_allows() {
+fn only_allowed_options_are_sent() {
     let cases = [
         ("pty", &["pty=80x24"][..]),
         ("env,pty", &["env=TERM=strange", "pty=80x24"]),
@@ -181,9 +182,10 @@ fn only_what_the_daemon_allows() {
     }
 }
 
-/// What is no terminal is no keyboard: of 10,001 bytes 4,096 arrived, and a `^C` among them killed.
+/// Only a terminal sends keys. Of 10,001 bytes from a pipe 4,096 arrived, and a `^C` among them
+/// killed the program.
 #[test]
-fn without_a_terminal() {
+fn without_a_terminal_it_is_refused() {
     let daemon = Daemon::start("");
     let with = |options: &str| {
         let mut command = bare(&daemon);
@@ -203,9 +205,9 @@ fn without_a_terminal() {
     }
 }
 
-/// `-tt`: bytes are keys. The end of input is the end of the line that is edited.
+/// `-tt`: bytes are keys. The end of input ends the line that is edited.
 #[test]
-fn bytes_as_keys() {
+fn bytes_may_be_keys() {
     let daemon = Daemon::start("");
     let mut command = bare(&daemon);
     command.arg("-tt").arg(daemon.socket()).args(["sh", "-c", "stty -echo; echo up; cat"]).stdin(Stdio::piped());
@@ -213,7 +215,7 @@ fn bytes_as_keys() {
     let mut stdout = child.stdout.take().expect("a pipe");
     let mut up = [0; 4];
     stdout.read_exact(&mut up).expect("the program is there");
-    // No escapes: nobody types.
+    // No escapes, because nobody types.
     child.stdin.take().expect("a pipe").write_all(b"~.one\n~.two\n").expect("it reads");
     let mut shown = String::new();
     stdout.read_to_string(&mut shown).expect("text");
@@ -221,9 +223,10 @@ fn bytes_as_keys() {
     assert!(wait(&mut child).success());
 }
 
-/// Output came before raw mode, and was shown with `\r\r\n`. So the daemon learns of a program only after that.
+/// Output used to come before raw mode, and was shown with `\r\r\n`. So the daemon learns of a
+/// program only after raw mode is set.
 #[test]
-fn raw_before_the_request() {
+fn raw_mode_comes_before_the_request() {
     let person = Person::new();
     let before = person.modes();
     let watched = person.terminal.try_clone().expect("a terminal");
@@ -231,7 +234,7 @@ fn raw_before_the_request() {
         peer.until(b"10:protocol=2,");
         let modes = tcgetattr(&watched).expect("modes");
         assert!(!modes.output_modes.contains(OutputModes::OPOST), "{modes:?}");
-        // Nobody else could act on ^C yet.
+        // Nobody else could handle ^C yet.
         assert!(modes.local_modes.contains(LocalModes::ISIG), "{modes:?}");
         peer.say(&introduction("pty"));
         peer.options();
@@ -247,19 +250,19 @@ fn raw_before_the_request() {
 
 /// `^C` ends a client that waits for the daemon, and restores the terminal.
 #[test]
-fn interrupted_before_the_start() {
+fn an_interrupt_before_the_start_restores_the_terminal() {
     let mut person = Person::new();
     let before = format!("{:?}", person.modes());
     let (asked, was_asked) = mpsc::channel();
     let fake = Fake::new(move |mut peer| {
         peer.until(b"10:protocol=2,");
         peer.say(INTRODUCTION);
-        // It has read that: its end is no reset.
+        // The client has read that, so its end is no reset.
         peer.options();
         asked.send(()).expect("the test waits");
         peer.wait_for_the_end();
     });
-    // Its terminal controls it.
+    // The terminal controls the client.
     let mut command = Command::new(fixture());
     command
         .args(["setsid", "ctty", "exec", env!("CARGO_BIN_EXE_sockexec-client"), "-t"])
@@ -275,9 +278,9 @@ fn interrupted_before_the_start() {
     assert_eq!(format!("{:?}", person.modes()), before);
 }
 
-/// `~.` ends the client although the program takes no keys; the other escapes.
+/// `~.` ends the client although the program reads no keys. The other escapes work too.
 #[test]
-fn a_way_out() {
+fn escapes_work() {
     let daemon = Daemon::start("-t 0 -k 0.1");
     let mut person = Person::new();
     let before = format!("{:?}", person.modes());
@@ -287,7 +290,7 @@ fn a_way_out() {
     let mut child = command.spawn().expect("the client starts");
     person.sees("up");
     person.types("~~.a~.b\r");
-    // The program's terminal echoes what is the program's.
+    // The program's terminal echoes the program's keys.
     person.sees("~.a~.b\r\n");
     person.types("~?");
     person.sees("~^Z");
@@ -304,9 +307,10 @@ fn a_way_out() {
     assert_eq!(format!("{:?}", person.modes()), before);
 }
 
-/// `~.` where the terminal takes nothing any more (a connection that hangs): its echo waited for room, and the program went on.
+/// `~.` at a terminal that takes no more output, such as a connection that hangs. The echo used to
+/// wait for room, and the program went on.
 #[test]
-fn a_way_out_of_a_terminal_that_is_stuck() {
+fn an_escape_ends_a_client_whose_terminal_is_stuck() {
     let daemon = Daemon::start("-t 0 -k 0.1");
     let mut person = Person::new();
     let mut life = daemon.fifo("life");
@@ -317,19 +321,21 @@ fn a_way_out_of_a_terminal_that_is_stuck() {
     person.fill();
     person.types("~.");
     life.wait_for_death();
-    // The client has its words to say, and ends once they are read.
+    // The client prints its message, and ends once that is read.
     person.sees("the connection was closed to end the program");
     assert_eq!(wait(&mut child).code(), Some(111));
 }
 
-/// Started as a job of a shell's: a group of its own, which somebody could continue.
+/// Starts the client as a shell starts a job: in a group of its own, with a parent that could
+/// continue it.
 fn job(command: &mut Command) -> Child {
     command.process_group(0).spawn().expect("the client starts")
 }
 
 const RESIZED: &str = "stty -echo; echo up; until test \"$(stty size)\" = '25 81'; do sleep 0.01; done; echo resized; read x; echo got $x";
 
-/// `kill -STOP` and `fg`, `kill -TSTP`, `~^Z`: raw mode and the size are set again, and TSTP leaves the terminal as it was before.
+/// `kill -STOP` and `fg`, `kill -TSTP`, `~^Z`: raw mode and the size are set again, and TSTP leaves
+/// the terminal as it was.
 #[test]
 fn stopped_and_continued() {
     let daemon = Daemon::start("-t 0");
@@ -362,9 +368,10 @@ fn stopped_and_continued() {
     }
 }
 
-/// `-n`: no keys are passed on, so they stay what they are. A raw terminal would have kept its `^C` for nobody.
+/// `-n`: no keys are forwarded, so the terminal stays as it is. In raw mode `^C` would have no
+/// effect.
 #[test]
-fn keys_that_stay_here() {
+fn without_input_keys_stay_here() {
     let daemon = Daemon::start("-t 0");
     let mut person = Person::new();
     let before = person.modes();

@@ -1,4 +1,4 @@
-//! What the library asks for in version 2 of the protocol.
+//! The library's options of version 2.
 
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
@@ -39,7 +39,7 @@ fn reasons() {
     assert_eq!(kind(version_2("no-such-program").output()), ErrorKind::NotFound);
     assert_eq!(kind(version_2("/etc/passwd").output()), ErrorKind::NotExecutable);
     assert_eq!(kind(command(&daemon, "cwd").current_dir("/nowhere").output()), ErrorKind::NotFound);
-    // As in the standard library, before there is a child.
+    // As in the standard library, it fails before there is a child.
     let error = version_2("no-such-program").stdin(Stdio::null()).spawn().expect_err("no such program");
     assert_eq!(error.kind(), ErrorKind::NotFound);
     assert!(error.to_string().contains("no-such-program"), "{error}");
@@ -49,11 +49,11 @@ fn reasons() {
     assert_eq!(output.status.code(), Some(127));
 }
 
-/// Makes a command that means nothing.
+/// Sets an invalid option.
 type Spoil = fn(&mut Command) -> &mut Command;
 
 #[test]
-fn options_that_mean_nothing() {
+fn invalid_options_are_refused() {
     let daemon = Daemon::start("");
     let size = WindowSize { columns: 80, rows: 24 };
     let spoil: &[(Spoil, &str)] = &[
@@ -80,7 +80,7 @@ fn options_that_mean_nothing() {
 }
 
 #[test]
-fn a_deadline_is_told_with_the_status() {
+fn a_deadline_comes_with_the_status() {
     let daemon = Daemon::start("-t 0");
     let mut command = command(&daemon, "out begun wait");
     let error = command.daemon_timeout(Duration::from_millis(200)).output().expect_err("a deadline");
@@ -109,7 +109,7 @@ fn numbers_signals_and_costs() {
     child.signal(9).expect("it is sent");
     assert_eq!(child.wait().expect("a status").signal(), Some(9));
     assert!(cfg!(not(target_os = "linux")) || child.usage().is_some_and(|usage| usage.max_rss_kib > 0));
-    // To a program that has ended it is not delivered, and that is said.
+    // A signal to a program that has ended is not delivered, which is an error.
     assert!(matches!(child.signal(15), Err(Error::NotDelivered { ended: true })));
     child.kill().expect("nothing");
     assert_eq!(child.wait().expect("a status").signal(), Some(9));
@@ -159,7 +159,7 @@ fn a_terminal_and_its_size() {
     assert!(child.wait().expect("a status").success());
 }
 
-/// A file stays a file, and pipes are the caller's own.
+/// A file stays a file, and the caller may have pipes of its own.
 #[test]
 fn descriptors_are_passed() {
     let daemon = Daemon::start("");
@@ -176,7 +176,7 @@ fn descriptors_are_passed() {
         assert!(out.contains(&line), "no {line:?} in {out}");
     }
     assert!(out.contains("2 /dev/null"), "{out}");
-    // More than pipes hold, both ways.
+    // More than pipes hold, in both directions.
     let bytes: Vec<u8> = (0..=250).cycle().take(3_000_000).collect();
     let mut command = command(&daemon, "cat err done");
     let child = command.pass_stdio().stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -191,9 +191,10 @@ fn descriptors_are_passed() {
     assert_eq!(output.stdout, b"ok 0\n");
 }
 
-/// A daemon that reads everything and says nothing, as 3.1.1 does; one that says in version 1 that this is no request; one that closes.
+/// A daemon that reads everything and sends nothing, as 3.1.1 does; one that refuses the request in
+/// version 1; one that closes.
 #[test]
-fn daemons_that_do_not_know_version_2() {
+fn daemons_without_version_2_are_reported() {
     let answers: [(Option<&[u8]>, ErrorKind); 3] = [
         (None, ErrorKind::Unsupported),
         (Some(b"6:stderr,12:sockexec: no,8:exitcode,3:125,"), ErrorKind::Unsupported),
@@ -209,7 +210,7 @@ fn daemons_that_do_not_know_version_2() {
             while client.read(&mut byte).is_ok_and(|n| n > 0) && byte != *b"=" {}
             match answer {
                 Some(answer) => {
-                    // All of it, so that to close is no reset.
+                    // All of it, so that the close is no reset.
                     client.set_nonblocking(true).expect("a socket");
                     let _ = client.read(&mut [0; 1000]);
                     client.write_all(answer).expect("the client reads");
@@ -218,7 +219,7 @@ fn daemons_that_do_not_know_version_2() {
             }
         });
         let mut command = Command::new(&socket, "true");
-        // Standard input that is never told: it could be for another program.
+        // Standard input is never read, because it could be for another program.
         let (reader, mut writer) = io::pipe().expect("a pipe");
         writer.write_all(b"kept").expect("a pipe");
         command.version(Version::Two).stdin(reader.try_clone().expect("a pipe")).client_timeout(PATIENCE);
@@ -233,7 +234,7 @@ fn daemons_that_do_not_know_version_2() {
 }
 
 #[test]
-fn what_a_daemon_tells_of_itself() {
+fn a_daemon_describes_itself() {
     let daemon = Daemon::start("-m 7");
     let status = sockexec::client::daemon_status(daemon.socket(), PATIENCE).expect("a status");
     assert!(status.contains("\"max_connections\":7"), "{status}");

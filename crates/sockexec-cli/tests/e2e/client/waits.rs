@@ -1,4 +1,5 @@
-//! A program that has not started yet: for how long it is waited for, what a person is told meanwhile, and why there is no connection.
+//! A program that has not started yet: how long the client waits, what it tells a person, and why
+//! there is no connection.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -14,7 +15,7 @@ use super::tty::Person;
 use super::{assert_lost, bare, run, text, wait};
 use crate::common::{Client, Daemon, PATIENCE, eventually, full_backlog, stale_socket, steps};
 
-/// Enough of a daemon that does not go on.
+/// Long enough for a daemon that does not go on.
 const MOMENT: Duration = Duration::from_millis(300);
 
 fn waiting(socket: &Path) -> Command {
@@ -23,7 +24,8 @@ fn waiting(socket: &Path) -> Command {
     command
 }
 
-/// Of a program that the library waits for in each way there is.
+/// Runs the program in each way that the library has, and asserts that it does not start for this
+/// reason.
 #[track_caller]
 fn assert_not_started(socket: &Path, expected: Waiting) {
     let command = || {
@@ -51,7 +53,7 @@ fn stopped() -> Daemon {
     daemon
 }
 
-/// A daemon with one slot, and the program that has it.
+/// A daemon whose only slot is taken by this program.
 fn busy() -> (Daemon, Client) {
     let daemon = Daemon::start("-t 0 -m 1");
     let mut running = daemon.exec(&steps("out ready cat"));
@@ -60,7 +62,7 @@ fn busy() -> (Daemon, Client) {
 }
 
 #[test]
-fn a_daemon_that_is_stopped() {
+fn a_stopped_daemon_is_explained() {
     let daemon = stopped();
     assert_lost(&run(waiting(daemon.socket())), daemon.socket(), "start in time: the daemon has not read the request");
     assert_not_started(daemon.socket(), Waiting::Answer { read: Some(false) });
@@ -69,7 +71,7 @@ fn a_daemon_that_is_stopped() {
 }
 
 #[test]
-fn no_slot() {
+fn a_wait_for_a_slot_is_explained() {
     let (mut daemon, mut running) = busy();
     assert_lost(&run(waiting(daemon.socket())), daemon.socket(), "all slots are taken, and this request waits for one");
     assert_not_started(daemon.socket(), Waiting::Slot { requests: 1 });
@@ -79,7 +81,7 @@ fn no_slot() {
 }
 
 #[test]
-fn no_room_in_the_backlog() {
+fn a_full_backlog_is_explained() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("sock");
     let _full = full_backlog(&path);
@@ -88,7 +90,7 @@ fn no_room_in_the_backlog() {
 }
 
 #[test]
-fn an_exec_that_takes_too_long() {
+fn an_exec_that_takes_too_long_is_given_up() {
     let fake = Fake::new(|mut peer| {
         peer.request();
         peer.say(INTRODUCTION);
@@ -99,7 +101,7 @@ fn an_exec_that_takes_too_long() {
 }
 
 #[test]
-fn a_daemon_that_reads_and_says_nothing() {
+fn a_silent_daemon_is_explained() {
     let fake = Fake::new(|mut peer| {
         peer.request();
         peer.read_to_the_end();
@@ -108,9 +110,9 @@ fn a_daemon_that_reads_and_says_nothing() {
     fake.join();
 }
 
-/// It is a limit for the start, and the program may take its time.
+/// It is a limit for the start. The program may take its time.
 #[test]
-fn a_program_that_has_started() {
+fn a_program_that_has_started_has_no_limit() {
     const LIMIT: Duration = Duration::from_secs(5);
     let slow = || {
         Fake::new(|mut peer| {
@@ -137,7 +139,7 @@ fn a_program_that_has_started() {
     tokio.join();
 }
 
-/// Version 1 of the protocol does not tell of the start.
+/// Version 1 of the protocol does not report the start.
 #[test]
 fn needs_version_2() {
     let mut command = sockexec::Command::new("/nowhere", "program");
@@ -145,7 +147,7 @@ fn needs_version_2() {
     assert_eq!(command.status().expect_err("an option of version 2").kind(), ErrorKind::BadRequest);
 }
 
-/// At a terminal a wait is reported once; the daemon says at once that there is no slot.
+/// At a terminal a wait is reported once. The daemon says at once that there is no slot.
 #[test]
 fn a_person_is_told() {
     let (daemon, mut running) = busy();
@@ -164,7 +166,7 @@ fn a_person_is_told() {
 
 /// Two seconds of silence, with and without an option of version 2.
 #[test]
-fn a_person_is_told_of_silence() {
+fn a_person_is_told_about_silence() {
     let daemon = stopped();
     let mut person = Person::new();
     let mut command = bare(&daemon);
@@ -177,9 +179,9 @@ fn a_person_is_told_of_silence() {
     assert!(wait(&mut child).success());
 }
 
-/// Elsewhere standard error is the program's alone.
+/// Without a terminal, only the program writes to standard error.
 #[test]
-fn nobody_is_told() {
+fn without_a_terminal_nobody_is_told() {
     let (daemon, mut running) = busy();
     let mut command = bare(&daemon);
     command.args(["-n", "--usage"]).arg(daemon.socket()).args(steps("out ran"));
@@ -196,9 +198,9 @@ fn nobody_is_told() {
     assert!(!text(&output.stderr).contains("waiting"), "{}", text(&output.stderr));
 }
 
-/// The library tells once for each run.
+/// The library reports it once for each run.
 #[test]
-fn the_library_tells() {
+fn the_library_tells_its_caller() {
     let (daemon, mut running) = busy();
     let told = Arc::new(Mutex::new(Vec::new()));
     let command = || {
@@ -226,9 +228,9 @@ fn the_library_tells() {
     assert_eq!(told().len(), 2);
 }
 
-/// Each has its own words, whatever is asked.
+/// Each has its own message, whatever the question.
 #[test]
-fn no_connection() {
+fn every_failed_connection_is_explained() {
     let directory = tempfile::tempdir().expect("a directory");
     let at = |name: &str| directory.path().join(name);
     std::fs::write(at("file"), "").expect("a file");

@@ -1,5 +1,5 @@
-//! Standard input of which no more is sent than the daemon has room for, so that what comes behind it arrives; and of which nothing is
-//! sent any more once the program has closed it.
+//! Standard input. The client sends no more than the daemon has room for, so that what follows
+//! arrives. It sends nothing once the program has closed its input.
 
 use std::io;
 use std::os::unix::process::ExitStatusExt as _;
@@ -19,13 +19,13 @@ use super::library::command;
 use super::{bare, wait};
 use crate::common::{Daemon, PATIENCE, Process, eventually, steps, wait_until_stuck};
 
-/// What a client has at least read by then, if it reads at all.
+/// By then a client that reads at all has read something.
 const MOMENT: Duration = Duration::from_millis(50);
 
-/// Far more than any window.
+/// Far more than any window, in bytes.
 const PLENTY: usize = 8 << 20;
 
-/// Introduces itself with this window, and starts a program.
+/// Introduces the daemon with this window, and starts a program.
 fn begin(peer: &mut Peer, window: usize) {
     peer.request();
     let introduction = format!("2 window={window} options=cwd");
@@ -34,7 +34,8 @@ fn begin(peer: &mut Peer, window: usize) {
     peer.say(STARTED);
 }
 
-/// Takes input until the client stops, which must be at `total`; the largest frame.
+/// Takes input until the client stops, which must be at `total`. Returns the size of the largest
+/// frame.
 fn take(peer: &mut Peer, sent: &mut usize, total: usize) -> usize {
     let mut largest = 0;
     while *sent < total {
@@ -49,14 +50,14 @@ fn take(peer: &mut Peer, sent: &mut usize, total: usize) -> usize {
     largest
 }
 
-/// A daemon whose program reads slowly, and at last all.
+/// A daemon whose program reads slowly, and in the end everything.
 fn slow(window: usize, largest: usize) -> Fake {
     Fake::new(move |mut peer| {
         begin(&mut peer, window);
         let mut sent = 0;
         assert_eq!(take(&mut peer, &mut sent, window), largest);
         let mut taken = 0;
-        // Half of it, a byte more, and all.
+        // Half of it, one byte more, and all.
         for more in [window / 2, window / 2 + 1, window] {
             taken = sent.min(taken + more);
             let report = taken.to_string();
@@ -81,7 +82,7 @@ fn in_version_2(fake: &Fake) -> Command {
     command
 }
 
-/// Half a window, but no more than 128 KiB, and no more than what is left of the window.
+/// Frames have half a window, but at most 128 KiB, and at most the rest of the window.
 #[test]
 fn no_more_is_sent_than_the_window_allows() {
     for (window, largest) in [(65_536, 32_768), (100_001, 50_000), (1 << 20, 131_072)] {
@@ -100,7 +101,7 @@ fn no_more_is_sent_than_the_window_allows() {
     }
 }
 
-/// Version 1 has no window, and its frames are what they were.
+/// Version 1 has no window, and its frames are unchanged.
 #[test]
 fn version_1_has_no_window() {
     let fake = Fake::new(|mut peer| {
@@ -117,7 +118,7 @@ fn version_1_has_no_window() {
     fake.join();
 }
 
-/// Writes until it fails, from a thread of its own; how many bytes were taken so far.
+/// Writes on a thread until that fails. Returns a count of the bytes taken, and the thread.
 fn feed(mut stdin: impl io::Write + Send + 'static) -> (Arc<AtomicUsize>, thread::JoinHandle<io::Error>) {
     let written = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&written);
@@ -132,7 +133,7 @@ fn feed(mut stdin: impl io::Write + Send + 'static) -> (Arc<AtomicUsize>, thread
     (written, feeder)
 }
 
-/// A signal, and a size, go out at once although there is no room for input.
+/// A signal and a size are sent at once although there is no room for input.
 #[test]
 fn signals_pass_input_that_is_stuck() {
     let (full, is_full) = mpsc::channel();
@@ -154,9 +155,9 @@ fn signals_pass_input_that_is_stuck() {
     fake.join();
 }
 
-/// Here there is room in the window, but the socket is full: the daemon has stopped reading.
+/// There is room in the window, but the socket is full because the daemon has stopped reading.
 #[test]
-fn a_signal_that_is_not_delivered() {
+fn a_signal_that_is_not_delivered_is_an_error() {
     let play = || {
         Fake::new(move |mut peer| {
             begin(&mut peer, 64 << 20);
@@ -193,10 +194,10 @@ fn a_signal_that_is_not_delivered() {
     }
 }
 
-/// The largest window, and the smallest.
+/// The largest window and the smallest.
 const WINDOWS: [&str; 2] = ["-t 0 -m 10", "-t 0 -m 1000"];
 
-/// A signal waited behind input that the program does not read, for ever.
+/// A signal used to wait for ever behind input that the program does not read.
 #[test]
 fn a_signal_reaches_a_program_that_does_not_read() {
     for options in WINDOWS {
@@ -211,7 +212,7 @@ fn a_signal_reaches_a_program_that_does_not_read() {
     }
 }
 
-/// Two processes, killed and waited for whatever happens.
+/// Two processes, killed and waited for at the end of the test.
 struct Pipeline {
     feeder: Child,
     client: Child,
@@ -228,7 +229,7 @@ impl Drop for Pipeline {
 
 /// `yes | sockexec-client OPTION SOCKET PROGRAM`.
 fn pipeline(daemon: &Daemon, option: &str, program: &[String]) -> Pipeline {
-    // Not the fixture, whose flood has a ^C in it.
+    // Not the fixture: its flood contains a ^C.
     let mut yes = std::process::Command::new("yes");
     let mut feeder = yes.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("it starts");
     let mut client = bare(daemon);
@@ -241,7 +242,7 @@ fn pipeline(daemon: &Daemon, option: &str, program: &[String]) -> Pipeline {
 /// Once input is stuck, a signal to the command reaches its program and ends both.
 #[track_caller]
 fn assert_ended_by(mut pipeline: Pipeline, daemon: &Daemon, signal: Signal) {
-    // The smallest window at least: the client knows that there is a program, and reads.
+    // At least the smallest window has gone, so the client knows the program, and reads.
     eventually("input", || {
         let status = daemon_status(daemon.socket(), PATIENCE).expect("a status");
         let status: serde_json::Value = serde_json::from_str(&status).expect("JSON");
@@ -266,7 +267,8 @@ fn the_command_can_be_interrupted() {
     }
 }
 
-/// The same with a program that takes a page now and then. By TERM: INT a shell may swallow between the start of a child and its exec.
+/// The same with a program that reads a page now and then. The signal is TERM: a shell may swallow
+/// INT between the start of a child and its exec.
 #[test]
 fn the_command_can_be_interrupted_while_its_program_reads_slowly() {
     for options in WINDOWS {
@@ -277,9 +279,10 @@ fn the_command_can_be_interrupted_while_its_program_reads_slowly() {
     }
 }
 
-/// A frame that was begun is completed, and then there are no more; the writer learns it; signals go on.
+/// The client completes a frame that it has begun, and sends no more. The writer gets an error, and
+/// signals still arrive.
 #[test]
-fn no_input_for_a_program_that_has_closed_its_own() {
+fn a_program_that_has_closed_its_input_gets_none() {
     let fake = Fake::new(move |mut peer| {
         begin(&mut peer, 1 << 20);
         assert_eq!(peer.pair().0, "stdin");
@@ -302,7 +305,7 @@ fn no_input_for_a_program_that_has_closed_its_own() {
     fake.join();
 }
 
-/// Gigabytes went into nothing, and the process that fed them never learned it.
+/// Gigabytes used to vanish, and the process that fed them never knew.
 #[test]
 fn a_writer_learns_that_the_program_has_closed_its_input() {
     let daemon = Daemon::start("-t 0");
@@ -328,7 +331,7 @@ fn a_writer_learns_that_the_program_has_closed_its_input() {
 }
 
 #[test]
-fn a_writer_for_tokio_learns_it_too() {
+fn a_writer_for_tokio_learns_it() {
     use tokio::io::AsyncWriteExt as _;
     let daemon = Daemon::start("-t 0");
     let mut life = daemon.fifo("life");
@@ -355,7 +358,7 @@ fn a_writer_for_tokio_learns_it_too() {
 
 /// `yes | sockexec-client --usage SOCKET PROGRAM`: `yes` dies of PIPE while the program runs on.
 #[test]
-fn the_feeder_of_the_command_learns_it() {
+fn the_feeder_of_the_command_dies_of_pipe() {
     let daemon = Daemon::start("-t 0");
     for option in ["--usage", "--pass-fds"] {
         let mut life = daemon.fifo(&format!("life{option}"));
