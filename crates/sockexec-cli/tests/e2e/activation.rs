@@ -1,4 +1,4 @@
-//! Listening sockets that a service manager, or the program that becomes the daemon, hands over.
+//! Listening sockets handed over by a service manager, or by the program that becomes the daemon.
 
 use std::fs;
 use std::io::Write as _;
@@ -13,13 +13,15 @@ use rustix::process::Signal;
 use crate::common::{Client, Daemon, Launch, eventually, pairs, steps};
 use crate::version_2::status::status;
 
-/// What systemd(1) does: descriptor 3 and the variables. It is the standard input that the test gives.
+/// What systemd(1) does: descriptor 3 and the variables. The socket comes as the standard input
+/// that the test sets.
 const FROM_STDIN: &str = "exec 3<&0 </dev/null; export LISTEN_FDS=1 LISTEN_PID=$$ LISTEN_FDNAMES=web.socket";
 
-/// The same of two, the second of which is the standard output.
+/// The same with two sockets. The second comes as standard output.
 const FROM_BOTH: &str = "exec 3<&0 4>&1 </dev/null >/dev/null; export LISTEN_FDS=2 LISTEN_PID=$$";
 
-/// A launch with a socket of the test's beside the directory's, and that socket. The test has it as long as it likes.
+/// A launch with a socket that the test hands over besides the one of the directory, and that
+/// socket.
 fn given() -> (Launch, UnixListener) {
     let launch = Launch::default();
     let path = launch.directory().join("given");
@@ -33,7 +35,8 @@ fn tcp() -> (TcpListener, impl Fn() -> Client) {
     (listener, move || Client::from(UnixStream::from(OwnedFd::from(TcpStream::connect(address).unwrap()))))
 }
 
-/// The socket outlives the daemon: its file stays as it was, and those that come between two daemons are served by the second.
+/// The socket outlives the daemon. Its file does not change, and the next daemon serves the clients
+/// that come in between.
 #[test]
 fn a_socket_that_outlives_its_daemons() {
     let (launch, listener) = given();
@@ -54,7 +57,8 @@ fn a_socket_that_outlives_its_daemons() {
     drop(second);
 }
 
-/// What the manager says to the daemon is not for programs: one that says READY=1, or takes descriptor 3 for a socket, is misled.
+/// Programs must not get the manager's variables and descriptors: one might report READY=1, or take
+/// descriptor 3 for a socket.
 #[test]
 fn programs_see_nothing_of_it() {
     let (launch, listener) = given();
@@ -70,7 +74,7 @@ fn programs_see_nothing_of_it() {
     assert_eq!(fds.stdout_text().lines().count(), 3, "{}", fds.stdout_text());
 }
 
-/// Several, of two families, beside one of its own.
+/// Several sockets of two families, besides one of the daemon's own.
 #[test]
 fn several_sockets() {
     let (tcp, connect) = tcp();
@@ -89,9 +93,9 @@ fn several_sockets() {
     assert!(path.exists() && !daemon.socket().exists());
 }
 
-/// Of another family the kernel does not tell who the client is, and no descriptors come.
+/// With another family the kernel does not report who the client is, and no descriptors come.
 #[test]
-fn another_family_has_no_peers() {
+fn clients_of_another_family_are_unknown() {
     let (tcp, connect) = tcp();
     let daemon = Launch::default().options("-t 0 --listen-fd 0").stream(tcp).start();
     let mut client = connect();
@@ -111,7 +115,8 @@ fn another_family_has_no_peers() {
     assert!(refused.escape_ascii().to_string().contains(words), "{}", refused.escape_ascii());
 }
 
-/// There a close says no more than that nothing else will be sent: the program's input ends, and the program with its next output.
+/// There a close looks like a half-close. The program's input ends, and its next output ends the
+/// program.
 #[test]
 fn a_close_of_another_family_looks_like_a_half_close() {
     let (tcp, connect) = tcp();
@@ -129,9 +134,9 @@ fn a_close_of_another_family_looks_like_a_half_close() {
     daemon.wait_for_log("connection 1: over");
 }
 
-/// Much of both directions, which a UNIX socket has moved by splice(2).
+/// Much data in both directions, which a UNIX socket moves by splice(2).
 #[test]
-fn big_streams_of_another_family() {
+fn big_streams_of_another_family_are_whole() {
     let (tcp, connect) = tcp();
     let _daemon = Launch::default().options("-t 0 --listen-fd 0").stream(tcp).start();
     let mut client = connect();
@@ -151,7 +156,7 @@ fn big_streams_of_another_family() {
 
 /// A unit may name the path in both of its files.
 #[test]
-fn a_path_that_is_that_of_a_socket_handed_over() {
+fn the_path_of_a_socket_handed_over_may_be_named() {
     let launch = Launch::default();
     let path = launch.directory().join("sock");
     let listener = UnixListener::bind(&path).unwrap();
@@ -162,9 +167,9 @@ fn a_path_that_is_that_of_a_socket_handed_over() {
     assert!(path.exists());
 }
 
-/// As what is no listening stream is handed over, in words that say what to do.
+/// Whatever is not a listening stream is refused, with advice.
 #[test]
-fn what_cannot_be_accepted_from() {
+fn what_cannot_accept_is_refused() {
     let assert_refused = |launch: Launch, words: &str| {
         let stopped = launch.quiet().without_socket().run();
         assert_eq!(stopped.status.code(), Some(111), "{stopped:?}");
@@ -185,9 +190,9 @@ fn what_cannot_be_accepted_from() {
     assert_refused(Launch::default().prelude("export LISTEN_FDS=x LISTEN_PID=$$"), "LISTEN_FDS: ");
 }
 
-/// What was meant for another process, as of a program that a service starts, is left alone.
+/// Sockets meant for another process, such as a program that a service starts, are left alone.
 #[test]
-fn sockets_that_were_handed_to_another_process() {
+fn sockets_handed_to_another_process_are_left_alone() {
     let launch = Launch::default().env("LISTEN_FDS", "1").env("LISTEN_PID", "1").quiet();
     let stopped = launch.without_socket().run();
     assert_eq!(stopped.status.code(), Some(100), "{stopped:?}");
@@ -196,9 +201,9 @@ fn sockets_that_were_handed_to_another_process() {
     daemon.assert_serves();
 }
 
-/// The number of the process before the fork is what is meant, and its parent keeps no copy.
+/// The variable names the process before the fork, and its parent keeps no copy.
 #[test]
-fn as_pid_1() {
+fn sockets_may_be_handed_to_pid_1() {
     let prelude = "exec unshare --pid --fork --kill-child --mount-proc sh -c \
                    'exec 3<&0 </dev/null; LISTEN_FDS=1 LISTEN_PID=$$ exec \"$0\" \"$@\"' \"$0\" \"$@\"";
     let probe = Command::new("unshare").args(["--pid", "--fork", "--mount-proc", "true"]).output();
@@ -217,7 +222,6 @@ fn as_pid_1() {
     assert_eq!(daemon.wait().status.code(), Some(0));
 }
 
-/// systemd's own tool.
 #[test]
 fn under_systemd_socket_activate() {
     if !Command::new("systemd-socket-activate").arg("--version").output().is_ok_and(|output| output.status.success()) {

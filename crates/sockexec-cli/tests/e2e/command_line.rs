@@ -1,10 +1,10 @@
-//! Options, and what is said about those that are wrong.
+//! Options, and messages about wrong ones.
 
 use std::os::unix::fs::PermissionsExt;
 
 use crate::common::{Daemon, Launch, Stopped, steps};
 
-/// Runs it with these arguments and no others.
+/// Runs the daemon with these arguments only.
 #[track_caller]
 fn run(arguments: &[&str]) -> Stopped {
     Launch::default().arguments(arguments).run()
@@ -20,7 +20,7 @@ fn version() {
     }
 }
 
-/// An option that 3.1.1 does not have is a difference from it, and news.
+/// An option that 3.1.1 does not have is in compatibility.md and in CHANGELOG.md.
 #[test]
 fn new_options_are_in_the_documents() {
     let file = |path: &str| {
@@ -29,7 +29,7 @@ fn new_options_are_in_the_documents() {
     };
     let documents = ["CHANGELOG.md", "docs/compatibility.md"].map(|path| (path, file(path)));
     let help = run(&["--help"]).stdout;
-    // Those of 3.1.1 have a letter before them.
+    // The options of 3.1.1 have a letter first.
     let new: Vec<&str> = help.lines().filter_map(|line| line.strip_prefix("      --")).collect();
     assert!(new.len() > 10, "{help}");
     for line in new {
@@ -133,7 +133,7 @@ fn usage_errors() {
     }
 }
 
-/// Every option of 3.1.1, in each way that getopt takes, and those that are new.
+/// Every option of 3.1.1 in each form that getopt takes, and the new ones.
 #[test]
 fn every_option_is_taken() {
     for options in [
@@ -153,7 +153,7 @@ fn every_option_is_taken() {
     }
 }
 
-/// As getopt has it: a wrapper's options come first, those of its user after them.
+/// As in getopt: a wrapper's options come first, and its user's after them.
 #[test]
 fn of_options_given_twice_the_last_counts() {
     let options = "-t 1 -m 0600 -m 1 -M 0666 -M 0600 -k 1 -k 2 -q 1 -q 9 --timeout 0 -d --debug";
@@ -164,9 +164,9 @@ fn of_options_given_twice_the_last_counts() {
     assert!(daemon.terminate().status.success());
 }
 
-/// Without `-d` nothing is said while nothing is wrong, but that it starts and stops.
+/// Without `-d`, and with nothing wrong, the daemon reports only its start and end.
 #[test]
-fn quiet_unless_asked() {
+fn without_debugging_it_is_quiet() {
     let mut daemon = Launch::default().quiet().start();
     daemon.assert_serves();
     let stopped = daemon.terminate();
@@ -174,9 +174,9 @@ fn quiet_unless_asked() {
     assert!(stopped.stderr.contains("listening on "), "{stopped:?}");
 }
 
-/// The life of every connection: who it is, what it runs, how that ends.
+/// The life of every connection: the client, its program, and how that ended.
 #[test]
-fn debugging_tells_the_life_of_a_connection() {
+fn debugging_shows_the_life_of_a_connection() {
     let daemon = Daemon::start("");
     let mut argv = steps("exit 7");
     argv.push("an argument\n".to_owned());
@@ -186,7 +186,7 @@ fn debugging_tells_the_life_of_a_connection() {
         rustix::process::getuid().as_raw().to_string(),
         rustix::process::getgid().as_raw().to_string(),
         "sockexec-fixture".to_owned(),
-        // Quoted: no newline of a client's makes a line of the log.
+        // Quoted, so that a client's newline does not make a line of the log.
         "\"an argument\\n\"".to_owned(),
     ] {
         daemon.wait_for_log(&word);

@@ -1,4 +1,5 @@
-//! Programs are started without waiting for any of them, by whatever call makes their processes.
+//! The daemon starts programs without waiting for any of them, whichever call makes their
+//! processes.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
@@ -9,20 +10,21 @@ use serde_json::Value;
 use crate::common::{Client, Daemon, Launch, eventually, is_refused, pairs, steps};
 use crate::faults::strace::{self, Fault, Strace, Whom};
 
-/// The calls, and what is done beside many connections.
+/// The calls, and the way beside many connections.
 const WAYS: [&str; 5] = ["clone3", "clone", "fork", "crowd", "clone,crowd"];
 
-/// A program whose exec takes as long as its owner likes: another process holds a lease on its file (fcntl(2), `F_SETLEASE`), and the kernel
-/// waits until that lets go of it, for 45 seconds at most (`/proc/sys/fs/lease-break-time`).
+/// A program whose exec takes as long as its owner likes. Another process holds a lease on its file
+/// (fcntl(2), `F_SETLEASE`), and the kernel waits until the lease is given up, for at most 45
+/// seconds (`/proc/sys/fs/lease-break-time`).
 struct Leased {
     path: PathBuf,
     holder: Child,
-    /// Closed, it lets go.
+    /// Closing it gives up the lease.
     _stdin: ChildStdin,
 }
 
 impl Leased {
-    /// `None`: there is no python3, or the file system has no leases.
+    /// `None` if there is no python3, or the file system has no leases.
     fn new(daemon: &Daemon) -> Option<Self> {
         const HOLD: &str = "import fcntl, signal, sys
 signal.signal(signal.SIGIO, signal.SIG_IGN)
@@ -69,7 +71,7 @@ fn has_said_nothing(client: &Client) -> bool {
     rustix::io::ioctl_fionread(client.socket()) == Ok(0)
 }
 
-/// With 16 slow execs the 17th was waited for, and with it everybody (8 and 20 seconds were seen).
+/// With 16 slow execs everybody used to wait with the 17th, 8 and 20 seconds in some runs.
 #[test]
 fn slow_execs_stop_nobody() {
     if is_refused("close_range") {
@@ -85,7 +87,7 @@ fn slow_execs_stop_nobody() {
         before.wait_for("ready");
         let slow: Vec<Client> = (0..40).map(|_| daemon.exec(&leased.argv())).collect();
         daemon.assert_serves();
-        // Nobody of them has a copy of its input any more, or it would not come to its end.
+        // None of the slow programs has a copy of its input any more. Otherwise it would not end.
         before.stdin(b"words");
         before.end_stdin();
         assert_eq!(before.reply().stdout_text(), "readywordsend", "{way}");
@@ -98,7 +100,8 @@ fn slow_execs_stop_nobody() {
     }
 }
 
-/// What was not executed has nothing to put in order: KILL at once frees its slot, where TERM and `-k` would have to pass.
+/// A program that was not executed has nothing to clean up. KILL at once frees its slot, where TERM
+/// would have to wait for `-k`.
 #[test]
 fn what_was_not_executed_is_killed_at_once() {
     for way in WAYS {
@@ -111,7 +114,7 @@ fn what_was_not_executed_is_killed_at_once() {
         daemon.wait_for_log("which was not executed");
         let log = daemon.whole_log();
         assert!(!log.contains("TERM to"), "{way}: {log}");
-        // In version 2 that there was no program is told: there is no `started`.
+        // Version 2 reports that there was no program: there is no `started`.
         let mut slow = daemon.connect();
         let argv = leased.argv()[0].as_bytes();
         slow.send(b"10:protocol=2,11:timeout=0.2,1:1,");
@@ -124,7 +127,7 @@ fn what_was_not_executed_is_killed_at_once() {
     }
 }
 
-/// The call that the status names.
+/// The call that the status reports.
 fn call(daemon: &Daemon) -> String {
     let mut client = daemon.connect();
     client.send(b"10:protocol=2,6:status,");
@@ -134,9 +137,10 @@ fn call(daemon: &Daemon) -> String {
     status["spawn"].as_str().expect("a name").to_owned()
 }
 
-/// Filters of system calls refuse clone3 with one of these, an old kernel with the last but one, or the flag with the last.
+/// A filter refuses clone3 with any of these errors, an old kernel with ENOSYS, and one without the
+/// flag with EINVAL.
 #[test]
-fn where_clone3_is_refused() {
+fn where_clone3_is_refused_clone_is_used() {
     if !strace::is_usable() {
         return;
     }
@@ -154,9 +158,9 @@ fn where_clone3_is_refused() {
     }
 }
 
-/// Where only fork is left, the operator is told, once.
+/// If only fork is left, the operator is told once.
 #[test]
-fn where_all_but_fork_is_refused() {
+fn where_all_but_fork_is_refused_fork_is_used() {
     if !strace::is_usable() {
         return;
     }
@@ -176,9 +180,9 @@ fn where_all_but_fork_is_refused() {
     assert_eq!(log.matches("programs are started by fork").count(), 1, "{log}");
 }
 
-/// There is no process for a moment: that client is told, and the call is not given up.
+/// For a moment there is no process. That client is told, and the call is tried again.
 #[test]
-fn what_is_refused_for_a_moment() {
+fn what_is_refused_for_a_moment_is_tried_again() {
     if !strace::is_usable() {
         return;
     }
@@ -190,7 +194,7 @@ fn what_is_refused_for_a_moment() {
             assert_eq!(daemon.run(&steps("out words"), b"").code(), 125, "{way} {error}");
             daemon.assert_serves();
             strace.detach();
-            // Under Docker's filter the next one is refused for good.
+            // Under Docker's filter the next call is refused for good.
             if std::env::var_os("SOCKEXEC_FILTER").is_none() {
                 assert_eq!(call(&daemon), way, "{error}");
             }
@@ -198,7 +202,8 @@ fn what_is_refused_for_a_moment() {
     }
 }
 
-/// A signal from the keyboard ends all that share the memory with a core dump, so that a program with a terminal never shares it.
+/// A signal from the keyboard with a core dump ends all processes that share the memory. So a
+/// program with a terminal never shares it.
 #[test]
 fn a_program_with_a_terminal_is_forked() {
     if !strace::is_usable() {

@@ -1,12 +1,12 @@
-//! The daemon, end to end: the built binary on a real socket, with a program of our own.
+//! End-to-end tests: the built daemon on a real socket, with a test program of our own.
 //!
-//! One test crate, so that it is linked once and its tests run side by side; each test has its own
-//! daemon and its own directory. Nothing here sleeps and hopes: a test waits for an event (a line of
-//! the log, the end of a stream, the death of a process seen through a FIFO that it held open).
-//! Deadlines are only there so that a fault fails and does not hang.
+//! This is one crate, so that it links once and its tests run side by side. Each test has its own
+//! daemon and directory. No test sleeps and hopes: each waits for an event (a line of the log, the
+//! end of a stream, the death of a process that held a FIFO open). Deadlines only make a fault fail
+//! instead of hang.
 //!
-//! `SOCKEXEC_BINARY` names another build of the daemon to run the suite against; `SOCKEXEC_FILTER` a filter of system calls
-//! around it, by its name in `filters`.
+//! `SOCKEXEC_BINARY` names another build of the daemon for the suite. `SOCKEXEC_FILTER` names a
+//! filter of system calls to put around it, from `filters`.
 #![forbid(unsafe_code)]
 #![expect(
     clippy::unwrap_used,

@@ -5,7 +5,7 @@ use std::thread;
 use super::{Caller, NONE, netstring, pair, request_2};
 use crate::common::{Daemon, request, steps};
 
-/// Requests of version 1 and what comes back, to the byte.
+/// Requests of version 1, and their replies to the byte.
 fn exchanges() -> Vec<(Vec<u8>, &'static str)> {
     let request = |argv: &str, stdin: &str| {
         let stdin = if stdin.is_empty() { Vec::new() } else { netstring(stdin) };
@@ -23,9 +23,9 @@ fn exchanges() -> Vec<(Vec<u8>, &'static str)> {
     ]
 }
 
-/// Not one byte of difference for those of version 1, whatever a hundred others do meanwhile.
+/// Clients of version 1 see not one byte of difference, whatever a hundred others do meanwhile.
 #[test]
-fn one_of_version_1_beside_a_hundred_of_version_2() {
+fn version_1_is_the_same_beside_a_hundred_of_version_2() {
     let daemon = Daemon::start("-m 200 -k 0.2");
     let alone: Vec<Vec<u8>> = exchanges().iter().map(|(request, _)| exchange(&daemon, request)).collect();
     for ((_, expected), found) in exchanges().iter().zip(&alone) {
@@ -47,7 +47,7 @@ fn one_of_version_1_beside_a_hundred_of_version_2() {
         others.push(caller);
     }
     thread::scope(|scope| {
-        // And as many that come and go: status, signals, bad requests.
+        // As many that come and go: status, signals, bad requests.
         scope.spawn(|| {
             for n in 0..100 {
                 let mut client = daemon.connect();

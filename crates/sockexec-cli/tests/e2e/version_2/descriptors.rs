@@ -1,4 +1,4 @@
-//! Programs whose standard streams are descriptors of the client's.
+//! Programs whose standard streams are descriptors of the client.
 
 use std::fs::{self, File};
 use std::io::{IoSlice, Read as _, Seek as _, SeekFrom, Write as _};
@@ -22,7 +22,7 @@ pub(crate) fn send_from(client: &Client, bytes: &[u8], descriptors: &[BorrowedFd
     assert_eq!(try_send(client, bytes, descriptors).unwrap(), bytes.len());
 }
 
-/// The same, where it may be refused: how many bytes were sent.
+/// The same where it may fail. Returns how many bytes were sent.
 #[track_caller]
 pub(super) fn try_send(client: &Client, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> rustix::io::Result<usize> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(253))];
@@ -42,9 +42,9 @@ fn null() -> OwnedFd {
     File::options().read(true).write(true).open("/dev/null").unwrap().into()
 }
 
-/// A file stays a file: the program's own offsets, and not a byte through the daemon.
+/// A file stays a file. The program uses its offset, and no byte goes through the daemon.
 #[test]
-fn files() {
+fn files_stay_files() {
     let daemon = Daemon::start("");
     let path = |name: &str| daemon.directory().join(name).canonicalize().unwrap();
     fs::write(daemon.directory().join("in"), "skipped input").unwrap();
@@ -69,7 +69,7 @@ fn files() {
 
 /// A pipe ends when the program does: the daemon keeps no copy of the client's descriptors.
 #[test]
-fn pipes() {
+fn pipes_end_with_the_program() {
     let daemon = Daemon::start("");
     let descriptors = daemon.process().descriptors();
     let (input, mut feed) = std::io::pipe().unwrap();
@@ -88,9 +88,9 @@ fn pipes() {
     assert_clean(&daemon, descriptors);
 }
 
-/// A terminal stays a terminal, and one of the client's: not the program's controlling one.
+/// A terminal stays the client's terminal, and does not control the program.
 #[test]
-fn terminals() {
+fn terminals_stay_the_clients() {
     let daemon = Daemon::start("");
     let flags = rustix::pty::OpenptFlags::RDWR | rustix::pty::OpenptFlags::NOCTTY;
     let ours = rustix::pty::openpt(flags).unwrap();
@@ -107,7 +107,7 @@ fn terminals() {
     assert_eq!(str::from_utf8(&buffer[..n]).unwrap(), format!("{}\r\n", name.to_str().unwrap()));
 }
 
-/// What the client has made of its descriptor is left so: others may share it.
+/// The flags of the client's descriptor stay as they are, because others may share it.
 #[test]
 fn flags_are_left_alone() {
     let daemon = Daemon::start("");
@@ -120,9 +120,9 @@ fn flags_are_left_alone() {
     drop(drain);
 }
 
-/// The other options, a program that is not there, and the deadline.
+/// The other options, a missing program, and the deadline.
 #[test]
-fn beside_other_options() {
+fn other_options_still_work() {
     let daemon = Daemon::start("-k 0.3");
     let (mut drain, output) = std::io::pipe().unwrap();
     let argv = ["/bin/sh", "-c", "pwd; echo $A"].map(str::to_owned);
@@ -140,9 +140,9 @@ fn beside_other_options() {
     assert_eq!((late.signal(), late.errors.len()), (15, 1));
 }
 
-/// A client that goes takes its program with it, whoever holds its streams.
+/// A client that leaves takes its program with it, whoever holds its streams.
 #[test]
-fn a_client_that_goes() {
+fn a_client_that_leaves_ends_its_program() {
     let daemon = Daemon::start("-k 0.2");
     let descriptors = daemon.process().descriptors();
     let mut fifo = daemon.fifo("fifo");
@@ -155,9 +155,10 @@ fn a_client_that_goes() {
     assert_clean(&daemon, descriptors);
 }
 
-/// More or fewer than three, or three that come too late: a bad request, and none of them stays open.
+/// More or fewer than three, or three that come too late, are a bad request. None of them stays
+/// open.
 #[test]
-fn too_many_and_too_few() {
+fn too_many_or_too_few_are_refused() {
     let mut daemon = Daemon::start("");
     let descriptors = daemon.process().descriptors();
     let null = null();
@@ -175,7 +176,7 @@ fn too_many_and_too_few() {
             .starts_with("bad-request 0 descriptors, but option fds needs 3 at byte ")
     );
     let three = [null.as_fd(); 3];
-    // Three in all, with whatever bytes of the request; and three more in the middle of it.
+    // Three in all, at any bytes of the request; and three more in the middle of it.
     let bytes = request_2(&["fds"], &argv);
     let (begin, rest) = bytes.split_at(7);
     for (first, second, is_right) in
@@ -196,7 +197,7 @@ fn too_many_and_too_few() {
         }
         assert_clean(&daemon, descriptors);
     }
-    // A connection that has more to say holds none of those that are too many meanwhile.
+    // A connection that lives on does not hold the surplus ones meanwhile.
     let position = daemon.log_position();
     let caller = Caller(daemon.connect());
     send(&caller, &request_2::<_, &str>(&["fds"], &[]), &[null.as_fd(); 100]);
@@ -207,9 +208,8 @@ fn too_many_and_too_few() {
     daemon.assert_serves();
 }
 
-/// Nobody has asked for them.
 #[test]
-fn without_the_option() {
+fn without_the_option_they_are_refused() {
     let mut daemon = Daemon::start("");
     let descriptors = daemon.process().descriptors();
     let null = null();
@@ -219,7 +219,7 @@ fn without_the_option() {
         let reply = start(&daemon, options, argv, &three).reply();
         assert!(reply.refusal().starts_with("bad-request 3 descriptors, but no option fds at byte "), "{reply:?}");
     }
-    // In version 1 nothing is said of them; closed they are all the same.
+    // Version 1 does not report them, and closes them all the same.
     let mut caller = Caller(daemon.connect());
     send(&caller, b"1:1,8:/bin/cat,3:abc,0:,", &three);
     assert_eq!(caller.0.rest(), b"6:stdout,3:abc,8:exitcode,1:0,");
@@ -227,9 +227,9 @@ fn without_the_option() {
     daemon.assert_serves();
 }
 
-/// After the request they mean nothing, and are closed as they come.
+/// After the request they have no meaning, and are closed as they come.
 #[test]
-fn beside_input() {
+fn beside_input_they_are_closed() {
     let daemon = Daemon::start("");
     let null = null();
     let mut caller = Caller::start(&daemon, NONE, &steps("out ready cat"));
@@ -245,9 +245,9 @@ fn beside_input() {
     assert_eq!((reply.stdout_text(), reply.code()), (format!("ready{}", "word ".repeat(50)).as_str(), 0));
 }
 
-/// Its input is no longer the daemon's matter.
+/// The daemon no longer handles the program's input.
 #[test]
-fn stdin_beside_descriptors() {
+fn stdin_beside_descriptors_is_refused() {
     let daemon = Daemon::start("-k 0.2");
     let null = null();
     let three = [null.as_fd(); 3];
@@ -260,7 +260,7 @@ fn stdin_beside_descriptors() {
             "{reply:?}"
         );
     }
-    // Half-close is no end of input here, and no disconnect.
+    // Here a half-close is neither an end of input nor a disconnect.
     let caller = start(&daemon, &["fds"], &steps("exit 5"), &three);
     caller.0.half_close();
     assert_eq!(caller.reply().code(), 5);

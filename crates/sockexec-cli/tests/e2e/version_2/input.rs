@@ -8,7 +8,7 @@ use crate::pattern::Pattern;
 use crate::streams::{BIG, TAILS, TORN_TAILS, reads_the_tail_and_waits, reads_the_tail_late, send_and_half_close};
 
 #[test]
-fn stdin() {
+fn stdin_reaches_the_program() {
     let daemon = Daemon::start("");
     let mut caller = Caller::start(&daemon, NONE, &steps("cat out done"));
     for piece in ["one ", "two ", "0:,5:stdin,"] {
@@ -20,9 +20,9 @@ fn stdin() {
     assert_eq!((reply.stdout_text(), reply.code()), ("one two 0:,5:stdin,done", 0));
 }
 
-/// Half-close between two pairs is the end of the input, as in version 1.
+/// A half-close between two pairs is the end of the input, as in version 1.
 #[test]
-fn half_close_ends_stdin() {
+fn a_half_close_ends_stdin() {
     let daemon = Daemon::start("");
     let mut caller = Caller::start(&daemon, NONE, &steps("cat out done"));
     caller.stdin("word ");
@@ -31,16 +31,18 @@ fn half_close_ends_stdin() {
     assert_eq!((reply.stdout_text(), reply.code()), ("word done", 0));
 }
 
-/// Together with the end of a big pair too, for a program that does not read: it comes after the last byte.
+/// The same together with the end of a big pair, for a program that does not read. The end comes
+/// after the last byte.
 #[test]
-fn half_close_right_behind_a_big_pair() {
+fn a_half_close_right_behind_a_big_pair_ends_it() {
     for transfer in ["splice", "copy"] {
         let mut daemon = Launch::default().options("-t 0").env("SOCKEXEC_TRANSFER", transfer).start();
         for len in TAILS {
             let gate = daemon.gate(&format!("gate{len}"));
             let mut caller = Caller::start(&daemon, NONE, &reads_the_tail_late(&gate));
             let tail = send_and_half_close(&mut caller.0, "5:stdin,", len, 0);
-            // Connections that come later are served later: by then the daemon has done with the tail what can be done.
+            // Connections that come later are served later. So the daemon has done all it can with
+            // the tail.
             daemon.assert_serves();
             gate.open();
             let reply = caller.reply();
@@ -50,9 +52,10 @@ fn half_close_right_behind_a_big_pair() {
     }
 }
 
-/// Without the comma, or without bytes before it, it is an end within a pair, however much was spliced before.
+/// Without the comma, or without bytes before it, the end is within a pair, however much of it was
+/// spliced.
 #[test]
-fn half_close_within_a_big_pair() {
+fn a_half_close_within_a_big_pair_is_a_bad_request() {
     for transfer in ["splice", "copy"] {
         let daemon = Launch::default().options("-t 0").env("SOCKEXEC_TRANSFER", transfer).start();
         for (len, missing) in TORN_TAILS {
@@ -71,7 +74,7 @@ fn half_close_within_a_big_pair() {
     }
 }
 
-/// Signals, and sizes, may follow the end of the input: the connection goes on.
+/// Signals and sizes may follow the end of the input, because the connection goes on.
 #[test]
 fn the_end_of_stdin_is_not_the_end_of_the_request() {
     let daemon = Daemon::start("");
@@ -82,10 +85,11 @@ fn the_end_of_stdin_is_not_the_end_of_the_request() {
     assert_eq!(caller.reply().signal(), 10);
 }
 
-/// A program may go over to the group of a child of its own (setpgid(2)). Then nobody is left in the group that the daemon
-/// made: it is reached by its own number, and whoever else is in the other group is not.
+/// A program may join the group of its own child (setpgid(2)). Then nobody is left in the group
+/// that the daemon made. The signal goes to the program's own number, and not to others in that
+/// group.
 #[test]
-fn a_signal_to_a_program_that_has_left_its_group() {
+fn a_signal_reaches_a_program_that_has_left_its_group() {
     let daemon = Daemon::start("-t 0");
     let mut life = daemon.fifo("life");
     let argv = format!("spawn [ setpgid close 0 close 1 close 2 hold {} wait ] read 1 join ids wait", life.path());
@@ -101,9 +105,9 @@ fn a_signal_to_a_program_that_has_left_its_group() {
     life.wait_for_death();
 }
 
-/// Both ways at once, many times what any buffer takes.
+/// Both directions at once, many times what any buffer takes.
 #[test]
-fn much_input() {
+fn much_input_arrives() {
     const LEN: usize = 30_000_000;
     let daemon = Daemon::start("");
     let mut caller = Caller::start(&daemon, NONE, &steps("verify"));
@@ -118,7 +122,7 @@ fn much_input() {
     assert_eq!((reply.stdout_text(), reply.code()), (format!("ok {LEN}\n").as_str(), 0));
 }
 
-/// A program that does not read stops the client; one that has closed its input has the rest dropped.
+/// A program that does not read stops the client. If it has closed its input, the rest is dropped.
 #[test]
 fn input_that_nobody_reads() {
     let daemon = Daemon::start("");
@@ -136,7 +140,8 @@ fn input_that_nobody_reads() {
     assert_eq!((reply.stdout_text(), reply.code()), ("closed", 6));
 }
 
-/// There is no spool: a client that does not read stops the program, whether or not it has ended its input.
+/// There is no spool: a client that does not read stops the program, whether or not it has ended
+/// its input.
 #[test]
 fn output_that_nobody_reads() {
     let daemon = Daemon::start("");
@@ -150,7 +155,7 @@ fn output_that_nobody_reads() {
 
 /// By name and by number, to the whole group.
 #[test]
-fn signals() {
+fn signals_reach_the_group() {
     let daemon = Daemon::start("");
     for (payload, number) in [
         ("HUP", 1),
@@ -169,7 +174,8 @@ fn signals() {
         let argv = steps(&format!("spawn [ hold {} exec /bin/sleep 100 ] exec /bin/sleep 100", fifo.path()));
         let mut caller = Caller::start(&daemon, NONE, &argv);
         let member = fifo.holder();
-        // Both are sleep by now: what the fixture's own library does about signals plays no part.
+        // By now both have become sleep, so the signal handling of the fixture's library does not
+        // matter.
         for pid in [member.pid, member.group] {
             let comm = format!("/proc/{}/comm", pid.as_raw_pid());
             eventually("sleep", || std::fs::read_to_string(&comm).is_ok_and(|comm| comm == "sleep\n"));
@@ -185,7 +191,7 @@ fn signals() {
 }
 
 #[test]
-fn stop_and_continue() {
+fn stop_and_continue_reach_the_group() {
     let daemon = Daemon::start("");
     let mut caller = Caller::start(&daemon, NONE, &steps("ids cat"));
     caller.wait_for("\n");
@@ -200,15 +206,16 @@ fn stop_and_continue() {
     assert_eq!(reply.code(), 0);
 }
 
-/// To a program that has ended it is nothing, even if somebody in the group holds the output still.
+/// A signal to a program that has ended does nothing, even if somebody in its group still holds the
+/// output.
 #[test]
-fn a_signal_to_a_program_that_has_ended() {
+fn a_signal_to_a_program_that_has_ended_does_nothing() {
     let daemon = Daemon::start("");
     let mut fifo = daemon.fifo("fifo");
     let argv = steps(&format!("spawn [ hold {} cat out last ] exit 7", fifo.path()));
     let mut caller = Caller::start(&daemon, NONE, &argv);
     let holder = fifo.holder();
-    // A zombie: the daemon has not looked, as the output goes on.
+    // A zombie: the daemon has not looked, because the output goes on.
     eventually("the end of the leader", || {
         std::fs::read_to_string(format!("/proc/{}/stat", holder.group.as_raw_pid()))
             .is_ok_and(|stat| stat.contains(") Z "))
@@ -222,7 +229,7 @@ fn a_signal_to_a_program_that_has_ended() {
     caller.end_stdin();
     let reply = caller.reply();
     assert_eq!((reply.stdout_text(), reply.code()), ("input last", 7));
-    // The same where the daemon knows of the end, as it waits for it.
+    // The same where the daemon waits for the end, and knows of it.
     let daemon = Daemon::start("--linger 50");
     let mut fifo = daemon.fifo("fifo");
     let argv = steps(&format!("spawn [ hold {} cat out last ] exit 7", fifo.path()));
@@ -235,16 +242,16 @@ fn a_signal_to_a_program_that_has_ended() {
     assert!(fifo.is_held(), "a signal for the program reached what is left in its group");
     caller.end_stdin();
     assert_eq!(caller.reply().code(), 7);
-    // And after the whole reply, while the client has not gone.
+    // And after the whole reply, while the client is still there.
     let mut caller = Caller::start(&daemon, NONE, &steps("exit 8"));
     caller.wait_for("8:exitcode,1:8,");
     let _ = caller.0.try_send(&super::pair("signal", "TERM"));
     assert_eq!(caller.reply().code(), 8);
 }
 
-/// A signal that comes with the request reaches the program whatever it is doing then.
+/// A signal that comes with the request reaches the program at whatever point it is.
 #[test]
-fn a_signal_at_once() {
+fn a_signal_may_come_with_the_request() {
     let daemon = Daemon::start("");
     for _ in 0..100 {
         let mut bytes = super::request_2(NONE, &["/bin/sleep", "100"]);
@@ -255,7 +262,8 @@ fn a_signal_at_once() {
     }
 }
 
-/// A request for the fixture whose exec takes its time, as PATH has many places where it is not, and what is sent with it at once.
+/// A request for the fixture whose exec takes its time, because PATH has many directories without
+/// it, and what is sent right behind it.
 fn slow_exec(steps_: &str, behind: &[(&str, &str)]) -> Vec<u8> {
     let (directory, name) = fixture().rsplit_once('/').expect("a path");
     let places = "/nowhere/at/all:".repeat(2000);
@@ -264,8 +272,9 @@ fn slow_exec(steps_: &str, behind: &[(&str, &str)]) -> Vec<u8> {
     behind.iter().fold(request, |bytes, (tag, payload)| [bytes, super::pair(tag, payload)].concat())
 }
 
-/// Until its exec a program has copies of all descriptors of the daemon, the ends of other clients' pipes among them. STOP that came with the
-/// request stopped it there, and whoever had ended the input of a `cat` waited for ever for the end of its output.
+/// Until its exec a program has copies of all of the daemon's descriptors, among them the ends of
+/// other clients' pipes. A STOP that came with the request used to stop it there. A client that had
+/// ended the input of a `cat` then waited for ever for the end of its output.
 #[test]
 fn a_program_that_is_stopped_at_once_stops_nobody_else() {
     let mut daemon = Daemon::start("-t 0");
@@ -278,7 +287,7 @@ fn a_program_that_is_stopped_at_once_stops_nobody_else() {
         let mut client = daemon.connect();
         client.send(&slow_exec("out words cat", &[("signal", stop)]));
         let mut caller = Caller(client);
-        // Not before it is cloned is there anybody to hold what others wait for.
+        // Before the clone there is no process that could hold the pipes of others.
         daemon.wait_for_log_after(position, "\"out\" \"words\" \"cat\"");
         let program = Process(last_pid(&daemon, 0));
         other.end_stdin();
@@ -295,7 +304,8 @@ fn a_program_that_is_stopped_at_once_stops_nobody_else() {
     assert_clean(&daemon, descriptors);
 }
 
-/// A signal that waits for the exec keeps its place: behind the input before it, and what is sent after it waits too.
+/// A signal that waits for the exec keeps its place behind the input before it, and what follows
+/// waits too.
 #[test]
 fn what_is_sent_at_once_keeps_its_order() {
     let daemon = Daemon::start("-t 0");
@@ -305,7 +315,7 @@ fn what_is_sent_at_once_keeps_its_order() {
     client.send(&slow_exec("cat", &behind));
     let reply = Caller(client).reply();
     assert_eq!((reply.stdout_text(), reply.code()), ("one two ", 0));
-    // Nothing of what comes behind the signal is lost by a half-close, or taken for well-formed.
+    // A half-close loses nothing behind the signal, and does not make it well-formed.
     let mut client = daemon.connect();
     client.send(&slow_exec("cat", &[("signal", "CONT"), ("stdin", "words")]));
     client.half_close();
@@ -313,16 +323,17 @@ fn what_is_sent_at_once_keeps_its_order() {
     let mut client = daemon.connect();
     client.send(&slow_exec("wait", &[("signal", "CONT"), ("signal", "WAT")]));
     assert!(Caller(client).reply().errors[0].starts_with("bad-request unknown signal \"WAT\""));
-    // The first of two ends it.
+    // The first of two signals ends it.
     let mut client = daemon.connect();
     client.send(&slow_exec("wait", &[("signal", "KILL"), ("signal", "TERM")]));
     assert_eq!(Caller(client).reply().signal(), 9);
     assert_clean(&daemon, descriptors);
 }
 
-/// Where there is no exec the signal is nothing; a client that goes before it, the deadline, and the end of the daemon do what they do without one.
+/// Without an exec the signal does nothing. A client that leaves before the exec, the deadline, and
+/// the end of the daemon work as usual.
 #[test]
-fn a_signal_at_once_to_a_program_that_does_not_come_to_it() {
+fn a_signal_without_an_exec_does_nothing() {
     let mut daemon = Daemon::start("-t 0 -k 30");
     let descriptors = daemon.process().descriptors();
     for signal in ["STOP", "KILL"] {
@@ -341,13 +352,13 @@ fn a_signal_at_once_to_a_program_that_does_not_come_to_it() {
     let position = daemon.log_position();
     client.send(&slow_exec("wait", &[("signal", "STOP")]));
     daemon.wait_for_log_after(position, "\"sockexec-fixture\" \"wait\"");
-    // TERM reaches it before its exec or after, and is not kept from it by STOP.
+    // TERM reaches it before or after its exec, and STOP does not delay it.
     assert_eq!(daemon.terminate().status.code(), Some(0));
 }
 
-/// What cannot be understood ends the connection as a disconnect would, and is named.
+/// Invalid input ends the connection as a disconnect would, and the error names it.
 #[test]
-fn bad_input() {
+fn bad_input_ends_the_connection() {
     let daemon = Daemon::start("-k 0.2");
     let descriptors = daemon.process().descriptors();
     let long = "x".repeat(65);
@@ -388,15 +399,15 @@ fn bad_input() {
             "{tag} {payload}: {error}"
         );
         assert_eq!((reply.stdout_text(), &reply.exit, reply.errors.len()), ("word", &None, 1), "{reply:?}");
-        // TERM, and KILL to who ignores it.
+        // TERM, and KILL for a program that ignores it.
         fifo.wait_for_death();
     }
     assert_clean(&daemon, descriptors);
 }
 
-/// An end within a pair.
+/// The end comes within a pair.
 #[test]
-fn half_close_within_a_pair() {
+fn a_half_close_within_a_pair_is_a_bad_request() {
     let daemon = Daemon::start("-k 0.2");
     for bytes in ["5:std", "5:stdin,", "5:stdin,10:abc", "6:signal,4:TERM"] {
         let mut caller = Caller::start(&daemon, NONE, &steps("out word wait"));
@@ -413,14 +424,14 @@ fn half_close_within_a_pair() {
         let raw = client.rest();
         let text = String::from_utf8_lossy(&raw);
         assert!(text.contains("request ends early at byte"), "{text}");
-        // Before the first netstring is complete nobody knows which version it would have been.
+        // Before the first netstring is complete, nobody knows the version.
         assert_eq!(text.starts_with("6:stderr,"), bytes == "10:prot", "{text}");
     }
 }
 
-/// A client that goes takes its program with it.
+/// A client that leaves takes its program with it.
 #[test]
-fn a_client_that_goes() {
+fn a_client_that_leaves_ends_its_program() {
     let daemon = Daemon::start("-k 0.2");
     let descriptors = daemon.process().descriptors();
     for options in [&[][..], &["stderr=stdout"], &["timeout=30"], &["cwd=/", "clearenv"]] {

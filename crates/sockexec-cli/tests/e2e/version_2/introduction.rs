@@ -1,4 +1,4 @@
-//! What the daemon says of itself, and pings.
+//! The daemon's introduction, and pings.
 
 use serde_json::Value;
 use sockexec_proto::request;
@@ -6,7 +6,7 @@ use sockexec_proto::request;
 use super::{Caller, NONE, netstring, request_2, run};
 use crate::common::{Daemon, eventually, pairs, steps};
 
-/// The window that the daemon tells, in bytes.
+/// The window in the introduction, in bytes.
 #[track_caller]
 pub(super) fn window(introduction: &str) -> usize {
     let word = introduction.split(' ').find_map(|word| word.strip_prefix("window=")).expect("a window");
@@ -26,7 +26,7 @@ fn it_names_the_version_the_window_and_the_options() {
     }
 }
 
-/// It comes as soon as the first netstring is complete: not a byte before, and whatever follows, or does not.
+/// It comes as soon as the first netstring is complete: not a byte earlier, whatever follows.
 #[test]
 fn it_comes_first_and_at_once() {
     let daemon = Daemon::start("");
@@ -34,7 +34,7 @@ fn it_comes_first_and_at_once() {
     for byte in b"10:protocol=2" {
         client.send(&[*byte]);
     }
-    // Connections that come later are served later: these bytes were read by then.
+    // Connections that come later are served later. So the daemon has read these bytes.
     run(&daemon, NONE, &steps("exit 0"), "");
     assert_eq!(rustix::io::ioctl_fionread(client.socket()), Ok(0));
     client.send(b",");
@@ -49,7 +49,7 @@ fn it_comes_first_and_at_once() {
 }
 
 #[test]
-fn another_version_is_introduced_to_and_refused() {
+fn another_version_gets_the_introduction_and_is_refused() {
     let daemon = Daemon::start("");
     for version in ["1", "3", "", "2.1", "02", "99999999999"] {
         let mut caller = Caller(daemon.connect());
@@ -70,9 +70,9 @@ fn ping(daemon: &Daemon) -> Vec<(String, Vec<u8>)> {
     pairs(&client.rest())
 }
 
-/// The introduction is the whole answer, also where all slots are taken, and it is counted apart.
+/// The introduction is the whole answer, even if all slots are taken. Pings are counted separately.
 #[test]
-fn a_ping() {
+fn a_ping_gets_the_introduction() {
     let daemon = Daemon::start("-m 1 -t 0");
     let mut running = Caller::start(&daemon, NONE, &steps("out ready cat"));
     running.wait_for("ready");
@@ -88,21 +88,22 @@ fn a_ping() {
     assert_eq!(status["totals"]["timed_out"].as_u64(), Some(0));
     running.end_stdin();
     assert_eq!(running.reply().code(), 0);
-    // Every byte in a write of its own is the same.
+    // A write for each byte changes nothing.
     let mut client = daemon.connect();
     for byte in netstring("protocol=2") {
         client.send(&[byte]);
     }
     client.half_close();
     assert_eq!(pairs(&client.rest()).len(), 1);
-    // One with something behind it is no ping.
+    // A ping with something behind it is not a ping.
     let mut client = daemon.connect();
     client.send(&request_2(&["clearenv"], &[] as &[&str]));
     client.half_close();
     assert_eq!(pairs(&client.rest()).len(), 2);
 }
 
-/// A client that vanishes after its ping, or sends it and does not end, costs nothing that stays.
+/// A client that vanishes after its ping, or sends it and does not end, costs nothing in the long
+/// run.
 #[test]
 fn pings_leave_nothing() {
     let daemon = Daemon::start("--request-timeout 0.3");

@@ -1,5 +1,7 @@
-//! Sockets that linger: close(2) of the last descriptor of one waits until its bytes are acknowledged or its time is up (socket(7)), also where it does
-//! not block otherwise. A client that let the daemon make that call stopped it for everybody, for as long as the client liked.
+//! Sockets that linger. The close(2) of the last descriptor of such a socket waits until its bytes
+//! are acknowledged or its time is up (socket(7)), even if the socket is non-blocking. A client
+//! that let the daemon make that call used to stop it for everybody, for as long as the client
+//! liked.
 
 use std::ffi::OsStr;
 use std::io::{PipeReader, Read as _};
@@ -15,16 +17,18 @@ use super::{Caller, assert_clean, last_pid, netstring, request_2};
 use crate::common::{Daemon, Launch, PATIENCE, eventually, fixture, kernel_is_before, request, steps};
 use crate::faults::strace::{self, Fault, Strace, Whom};
 
-/// The ways in which it is passed: by itself, in the queue of a UNIX socket, which does not linger itself, and with an urgent byte, which the kernel
-/// skips.
+/// The ways to pass it: by itself, in the queue of a UNIX socket, which does not linger itself, and
+/// with an urgent byte, which the kernel skips.
 const WAYS: [&str; 3] = ["plain", "queued", "urgent"];
 
-/// A client that has passed a socket that lingers, and has closed its own: the daemon had the last one then, as it was stopped meanwhile. A process of
-/// its own, as the other tests of this one start programs, which have copies of whatever is open here.
+/// A client that has passed a socket that lingers and has closed its own descriptor. The daemon is
+/// stopped meanwhile, so it has the last one. The client is a process of its own: other tests of
+/// this process start programs, which copy whatever is open here.
 struct Passer(Child);
 
 impl Passer {
-    /// One that sends the bytes, with so many descriptors, does the `before` steps, lets the daemon go on, and does the steps `after`.
+    /// A client that sends the bytes with `count` descriptors and does the `before` steps. Then the
+    /// daemon goes on, and the client does the `after` steps.
     #[track_caller]
     fn start(daemon: &Daemon, way: &str, bytes: &[u8], count: usize, before: &str, after: &str) -> Self {
         let mut command = Command::new(fixture());
@@ -32,7 +36,7 @@ impl Passer {
         Self::run(daemon, command, before, after)
     }
 
-    /// One that sends these bytes, and passes it behind them.
+    /// A client that sends these bytes, and passes the socket behind them.
     #[track_caller]
     fn behind(daemon: &Daemon, first: &[u8], way: &str) -> Self {
         let mut command = Command::new(fixture());
@@ -53,7 +57,7 @@ impl Passer {
         Self(child)
     }
 
-    /// One that reads what it is told: all of that.
+    /// A client that reads its answer. Returns the whole answer.
     #[track_caller]
     fn answer(daemon: &Daemon, way: &str, bytes: &[u8], count: usize) -> (Self, String) {
         let mut passer = Self::start(daemon, way, bytes, count, "", "answer hang-up close 1");
@@ -64,7 +68,7 @@ impl Passer {
 }
 
 impl Drop for Passer {
-    /// With it goes the peer, and the linger is over.
+    /// The peer goes with it, and so does the linger.
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
@@ -75,7 +79,7 @@ fn threads(daemon: &Daemon) -> usize {
     daemon.process().threads()
 }
 
-/// The loop turns. No program is started for that.
+/// Asserts that the loop turns, without starting a program.
 #[track_caller]
 fn assert_answers(daemon: &Daemon) {
     let mut caller = Caller(daemon.connect());
@@ -85,19 +89,20 @@ fn assert_answers(daemon: &Daemon) {
     caller.0.until_gone();
 }
 
-/// The daemon has closed one, with nobody waiting for it, while its peer still does not read.
+/// Asserts that the daemon has closed the socket and nobody waits, while the socket's peer still
+/// does not read.
 #[track_caller]
 fn assert_nobody_waits(daemon: &mut Daemon, descriptors: usize) {
     assert_answers(daemon);
-    // A program that is started before has a copy, and its exec would wait.
+    // A program started before that has a copy, and its exec would wait.
     assert_clean(daemon, descriptors);
     eventually("no thread but the first", || threads(daemon) == 1);
     daemon.assert_serves();
 }
 
-/// Whatever is wrong with the request, and in whatever version it is.
+/// Whatever is wrong with the request, in both versions.
 #[test]
-fn a_bad_request() {
+fn a_bad_request_stops_nobody() {
     let mut daemon = Daemon::start("");
     let descriptors = daemon.process().descriptors();
     let too_many = [request_2::<_, &str>(&["fds"], &[]), b"wat".to_vec()].concat();
@@ -111,9 +116,10 @@ fn a_bad_request() {
     }
 }
 
-/// Whether the daemon has taken the descriptor before, or finds the client gone. Nor does its own end wait for that.
+/// The client leaves before the daemon has read the descriptor, or after. The daemon's own end does
+/// not wait either.
 #[test]
-fn a_client_that_goes() {
+fn a_client_that_leaves_stops_nobody() {
     let mut daemon = Daemon::start("");
     let descriptors = daemon.process().descriptors();
     for way in WAYS {
@@ -132,9 +138,10 @@ fn a_client_that_goes() {
     assert_eq!(daemon.terminate().status.code(), Some(0));
 }
 
-/// However many there are. A thread waited for each: 901 of them after 300 connections, until no process could be made.
+/// However many there are. A thread used to wait for each: 901 threads after 300 connections, until
+/// no process could be made.
 #[test]
-fn many_at_once() {
+fn many_at_once_stop_nobody() {
     const MANY: usize = 20;
     let mut daemon = Daemon::start("");
     let descriptors = daemon.process().descriptors();
@@ -152,9 +159,10 @@ fn many_at_once() {
     drop(passers);
 }
 
-/// Those that wait for a daemon that ends, which closes what they have sent with its own socket.
+/// Clients wait in the backlog of a daemon that ends, and closes what they have sent with its own
+/// socket.
 #[test]
-fn in_the_backlog_of_a_daemon_that_ends() {
+fn in_the_backlog_they_do_not_delay_the_end() {
     let mut daemon = Daemon::start("--max-waiting 1 -t 0");
     let mut silent = daemon.connect();
     silent.send(b"1:2,");
@@ -163,23 +171,25 @@ fn in_the_backlog_of_a_daemon_that_ends() {
     assert_eq!(daemon.terminate().status.code(), Some(0));
 }
 
-/// Version 1, and a program that reads all of its input.
+/// A request of version 1, for a program that reads all of its input.
 fn request_of_cat() -> Vec<u8> {
     [&request(&["/bin/cat"])[..], b"1000000:"].concat()
 }
 
-/// Behind the request, where nobody looks for descriptors: they were closed by the kernel, within recv(2) or splice(2).
+/// Behind the request nobody expects descriptors. The kernel used to close them within recv(2) or
+/// splice(2).
 #[test]
 fn behind_the_request() {
     let mut launch = Launch::default().options("-t 0 -k 0.2");
     if kernel_is_before(6, 16) {
-        // The daemon's own user is trusted there, and spliced. This is what strangers get.
+        // The daemon trusts its own user, and splices its input. Another user's input is handled
+        // like this.
         launch = launch.env("SOCKEXEC_TRANSFER", "copy");
     }
     let mut daemon = launch.start();
     let descriptors = daemon.process().descriptors();
     for way in WAYS {
-        // So little is read, and of so much the rest is spliced.
+        // A short input is read. Of a long one the rest is spliced.
         for len in [0, 100_000] {
             let first = [request_of_cat(), vec![b'x'; len]].concat();
             let passer = Passer::behind(&daemon, &first, way);
@@ -190,7 +200,7 @@ fn behind_the_request() {
     }
 }
 
-/// Once input is spliced none can be sent any more, where the kernel has a way to refuse them.
+/// Once input is spliced, the client can send no more descriptors, if the kernel can refuse them.
 #[cfg(target_os = "linux")]
 #[test]
 fn none_can_come_where_input_is_spliced() {
@@ -211,20 +221,21 @@ fn none_can_come_where_input_is_spliced() {
         }
         Err(error) => error == rustix::io::Errno::PERM,
     });
-    // What went before is input as any other.
+    // What came before is ordinary input.
     caller.0.send(&vec![b'x'; 1_000_000 - 300_000 - sent]);
     caller.0.send(b",");
     caller.0.end_stdin();
     assert_eq!(caller.0.reply().stdout, vec![b'x'; 1_000_000]);
 }
 
-/// A program that has ended, or was not there, before the daemon lets go of its copies, in each of the ways to start one.
+/// A program that has ended, or did not exist, before the daemon lets go of its copies, for each
+/// way to start one.
 #[test]
-fn a_program_that_ends_at_once() {
+fn a_program_that_ends_at_once_leaves_nothing() {
     for spawn in ["", "crowd", "clone", "fork"] {
         let mut daemon = Launch::default().options("-m 40").env("SOCKEXEC_SPAWN", spawn).start();
         let descriptors = daemon.process().descriptors();
-        // What is urgent is one byte.
+        // Only one byte is urgent.
         for way in ["plain", "queued"] {
             for (program, expected) in [("/bin/true", "8:exitcode,1:0,"), ("/nowhere/nope", "not-found")] {
                 let (passer, answer) = Passer::answer(&daemon, way, &request_2(&["fds"], &[program]), 3);
@@ -236,7 +247,8 @@ fn a_program_that_ends_at_once() {
     }
 }
 
-/// A program that is stopped between clone and exec, with whatever it has of the daemon's descriptors by then.
+/// A program that is stopped between clone and exec, with the copies of the daemon's descriptors
+/// that it has by then.
 struct HalfWay {
     caller: Caller,
     program: Pid,
@@ -255,7 +267,7 @@ impl HalfWay {
         Self { caller, program: last_pid(daemon, position), strace }
     }
 
-    /// It goes on, and does what it was to do.
+    /// Lets it go on and do its work.
     #[track_caller]
     fn go_on(mut self) {
         self.strace.detach();
@@ -265,7 +277,7 @@ impl HalfWay {
     }
 }
 
-/// Nobody has the other end of the pipe any more.
+/// Asserts that nobody has the other end of the pipe.
 #[track_caller]
 fn assert_at_end(pipe: &PipeReader) {
     let mut ends = [PollFd::new(pipe, PollFlags::IN)];
@@ -273,10 +285,10 @@ fn assert_at_end(pipe: &PipeReader) {
     assert_eq!(poll(&mut ends, Some(&patience)), Ok(1), "somebody has a copy");
 }
 
-/// A program that is started while a descriptor of another client's is there takes no copy along: its exec would have to close that, and wait
-/// in the daemon's stead.
+/// A program that starts while the daemon has another client's descriptor takes no copy of it. Its
+/// exec would have to close the copy, and wait in the daemon's place.
 #[test]
-fn programs_of_others_have_no_copy() {
+fn programs_of_others_get_no_copy() {
     if !strace::is_usable() {
         return;
     }
@@ -292,8 +304,8 @@ fn programs_of_others_have_no_copy() {
     program.go_on();
 }
 
-/// In version 1 nobody asks for descriptors. They are closed before the program is started, so that not even what becomes the program has a copy, not
-/// where it copies the daemon's whole table.
+/// Version 1 has no use for descriptors. The daemon closes them before it starts the program, so
+/// that no process has a copy, even where the child copies the whole table.
 #[test]
 fn unwanted_ones_are_closed_first() {
     if !strace::is_usable() {

@@ -1,4 +1,5 @@
-//! Version 2 of the protocol, row by row of its two tables in docs/protocol.md: what each means, and what is refused.
+//! Version 2 of the protocol, row by row of the two tables in docs/protocol.md: the meaning of each
+//! row, and what is refused.
 
 mod beside;
 pub(crate) mod descriptors;
@@ -26,12 +27,12 @@ pub(crate) fn netstring(bytes: impl AsRef<[u8]>) -> Vec<u8> {
     [format!("{}:", bytes.len()).as_bytes(), bytes, b","].concat()
 }
 
-/// A pair as clients send it.
+/// A pair as a client sends it.
 fn pair(tag: &str, payload: impl AsRef<[u8]>) -> Vec<u8> {
     [netstring(tag), netstring(payload)].concat()
 }
 
-/// The bytes of a request up to its last argument; without arguments they end with the options.
+/// The bytes of a request up to its last argument. Without arguments they end with the options.
 fn request_2<O: AsRef<[u8]>, A: AsRef<[u8]>>(options: &[O], argv: &[A]) -> Vec<u8> {
     let mut bytes = netstring("protocol=2");
     for option in options {
@@ -47,7 +48,7 @@ fn request_2<O: AsRef<[u8]>, A: AsRef<[u8]>>(options: &[O], argv: &[A]) -> Vec<u
 pub(crate) struct Caller(Client);
 
 impl Caller {
-    /// One that has sent the options and the arguments.
+    /// A connection that has sent the options and the arguments.
     #[track_caller]
     pub(crate) fn start<O: AsRef<[u8]>, A: AsRef<[u8]>>(daemon: &Daemon, options: &[O], argv: &[A]) -> Self {
         let mut client = daemon.connect();
@@ -81,7 +82,7 @@ impl Caller {
     }
 }
 
-/// Runs a program to its end, with this input.
+/// Runs a program to its end with this input.
 #[track_caller]
 pub(crate) fn run<O: AsRef<[u8]>, A: AsRef<[u8]>>(daemon: &Daemon, options: &[O], argv: &[A], stdin: &str) -> Reply2 {
     let mut caller = Caller::start(daemon, options, argv);
@@ -92,7 +93,7 @@ pub(crate) fn run<O: AsRef<[u8]>, A: AsRef<[u8]>>(daemon: &Daemon, options: &[O]
     caller.reply()
 }
 
-/// The process number that the daemon has logged last, of those in its log after `position`.
+/// The process number that the daemon logged last, in the log after `position`.
 #[track_caller]
 fn last_pid(daemon: &Daemon, position: usize) -> Pid {
     daemon.wait_for_log_after(position, "started pid ");
@@ -105,23 +106,23 @@ pub(crate) const NONE: &[&str] = &[];
 /// A whole reply of version 2.
 #[derive(Default)]
 pub(crate) struct Reply2 {
-    /// What the daemon said of itself.
+    /// The introduction of the daemon.
     introduction: String,
-    /// How many requests waited.
+    /// The number of requests that waited.
     queued: Option<u64>,
-    /// The reports of how much input was taken.
+    /// The reports of how much input was taken, in bytes.
     taken: Vec<u64>,
     input_closed: bool,
     /// The process number of the program.
     started: Option<u32>,
     stdout: Vec<u8>,
     stderr: Vec<u8>,
-    /// The streams whose end was told, in that order.
+    /// The streams whose end was reported, in that order.
     ended: Vec<String>,
     errors: Vec<String>,
     usage: Option<String>,
     status: Option<String>,
-    /// Tag and payload of the exit pair.
+    /// The tag and the payload of the exit pair.
     exit: Option<(String, String)>,
     pairs: Vec<(String, Vec<u8>)>,
 }
@@ -133,7 +134,7 @@ impl fmt::Debug for Reply2 {
 }
 
 impl Reply2 {
-    /// Takes a reply apart and judges its form: what may follow what.
+    /// Parses a reply and checks its order.
     #[track_caller]
     fn parse(raw: &[u8]) -> Self {
         let mut all = pairs(raw);
@@ -202,7 +203,6 @@ impl Reply2 {
         str::from_utf8(&self.stderr).expect("text")
     }
 
-    /// The exit code.
     #[track_caller]
     pub(crate) fn code(&self) -> i32 {
         match &self.exit {
@@ -220,7 +220,7 @@ impl Reply2 {
         }
     }
 
-    /// The one `error`, where that is all there is beside the introduction.
+    /// The only `error` of a reply that has nothing else but the introduction.
     #[track_caller]
     pub(crate) fn refusal(&self) -> &str {
         assert_eq!(self.pairs.len(), 1, "{self:?}");
@@ -229,7 +229,7 @@ impl Reply2 {
     }
 }
 
-/// Asserts that the daemon is rid of everything that these tests have brought it: descriptors and children as at first.
+/// Asserts that the daemon has as many descriptors as before these tests, and no children.
 #[track_caller]
 fn assert_clean(daemon: &Daemon, descriptors: usize) {
     crate::common::eventually("descriptors and children as at first", || {

@@ -1,4 +1,4 @@
-//! What stands before the arguments.
+//! The options of a request.
 
 use std::fmt::Write as _;
 use std::fs::{self, Permissions};
@@ -19,7 +19,7 @@ fn without_options_it_runs_as_in_version_1() {
 }
 
 #[test]
-fn cwd() {
+fn cwd_is_the_programs_directory() {
     let daemon = Daemon::start("");
     let directory = daemon.directory().canonicalize().unwrap();
     fs::create_dir(directory.join("inner")).unwrap();
@@ -31,11 +31,11 @@ fn cwd() {
         let reply = run(&daemon, &[option], &steps("cwd"), "");
         assert_eq!((reply.stdout_text(), reply.code()), (format!("{}\n", directory.join(name).display()).as_str(), 0));
     }
-    // The daemon's own stays.
+    // The daemon's own directory does not change.
     assert_eq!(run(&daemon, NONE, &steps("cwd"), "").stdout_text(), format!("{}\n", directory.display()));
 }
 
-/// A name with a slash that does not begin with one, and a relative place in PATH, begin there.
+/// A name that contains a slash, and a relative element of PATH, are looked up there.
 #[test]
 fn a_relative_program_is_looked_up_in_cwd() {
     let daemon = Daemon::start("");
@@ -50,10 +50,10 @@ fn a_relative_program_is_looked_up_in_cwd() {
 }
 
 #[test]
-fn a_directory_that_cannot_be_entered() {
+fn a_directory_that_cannot_be_entered_is_an_error() {
     let prelude = "[ $(id -u) != 0 ] || ! command -v setpriv || exec setpriv --reuid 65534 --regid 65534 --clear-groups \"$0\" \"$@\"";
     let launch = Launch::default().prelude(prelude);
-    // As another user it has to make its socket there.
+    // As another user the daemon has to make its socket there.
     fs::set_permissions(launch.directory(), Permissions::from_mode(0o777)).unwrap();
     let mut daemon = launch.start();
     let closed = daemon.directory().join("closed");
@@ -77,7 +77,7 @@ fn a_directory_that_cannot_be_entered() {
     daemon.assert_serves();
 }
 
-/// All of the environment, sorted.
+/// The whole environment, sorted.
 #[track_caller]
 fn environment(daemon: &Daemon, options: &[&str]) -> Vec<String> {
     let reply = run(daemon, options, &["/usr/bin/env"], "");
@@ -88,7 +88,7 @@ fn environment(daemon: &Daemon, options: &[&str]) -> Vec<String> {
 }
 
 #[test]
-fn env_unsetenv_clearenv() {
+fn env_unsetenv_and_clearenv_apply_in_order() {
     let daemon = Launch::default().env("A", "daemon's").env("B", "daemon's").start();
     let own = environment(&daemon, &[]);
     assert!(own.contains(&"A=daemon's".into()) && own.contains(&"B=daemon's".into()));
@@ -100,18 +100,18 @@ fn env_unsetenv_clearenv() {
     expected.sort();
     assert_eq!(changed, expected);
 
-    // In order: each begins where the one before has ended.
+    // In order: each option applies to the result of the one before.
     assert_eq!(environment(&daemon, &["env=A=1", "clearenv", "env=B=2", "env=C=3", "unsetenv=C", "env=B=4"]), ["B=4"]);
     assert_eq!(environment(&daemon, &["clearenv"]), Vec::<String>::new());
     assert_eq!(
         environment(&daemon, &["env=A=1", "unsetenv=A", "env=A=2"]).iter().filter(|it| it.starts_with("A=")).count(),
         1
     );
-    // Nothing of it stays.
+    // The daemon's own environment does not change.
     assert_eq!(environment(&daemon, &[]), own);
 }
 
-/// As `env PATH=... program` does: the program is looked up in the PATH that it gets.
+/// As with `env PATH=... program`, the program is looked up in the PATH that it gets.
 #[test]
 fn the_program_is_looked_up_in_its_own_path() {
     let daemon = Daemon::start("");
@@ -123,7 +123,7 @@ fn the_program_is_looked_up_in_its_own_path() {
         let refusal = run(&daemon, options, &["only-here"], "");
         assert_eq!(refusal.refusal(), "not-found only-here: No such file or directory", "{options:?}");
     }
-    // Without PATH the usual places are.
+    // Without PATH, in the default directories.
     assert_eq!(run(&daemon, &["clearenv"], &["true"], "").code(), 0);
     assert_eq!(
         run(&daemon, &["env=PATH=/nowhere"], &["true"], "").refusal(),
@@ -133,8 +133,9 @@ fn the_program_is_looked_up_in_its_own_path() {
 
 const TIMED_OUT: &str = "timeout the deadline has come; the program is ended";
 
-/// How long the name and the PATH are is the client's choice, and costs the daemon neither memory nor its other clients: the
-/// child looks, and what no program can have is refused before there is one.
+/// The client chooses the length of the name and of PATH. Neither costs the daemon memory or delays
+/// its other clients: the child searches, and the daemon refuses a request that no program can have
+/// before there is a child.
 #[test]
 fn a_path_of_very_many_directories() {
     let mut daemon = Daemon::start("");
@@ -165,17 +166,18 @@ fn timeout() {
     assert!((Duration::from_millis(750)..Duration::from_secs(25)).contains(&begun.elapsed()), "{:?}", begun.elapsed());
     assert_eq!((reply.stdout_text(), reply.signal()), ("word", 15), "{reply:?}");
     assert_eq!(reply.errors, [TIMED_OUT]);
-    // The whole group.
+    // The whole group ends.
     fifo.holder();
     fifo.wait_for_death();
-    // A program that is done in time is not touched.
+    // A program that ends in time is not affected.
     assert_eq!(run(&daemon, &["timeout=50"], &steps("exit 4"), "").code(), 4);
 }
 
 #[test]
 fn after_timeout_comes_kill() {
     let daemon = Daemon::start("-k 0.2");
-    // On a slow machine TERM comes before it is ignored: then again, with more time.
+    // On a slow machine TERM may come before it is ignored. Then the test tries again with more
+    // time.
     let argv = steps("ignore TERM ; out ready wait");
     let mut replies =
         ["timeout=0.2", "timeout=4", "timeout=40"].iter().map(|&timeout| run(&daemon, &[timeout], &argv, ""));
@@ -183,7 +185,7 @@ fn after_timeout_comes_kill() {
     assert_eq!((reply.errors, reply.exit), (vec![TIMED_OUT.into()], Some(("termsig".into(), "9".into()))));
 }
 
-/// A request may ask for less time than the daemon gives, and not for more.
+/// A request may ask for less time than the daemon gives, but not for more.
 #[test]
 fn timeout_is_never_later_than_the_daemons() {
     let daemon = Daemon::start("-t 0.5 -k 20");
@@ -191,12 +193,12 @@ fn timeout_is_never_later_than_the_daemons() {
     let reply = run(&daemon, &["timeout=999999999999999999"], &steps("wait"), "");
     assert_eq!((reply.signal(), reply.errors), (15, vec![TIMED_OUT.into()]));
     assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
-    // A daemon without a deadline takes the request's.
+    // Without a deadline of the daemon, the request's counts.
     let daemon = Daemon::start("-t 0");
     assert_eq!(run(&daemon, &["timeout=0.1"], &steps("wait"), "").signal(), 15);
 }
 
-/// One stream: who reads it finds the words in the order in which they were written.
+/// With one stream a reader gets the words in the order in which they were written.
 #[test]
 fn stderr_to_stdout() {
     let daemon = Daemon::start("");
@@ -213,9 +215,9 @@ fn stderr_to_stdout() {
     assert_eq!((reply.stdout.len(), reply.code()), (600_003, 0));
 }
 
-/// What is refused, in which words, and at which byte: nothing is ignored in silence.
+/// Every wrong option is refused, with the reason and the byte. None is ignored.
 #[test]
-fn bad_options() {
+fn bad_options_are_refused() {
     let mut daemon = Daemon::start("");
     let table: &[(&[&str], &str)] = &[
         (&["wat"], "unknown option \"wat\" at byte 16"),
@@ -267,9 +269,9 @@ fn bad_options() {
     daemon.assert_serves();
 }
 
-/// Where the number of arguments and the arguments of version 2 are at fault, the answer is one of version 2.
+/// Wrong arguments of version 2 have an answer of version 2.
 #[test]
-fn bad_arguments() {
+fn bad_arguments_are_refused() {
     let mut daemon = Daemon::start("");
     for (bytes, expected) in [
         ("1:0,", "number of arguments is 0 at byte 16"),
@@ -290,7 +292,7 @@ fn bad_arguments() {
             "{bytes:?}: {words}"
         );
     }
-    // From the length alone.
+    // The length alone shows it.
     let mut caller = Caller(daemon.connect());
     caller.0.send(&[netstring("protocol=2").as_slice(), b"7:4194304:"].concat());
     assert!(caller.reply().refusal().starts_with("bad-request "));
@@ -315,9 +317,9 @@ fn many_options() {
     daemon.assert_serves();
 }
 
-/// Cut anywhere, byte by byte, it means the same.
+/// A request means the same wherever it is cut.
 #[test]
-fn a_request_in_single_bytes() {
+fn a_request_may_come_in_single_bytes() {
     let daemon = Daemon::start("");
     let options = ["cwd=/", "clearenv", "env=A=b", "timeout=30.5", "stderr=stdout"];
     let mut bytes = request_2(&options, &steps("cwd env A err word cat"));

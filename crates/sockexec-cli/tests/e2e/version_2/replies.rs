@@ -8,7 +8,7 @@ use super::{Caller, NONE, Reply2, last_pid, netstring, request_2, run};
 use crate::common::{Daemon, Launch, eventually, steps};
 use crate::faults::strace::{self, Fault, Strace, Whom};
 
-/// The tags of a reply, those of output once in a row.
+/// The tags of a reply. Consecutive pairs of output count once.
 fn order(reply: &Reply2) -> Vec<String> {
     let mut tags: Vec<String> = reply
         .pairs
@@ -22,9 +22,10 @@ fn order(reply: &Reply2) -> Vec<String> {
     tags
 }
 
-/// `started` with the program's own number, output, the end of each stream, the cost, the exit pair.
+/// `started` with the program's own number, output, the end of each stream, the cost, and the exit
+/// pair.
 #[test]
-fn a_whole_reply() {
+fn a_whole_reply_is_in_order() {
     let daemon = Daemon::start("");
     let reply = run(&daemon, NONE, &steps("ids cat exit 7"), "input");
     let pid = reply.started.unwrap();
@@ -37,9 +38,10 @@ fn a_whole_reply() {
     assert_eq!(ended, ["stderr", "stdout"]);
 }
 
-/// Before any output, and before the program does anything that could be seen: whoever waits for it need not read on.
+/// `started` comes before any output, and before the program does anything visible. A client that
+/// waits for it need not read on.
 #[test]
-fn started_comes_while_the_program_is_silent() {
+fn started_comes_before_any_output() {
     let daemon = Daemon::start("");
     let mut caller = Caller::start(&daemon, NONE, &steps("cat"));
     caller.wait_for("7:started,");
@@ -47,9 +49,9 @@ fn started_comes_while_the_program_is_silent() {
     assert_eq!(caller.reply().code(), 0);
 }
 
-/// Each stream's end is told when it comes, not with the end of the program.
+/// The end of a stream comes when the stream ends, not with the end of the program.
 #[test]
-fn the_end_of_a_stream_while_the_program_runs() {
+fn the_end_of_a_stream_comes_while_the_program_runs() {
     let daemon = Daemon::start("");
     let mut caller = Caller::start(&daemon, NONE, &steps("out word close 1 cat err end"));
     caller.wait_for("6:stdout,0:,");
@@ -69,14 +71,14 @@ fn exit_codes_and_signals() {
     for signal in [1, 9, 11, 15, 40] {
         assert_eq!(run(&daemon, NONE, &steps(&format!("die {signal}")), "").signal(), signal);
     }
-    // That is for clients of version 1.
+    // Those codes are for clients of version 1.
     let daemon = Daemon::start("--termsig name");
     assert_eq!(run(&daemon, NONE, &steps("die 15"), "").signal(), 15);
 }
 
-/// Why there is no program, with the code first.
+/// The reason for having no program, with the code first.
 #[test]
-fn programs_that_cannot_be_started() {
+fn programs_that_cannot_start_are_explained() {
     let mut daemon = Daemon::start("");
     let path = |name: &str| daemon.directory().join(name).display().to_string();
     fs::write(path("file"), "no program").unwrap();
@@ -95,9 +97,9 @@ fn programs_that_cannot_be_started() {
     daemon.assert_serves();
 }
 
-/// The name of a program need not be text, and is told as it is; of a long one a part.
+/// A program's name need not be text. It is reported as it is, or a part of it if it is long.
 #[test]
-fn names_that_are_no_text() {
+fn names_that_are_no_text_are_reported() {
     let daemon = Daemon::start("");
     let mut caller = Caller::start(&daemon, NONE, &[b"\xff\xfe".as_slice()]);
     let raw = caller.0.rest();
@@ -105,7 +107,7 @@ fn names_that_are_no_text() {
     let long = "n".repeat(100_000);
     let reply = run(&daemon, NONE, &[long.as_str()], "");
     let error = reply.refusal();
-    // glibc's words, and musl's.
+    // glibc's message, and musl's.
     let is_too_long = error.ends_with(": File name too long") || error.ends_with(": Filename too long");
     assert!(error.starts_with("not-executable nnnn") && is_too_long, "{error}");
     assert!(error.len() < 5000, "{} bytes", error.len());
@@ -115,9 +117,9 @@ fn netstring_pair(payload: &[u8]) -> Vec<u8> {
     [netstring("error"), netstring(payload)].concat()
 }
 
-/// What the daemon lacks is not the program's fault.
+/// A shortage of the daemon is not the program's fault.
 #[test]
-fn a_daemon_that_cannot_start_programs() {
+fn a_daemon_that_cannot_start_programs_says_so() {
     if !strace::is_usable() {
         return;
     }
@@ -138,9 +140,9 @@ fn a_daemon_that_cannot_start_programs() {
     daemon.assert_serves();
 }
 
-/// The daemon loses the output: what there was is not passed off as the whole.
+/// The daemon loses the output. A part of it must not look like all of it.
 #[test]
-fn a_daemon_that_cannot_read_the_output() {
+fn a_daemon_that_cannot_read_the_output_says_so() {
     if !strace::is_usable() {
         return;
     }
@@ -160,21 +162,21 @@ fn a_daemon_that_cannot_read_the_output() {
     daemon.assert_serves();
 }
 
-/// The deadline of a request that is never complete.
 #[test]
-fn a_request_that_is_too_late() {
+fn a_request_that_is_too_late_is_refused() {
     let daemon = Daemon::start("-t 0.4");
     let mut caller = Caller(daemon.connect());
     caller.0.send(&[request_2::<_, &str>(&["cwd=/"], &[]), b"1:3,2:ls,".to_vec()].concat());
     assert_eq!(caller.reply().refusal(), "timeout the request was not complete in time");
-    // Before the first netstring nobody knows whom it should be told.
+    // Before the first netstring nobody knows in which version to answer.
     let mut silent = daemon.connect();
     assert_eq!(silent.rest(), b"");
 }
 
-/// The rest of a request came after its time was up and that was told, and the program was started all the same.
+/// The rest of a request came after its deadline had been reported, and the program used to start
+/// all the same.
 #[test]
-fn the_rest_of_a_request_that_is_too_late() {
+fn the_rest_of_a_late_request_starts_nothing() {
     let daemon = Daemon::start("-t 0.4 -k 0.2");
     let bytes = request_2(NONE, &steps("wait"));
     let (begin, rest) = bytes.split_at(bytes.len() - 3);
@@ -187,10 +189,10 @@ fn the_rest_of_a_request_that_is_too_late() {
     assert!(!daemon.whole_log().contains("started pid"), "a program was started for a request that was refused");
 }
 
-/// The end of the daemon: a running program's client is told why it was ended, its last words and its end; so is one that has
-/// not said everything.
+/// The daemon ends. The client of a running program learns why it was ended, and gets its last
+/// output and its end. The client of an unfinished request is answered too.
 #[test]
-fn shutdown() {
+fn shutdown_is_explained() {
     let mut daemon = Daemon::start("");
     let argv = ["/bin/sh", "-c", "trap 'echo last words; exit 5' TERM; echo ready; while :; do sleep 0.05; done"];
     let mut caller = Caller::start(&daemon, NONE, &argv);
@@ -198,7 +200,8 @@ fn shutdown() {
     let mut early = Caller::start(&daemon, &["cwd=/"], &[] as &[&str]);
     early.0.send(b"1:2,2:ls,");
     daemon.wait_for_log("connection 2: accepted");
-    // Its bytes are read before the signal is: a third connection, which comes later, is served.
+    // The daemon reads these bytes before it sees the signal: it has served a third connection,
+    // which came later.
     assert_eq!(run(&daemon, NONE, &steps("exit 2"), "").code(), 2);
     let log = daemon.log_position();
     daemon.signal(Signal::TERM);
@@ -210,7 +213,7 @@ fn shutdown() {
     assert!(daemon.wait().status.success());
 }
 
-/// A number of `usage`, in seconds or KiB.
+/// A value of `usage`, in seconds or KiB.
 #[track_caller]
 fn cost(reply: &Reply2, name: &str) -> f64 {
     let usage = reply.usage.as_deref().unwrap();
@@ -220,7 +223,7 @@ fn cost(reply: &Reply2, name: &str) -> f64 {
     value.parse().unwrap()
 }
 
-/// What the program cost, and those of its children that it waited for.
+/// The costs of the program, and of those of its children that it waited for.
 #[test]
 fn usage() {
     let daemon = Daemon::start("");
@@ -233,7 +236,7 @@ fn usage() {
     }
     let cheap = run(&daemon, NONE, &["/bin/true"], "");
     assert!(cost(&cheap, "utime") + cost(&cheap, "stime") < 1.0, "{cheap:?}");
-    // 100 MB at once.
+    // Allocates 100 MB at once.
     if let Ok(python) = std::process::Command::new("python3").arg("--version").output()
         && python.status.success()
     {
@@ -244,9 +247,9 @@ fn usage() {
     }
 }
 
-/// A descendant holds the output: the leader's true status comes with its end.
+/// A descendant holds the output. The leader's true status comes at the end of the output.
 #[test]
-fn descendants_that_hold_the_output() {
+fn descendants_that_hold_the_output_do_not_change_the_status() {
     let daemon = Daemon::start("-k 0.3 --linger 0.2");
     let mut fifo = daemon.fifo("fifo");
     let reply = run(&daemon, NONE, &steps(&format!("spawn [ hold {} wait ] out word exit 6", fifo.path())), "");
@@ -254,7 +257,8 @@ fn descendants_that_hold_the_output() {
     fifo.wait_for_death();
 }
 
-/// The program was executed, and its number is that of a process which is there. That nobody is told before is the test
+/// When `started` arrives, the program was executed, and its number is that of an existing process.
+/// That it does not come earlier is tested by
 /// `faults::version_2::an_exec_that_cannot_be_waited_for`.
 #[test]
 fn started_names_the_process() {
@@ -263,9 +267,10 @@ fn started_names_the_process() {
         let position = daemon.log_position();
         let mut caller = Caller::start(&daemon, way, &["sleep", "100"]);
         caller.wait_for("7:started,");
-        // The log comes by another way, and later.
+        // The log takes another way, and comes later.
         let pid = last_pid(&daemon, position);
-        // In the middle of execve(2) it has left the daemon's memory for good, and gets its name last.
+        // In execve(2) the process first leaves the daemon's memory for good, and gets its name at
+        // the end.
         let comm = format!("/proc/{}/comm", pid.as_raw_pid());
         eventually("the program's name", || fs::read_to_string(&comm).is_ok_and(|name| name == "sleep\n"));
         caller.tell("signal", "KILL");
@@ -275,9 +280,9 @@ fn started_names_the_process() {
     eventually("all are gone", || daemon.process().children() == (0, 0));
 }
 
-/// Without any call of Linux's own the answers are the same.
+/// Without the calls that only Linux has, the answers are the same.
 #[test]
-fn by_fork_and_by_copying() {
+fn fork_and_copying_give_the_same_answers() {
     let daemon = Launch::default().env("SOCKEXEC_SPAWN", "fork").env("SOCKEXEC_TRANSFER", "copy").start();
     assert_eq!(
         run(&daemon, &["cwd=/nowhere"], &["true"], "").refusal(),

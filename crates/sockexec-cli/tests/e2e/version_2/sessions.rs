@@ -1,4 +1,4 @@
-//! What looking for the members of sessions costs the others, and what it must not miss.
+//! The search for the members of sessions: what it costs others, and what it must not miss.
 
 use std::time::{Duration, Instant};
 
@@ -9,10 +9,10 @@ use crate::common::{Daemon, eventually, steps};
 
 const PTY: &[&str] = &["pty=80x24"];
 
-/// The shortest time between two looks.
+/// The shortest time between two searches.
 const SHORTEST: Duration = Duration::from_millis(10);
 
-/// How often the daemon has looked, as USR1 tells it.
+/// How often the daemon has searched, from the answer to USR1.
 #[track_caller]
 fn looks(daemon: &Daemon) -> u128 {
     let position = daemon.log_position();
@@ -23,16 +23,18 @@ fn looks(daemon: &Daemon) -> u128 {
     before.rsplit(' ').next().and_then(|number| number.parse().ok()).expect("a number")
 }
 
-/// A program with a terminal, and a job of it in a group of its own, which ignores what ends others.
+/// A program with a terminal, and a job of it in a group of its own that ignores the signals that
+/// end others.
 fn with_a_stubborn_job(daemon: &Daemon, fifo: &str) -> Caller {
     let job = format!("spawn [ setpgid ignore HUP TERM ; hold {fifo} wait ]");
     Caller::start(daemon, PTY, &steps(&format!("{job} out ready wait")))
 }
 
-/// Each end of a session read all of /proc by itself, for as long as there was a member: forty at once stopped the daemon for seconds. One look
-/// serves all, and the next one is a while later.
+/// Each end of a session used to read all of /proc by itself while there was a member. Forty at
+/// once stopped the daemon for seconds. One search serves all, and the next one comes a while
+/// later.
 #[test]
-fn one_look_serves_all() {
+fn one_search_serves_all() {
     let mut daemon = Daemon::start("-t 0 -k 1000");
     let mut life = daemon.fifo("life");
     let mut callers: Vec<Caller> = (0..40).map(|_| with_a_stubborn_job(&daemon, life.path())).collect();
@@ -47,22 +49,23 @@ fn one_look_serves_all() {
     let made = looks(&daemon);
     let most = 1 + begin.elapsed().as_millis() / SHORTEST.as_millis();
     assert!((1..=most).contains(&made), "{made} looks, at most {most}");
-    // Those who are left are looked for again and again, together.
+    // One search after the other looks for all members that are left.
     let begin = Instant::now();
     eventually("more looks", || looks(&daemon) >= made + 5);
     let again = looks(&daemon) - made;
     let most = 2 + begin.elapsed().as_millis() / SHORTEST.as_millis();
     assert!(again <= most, "{again} looks, at most {most}");
     assert!(life.is_held());
-    // KILL at once.
+    // KILL is due at once.
     daemon.signal(Signal::TERM);
     life.wait_for_death();
     assert_eq!(daemon.wait().status.code(), Some(0));
 }
 
-/// It cannot look just when KILL is due: the leader, whose number the session has, is kept until it can, and nobody is forgotten.
+/// The search fails just when KILL is due. The daemon keeps the leader, whose number the session
+/// has, until a search succeeds, and forgets no member.
 #[test]
-fn a_look_that_fails_is_made_again() {
+fn a_search_that_fails_is_repeated() {
     let daemon = Daemon::start("-t 0 -k 0.2");
     let descriptors = daemon.process().descriptors();
     let limit = |descriptors| {
@@ -86,13 +89,13 @@ fn a_look_that_fails_is_made_again() {
     assert_clean(&daemon, descriptors);
 }
 
-/// A member that comes while the session is being killed.
+/// A member appears while the session is being killed.
 #[test]
-fn a_job_that_forks_while_it_is_killed() {
+fn a_job_that_forks_while_it_is_killed_is_killed() {
     let daemon = Daemon::start("-t 0 -k 0.2");
     let descriptors = daemon.process().descriptors();
     let mut life = daemon.fifo("life");
-    // Jobs in groups of their own, which start one process after the other.
+    // Jobs in groups of their own that start one process after the other.
     let script = format!(
         "trap '' HUP TERM; set -m; exec 3>{}; f() {{ while :; do sleep 0.05; done & }}; echo ready; f; f; f; wait",
         life.path()

@@ -1,4 +1,4 @@
-//! `started` and `error` tell the truth, whatever comes between a clone and its exec.
+//! `started` and `error` are true, whatever happens between a clone and its exec.
 
 use rustix::process::Signal;
 
@@ -6,9 +6,10 @@ use super::{Caller, NONE, Reply2, netstring, request_2, run};
 use crate::common::{Daemon, Launch, Process, steps};
 use crate::faults::strace::{self, Fault, Strace, Whom};
 
-/// The deadline comes at any moment of the start: there is one error, and `started` only before it and only where it is true.
+/// The deadline comes at any moment of the start. There is one error, and `started` comes before it
+/// only if it is true.
 #[test]
-fn a_deadline_between_clone_and_exec() {
+fn a_deadline_between_clone_and_exec_is_one_error() {
     let mut daemon = Daemon::start("-k 0.2");
     let mut seen = [0; 3];
     for n in 0..300_u32 {
@@ -22,7 +23,7 @@ fn a_deadline_between_clone_and_exec() {
         let tags: Vec<&str> = reply.pairs.iter().map(|(tag, _)| tag.as_str()).collect();
         if reply.started.is_some() {
             assert!(tags.starts_with(&["started", "error"]), "{timeout}: {reply:?}");
-            // KILL is for what was not executed when it was asked for, and may find it executed.
+            // KILL is sent to a program that was not executed yet, and may find it executed.
             assert!([9, 15].contains(&reply.signal()), "{timeout}: {reply:?}");
             seen[0] += 1;
         } else {
@@ -41,22 +42,24 @@ struct Stopped {
     daemon: Daemon,
     caller: Caller,
     program: Process,
-    /// Kept: a process that it lets go of between the signal and the stop may run on.
+    /// Kept, because strace must not detach between the signal and the stop: the process might run
+    /// on.
     strace: Strace,
 }
 
-/// `None`: no call can be made to fail here.
+/// `None` if no call can be made to fail here.
 fn stopped_before_exec(options: &str, request: &[u8]) -> Option<Stopped> {
     if !strace::is_usable() {
         return None;
     }
     let daemon = Launch::default().options(options).start();
     let mut client = daemon.connect();
-    // By then the daemon listens to this one, and has nothing else to do.
+    // By now the daemon knows this client, and is idle.
     run(&daemon, NONE, &steps("exit 0"), "");
     daemon.wait_for_log("over after");
     let position = daemon.log_position();
-    // No call of the daemon itself, and the child makes it early: it has all copies still.
+    // The daemon itself does not make this call, and the child makes it early, while it has all
+    // copies.
     let fault = Fault { call: "getppid", error: "signal=STOP", when: "1".into() };
     let strace = Strace::inject(daemon.process(), Whom::Children, &fault);
     client.send(request);
@@ -72,7 +75,7 @@ fn kill(program: Process, signal: Signal) {
 
 /// KILL before the exec: there was no program.
 #[test]
-fn killed_before_its_exec() {
+fn a_program_killed_before_its_exec_never_started() {
     let request = request_2(NONE, &["/bin/true"]);
     let Some(Stopped { mut daemon, mut caller, program, strace }) = stopped_before_exec("-t 0", &request) else {
         return;
@@ -81,15 +84,15 @@ fn killed_before_its_exec() {
     kill(program, Signal::KILL);
     let reply = caller.reply();
     assert_eq!(reply.refusal(), "spawn-failed /bin/true: signal 9 came before it was executed");
-    // It would stop the next one as well.
+    // It would stop the next program too.
     drop(strace);
     daemon.assert_serves();
     assert_eq!(daemon.terminate().status.code(), Some(0));
 }
 
-/// The same in version 1, where the signal is told as it always was.
+/// The same in version 1, which reports the signal as always.
 #[test]
-fn killed_before_its_exec_in_version_1() {
+fn a_program_killed_before_its_exec_has_its_signal_in_version_1() {
     let request = crate::common::request(&["/bin/true"]);
     let Some(Stopped { daemon: _daemon, mut caller, program, strace }) = stopped_before_exec("-t 0", &request) else {
         return;
@@ -99,15 +102,16 @@ fn killed_before_its_exec_in_version_1() {
     drop(strace);
 }
 
-/// The deadline while the exec hangs: nothing is said before it is known what came of it.
+/// The deadline comes while the exec hangs. The daemon reports nothing before the exec's result is
+/// known.
 #[test]
-fn a_deadline_while_the_exec_hangs() {
-    // CONT comes with TERM, which ends it: it never was a program.
+fn a_deadline_while_the_exec_hangs_is_reported_later() {
+    // CONT comes with TERM, which ends the process before it becomes a program.
     let request = request_2(&["timeout=0.2"], &["/bin/true"]);
     let Some(stopped) = stopped_before_exec("-t 0 -k 30", &request) else { return };
     let reply = stopped.caller.reply();
     assert_eq!(reply.refusal(), "timeout the deadline has come; the program is ended");
-    // And the end of the daemon.
+    // The same when the daemon ends.
     let request = request_2(NONE, &["/bin/true"]);
     let Some(Stopped { mut daemon, caller, strace, .. }) = stopped_before_exec("-t 0 -k 30", &request) else { return };
     daemon.signal(Signal::TERM);
@@ -116,7 +120,7 @@ fn a_deadline_while_the_exec_hangs() {
     drop(strace);
 }
 
-/// What the client sends behind its request stays unread until then, and is in order after it.
+/// What the client sends behind its request stays unread until the exec, and then comes in order.
 #[test]
 fn nothing_is_read_before_the_exec() {
     let behind = [netstring("stdin"), netstring("a"), netstring("signal"), netstring("USR1")].concat();
@@ -130,16 +134,16 @@ fn nothing_is_read_before_the_exec() {
     drop(strace);
 }
 
-/// What stands behind the first cause of an end is not told as a second one.
+/// A second cause after the first one is not reported.
 #[test]
 fn one_error_is_all() {
     let daemon = Daemon::start("-k 30");
     let argv = ["/bin/sh", "-c", "trap 'read x; echo $x; exit 5' TERM; echo ready; while :; do sleep 0.01; done"];
-    // Long enough for the shell to have set its trap, on a machine that has much else to do.
+    // Long enough for the shell to set its trap, on a machine that is busy.
     let mut caller = Caller::start(&daemon, &["timeout=5"], &argv);
     caller.wait_for("ready");
     caller.wait_for("5:error,");
-    // A bad request while the program is being ended for another reason.
+    // A bad request, while the program is being ended for another reason.
     caller.tell("wat", "");
     let reply = caller.reply();
     assert_eq!(reply.errors, ["timeout the deadline has come; the program is ended"]);

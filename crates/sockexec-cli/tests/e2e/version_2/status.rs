@@ -1,4 +1,4 @@
-//! What the daemon tells of itself.
+//! What the daemon reports about itself.
 
 use rustix::process::getpid;
 use serde_json::Value;
@@ -13,7 +13,7 @@ pub(crate) fn status(daemon: &Daemon) -> Value {
     serde_json::from_str(reply.status.as_deref().expect("a status")).expect("JSON")
 }
 
-/// The connections but for the one that asks, and those that are about to end.
+/// The connections other than the one that asks and those that are about to end.
 fn live(status: &Value) -> Vec<&Value> {
     let connections = status["connections"].as_array().unwrap();
     connections.iter().filter(|it| !it["pid"].is_null()).collect()
@@ -40,14 +40,14 @@ fn totals() {
     assert_eq!(daemon.run(&steps("exit 3"), b"").code(), 3);
     run(&daemon, NONE, &["nope"], "");
     run(&daemon, &["cwd=/nowhere"], &["true"], "");
-    // 15 where the deadline came before the program was that far.
+    // 15 if the deadline came before the program had ignored TERM.
     let signal = run(&daemon, &["timeout=0.1"], &steps("ignore TERM ; wait"), "").signal();
     assert!([9, 15].contains(&signal), "{signal}");
     let mut running = Caller::start(&daemon, NONE, &steps("out ready cat"));
     running.wait_for("ready");
     let count = |told: &Value, name: &str| told["totals"][name].as_u64().unwrap();
     let mut told = status(&daemon);
-    // A connection is counted as over a moment after its client has seen its end.
+    // A connection counts as over a moment after its client has seen its end.
     eventually("quiet", || {
         told = status(&daemon);
         live(&told).len() == 1
@@ -103,11 +103,11 @@ fn connections() {
     second.reply();
 }
 
-/// What a connection waits for, in words, for each state in which a client and a program can keep it.
+/// What a connection waits for, in words, for each state that a client and a program can hold.
 #[test]
-fn states() {
+fn each_state_has_its_words() {
     let assert_state = |daemon: &Daemon, state: &str| {
-        // The first connection is the one that stays; the others ask.
+        // The first connection stays. The others ask.
         eventually(state, || status(daemon)["connections"][0]["state"] == state);
     };
 
@@ -121,7 +121,7 @@ fn states() {
     let _says_no_more = Caller::start(&daemon, NONE, &steps("close 1 close 2 wait"));
     assert_state(&daemon, "exit of the program");
 
-    // With `--linger` the exit is learned although the output goes on.
+    // With `--linger` the daemon learns of the exit although the output goes on.
     let daemon = Daemon::start("-t 0 --linger 1000");
     let _leaves_a_child = Caller::start(&daemon, NONE, &steps("spawn [ wait ] exit 0"));
     assert_state(&daemon, "output of descendants");
@@ -138,12 +138,12 @@ fn states() {
     drop(child_ignores);
     assert_state(&daemon, "death of the rest of the group");
 
-    // More than the socket takes; what is left waits in the daemon.
+    // More than the socket takes. The rest waits in the daemon.
     let daemon = Daemon::start("-t 0");
     let _does_not_read = daemon.exec(&steps("write-out 3000000"));
     assert_state(&daemon, "client to read its reply");
 
-    // Not for long: it asks anew if the moment was missed.
+    // The state is short, so the test asks again if it missed the moment.
     eventually("client to end its sending", || {
         let mut client = daemon.exec(&steps("out done"));
         client.wait_for("exitcode");
@@ -152,9 +152,9 @@ fn states() {
     });
 }
 
-/// However much a client has said, what is told of it is bounded.
+/// However much a client has sent, the status shows a limited part.
 #[test]
-fn many_and_long_arguments() {
+fn many_and_long_arguments_are_cut() {
     let daemon = Daemon::start("");
     let mut caller =
         Caller::start(&daemon, NONE, &[steps("out ready cat exit 0"), vec!["x".repeat(100_000); 20]].concat());
@@ -166,9 +166,9 @@ fn many_and_long_arguments() {
     drop(caller);
 }
 
-/// The descriptor of a daemon that is asked again and again, by many at once.
+/// Many clients ask a daemon again and again.
 #[test]
-fn asked_often() {
+fn frequent_questions_cost_nothing_that_stays() {
     let mut daemon = Launch::default().options("-m 500").quiet().start();
     let callers: Vec<Caller> = (0..200).map(|_| Caller::start(&daemon, &["status"], &[] as &[&str])).collect();
     for caller in callers {
@@ -177,9 +177,9 @@ fn asked_often() {
     daemon.assert_serves();
 }
 
-/// Nothing may stand beside it, and what follows is dropped.
+/// Nothing may come with the question, and what follows is dropped.
 #[test]
-fn company() {
+fn a_question_stands_alone() {
     let mut daemon = Daemon::start("");
     for options in [&["cwd=/", "status"][..], &["clearenv", "status"]] {
         let reply = Caller::start(&daemon, options, &[] as &[&str]).reply();

@@ -13,7 +13,7 @@ use crate::common::{Daemon, eventually, fixture, steps};
 
 const PTY: &[&str] = &["pty=80x24"];
 
-/// Whether a program is there; if not, that is said.
+/// Whether a program exists. If not, says so.
 fn is_installed(program: &str) -> bool {
     let found = Command::new("sh").args(["-c", &format!("command -v {program}")]).output();
     let found = found.is_ok_and(|output| output.status.success());
@@ -23,7 +23,8 @@ fn is_installed(program: &str) -> bool {
     found
 }
 
-/// What stands in /proc/PID/stat from the state on: state, parent, group, session, terminal, the terminal's foreground group.
+/// The fields of /proc/PID/stat from the state on: state, parent, group, session, terminal, and the
+/// terminal's foreground group.
 fn stat(pid: i32) -> Option<(String, Vec<i32>)> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (_, fields) = stat.rsplit_once(')')?;
@@ -32,7 +33,6 @@ fn stat(pid: i32) -> Option<(String, Vec<i32>)> {
     Some((state, fields.take(5).map(|field| field.parse().expect("a number")).collect()))
 }
 
-/// The process named `name` whose parent is `parent`.
 fn child_named(parent: i32, name: &str) -> Option<i32> {
     fs::read_dir("/proc").expect("/proc").flatten().find_map(|entry| {
         let pid = entry.file_name().to_str()?.parse().ok()?;
@@ -42,7 +42,7 @@ fn child_named(parent: i32, name: &str) -> Option<i32> {
     })
 }
 
-/// So many lines with a number each.
+/// `count` lines, each with its number.
 fn lines(prefix: &str, count: usize) -> String {
     (1..=count).fold(String::new(), |mut text, n| {
         let _ = writeln!(text, "{prefix}{n}");
@@ -60,14 +60,15 @@ fn the_size_and_the_name() {
     let reply = run(&daemon, PTY, &["tty"], "");
     assert!(reply.stdout_text().starts_with("/dev/pts/"), "{reply:?}");
     assert_eq!(reply.ended, ["stdout"], "output is all stdout");
-    // Without the option there is none.
+    // Without the option there is no terminal.
     let reply = run(&daemon, NONE, &["tty"], "");
     assert_eq!((reply.stdout_text(), reply.code()), ("not a tty\n", 1));
 }
 
-/// A session of its own, with the terminal as its controlling one: `/dev/tty` means it. Its three descriptors and no more.
+/// The program leads a session of its own, and the terminal controls it: `/dev/tty` is the
+/// terminal. It has its three descriptors and no more.
 #[test]
-fn session_and_descriptors() {
+fn the_program_leads_a_session() {
     let daemon = Daemon::start("");
     let mut caller = Caller::start(&daemon, PTY, &steps("ids fds out ready cat"));
     caller.wait_for("ready");
@@ -87,9 +88,9 @@ fn session_and_descriptors() {
     assert_eq!(reply.stdout_text(), "word\r\nother\r\n");
 }
 
-/// All the other options beside it.
+/// With all other options.
 #[test]
-fn beside_other_options() {
+fn other_options_still_work() {
     let daemon = Daemon::start("");
     let options = ["pty=80x24", "cwd=/", "clearenv", "env=TERM=dumb", "timeout=30", "stderr=stdout"];
     let reply = run(&daemon, &options, &["/bin/sh", "-c", "pwd; echo $TERM; stty size >&2"], "");
@@ -101,10 +102,10 @@ fn beside_other_options() {
     assert_eq!(run(&daemon, PTY, &["nope"], "").refusal(), "not-found nope: No such file or directory");
 }
 
-/// The end of standard input is what a person types: once at the beginning of a line, twice within one. The connection, and
-/// the terminal, go on.
+/// The end of standard input is what a person types: once at the beginning of a line, twice within
+/// one. The connection and the terminal go on.
 #[test]
-fn the_end_of_input() {
+fn the_end_of_input_is_a_key() {
     let daemon = Daemon::start("");
     for (input, expected) in [("", "done"), ("line\n", "line\r\nline\r\ndone"), ("part", "partpartdone")] {
         let reply = run(&daemon, PTY, &steps("cat out done"), input);
@@ -129,10 +130,11 @@ fn the_end_of_input() {
     assert_eq!((reply.stdout_text(), reply.code()), ("ready\r\n100000\r\n", 0));
 }
 
-/// What is written first to fill a terminal: more than the kernel keeps ready for the reader, so that none of the rest moves on.
+/// The first bytes of a full terminal: more than the kernel keeps ready for the reader, so that
+/// none of the rest moves on.
 const FIRST: usize = 8192;
 
-/// How many bytes of short lines a terminal takes that nobody reads from.
+/// How many bytes of short lines a terminal takes if nobody reads.
 fn capacity() -> usize {
     let ours = rustix::pty::openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
     rustix::pty::unlockpt(&ours).unwrap();
@@ -161,22 +163,22 @@ fn short_lines(len: usize) -> Vec<u8> {
     text
 }
 
-/// Sends so many bytes of short lines, and their end, for a program that does not read them.
+/// Sends `len` bytes of short lines, and their end, to a program that does not read them.
 #[track_caller]
 fn fill(daemon: &mut Daemon, caller: &mut Caller, len: usize) {
     let text = short_lines(len);
     caller.stdin(&text[..FIRST]);
-    // Whoever comes later is served later: by then the terminal has been given what it takes.
+    // Connections that come later are served later. So the terminal has what it takes.
     daemon.assert_serves();
     caller.stdin(&text[FIRST..]);
     caller.end_stdin();
     daemon.assert_serves();
 }
 
-/// A terminal that is full to the last byte, or about to be: the end of the input waits until the program reads, like a byte more,
-/// and neither is lost.
+/// A terminal that is full to the last byte, or almost. The end of the input, or one more byte,
+/// waits until the program reads, and is not lost.
 #[test]
-fn the_end_of_input_of_a_full_terminal() {
+fn a_full_terminal_delays_the_end_of_input() {
     let mut daemon = Daemon::start("");
     let capacity = capacity();
     for len in [capacity - 1, capacity, capacity + 1] {
@@ -191,8 +193,8 @@ fn the_end_of_input_of_a_full_terminal() {
     }
 }
 
-/// It hangs up while the end of its input, or a byte more before that, waits for room that will never be: when the program ends, or
-/// when it closes the terminal and goes on.
+/// The terminal hangs up while the end of its input, or a byte before that, waits for room that
+/// will never be: when the program ends, or when it closes the terminal and goes on.
 #[test]
 fn a_full_terminal_that_hangs_up() {
     let mut daemon = Daemon::start("");
@@ -221,7 +223,7 @@ fn a_full_terminal_that_hangs_up() {
 }
 
 #[test]
-fn much_output() {
+fn much_output_is_whole() {
     let daemon = Daemon::start("");
     let reply = run(&daemon, PTY, &["/bin/sh", "-c", "stty -opost; exec seq 1 300000"], "");
     assert_eq!(reply.code(), 0);
@@ -229,9 +231,9 @@ fn much_output() {
     assert!(reply.stdout == expected.as_bytes(), "{} of {} bytes", reply.stdout.len(), expected.len());
 }
 
-/// Both the size and the word of it: WINCH to the foreground group.
+/// Both the size and its signal: WINCH to the foreground group.
 #[test]
-fn window_changes() {
+fn window_changes_reach_the_foreground() {
     let daemon = Daemon::start("");
     let script = "trap 'stty size' WINCH; echo ready; while :; do sleep 0.02; done";
     let mut caller = Caller::start(&daemon, PTY, &["/bin/sh", "-c", script]);
@@ -251,10 +253,10 @@ fn window_changes() {
     }
 }
 
-/// The program has ended: the size is the terminal's, which a background job may have still.
+/// The program has ended. The size still applies to the terminal, which a background job may have.
 #[test]
-fn a_size_after_the_end_of_the_program() {
-    // So that the daemon wants to know of the end, though the output goes on.
+fn a_size_after_the_end_of_the_program_still_counts() {
+    // With it the daemon waits for the end of the program, although the output goes on.
     let mut daemon = Daemon::start("-t 0 --linger 1000");
     let descriptors = daemon.process().descriptors();
     let gate = daemon.gate("gate");
@@ -264,7 +266,7 @@ fn a_size_after_the_end_of_the_program() {
     caller.wait_for("ready");
     daemon.wait_for_log("ended: exit code 6");
     caller.tell("winsize", "132x50");
-    // Whoever comes later is served later: by then the terminal has its size.
+    // Connections that come later are served later. So the terminal has its size.
     daemon.assert_serves();
     gate.open();
     let reply = caller.reply();
@@ -272,9 +274,9 @@ fn a_size_after_the_end_of_the_program() {
     assert_clean(&daemon, descriptors);
 }
 
-/// The system refuses a new size: the terminal keeps the one that it has, and all goes on.
+/// The system refuses a new size. The terminal keeps the old one, and everything goes on.
 #[test]
-fn a_size_that_the_system_refuses() {
+fn a_size_that_the_system_refuses_changes_nothing() {
     use crate::faults::strace::{self, Fault, Strace, Whom};
     if !strace::is_usable() {
         return;
@@ -297,9 +299,10 @@ fn a_size_that_the_system_refuses() {
     assert!(reply.errors.is_empty(), "{reply:?}");
 }
 
-/// A terminal's keys are signals to its foreground group, and the client's `signal` goes there too where the program leads it.
+/// A terminal's keys are signals to its foreground group. The client's `signal` goes there too if
+/// the program leads it.
 #[test]
-fn keys_and_signals() {
+fn keys_and_signals_reach_the_foreground() {
     let daemon = Daemon::start("");
     for (key, signal) in [("\x03", 2), ("\x1c", 3)] {
         let mut caller = Caller::start(&daemon, PTY, &steps("out ready exec sleep 100"));
@@ -318,7 +321,7 @@ fn keys_and_signals() {
 }
 
 #[test]
-fn vi() {
+fn vi_works() {
     if !is_installed("vi") {
         return;
     }
@@ -337,7 +340,7 @@ fn vi() {
 }
 
 #[test]
-fn less() {
+fn less_works() {
     if !is_installed("less") {
         return;
     }
@@ -364,7 +367,7 @@ struct Shell {
 }
 
 impl Shell {
-    /// None: there is no shell with job control.
+    /// `None` if there is no shell with job control.
     fn start(daemon: &Daemon) -> Option<Self> {
         if !is_installed("bash") {
             return None;
@@ -388,7 +391,8 @@ impl Shell {
         self.caller.stdin(format!("{line}\n"));
     }
 
-    /// Waits until the foreground group is that of a child of this name, which sleeps: its number.
+    /// Waits until the foreground group is that of a child with this name, which sleeps. Returns
+    /// its number.
     #[track_caller]
     fn foreground(&self, name: &str) -> i32 {
         let mut found = None;
@@ -408,7 +412,7 @@ impl Shell {
 
 /// ^Z, `fg`, ^C.
 #[test]
-fn job_control() {
+fn job_control_works() {
     let daemon = Daemon::start("");
     let Some(mut shell) = Shell::start(&daemon) else { return };
     shell.type_line("sleep 100");
@@ -432,9 +436,9 @@ fn job_control() {
     assert_eq!((reply.code(), reply.errors.len()), (3, 0));
 }
 
-/// A client that goes is a terminal that hangs up: HUP to the foreground group, then TERM, and KILL to whoever is left of the
-/// session, in whatever group: jobs in the background, stopped ones, those that ignore HUP and TERM. Who has begun a
-/// session of its own is left alone.
+/// A client that leaves is a terminal that hangs up: HUP to the foreground group, then TERM, and
+/// KILL to every process left in the session, whatever its group: background jobs, stopped ones,
+/// those that ignore HUP and TERM. A process with a session of its own is left alone.
 #[test]
 fn hang_up() {
     let daemon = Daemon::start("-k 0.5");
@@ -468,7 +472,7 @@ fn hang_up() {
     assert_clean(&daemon, descriptors);
 }
 
-/// The foreground group hears of it by HUP, not by the TERM that follows: what a terminal's hang-up is to a program.
+/// The foreground group gets HUP before TERM, as programs expect of a terminal that hangs up.
 #[test]
 fn hang_up_comes_first() {
     let daemon = Daemon::start("-k 30");
@@ -486,19 +490,19 @@ fn hang_up_comes_first() {
 
 /// The deadline and a bad request end a session in the same way.
 #[test]
-fn other_ends_of_a_session() {
+fn each_end_of_a_session_ends_its_jobs() {
     let daemon = Daemon::start("-t 0 -k 0.3");
     let descriptors = daemon.process().descriptors();
     assert!(ends_a_stubborn_job(&daemon, None));
-    // A slow machine has no job yet when the deadline comes.
+    // A slow machine may have no job yet when the deadline comes.
     assert!(
         ["timeout=0.5", "timeout=5", "timeout=50"].iter().any(|&timeout| ends_a_stubborn_job(&daemon, Some(timeout)))
     );
     assert_clean(&daemon, descriptors);
 }
 
-/// A shell's job that ignores HUP and TERM ends with the session: by this deadline, or by a bad request. False: the deadline
-/// came before the job did.
+/// Whether a shell's job that ignores HUP and TERM ends with the session, by this deadline or by a
+/// bad request. False if the deadline came before the job.
 #[track_caller]
 fn ends_a_stubborn_job(daemon: &Daemon, timeout: Option<&str>) -> bool {
     let mut fifo = daemon.fifo(timeout.unwrap_or("bad"));
@@ -521,9 +525,9 @@ fn ends_a_stubborn_job(daemon: &Daemon, timeout: Option<&str>) -> bool {
     true
 }
 
-/// A background job of a shell that has ended holds the terminal: as with pipes, the reply goes on.
+/// A shell has ended, and its background job holds the terminal. As with pipes, the reply goes on.
 #[test]
-fn a_background_job_that_holds_the_terminal() {
+fn a_background_job_that_holds_the_terminal_keeps_the_reply() {
     let daemon = Daemon::start("-k 0.3 --linger 0.2");
     let mut fifo = daemon.fifo("fifo");
     // It ignores HUP, which the kernel sends to the foreground group when a session's leader ends.
@@ -533,16 +537,16 @@ fn a_background_job_that_holds_the_terminal() {
     fifo.wait_for_death();
 }
 
-/// No terminal to be had is not the program's fault.
+/// A shortage of terminals is not the program's fault.
 #[test]
-fn no_more_terminals() {
+fn a_shortage_of_terminals_is_the_daemons() {
     use crate::faults::strace::{self, Fault, Strace, Whom};
     if !strace::is_usable() {
         return;
     }
     let mut daemon = Daemon::start("");
     let descriptors = daemon.process().descriptors();
-    // Too many, and none at all: a container without /dev/ptmx.
+    // Too many terminals, and none at all: a container without /dev/ptmx.
     for (error, words) in [("ENOSPC", "no terminal is left (kernel.pty.max)"), ("ENOENT", "No such file or directory")]
     {
         let fault = Fault { call: "open,openat", error, when: "1+".into() };
@@ -556,9 +560,10 @@ fn no_more_terminals() {
     assert_clean(&daemon, descriptors);
 }
 
-/// KILL of the daemon: the kernel kills the leader, and hangs up the terminal whose other end has gone.
+/// The daemon is killed. The kernel kills the leader, and hangs up the terminal, whose other end
+/// has gone.
 #[test]
-fn a_daemon_that_is_killed() {
+fn a_killed_daemon_hangs_up_its_terminals() {
     let mut daemon = Daemon::start("");
     let mut fifo = daemon.fifo("fifo");
     let mut caller = Caller::start(&daemon, PTY, &steps(&format!("hold {} wait", fifo.path())));

@@ -1,5 +1,5 @@
-//! The window for standard input: signals arrive whatever the program does not read, nothing is lost or out of order, and memory is
-//! bounded.
+//! The window for standard input. Signals arrive whatever the program does not read, nothing is
+//! lost or out of order, and memory is limited.
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
@@ -12,7 +12,7 @@ use super::{Caller, NONE, Reply2, pair, request_2, run};
 use crate::common::{Daemon, Launch, PATIENCE, eventually, pairs, steps};
 use crate::pattern::Pattern;
 
-/// A client that counts, as the document says: it reads reports while it writes.
+/// A client that counts as the document says: it reads reports while it writes.
 struct Counter {
     socket: UnixStream,
     raw: Vec<u8>,
@@ -35,7 +35,7 @@ impl Counter {
         counter
     }
 
-    /// Reads what there is within so much time; false: nothing came.
+    /// Reads what comes within this time. False if nothing came.
     fn read(&mut self, patience: Duration) -> bool {
         self.socket.set_read_timeout(Some(patience)).expect("a time-out");
         let mut buffer = [0; 4096];
@@ -57,7 +57,7 @@ impl Counter {
         self.window - (self.sent - self.taken)
     }
 
-    /// Sends input until no report makes room for more: how many bytes were sent.
+    /// Sends input until no report makes more room. Returns how many bytes it sent.
     #[track_caller]
     fn fill(&mut self) -> usize {
         loop {
@@ -71,7 +71,7 @@ impl Counter {
         }
     }
 
-    /// Reads on until these words have come.
+    /// Reads until these words have come.
     #[track_caller]
     fn wait_for(&mut self, words: &str) {
         while !String::from_utf8_lossy(&self.raw).contains(words) {
@@ -97,7 +97,7 @@ fn pairs_so_far(raw: &[u8]) -> Vec<(String, Vec<u8>)> {
     pairs(&raw[..sockexec_proto::reply::whole_pairs(raw, usize::MAX)])
 }
 
-/// With `-m` so large that the window is the smallest, the largest, and in between.
+/// Values of `-m` that make the window the smallest, the largest, and one in between.
 const WINDOWS: [&str; 3] = ["-m 1024 -t 0", "-m 100 -t 0", "-m 1 -t 0"];
 
 fn daemon(options: &str, transfer: &str) -> Daemon {
@@ -119,12 +119,13 @@ fn a_signal_passes_input_that_nobody_reads() {
     }
 }
 
-/// A page every 15 ms is never nothing, and would keep a signal for seconds. The figure is 100 ms; a loaded machine has more time.
+/// A page every 15 ms never stops for long, and used to delay a signal for seconds. The goal is 100
+/// ms; a loaded machine has more time.
 #[test]
 fn a_signal_passes_input_that_is_read_slowly() {
     let daemon = daemon("-m 100 -t 0", "splice");
     let mut counter = Counter::start(&daemon, &[], &steps("out ready sip 4096 15"));
-    // Much more than it reads while this is sent.
+    // Much more than the program reads while this is sent.
     for _ in 0..8 {
         let len = counter.room().min(counter.window / 2);
         if len > 0 {
@@ -155,9 +156,10 @@ fn a_signal_and_a_size_pass_input_that_a_terminal_does_not_take() {
     assert_eq!(reply.code(), 3);
 }
 
-/// What a slow program gets is what was sent, to the last byte, and the end after it, whatever overtakes it.
+/// What a slow program gets is what was sent, to the last byte, and the end after it, whatever
+/// overtakes it.
 #[test]
-fn held_input_keeps_its_order() {
+fn held_input_stays_in_order() {
     const LEN: usize = 3_000_000;
     for transfer in ["splice", "copy"] {
         let daemon = daemon("-m 100 -t 0", transfer);
@@ -197,7 +199,7 @@ fn held_input_keeps_its_order() {
     }
 }
 
-/// A half-close, and the end of input, wait for what is held.
+/// A half-close and the end of input wait for what is held.
 #[test]
 fn the_end_comes_after_what_is_held() {
     for half_close in [false, true] {
@@ -213,7 +215,8 @@ fn the_end_comes_after_what_is_held() {
         } else {
             caller.end_stdin();
         }
-        // By the time that it is served it has been read and held, or will be: both are tried over the runs.
+        // By the time it is served, the input has been read and held, or will be. The runs cover
+        // both.
         run(&daemon, NONE, &steps("exit 0"), "");
         gate.open();
         let reply = caller.reply();
@@ -222,9 +225,9 @@ fn the_end_comes_after_what_is_held() {
     }
 }
 
-/// A client that does not count is held up, and the daemon keeps a window and a little more for it.
+/// A client that does not count is stopped. The daemon keeps a window and a little more for it.
 #[test]
-fn a_client_that_does_not_count() {
+fn a_client_that_does_not_count_is_stopped() {
     for transfer in ["splice", "copy"] {
         let daemon = daemon("-m 100 -t 0", transfer);
         let gate = daemon.gate("gate");
@@ -242,15 +245,15 @@ fn a_client_that_does_not_count() {
         let peak = daemon.process().peak_kib();
         assert!(peak < 40_000, "{peak} KiB");
         drop(gate);
-        // A frame was cut where it was blocked: the client can only go.
+        // A frame was cut where it was blocked, so the client can only leave.
         drop(caller);
         daemon.wait_for_log("over after");
     }
 }
 
-/// One report waits to be sent at most, and the last one tells all.
+/// At most one report waits to be sent, and the last one is complete.
 #[test]
-fn reports_for_a_client_that_does_not_read() {
+fn one_report_waits_for_a_client_that_does_not_read() {
     const LEN: usize = 60_000_000;
     let daemon = daemon("-m 1024 -t 0", "copy");
     let mut caller = Caller::start(&daemon, NONE, &steps("verify wait"));
@@ -264,7 +267,7 @@ fn reports_for_a_client_that_does_not_read() {
     caller.end_stdin();
     let grown = daemon.process().peak_kib() - before;
     caller.wait_for(&format!("ok {LEN}\n"));
-    // Its last report stands before the end.
+    // Its last report comes before the end.
     caller.tell("signal", "TERM");
     let reply = caller.reply();
     let half = 65_536 / 2;
@@ -273,9 +276,9 @@ fn reports_for_a_client_that_does_not_read() {
     assert!(grown < 4_000, "{grown} KiB");
 }
 
-/// Small inputs are not reported, and a report comes when half a window has left.
+/// Small inputs are not reported. A report comes when half a window has gone.
 #[test]
-fn reports() {
+fn a_report_comes_with_each_half_window() {
     let daemon = daemon("-m 1024 -t 0", "splice");
     let reply = run(&daemon, NONE, &steps("verify"), "");
     assert_eq!(reply.taken, [0; 0]);
@@ -295,9 +298,9 @@ fn reports() {
     }
 }
 
-/// Told once, and what still comes is dropped.
+/// It is reported once, and what still comes is dropped.
 #[test]
-fn a_program_that_closes_its_input() {
+fn a_program_that_closes_its_input_is_reported() {
     let daemon = daemon("-m 100 -t 0", "splice");
     let mut caller = Caller::start(&daemon, NONE, &steps("close 0 out closed wait"));
     caller.wait_for("closed");
@@ -314,9 +317,9 @@ fn a_program_that_closes_its_input() {
     assert_eq!(reply.signal(), 15);
 }
 
-/// With the pipe full, it shows when the other end is gone.
+/// If the pipe is full, the daemon sees that the other end is gone.
 #[test]
-fn a_program_that_closes_its_input_when_there_is_much() {
+fn a_program_that_closes_a_full_input_is_reported() {
     for transfer in ["splice", "copy"] {
         let daemon = daemon("-m 100 -t 0", transfer);
         let gate = daemon.gate("gate");
@@ -331,13 +334,13 @@ fn a_program_that_closes_its_input_when_there_is_much() {
     }
 }
 
-/// Not of an input that nobody feeds, and not after the program's end.
+/// Not for an input that nobody feeds, and not after the program's end.
 #[test]
-fn an_input_whose_end_nobody_asks_about() {
+fn an_input_that_nobody_feeds_is_not_reported() {
     let daemon = daemon("-m 100 -t 0", "splice");
     let reply = run(&daemon, NONE, &steps("close 0 out words exit 3"), "");
     assert_eq!((reply.input_closed, reply.code()), (false, 3), "{reply:?}");
-    // The leader is gone, which is known, and a child that has no input either holds the output.
+    // The leader is gone, which the daemon knows. A child without input holds the output.
     let daemon = Daemon::start("-t 0 --linger 50");
     let mut life = daemon.fifo("life");
     let argv = steps(&format!("spawn [ close 0 hold {} wait ] exit 4", life.path()));
@@ -345,7 +348,7 @@ fn an_input_whose_end_nobody_asks_about() {
     let holder = life.holder();
     daemon.wait_for_log("ended: exit code 4");
     caller.stdin("word");
-    // The same client's next words are read after these.
+    // The daemon reads the same client's next words after these.
     caller.end_stdin();
     run(&daemon, NONE, &steps("exit 0"), "");
     holder.kill();
@@ -353,9 +356,9 @@ fn an_input_whose_end_nobody_asks_about() {
     assert_eq!((reply.input_closed, reply.code()), (false, 4), "{reply:?}");
 }
 
-/// Frames are as large as the socket takes them at once, and no larger than the document says.
+/// Frames are as large as the socket takes at once, and no larger than the document says.
 #[test]
-fn large_frames() {
+fn large_frames_fill_the_socket() {
     const LEN: usize = 20_000_000;
     let daemon = daemon("-t 0", "splice");
     let mut caller = Caller::start(&daemon, NONE, &steps(&format!("write-out {LEN}")));
