@@ -255,9 +255,9 @@ fn a_killed_daemon_is_reported() {
     daemon.kill();
     stdout.read_to_end(&mut Vec::new()).expect("the rest");
     drop(stdout);
-    assert_lost(&busy.wait_with_output().expect("wait"), daemon.socket(), "does the daemon still run");
+    assert_lost(&busy.wait_with_output().expect("wait"), daemon.socket(), "check whether the daemon still runs");
     let output = idle.wait_with_output().expect("wait");
-    assert_lost(&output, daemon.socket(), "does the daemon still run");
+    assert_lost(&output, daemon.socket(), "check whether the daemon still runs");
     assert!(text(&output.stderr).contains("without an answer"), "{}", text(&output.stderr));
     // KILL left the daemon no time to do that.
     holder.kill();
