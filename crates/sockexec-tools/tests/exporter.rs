@@ -18,7 +18,7 @@ const EXPORTER: &str = env!("CARGO_BIN_EXE_sockexec-exporter");
 /// How many connections the exporter takes at a time.
 const CONNECTIONS: usize = 64;
 
-/// A running exporter, on a port of its own.
+/// A running exporter, on its own port.
 struct Exporter {
     child: Child,
     address: String,

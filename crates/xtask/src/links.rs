@@ -11,10 +11,10 @@ use crate::workspace;
 /// Headings repeat here, because each release has the same parts. They must be unique within a part.
 const WITH_RELEASES: &str = "CHANGELOG.md";
 
-/// The heading of a list of contents, where it has one.
+/// The heading of a list of contents, if it has one.
 const CONTENTS: &str = "Contents";
 
-/// Fewer links than this above the first part are no list of contents.
+/// With fewer links above its first part, a document has no list of contents.
 const FEWEST: usize = 3;
 
 /// A Markdown file, as far as links concern it.

@@ -51,7 +51,7 @@ mod tests {
 
     #[test]
     fn ratios_are_taken_round_by_round() {
-        // The machine was twice as slow in the second round: 1.5 all the same.
+        // The machine was half as fast in the second round, and the ratio is still 1.5.
         assert_eq!(ratio(&[150.0, 75.0, 150.0], &[100.0, 50.0, 100.0]), Some(1.5));
         assert_eq!(ratio(&[150.0], &[100.0, 50.0, 100.0]), Some(1.5));
         assert_eq!(ratio(&[], &[]), None);
