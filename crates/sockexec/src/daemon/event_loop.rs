@@ -86,6 +86,8 @@ pub(super) struct EventLoop {
     slots: Slab<Slot>,
     /// Connections that have something to do, in the order of their turns.
     turns: VecDeque<usize>,
+    /// Files are freed here, as no thread can be started: see [`closer::retry`].
+    closes: bool,
     timers: BTreeSet<(Time, usize)>,
     programs: Slots,
     room: Room,
@@ -176,6 +178,7 @@ impl EventLoop {
             backlogs: Backlogs::default(),
             slots: Slab::new(),
             turns: VecDeque::new(),
+            closes: false,
             timers: BTreeSet::new(),
             programs: Slots::new(settings.max_connections, settings.max_per_user),
             room: Room::default(),
@@ -310,7 +313,7 @@ impl EventLoop {
         self.make_room(now);
         self.read_requests(now);
         self.spawner.borrow_mut().collect();
-        closer::retry();
+        self.closes = closer::retry();
         let counts = self.counts();
         if let Some(notifier) = &mut self.notifier {
             notifier.turn(now, counts);
@@ -325,7 +328,7 @@ impl EventLoop {
         // The listener is edge-triggered too: clients that were left for this turn cause no further event.
         let more = self.doors().any(|door| door.ready && door.retry_at.is_none());
         let more = more || self.retiring.as_ref().is_some_and(|retiring| retiring.ready) || self.backlogs.is_ready();
-        if !self.turns.is_empty() || more && self.has_room() {
+        if !self.turns.is_empty() || self.closes || more && self.has_room() {
             return Some(Duration::ZERO);
         }
         let look = self.spawner.borrow().next_look();

@@ -99,11 +99,15 @@ pub(crate) fn in_pieces(work: Piecemeal) {
     POOL.put(|queue| queue.piecemeal.push_back(work));
 }
 
-/// Tries again to start a thread, if none could be started when work came.
-pub(crate) fn retry() {
-    if STUCK.swap(false, Ordering::Relaxed) {
-        POOL.put(|_| {});
+/// Tries again to start a thread, if none could be started when work came. If none can be started now, does one
+/// piece of the work itself; true: more pieces wait. A filter may refuse every thread, and then files would keep
+/// the disk for ever. Sockets wait for a thread all the same: one of them could stop the caller for ever.
+pub(crate) fn retry() -> bool {
+    if !STUCK.swap(false, Ordering::Relaxed) || POOL.lock().is_empty() {
+        return false;
     }
+    POOL.put(|_| {});
+    STUCK.load(Ordering::Relaxed) && POOL.work_here()
 }
 
 struct Pool {
@@ -137,6 +141,10 @@ impl Queue {
         Self { sockets: Vec::new(), piecemeal: VecDeque::new(), threads: 0, idle: 0, at_pieces: 0 }
     }
 
+    fn is_empty(&self) -> bool {
+        self.sockets.is_empty() && self.piecemeal.is_empty()
+    }
+
     fn next(&mut self) -> Option<Job> {
         if !self.sockets.is_empty() {
             let most = if SHARED_FOR_GOOD.load(Ordering::Relaxed) { 1 } else { BATCH };
@@ -165,11 +173,20 @@ impl Pool {
         } else if queue.threads < MAX_THREADS {
             match thread("close").spawn(move || self.work()) {
                 Ok(_) => queue.threads += 1,
-                // Tried again with the next one, and when the loop turns. Closing it here could stop
-                // everything.
+                // Tried again with the next one, and by `retry`. Closing it here could stop everything.
                 Err(_) => STUCK.store(queue.threads == 0, Ordering::Relaxed),
             }
         }
+    }
+
+    /// Does one piece on this thread; true: more pieces wait.
+    fn work_here(&self) -> bool {
+        let piece = self.lock().piecemeal.pop_front();
+        let Some(mut work) = piece else { return false };
+        let work = work().then_some(work);
+        let mut queue = self.lock();
+        queue.piecemeal.extend(work);
+        !queue.piecemeal.is_empty()
     }
 
     /// The work of a thread.
@@ -199,7 +216,7 @@ impl Pool {
                     let (woken, waited) = self.news.wait_timeout(queue, IDLE).unwrap_or_else(PoisonError::into_inner);
                     queue = woken;
                     queue.idle -= 1;
-                    if waited.timed_out() && (queue.sockets.is_empty() && queue.piecemeal.is_empty()) {
+                    if waited.timed_out() && queue.is_empty() {
                         queue.threads -= 1;
                         return;
                     }
