@@ -147,7 +147,7 @@ fn an_unreachable_daemon_is_explained() {
     std::fs::write(&file, "").expect("a file");
     let mut command = bare(&daemon);
     command.arg(&file).arg("true");
-    assert_lost(&run(command), &file, "no socket");
+    assert_lost(&run(command), &file, "not a socket");
 
     let long = daemon.directory().join("x".repeat(200));
     let mut command = bare(&daemon);
