@@ -1,4 +1,4 @@
-//! What the client is told beside the program's output, in its version of the protocol.
+//! What the client is told besides the program's output, in its version of the protocol.
 
 use sockexec_proto::{BadRequest, ErrorCode, Exit, Signal, Stream, Usage, Version, reply};
 
@@ -6,23 +6,23 @@ use super::TermSig;
 use super::io::{ExitStatus, StartError, StartErrorKind};
 use crate::signals;
 
-/// The exit code of a request that could not be carried out through no fault of the program.
+/// The exit code of a request that failed through no fault of the program.
 const EXIT_FAILURE: u8 = 125;
 
-/// What a client is told whose place is needed for others.
+/// The answer to a request whose place another connection needs.
 const BUSY: &str = "too many requests wait; nothing was started";
 
-/// What a client is told whose request is not carried out any more.
+/// The answer to a request that the daemon does not carry out because it is shutting down.
 const SHUTDOWN: &str = "the daemon is shutting down; nothing was started";
 
-/// Why a program is cut.
+/// Why a program is cut short.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Cut {
     Deadline,
     Shutdown,
 }
 
-/// Instead of the program's output and end: the request is none.
+/// In place of the program's output and exit: the request is invalid.
 pub(super) fn bad_request(version: Version, error: &BadRequest) -> Vec<u8> {
     match version {
         Version::One => in_place_of_output(format!("sockexec: bad request: {error}\n").as_bytes(), EXIT_FAILURE),
@@ -30,7 +30,7 @@ pub(super) fn bad_request(version: Version, error: &BadRequest) -> Vec<u8> {
     }
 }
 
-/// Instead of the program's output and end: there is no program.
+/// In place of the program's output and exit: there is no program.
 pub(super) fn cannot_start(version: Version, program: &[u8], error: &StartError) -> Vec<u8> {
     let exit_code = match error.kind {
         StartErrorKind::NotFound => 127,
@@ -45,7 +45,7 @@ pub(super) fn cannot_start(version: Version, program: &[u8], error: &StartError)
     }
 }
 
-/// Instead of the program's end, and of what is left of its output: the daemon has lost it.
+/// In place of the program's exit and the rest of its output: the daemon has lost them.
 pub(super) fn broken(version: Version, program: &[u8], reason: &str) -> Vec<u8> {
     let text = [program, b": ", reason.as_bytes()].concat();
     match version {
@@ -54,7 +54,7 @@ pub(super) fn broken(version: Version, program: &[u8], reason: &str) -> Vec<u8> 
     }
 }
 
-/// Why the reply of version 2 is not what it would have been. `running`: there is, or may be, a program.
+/// Why a version 2 reply is cut short. `running`: there is, or may be, a program.
 pub(super) fn cut(cut: Cut, running: bool) -> Vec<u8> {
     let (code, text) = match (cut, running) {
         (Cut::Deadline, true) => (ErrorCode::Timeout, "the deadline has come; the program is ended"),
@@ -65,7 +65,7 @@ pub(super) fn cut(cut: Cut, running: bool) -> Vec<u8> {
     failure(&code, text.as_bytes())
 }
 
-/// Instead of everything: there will be no program. In version 1 only the daemon's end has words.
+/// In place of everything: there will be no program. Version 1 has words only for a shutdown.
 pub(super) fn unserved(version: Version, why: Cut) -> Vec<u8> {
     match version {
         Version::One => in_place_of_output(format!("sockexec: {SHUTDOWN}\n").as_bytes(), EXIT_FAILURE),
@@ -73,7 +73,7 @@ pub(super) fn unserved(version: Version, why: Cut) -> Vec<u8> {
     }
 }
 
-/// Instead of everything: the place is needed for others, and nothing was started.
+/// In place of everything: another connection needs the place, and nothing was started.
 pub(super) fn busy(version: Version) -> Vec<u8> {
     match version {
         Version::One => in_place_of_output(format!("sockexec: {BUSY}\n").as_bytes(), EXIT_FAILURE),
@@ -81,17 +81,17 @@ pub(super) fn busy(version: Version) -> Vec<u8> {
     }
 }
 
-/// What the daemon says of itself to a client of version 2, whose window this is, in bytes.
+/// How the daemon introduces itself to a version 2 client that gets this window, in bytes.
 pub(super) fn introduction(window: u64) -> Vec<u8> {
     encoded(|out| reply::encode_introduction(window, out))
 }
 
-/// So many requests wait for a slot.
+/// This many requests wait for a slot.
 pub(super) fn queued(requests: u64) -> Vec<u8> {
     encoded(|out| reply::encode_queued(requests, out))
 }
 
-/// So many bytes of standard input have left the daemon.
+/// This many bytes of standard input have left the daemon.
 pub(super) fn taken(bytes: u64) -> Vec<u8> {
     encoded(|out| reply::encode_taken(bytes, out))
 }
@@ -116,7 +116,7 @@ pub(super) fn status(json: &[u8]) -> Vec<u8> {
     encoded(|out| reply::encode_pair(reply::STATUS, json, out))
 }
 
-/// How the program ended; in version 2 what it cost before that, where the system tells.
+/// How the program ended. In version 2 its resource usage comes before that, if the system reports it.
 pub(super) fn ended(version: Version, termsig: TermSig, status: ExitStatus, usage: Option<&Usage>) -> Vec<u8> {
     let exit = match (status, version, termsig) {
         (ExitStatus::Code(code), _, _) => Exit::Code(code),
@@ -135,7 +135,7 @@ pub(super) fn ended(version: Version, termsig: TermSig, status: ExitStatus, usag
     })
 }
 
-/// As version 1 has always had it: two that only Linux has go by number.
+/// As version 1 has always done it: two signals that only Linux has go by number.
 fn named(number: i32) -> Signal {
     match signals::name(number).filter(|name| !matches!(*name, "PWR" | "STKFLT")) {
         Some(name) => Signal::Name(name.into()),
@@ -160,7 +160,7 @@ fn encoded(encode: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
     bytes
 }
 
-/// The last of the signals' numbers.
+/// The highest number of a signal.
 const MAX_SIGNAL: i32 = if cfg!(any(target_os = "linux", target_os = "android")) { 64 } else { 31 };
 
 /// The number of a signal that a client names; `None`: there is no such signal.
@@ -198,9 +198,9 @@ mod tests {
         }
     }
 
-    /// Version 2 names the cause; version 1 has three exit codes for it, as a shell has (`docs/protocol.md`).
+    /// Version 2 names the cause. Version 1 has three exit codes for it, as a shell has (`docs/protocol.md`).
     #[test]
-    fn who_is_to_blame_for_a_program_that_does_not_start() {
+    fn a_program_that_does_not_start_is_blamed_on_the_right_party() {
         for (kind, exit_code, code) in [
             (StartErrorKind::NotFound, 127, "not-found"),
             (StartErrorKind::NotExecutable, 126, "not-executable"),

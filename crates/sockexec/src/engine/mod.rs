@@ -1,8 +1,8 @@
 //! One connection as a state machine: inputs go in, actions come out.
 //!
-//! Nothing here makes a system call, reads a clock or knows a descriptor. Whoever drives a
-//! [`Session`] tells it what happened and when, then carries out the [`Action`]s that it asks for.
-//! Payloads never pass through it: it says how many bytes may be moved, and frames them.
+//! Nothing here makes a system call, reads a clock or knows a descriptor. The driver of a [`Session`]
+//! tells it what happened and when, then carries out the [`Action`]s that it asks for. Payloads never
+//! pass through it: it says how many bytes may be moved, and frames them.
 #![forbid(unsafe_code)]
 
 pub(crate) use sockexec_proto::netstring::at_most;
@@ -18,7 +18,7 @@ pub(crate) use io::{Action, Backpressure, ExitStatus, Frame, Limits, StartError,
 pub(crate) use session::Session;
 pub(crate) use time::Time;
 
-/// How the signal that ended a program is told to a version 1 client.
+/// How a version 1 client learns the signal that ended a program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum TermSig {

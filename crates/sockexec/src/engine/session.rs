@@ -1,7 +1,8 @@
 //! The life of one connection. Every transition is in this file.
 //!
-//! Four machines run beside each other: the program, its ending by force, the client, and the reply. Each line below is a transition,
-//! and there is no other: `diagram::is_true` compares with what the model sees.
+//! Four machines run side by side: the program, its ending by force, the client, and the reply. Each
+//! line below is a transition, and there is no other: the model's `the_diagram_is_true` compares them
+//! with those that it sees.
 //!
 //! ```text
 //! Program    Absent     -> Waiting     the request is complete
@@ -10,14 +11,14 @@
 //!            Starting   -> Running     its process exists
 //!            Starting   -> Absent      it could not be made
 //!            Running    -> Exited      the leader of the group is dead, and stays a zombie
-//!            Running    -> Over        the exec failed, which may be known late
-//!            Exited     -> Over        reaped: nobody is left in the group, or who is left is a job in the background
+//!            Running    -> Over        the exec failed, which may become known late
+//!            Exited     -> Over        reaped: the group is empty, or has only jobs in the background
 //!
 //! Ending     Not        -> Terminated  the client left, the time is up, or the request was bad: TERM
-//!            Terminated -> Terminated  the group is asked again whether anybody is left
+//!            Terminated -> Terminated  the group is probed again for members
 //!            Terminated -> Killing     the kill time-out is over: KILL
 //!            Terminated -> Killed      the same, when the program is gone already
-//!            Killing    -> Killed      KILL has reached everybody
+//!            Killing    -> Killed      KILL was sent to every member
 //!            Killed     -> Drained     what is in the pipes is taken, and they are closed
 //!
 //! Client     Open       -> HalfClosed  it sends no more
@@ -42,25 +43,25 @@ use super::Time;
 use super::answer::{self, Cut};
 use super::io::{Action, Backpressure, ExitStatus, Frame, Limits, StartError, Stay, Step};
 
-/// How long after KILL the streams are read until end of file; then what is in them is taken and
-/// they are closed. Whoever still holds them has left the group.
+/// How long after KILL the streams are read until end of file. Then what is in them is taken and they
+/// are closed: a process that still holds them has left the group.
 const DRAIN_AFTER_KILL: Duration = Duration::from_millis(250);
 
 /// How long after KILL the client may take to read the rest of its reply.
 const CUT_AFTER_KILL: Duration = Duration::from_secs(2);
 
-/// How long what a client still sends is read and dropped after its reply is complete.
+/// How long after its reply is complete what a client still sends is read and dropped.
 const LINGER_AFTER_REPLY: Duration = Duration::from_secs(5);
 
-/// The same while the daemon is about to end.
+/// The same while the daemon is shutting down.
 const LINGER_AT_SHUTDOWN: Duration = Duration::from_millis(250);
 
-/// How long after TERM, once the leader is dead, the group is first asked whether anyone is left.
-/// Doubled each time, up to a quarter of a second: members die in a millisecond or take their time.
+/// How long after TERM, once the leader is dead, the group is first probed for members. Doubled each
+/// time, up to a quarter of a second: members die in a millisecond or take their time.
 const FIRST_PROBE: Duration = Duration::from_millis(2);
 const MAX_DOUBLINGS: u8 = 7;
 
-/// How much of a program's name is told when it cannot be started, in bytes: more than any path can have.
+/// How much of a program's name is shown when it cannot be started, in bytes: more than any path has.
 const SHOWN_NAME: usize = 4096;
 
 /// The leader of the program's group, as far as it is known.
@@ -71,7 +72,7 @@ enum Program {
     Waiting,
     Starting,
     Running,
-    /// Dead and not reaped: its group can be signalled without meeting a stranger.
+    /// Dead and not reaped: its number cannot be another group's, so the group may be signalled.
     Exited,
     /// Reaped, and its group is never signalled again.
     Over,
@@ -84,10 +85,10 @@ enum Ending {
     Terminated {
         kill_at: Time,
         probe_at: Option<Time>,
-        /// How often it was asked.
+        /// How often the group was probed.
         probes: u8,
     },
-    /// KILL was ordered, and may not have reached everybody yet.
+    /// KILL was ordered, and may not have been sent to every member yet.
     Killing,
     Killed {
         drain_at: Time,
@@ -122,7 +123,7 @@ enum Streams {
     /// Standard error goes where standard output goes.
     Merged,
     Terminal,
-    /// Descriptors of the client's: nothing of them passes here.
+    /// Descriptors of the client: their bytes do not pass through the daemon.
     Foreign,
 }
 
@@ -142,76 +143,77 @@ enum Stdin {
     Open,
     /// Ended by the client, and some of it is still held.
     Ending,
-    /// Ended by the client or closed by the program; what still comes is dropped.
+    /// Ended by the client or closed by the program: what still comes is dropped.
     Closed,
 }
 
 /// What has become of a program's input, in bytes.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 struct Window {
-    /// Held for a program that does not take it.
+    /// Held for a program that does not read it yet.
     ahead: u64,
     /// Written to the program or dropped, since the start.
     left: u64,
-    /// As much of that as was reported.
+    /// How much of that was reported.
     reported: u64,
 }
 
 /// One connection.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own; which go together is told by enums")]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own; enums have those that belong together")]
 pub(crate) struct Session {
     /// The same for all connections of a daemon.
     limits: Rc<Limits>,
     request: RequestDecoder,
-    /// The request broke the protocol, or came too late: whatever still comes of it is dropped.
+    /// The request broke the protocol, or came too late: what still comes of it is dropped.
     refused: bool,
     program_name: Box<[u8]>,
     program: Program,
     /// The request while it waits for a slot.
     waiting: Option<Box<Request>>,
-    /// Version 2: that the exec succeeded is known, and was told.
+    /// Version 2: the exec succeeded, and the client was told.
     executed: bool,
-    /// Version 2: why the program is cut, which has to wait until it is known what came of the exec.
+    /// Version 2: why the program is cut short. The client is told once it is known what came of the exec.
     withheld: Option<Cut>,
-    /// Version 2: an `error` was told. There is no second one.
+    /// Version 2: an `error` was sent. There is no second one.
     error_told: bool,
-    /// The request's options for its program's streams.
+    /// What the request's options make of its program's streams.
     streams: Streams,
     status: Option<ExitStatus>,
     usage: Option<Box<Usage>>,
-    /// How many came with the client's bytes.
+    /// How many descriptors came with the client's bytes.
     descriptors: u32,
     stdin: Stdin,
-    /// Version 2: there is one. Version 1 has none, and there are many programs.
+    /// Version 2 has one. Boxed, so that version 1 does not pay for it: there are many connections.
     window: Option<Box<Window>>,
-    /// Version 2: it was told that the program has closed its input.
+    /// Version 2: the client was told that the program has closed its input.
     input_closed: bool,
     stdout_open: bool,
     stderr_open: bool,
-    /// Output waits for a client that does not read.
+    /// Output waits because the client does not read.
     stalled: bool,
-    /// Nobody has the other ends of the streams of output any more: what is in them is all there will be.
+    /// No process has the other ends of the output streams any more: what is in them is all there will be.
     output_complete: bool,
     ending: Ending,
     client: Client,
     reply: Reply,
     accepted: Time,
     deadline: Option<Time>,
-    /// Since when the request is left in the socket for want of memory: the time for it does not run.
+    /// When the daemon began to leave the request in the socket for want of memory. The time for it stands
+    /// still.
     paused_at: Option<Time>,
     linger_at: Option<Time>,
     cut_at: Option<Time>,
     shutting_down: bool,
-    /// The daemon is to end when all replies are complete.
+    /// The daemon ends once all replies are complete.
     draining: bool,
-    /// The daemon is to end at once: TERM is followed by KILL without waiting.
+    /// The daemon ends at once: KILL follows TERM without waiting.
     at_once: bool,
     /// The deadline came before the reply was complete.
     timed_out: bool,
     /// The platform cannot tell when the group is empty: the slot is free once the leader is dead.
     unknowable: bool,
-    /// None: there are none, as most of a connection's life.
+    /// None: there are no actions, as during most of a connection's life.
     #[expect(clippy::box_collection, reason = "empty, a VecDeque is four words in each connection")]
     actions: Option<Box<VecDeque<Action>>>,
 }
@@ -260,7 +262,7 @@ impl Session {
 
     // What the driver asks.
 
-    /// The next thing to do. Ask until there is none after every input.
+    /// The next thing to do. After every input, call this until it returns `None`.
     pub(crate) fn next_action(&mut self) -> Option<Action> {
         let action = self.actions.as_mut()?.pop_front();
         if action.is_none() {
@@ -269,7 +271,7 @@ impl Session {
         action
     }
 
-    /// When [`Session::tick`] is to be called, unless another input changes it before.
+    /// When to call [`Session::tick`], unless another input changes that.
     pub(crate) fn next_timer(&self) -> Option<Time> {
         let kill_at = match self.ending {
             Ending::Not | Ending::Killing | Ending::Drained => None,
@@ -289,14 +291,14 @@ impl Session {
         self.client == Client::Open && !self.leaves_input()
     }
 
-    /// Whether what the client has sent behind its request is left for now. In version 2 a signal must not reach a child before its exec:
-    /// it begins with copies of the daemon's descriptors, and stopped before it has closed them it would keep the streams of other clients'
-    /// programs open.
+    /// Whether what the client has sent after its request is left for now. In version 2 a signal must not
+    /// reach a child before its exec: the child begins with copies of the daemon's descriptors, and if it
+    /// were stopped before it has closed them, the streams of other clients' programs would stay open.
     fn leaves_input(&self) -> bool {
         matches!(self.program, Program::Waiting | Program::Starting) || self.wants_executed()
     }
 
-    /// What is to be done with the output now.
+    /// What to do with the output now.
     pub(crate) fn backpressure(&self) -> Backpressure {
         match (self.client, self.reply) {
             (Client::Open, Reply::Streaming) if self.stdin == Stdin::Open && self.version() == Version::One => {
@@ -307,7 +309,7 @@ impl Session {
         }
     }
 
-    /// Which version of the protocol the client speaks: 1 until it has said otherwise.
+    /// The version of the protocol that the client speaks: 1 until it says otherwise.
     pub(crate) const fn version(&self) -> Version {
         self.request.version()
     }
@@ -320,8 +322,8 @@ impl Session {
         }
     }
 
-    /// Whether it must be learned that the exec succeeded: answer with [`Session::executed`], or with
-    /// [`Session::exited`] or [`Session::start_failed`]. Until then the output is not to be read.
+    /// Whether the session must know that the exec succeeded. Answer with [`Session::executed`], or with
+    /// [`Session::exited`] or [`Session::start_failed`]. Do not read the output before that.
     pub(crate) fn wants_executed(&self) -> bool {
         self.version() == Version::Two && self.program == Program::Running && !self.executed
     }
@@ -331,31 +333,31 @@ impl Session {
         self.accepted
     }
 
-    /// The name of the program, as far as the client is told it.
+    /// The name of the program, as much of it as the client is told.
     pub(crate) fn program(&self) -> &[u8] {
         &self.program_name
     }
 
-    /// Whether descriptors that come with the client's bytes have to be told of, with [`Session::descriptors`].
+    /// Whether [`Session::descriptors`] must be called for descriptors that come with the client's bytes.
     pub(crate) fn wants_descriptors(&self) -> bool {
         !self.refused && self.program == Program::Absent
     }
 
-    /// Whether the leader's exit must be learned now: answer with [`Session::exited`] when it comes.
+    /// Whether the session must know of the leader's exit. Answer with [`Session::exited`] when it comes.
     pub(crate) fn wants_exit(&self) -> bool {
         self.program == Program::Running
             && (self.output_ended() || self.ending != Ending::Not || self.limits.linger.is_some() || self.stalled)
     }
 
-    /// Whether it must be learned that nobody has the other ends of the streams of output any more: answer with
-    /// [`Session::output_is_complete`].
+    /// Whether the session must know when no process has the other ends of the output streams any more.
+    /// Answer with [`Session::output_is_complete`].
     pub(crate) fn wants_output_complete(&self) -> bool {
         self.program == Program::Exited && self.ending == Ending::Not && self.stalled && !self.output_ended()
     }
 
-    /// Whether nothing of the client's is waited for once its reply is complete.
+    /// Whether the client's socket is closed as soon as its reply is complete.
     pub(crate) fn closes_with_reply(&self) -> bool {
-        // After a bad request nobody knows where it ends.
+        // The end of a bad request is unknown.
         self.request.ended() && !self.refused || self.client == Client::HalfClosed
     }
 
@@ -364,17 +366,17 @@ impl Session {
         self.timed_out
     }
 
-    /// Whether the request has not come in time, of which nothing was said yet.
+    /// Whether the request did not come in time, and was not answered yet.
     pub(crate) fn request_is_due(&self, now: Time) -> bool {
         self.awaits_request() && self.running_deadline().is_some_and(|time| time <= now)
     }
 
-    /// Whether the request is not complete, of which nothing was said yet.
+    /// Whether the request is not complete, and was not answered yet.
     pub(crate) fn awaits_request(&self) -> bool {
         self.stay() == Some(Stay::Request)
     }
 
-    /// What it does without a slot; `None`: it has one, or no client any more.
+    /// What the connection does without a slot. `None`: it has one, or its client is gone.
     pub(crate) fn stay(&self) -> Option<Stay> {
         match (self.client, self.program, self.reply) {
             (Client::Closed, ..) | (_, Program::Starting | Program::Running | Program::Exited, _) => None,
@@ -384,7 +386,7 @@ impl Session {
         }
     }
 
-    /// How much memory the request takes that is not complete or waits for a slot, in bytes, about.
+    /// About how much memory a request takes that is not complete or waits for a slot, in bytes.
     pub(crate) fn memory(&self) -> u64 {
         match self.stay() {
             Some(Stay::Request) => self.request.held(),
@@ -402,7 +404,7 @@ impl Session {
         }
     }
 
-    /// Whether all that it waits for is the time of KILL, for a group of which it cannot be known whether anybody is left.
+    /// Whether it only waits until KILL is due, for a group that the platform cannot probe for members.
     pub(crate) fn is_leftover(&self) -> bool {
         self.program == Program::Exited && self.unknowable && self.client == Client::Closed
     }
@@ -430,8 +432,8 @@ impl Session {
         }
     }
 
-    /// A report of how much input has left, if one is due. To be asked when no other waits to be sent: so there is never more than one
-    /// for a client that does not read, and the last one tells all.
+    /// A report of how much input has left, if one is due. Call this only when no other report waits to be
+    /// sent: so there is never more than one for a client that does not read, and it is up to date.
     pub(crate) fn report(&mut self) -> Option<Vec<u8>> {
         let is_wanted = self.reply == Reply::Streaming && self.client != Client::Closed && !self.input_closed;
         let half = (self.limits.window / 2).max(1);
@@ -442,17 +444,17 @@ impl Session {
         })
     }
 
-    /// Whether the whole reply was sent, or nobody is there to read it.
+    /// Whether the whole reply was sent, or there is no client to read it.
     pub(crate) fn is_answered(&self) -> bool {
         self.client == Client::Closed || matches!(self.reply, Reply::Sent { .. })
     }
 
-    /// Whether the end of the daemon would be the first to cut it short.
+    /// Whether a shutdown would be the first cause to cut it short.
     pub(crate) fn is_cut_by_shutdown(&self) -> bool {
         !self.shutting_down && self.client != Client::Closed && self.reply == Reply::Streaming && self.cut_at.is_none()
     }
 
-    /// When its time is up, if that was not so before.
+    /// When its time is up, unless it is already.
     pub(crate) const fn deadline(&self) -> Option<Time> {
         self.running_deadline()
     }
@@ -462,7 +464,7 @@ impl Session {
         self.client == Client::Closed && matches!(self.program, Program::Absent | Program::Over)
     }
 
-    /// What the connection waits for, for a person.
+    /// What the connection waits for, in words for people.
     pub(crate) fn waits_for(&self) -> &'static str {
         match (self.program, self.ending, self.reply) {
             (Program::Absent, _, Reply::Streaming) => "request",
@@ -486,7 +488,7 @@ impl Session {
 
     // What the client does.
 
-    /// Reads from the front of the client's bytes: how many were consumed, and what follows them.
+    /// Reads from the front of the client's bytes. Returns how many were consumed, and what follows them.
     pub(crate) fn step(&mut self, now: Time, input: &[u8]) -> (usize, Step) {
         if self.refused {
             return (0, everything(input));
@@ -502,7 +504,7 @@ impl Session {
             Ok((used, Event::Protocol)) => {
                 self.window = Some(Box::default());
                 self.send(answer::introduction(self.limits.window));
-                // What follows, or that this is a version that is not known: there need not come another byte.
+                // Reads on at once: an unknown version must be refused even if no other byte comes.
                 let (more, step) = self.step(now, input.get(used..).unwrap_or_default());
                 (used + more, step)
             }
@@ -531,7 +533,7 @@ impl Session {
         }
     }
 
-    /// `n` bytes that [`Session::step`] told of were moved or dropped.
+    /// `n` bytes that [`Session::step`] announced were moved or dropped.
     pub(crate) fn moved(&mut self, n: u64) {
         if !self.refused {
             self.request.advance(n);
@@ -539,8 +541,8 @@ impl Session {
         }
     }
 
-    /// `n` bytes of input that [`Session::step`] told of are held for a program that does not take them, within
-    /// [`Session::room_ahead`].
+    /// `n` bytes of input that [`Session::step`] announced are held for a program that does not read them
+    /// yet, within [`Session::room_ahead`].
     pub(crate) fn held(&mut self, n: u64) {
         self.request.advance(n);
         if let Some(window) = &mut self.window {
@@ -548,7 +550,7 @@ impl Session {
         }
     }
 
-    /// `n` bytes of those were written to the program.
+    /// `n` of the bytes that were held were written to the program.
     pub(crate) fn released(&mut self, n: u64) {
         if let Some(window) = &mut self.window {
             window.ahead = window.ahead.saturating_sub(n);
@@ -560,7 +562,7 @@ impl Session {
         }
     }
 
-    /// The request, which is complete, has a slot: its time runs from now.
+    /// The complete request has a slot. Its time runs from now.
     pub(crate) fn slot(&mut self, now: Time) {
         if let Some(request) = self.waiting.take() {
             let timeouts = [self.limits.timeout, request.options.timeout];
@@ -570,14 +572,15 @@ impl Session {
         }
     }
 
-    /// There is no slot for the request yet; `requests` wait, this one among them.
+    /// There is no slot for the request yet. `requests` wait, including this one.
     pub(crate) fn has_to_wait(&mut self, requests: u64) {
         if self.version() == Version::Two {
             self.send(answer::queued(requests));
         }
     }
 
-    /// What the client sends is left in its socket, for want of memory: until [`Session::resume`] the time for its request does not run.
+    /// What the client sends is left in its socket, for want of memory. The time for its request stands
+    /// still until [`Session::resume`].
     pub(crate) fn pause(&mut self, now: Time) {
         if self.awaits_request() {
             self.paused_at.get_or_insert(now);
@@ -592,8 +595,9 @@ impl Session {
         }
     }
 
-    /// Its place is needed for another: a request that is not complete or waits is not carried out, and its client is told so, once it is
-    /// known in which version. Of a reply the rest is lost, that answer among them if this comes again. A connection with a slot keeps it.
+    /// Another connection needs its place. A request that is not complete or waits is not carried out, and
+    /// its client is told so if its version is known. The rest of a reply is lost, and so is that answer if
+    /// this comes again. A connection with a slot keeps it.
     pub(crate) fn turn_away(&mut self, now: Time) {
         if self.stay().is_none() {
             return;
@@ -610,7 +614,7 @@ impl Session {
         self.settle();
     }
 
-    /// Whether one that is turned away is told why.
+    /// Whether a client that is turned away now is told why.
     pub(crate) fn can_be_busy(&self) -> bool {
         match self.stay() {
             Some(Stay::Slot) => true,
@@ -662,7 +666,7 @@ impl Session {
         }
         self.close_client();
         self.end_program(now);
-        // After TERM, so that a program that ends at the end of its input is seen to end by the signal.
+        // After TERM: a program that ends at the end of its input must be seen to end by the signal.
         self.close_stdin();
         self.settle();
     }
@@ -684,7 +688,7 @@ impl Session {
         self.stdin = if self.streams == Streams::Foreign { Stdin::Closed } else { Stdin::Open };
         self.stdout_open = self.streams != Streams::Foreign;
         self.stderr_open = self.streams == Streams::Pipes;
-        // What ends the program may have come while it was starting.
+        // The reason to end the program may have come while it was starting.
         if self.client == Client::Closed || self.cut_at.is_some() {
             self.end_program(now);
         }
@@ -705,8 +709,8 @@ impl Session {
         }
     }
 
-    /// There is no program, or none that anything is known of. This may be learned only from the death of what was to
-    /// become it.
+    /// There is no program, or the daemon has lost track of it. This may become known only from the death of
+    /// the child that was to become it.
     pub(crate) fn start_failed(&mut self, error: &StartError) {
         match self.program {
             Program::Starting => enter(&mut self.program, Program::Absent),
@@ -722,8 +726,8 @@ impl Session {
         self.settle();
     }
 
-    /// The daemon cannot move the program's input or output, or has lost its status, for this reason: the program is
-    /// ended, and what came of it so far is not passed off as the whole.
+    /// The daemon cannot move the program's input or output, or has lost its status, for this reason. The
+    /// program is ended, and its output so far is not passed off as complete.
     pub(crate) fn broken(&mut self, now: Time, reason: &str) {
         if self.reply == Reply::Streaming {
             self.finish_with_error(answer::broken(self.version(), &self.program_name, reason));
@@ -734,7 +738,7 @@ impl Session {
         self.settle();
     }
 
-    /// The program, or whoever inherited its standard input, no longer reads it.
+    /// The program, and every process that inherited its standard input, no longer reads it.
     pub(crate) fn stdin_refused(&mut self) {
         if self.version() == Version::Two && self.program == Program::Running && !self.input_closed {
             self.input_closed = true;
@@ -743,7 +747,7 @@ impl Session {
         self.close_stdin();
     }
 
-    /// `len` bytes of output were read: what to put around them, or nothing if they are to be dropped.
+    /// `len` bytes of output were read. Returns what to put around them, or `None` to drop them.
     pub(crate) fn output(&self, stream: Stream, len: usize) -> Option<Frame> {
         match self.backpressure() {
             Backpressure::Discard => None,
@@ -765,7 +769,7 @@ impl Session {
         self.settle();
     }
 
-    /// The leader is dead and not reaped. What it cost is told to a client of version 2.
+    /// The leader is dead and not reaped. A version 2 client is told its resource usage.
     pub(crate) fn exited(&mut self, now: Time, status: ExitStatus, usage: Option<Usage>) {
         if self.program != Program::Running {
             return;
@@ -779,26 +783,26 @@ impl Session {
         self.settle();
     }
 
-    /// A stream was found empty, and not at its end. Once the leader is dead that means that descendants hold it.
+    /// A stream was found empty, and not at its end. Once the leader is dead, descendants hold it.
     pub(crate) fn output_is_empty(&mut self, now: Time) {
         if self.program == Program::Exited && self.ending == Ending::Not && self.linger_at.is_none() {
             self.linger_at = self.limits.linger.and_then(|linger| now.checked_add(linger));
         }
     }
 
-    /// Output cannot be read now, as the client does not read. True: that is new.
+    /// Output cannot be read now, because the client does not read. Returns whether that is new.
     pub(crate) fn output_stalls(&mut self) -> bool {
         !std::mem::replace(&mut self.stalled, true)
     }
 
-    /// Nobody has the other ends of the streams of output any more, but some of it is still in them: what is left in the group is a
-    /// background job, as if the output had been read to its end.
+    /// No process has the other ends of the output streams any more, but some output is still in them. What
+    /// is left in the group is a background job, as if the output had been read to its end.
     pub(crate) fn output_is_complete(&mut self) {
         self.output_complete = true;
         self.settle();
     }
 
-    /// Nobody is left in the group.
+    /// The group has no members left.
     pub(crate) fn group_is_empty(&mut self) {
         if self.program == Program::Exited {
             self.reap();
@@ -806,7 +810,8 @@ impl Session {
         }
     }
 
-    /// All that [`Action::Kill`] means were sent KILL: from now on their death and the rest of the output are waited for.
+    /// Every member of the group was sent KILL. From now on the session waits for their death and the rest
+    /// of the output.
     pub(crate) fn killed(&mut self, now: Time) {
         if self.ending == Ending::Killing {
             enter(&mut self.ending, Ending::Killed { drain_at: now + DRAIN_AFTER_KILL });
@@ -814,7 +819,7 @@ impl Session {
         }
     }
 
-    /// This platform cannot tell whether anybody is left in the group.
+    /// This platform cannot tell whether the group has members left.
     pub(crate) fn group_is_unknowable(&mut self) {
         self.unknowable = true;
         if let Ending::Terminated { probe_at, .. } = &mut self.ending {
@@ -855,7 +860,7 @@ impl Session {
         {
             enter(&mut self.ending, Ending::Drained);
             self.act(Action::DrainOutput);
-            // What came of the exec may be learned too late for the client.
+            // What came of the exec may become known too late for the client.
             if self.withheld.is_some() {
                 self.finish_with_error(Vec::new());
             }
@@ -866,23 +871,23 @@ impl Session {
         self.settle();
     }
 
-    /// The daemon is to end when all replies are complete: nobody is waited for whose reply is.
+    /// The daemon ends once all replies are complete. It does not wait long for a client that has its reply.
     pub(crate) fn drain(&mut self, now: Time) {
         self.draining = true;
         self.close_soon(now);
     }
 
-    /// The daemon is to end: as if the deadline had come, but all are told who can be.
+    /// The daemon ends: as if the deadline had come, but every client that can be told is told.
     pub(crate) fn shut_down(&mut self, now: Time) {
         let again = std::mem::replace(&mut self.shutting_down, true);
-        // Once only: a client that was told of its deadline is not told of the shutdown as well.
+        // Once only: a client whose deadline had come is not told about the shutdown as well.
         let timed_out = std::mem::take(&mut self.deadline).is_none() && self.cut_at.is_some();
         self.time_out(now, if again || timed_out { None } else { Some(Cut::Shutdown) });
         self.close_soon(now);
         self.settle();
     }
 
-    /// The daemon is to end at once: KILL without waiting.
+    /// The daemon ends at once: KILL without waiting.
     pub(crate) fn shut_down_now(&mut self, now: Time) {
         self.at_once = true;
         self.shut_down(now);
@@ -900,7 +905,7 @@ impl Session {
         self.actions.get_or_insert_default().push_back(action);
     }
 
-    /// When the client of a complete reply is waited for no longer.
+    /// When to stop waiting for the client of a complete reply.
     const fn close_at(&self) -> Option<Time> {
         match self.reply {
             Reply::Streaming | Reply::Finishing => None,
@@ -908,14 +913,14 @@ impl Session {
         }
     }
 
-    /// The client of a reply that is complete is not waited for much longer.
+    /// Shortens the wait for the client of a complete reply.
     fn close_soon(&mut self, now: Time) {
         if let Reply::Sent { close_at } = &mut self.reply {
             *close_at = (*close_at).min(now + LINGER_AT_SHUTDOWN);
         }
     }
 
-    /// The deadline, unless its time stands still.
+    /// The deadline, unless the time stands still.
     const fn running_deadline(&self) -> Option<Time> {
         match self.paused_at {
             None => self.deadline,
@@ -927,20 +932,20 @@ impl Session {
         !self.stdout_open && !self.stderr_open
     }
 
-    /// The time of this connection is up. A client of version 2 is told why, if it was not told before; version 1 has words for it only where
-    /// the daemon is to end and nothing was started.
+    /// The time of this connection is up. A version 2 client is told why, unless it was told before. Version
+    /// 1 has words for it only if the daemon is shutting down and nothing was started.
     fn time_out(&mut self, now: Time, why: Option<Cut>) {
         let has_words = self.version() == Version::Two;
         let unserved = why.filter(|&why| has_words || why == Cut::Shutdown && self.request.knows_version());
         let why = why.filter(|_| has_words);
         match (self.program, self.reply, unserved) {
             (Program::Absent | Program::Waiting, Reply::Streaming, Some(why)) => {
-                // The rest of the request may come still.
+                // The rest of the request may still come.
                 self.refused = true;
                 self.withdraw();
                 self.finish_with_error(answer::unserved(self.version(), why));
             }
-            // Nothing was promised to a client that has not asked for anything.
+            // A client that has not asked for anything was promised nothing.
             (Program::Absent | Program::Waiting, Reply::Streaming, None) => self.close_client(),
             (Program::Starting | Program::Running | Program::Exited, _, _) => {
                 if let Some(why) = why {
@@ -958,8 +963,8 @@ impl Session {
         self.cut_after_kill(now);
     }
 
-    /// Tells a client of version 2 why its program is cut, unless it was told an error before. Until it is known whether there is a
-    /// program that is withheld.
+    /// Tells a version 2 client why its program is cut short, unless it was told an error before. Withheld
+    /// until it is known whether there is a program.
     fn tell(&mut self, cut: Cut) {
         if self.error_told || self.withheld.is_some() {
             return;
@@ -972,7 +977,8 @@ impl Session {
         }
     }
 
-    /// Ends the reply with this error, or with one that is withheld, or, in version 2, without another one if there was one.
+    /// Ends the reply with this error, or with the one that is withheld. If an error was sent already, there
+    /// is no other.
     fn finish_with_error(&mut self, error: Vec<u8>) {
         let told = std::mem::replace(&mut self.error_told, true);
         match self.withheld.take() {
@@ -982,7 +988,7 @@ impl Session {
         }
     }
 
-    /// The request is not carried out any more.
+    /// Withdraws a request that waits for a slot.
     fn withdraw(&mut self) {
         if self.program == Program::Waiting {
             enter(&mut self.program, Program::Absent);
@@ -990,7 +996,7 @@ impl Session {
         }
     }
 
-    /// The client has until shortly after KILL is due if TERM is sent `now`.
+    /// Gives the client until shortly after KILL is due if TERM is sent `now`.
     fn cut_after_kill(&mut self, now: Time) {
         self.cut_by(now + self.limits.kill_timeout + CUT_AFTER_KILL);
     }
@@ -1003,7 +1009,7 @@ impl Session {
     fn end_program(&mut self, now: Time) {
         self.linger_at = None;
         let probe_at = match self.program {
-            // Starting: `started` comes back here if the client has gone meanwhile.
+            // Starting: `started` comes back here if the client is gone by then.
             Program::Absent | Program::Waiting | Program::Starting | Program::Over => return,
             Program::Running => None,
             Program::Exited => Some(now),
@@ -1011,7 +1017,7 @@ impl Session {
         if self.ending != Ending::Not {
             return;
         }
-        // At once: also for a program of which it was not known yet whether it starts.
+        // Also for a program that was still starting when the order came.
         let kill_at = if self.at_once { now } else { now + self.limits.kill_timeout };
         enter(&mut self.ending, Ending::Terminated { kill_at, probe_at, probes: 0 });
         self.act(Action::Terminate);
@@ -1043,7 +1049,7 @@ impl Session {
         }
     }
 
-    /// So many bytes of input were written to the program, or dropped.
+    /// This many bytes of input were written to the program, or dropped.
     fn leave(&mut self, n: u64) {
         if let Some(window) = &mut self.window {
             window.left = window.left.saturating_add(n);
@@ -1081,7 +1087,7 @@ impl Session {
         if self.reply == Reply::Streaming {
             self.act(Action::Report(error.clone()));
             if self.error_told {
-                // The program is being ended for the first cause, and its end is told.
+                // The program is being ended for the first cause, and the client will be told its end.
                 self.close_stdin();
                 return self.settle();
             }
@@ -1095,7 +1101,7 @@ impl Session {
         }
     }
 
-    /// The request is complete, and waits for its slot.
+    /// The request is complete, and waits for a slot.
     fn complete(&mut self, request: Box<Request>) {
         let name = request.argv.first().map(CStr::to_bytes).unwrap_or_default();
         self.program_name = name.get(..SHOWN_NAME).unwrap_or(name).into();
@@ -1106,7 +1112,7 @@ impl Session {
         self.act(Action::WantSlot);
     }
 
-    /// What only a client of version 2 says.
+    /// An event of version 2.
     fn version_2(&mut self, event: Event) -> Result<(), BadRequest> {
         match event {
             Event::Start(request) => {
@@ -1136,7 +1142,7 @@ impl Session {
 
     fn signal(&mut self, signal: &Signal) -> Result<(), BadRequest> {
         let number = answer::signal_number(signal).ok_or_else(|| self.request.unknown_signal(signal))?;
-        // One that comes after its end is for nobody, not even for others in the group.
+        // A signal that comes after the program's exit is dropped. Others in the group do not get it either.
         if self.program == Program::Running {
             self.act(Action::Signal(number));
         }
@@ -1149,7 +1155,7 @@ impl Session {
         }
     }
 
-    /// Tells the client something between the pairs of output.
+    /// Sends something between the pairs of output.
     fn send(&mut self, bytes: Vec<u8>) {
         if self.reply == Reply::Streaming && self.client != Client::Closed {
             self.act(Action::Send(bytes));
@@ -1168,18 +1174,18 @@ impl Session {
         }
     }
 
-    /// Draws the conclusions that several inputs can lead to.
+    /// Draws the conclusions to which several inputs can lead.
     fn settle(&mut self) {
         if let Some(status) = self.status
             && self.output_ended()
         {
             self.finish(answer::ended(self.version(), self.limits.termsig, status, self.usage.as_deref()));
-            // Whoever inherited the input is not waited for: what still comes is dropped.
+            // The session does not wait for processes that inherited the input: what still comes is dropped.
             self.close_stdin();
         }
         if self.program == Program::Exited {
             match self.ending {
-                // Whoever is left in the group has let go of the output: a background job, left alone.
+                // What is left in the group has let go of the output: a background job, left alone.
                 Ending::Not if self.output_ended() || self.output_complete => self.reap(),
                 Ending::Not | Ending::Terminated { .. } | Ending::Killing => {}
                 Ending::Killed { .. } | Ending::Drained => self.reap(),
@@ -1211,7 +1217,7 @@ fn enter<State: Debug>(state: &mut State, next: State) {
     *state = next;
 }
 
-/// All of `input` is to be dropped.
+/// Drops all of `input`.
 fn everything(input: &[u8]) -> Step {
     match input.len() {
         0 => Step::NeedMore,

@@ -11,12 +11,12 @@ use sockexec_proto::{BadRequest, Options, RequestDecoder, Signal, Stream, Versio
 use super::law::number_of;
 use crate::engine::{ExitStatus, Limits, TermSig};
 
-/// A whole session: what a fuzzer's bytes stand for.
+/// A whole session, as made from a fuzzer's bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Arbitrary)]
 pub struct Plan {
     /// What is fixed.
     pub setup: Setup,
-    /// What happens, and whether the daemon has its turn after it or only after the next.
+    /// What happens, and whether the daemon has its turn right after it.
     pub moves: Vec<(Move, bool)>,
 }
 
@@ -24,37 +24,37 @@ pub struct Plan {
 #[derive(Debug, Clone, PartialEq, Eq, Arbitrary)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct Setup {
-    /// From the accepted connection to the complete request, if it is not longer than the next one.
+    /// From the accepted connection to the complete request, if that is not longer than `timeout`.
     pub request_timeout: Option<u16>,
     /// From when the request has its slot to TERM.
     pub timeout: Option<u16>,
-    /// From TERM to KILL; 0 is taken as 1.
+    /// From TERM to KILL. 0 counts as 1.
     pub kill_timeout: u8,
     /// From the first empty stream after the leader's exit to TERM.
     pub linger: Option<u8>,
-    /// Signals are told by name.
+    /// Version 1 names signals.
     pub names: bool,
     /// All that the client may send.
     pub request: Vec<Piece>,
     /// What comes of starting the program.
     pub start: Start,
-    /// Somebody else in the program's group holds its output.
+    /// Another process in the program's group holds its output.
     pub job: bool,
-    /// Somebody who has left the group holds its output.
+    /// A process that has left the group holds its output.
     pub outsider: bool,
     /// The platform cannot tell whether a group is empty.
     pub unknowable: bool,
     /// How much fits where.
     pub sizes: Sizes,
-    /// The program is executed when [`Move::Execute`] says so, and not at once. If it dies before that it never was.
+    /// The program is executed at [`Move::Execute`], and not at once. If it dies before, it never was.
     pub execs_later: bool,
     /// How many descriptors come with the first bytes of the request.
     pub descriptors: u8,
     /// There is no slot until [`Move::GiveSlot`].
     pub busy: bool,
-    /// Input that the program does not take is held for it.
+    /// The daemon holds input that the program does not read yet.
     pub reads_ahead: bool,
-    /// KILL has reached everybody when [`Move::Reach`] says so, and not at once.
+    /// KILL reaches every member at [`Move::Reach`], and not at once.
     pub kills_late: bool,
 }
 
@@ -63,7 +63,7 @@ pub struct Setup {
 pub enum Piece {
     /// The number of arguments and the arguments.
     Exec(Vec<Vec<u8>>),
-    /// Standard input of so many bytes; 0 ends it.
+    /// Standard input of this many bytes. 0 ends it.
     Chunk(u8),
     /// Anything.
     Raw(Vec<u8>),
@@ -71,22 +71,22 @@ pub enum Piece {
     Exec2(Vec<Choice>, Vec<Vec<u8>>),
     /// Version 2: a request for the status.
     Status,
-    /// Version 2: nothing but its first netstring.
+    /// Version 2: only its first netstring.
     Ping,
-    /// Version 2: standard input of so many bytes; 0 ends it.
+    /// Version 2: standard input of this many bytes. 0 ends it.
     Stdin(u8),
     /// Version 2: a signal by its number.
     Signal(u8),
     /// Version 2: a signal by its name.
     SignalName(Vec<u8>),
-    /// Version 2: a new size of the terminal, of as many columns as rows.
+    /// Version 2: a new size of the terminal, with as many columns as rows.
     Winsize(u8),
 }
 
 /// An option of version 2 that makes a difference here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Arbitrary)]
 pub enum Choice {
-    /// `timeout`, in milliseconds; 0 is a bad request.
+    /// `timeout`, in hundredths of a second. 0 is a bad request.
     Timeout(u8),
     /// `stderr=stdout`.
     Merged,
@@ -101,24 +101,24 @@ pub enum Choice {
 pub enum Start {
     /// It runs at once.
     AtOnce,
-    /// It runs when [`Move::Answer`] says so.
+    /// It runs at [`Move::Answer`].
     Later,
     /// It cannot be started, which is known at once.
     Fails,
-    /// It cannot be started, which is known from the death of what was to become it.
+    /// It cannot be started, which is known from the death of the child that was to become it.
     FailsLate,
 }
 
-/// How much fits where, in bytes; 0 is taken as 1.
+/// How much fits where, in bytes. 0 counts as 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Arbitrary)]
 pub struct Sizes {
     /// A pipe.
     pub pipe: u8,
-    /// What the daemon reads at once.
+    /// The most that the daemon reads at once.
     pub chunk: u8,
-    /// What may wait for a client with strict backpressure.
+    /// The most that may wait for a client with strict backpressure.
     pub strict: u8,
-    /// What may wait for a client that still sends.
+    /// The most that may wait for a client that still sends.
     pub spool: u8,
     /// The window for standard input.
     pub window: u8,
@@ -138,58 +138,58 @@ pub enum To {
 pub enum Ended {
     /// By itself.
     Code(u8),
-    /// By a signal: its number less 1, of 64.
+    /// By a signal, whose number is this modulo 64, plus 1.
     Signal(u8),
 }
 
 /// Something that happens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Arbitrary)]
 pub enum Move {
-    /// So many more bytes of the request are sent.
+    /// The client sends this many more bytes of the request.
     Send(u8),
     /// The client ends its sending.
     HalfClose,
     /// The client closes both directions.
     Leave,
-    /// The client is ready to take so many more bytes.
+    /// The client is ready to take this many more bytes.
     Take(u8),
-    /// The client takes whatever comes from now on.
+    /// The client takes everything from now on.
     TakeAll,
     /// The system answers whether the program was started.
     Answer,
-    /// So many bytes are written to a stream.
+    /// This many bytes are written to a stream.
     Write(To, u8),
-    /// Whoever holds a stream closes it.
+    /// Every holder of a stream closes it.
     CloseOutput(To),
-    /// So many bytes of standard input are read.
+    /// This many bytes of standard input are read.
     Read(u8),
-    /// Nobody will read standard input any more.
+    /// The readers of standard input close it.
     CloseInput,
     /// The leader ends.
     Exit(Ended),
     /// The rest of the group ends.
     EmptyGroup,
-    /// So many milliseconds pass.
+    /// This many milliseconds pass.
     Wait(u16),
     /// Time passes until the session's timer.
     WaitForTimer,
-    /// The daemon is told to stop; the second time, at once.
+    /// The daemon is told to stop. The second time: at once.
     ShutDown,
     /// The program is executed.
     Execute,
     /// There is a slot for the request.
     GiveSlot,
-    /// The connection's place is needed for another.
+    /// Another connection needs the place.
     TurnAway,
     /// Requests take so much memory that this one is left in its socket.
     FillMemory,
-    /// They do no more.
+    /// There is memory again.
     FreeMemory,
-    /// Everybody whom KILL means was sent it.
+    /// KILL has been sent to every member of the group.
     Reach,
 }
 
-/// A [`Setup`] made ready.
+/// A [`Setup`], ready for use.
 #[derive(Debug, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct Case {
@@ -210,13 +210,13 @@ pub struct Case {
     pub(super) kills_late: bool,
 }
 
-/// It is the same for all worlds of one search, and so does not tell them apart.
+/// All worlds of a search have the same case, so it does not tell them apart.
 impl Hash for Case {
     fn hash<H: Hasher>(&self, _: &mut H) {}
 }
 
 impl Case {
-    /// Makes `setup` ready.
+    /// Makes `setup` ready for use.
     #[must_use]
     pub fn new(setup: &Setup) -> Self {
         let millis = |n: u64| Duration::from_millis(n);
@@ -306,7 +306,7 @@ impl From<Ended> for ExitStatus {
     }
 }
 
-/// A signal that a client has sent, and what came before it: bytes of standard input, and sizes.
+/// A signal from the client, and what came before it: bytes of standard input, and sizes.
 #[derive(Debug)]
 pub(super) struct Said {
     pub(super) number: i32,
@@ -322,7 +322,7 @@ pub(super) struct Understood {
     pub(super) stdin: Vec<u8>,
     /// Where its standard input ended, in bytes of the request.
     pub(super) end: Option<usize>,
-    /// Nothing that may still come has a meaning.
+    /// The request is over: what still comes is dropped.
     pub(super) over: bool,
     pub(super) asks_for_status: bool,
     /// It wants to know whether the daemon serves.
@@ -333,7 +333,7 @@ pub(super) struct Understood {
 }
 
 impl Understood {
-    /// What `bytes` say, all at once, with so many `descriptors`; `ended`: and the client sends no more.
+    /// What `bytes` say when read at once, with this many `descriptors`. `ended`: the client sends no more.
     pub(super) fn of(bytes: &[u8], descriptors: u32, ended: bool) -> Self {
         let mut decoder = RequestDecoder::new();
         let mut understood = Self {

@@ -1,4 +1,5 @@
-//! The daemon's part: what `daemon/connection.rs` and `daemon/event_loop.rs` do with a session, in the same order.
+//! The daemon's part: what `daemon/connection.rs` and `daemon/event_loop.rs` do with a session, in the
+//! same order.
 
 use std::time::Duration;
 
@@ -9,15 +10,15 @@ use super::world::{Leader, World, pattern};
 use super::{Violation, ensure};
 use crate::engine::{Action, Backpressure, Frame, StartError, StartErrorKind, Step, at_most};
 
-/// The number of the program's process, what it costs, and the daemon's status.
+/// The number of the program's process, its resource usage, and the daemon's status.
 pub(super) const PID: u32 = 4711;
 pub(super) const USAGE: Usage = Usage::new(Duration::from_millis(1), Duration::from_millis(2), 3);
 pub(super) const STATUS: &[u8] = b"{}";
 
-/// How many requests wait, this one included.
+/// How many requests wait, including this one.
 pub(super) const QUEUED: u64 = 7;
 
-/// More rounds than the pieces of the largest case take. A daemon that needs more of them spins.
+/// More rounds than the largest case takes. A daemon that needs more is spinning.
 const MANY: usize = 100_000;
 
 /// More actions than one input can ask for.
@@ -34,19 +35,19 @@ impl World<'_> {
         }
         self.tell()?;
         for _ in 0..16 {
-            // Whether or not the session has asked to be told.
+            // Whether or not the session has set a timer.
             self.look_at_the_clock();
             if self.session.next_timer().is_some_and(|timer| timer <= self.now) {
                 self.session.tick(self.now);
             }
             self.serve()?;
             if self.record.over || self.session.next_timer().is_none_or(|timer| timer > self.now) {
-                // Two worlds that differ only in how they came to be are the same.
+                // Worlds that differ only in how they came about must be equal.
                 self.record.steps = 0;
                 return self.check_turn();
             }
         }
-        Err(Violation("a timer that is due is not done with: the loop spins".into()))
+        Err(Violation("a timer stays due: the loop spins".into()))
     }
 
     /// Events, before timers.
@@ -175,7 +176,7 @@ impl World<'_> {
                     self.record.finishing = false;
                 }
                 Action::EndTerminalInput => self.program.stdin.ended = true,
-                // The event loop does it between two turns of the connection.
+                // The event loop answers between two turns of the connection.
                 Action::TellStatus => self.session.status(STATUS),
                 Action::Signal(_)
                 | Action::Resize(_)
@@ -188,7 +189,7 @@ impl World<'_> {
         Ok(())
     }
 
-    /// KILL was sent to everybody.
+    /// KILL was sent to every member.
     fn reach(&mut self) {
         self.record.reached_at = Some(self.now);
         self.session.killed(self.now);
@@ -200,7 +201,7 @@ impl World<'_> {
         self.session.slot(self.now);
     }
 
-    /// Tells the session what came of starting the program.
+    /// Tells the session whether the program was started.
     fn answer(&mut self) {
         match self.case.start {
             Start::Fails => {
@@ -266,7 +267,7 @@ impl World<'_> {
         false
     }
 
-    /// Does with the client's bytes what the session says, as far as the program's input takes them.
+    /// Does with the client's bytes what the session says, as far as the program takes its input.
     fn consume(&mut self) -> Result<(), Violation> {
         loop {
             let case = self.case;
@@ -311,7 +312,7 @@ impl World<'_> {
         }
     }
 
-    /// Holds what the program does not take, as far as it may be held.
+    /// Holds input that the program does not read yet, as far as allowed.
     fn hold(&mut self, payload: &[u8]) -> Result<usize, Violation> {
         let room = self.session.room_ahead();
         let ahead = self.program.stdin.ahead.len() as u64;
@@ -330,7 +331,7 @@ impl World<'_> {
         while !self.program.stdin.ahead.is_empty() {
             let bytes = self.program.stdin.ahead.clone();
             let Some(n) = self.write_stdin(&bytes)? else { return Ok(()) };
-            // Nothing of it is left where the input was closed.
+            // Nothing is left of it if the input was closed.
             let ahead = &mut self.program.stdin.ahead;
             ahead.drain(..n.min(ahead.len()));
             if n > 0 {
@@ -342,7 +343,7 @@ impl World<'_> {
         Ok(())
     }
 
-    /// Writes to the program's input. None: it takes no more for now.
+    /// Writes to the program's input. `None`: it takes no more for now.
     fn write_stdin(&mut self, bytes: &[u8]) -> Result<Option<usize>, Violation> {
         if bytes.is_empty() {
             return Ok(None);
@@ -366,7 +367,7 @@ impl World<'_> {
         Ok(Some(n))
     }
 
-    /// Tells the session when the program was executed. What failed shows in its death.
+    /// Tells the session when the program was executed. A failed exec shows in the child's death.
     fn check_exec(&mut self) -> Result<(), Violation> {
         if self.session.wants_executed() && self.program.executed && self.case.start != Start::FailsLate {
             self.record.steps += 1;
@@ -379,7 +380,7 @@ impl World<'_> {
 
     fn pump_output(&mut self, stream: Stream) -> Result<(), Violation> {
         if self.session.wants_executed() {
-            ensure!(self.waits_for_exec(), "output is left alone for an exec that is known");
+            ensure!(self.waits_for_exec(), "output is not read although the exec is known");
             return Ok(());
         }
         loop {
@@ -430,7 +431,7 @@ impl World<'_> {
     }
 
     fn check_exit(&mut self) {
-        // The event that says how the exec went also says that the process died before it.
+        // The event that reports the exec also reports a death before it.
         let is_dead = matches!(self.program.leader, Leader::Dead(_));
         if !(self.session.wants_exit() || self.session.wants_executed() && is_dead) {
             return;
@@ -453,7 +454,7 @@ impl World<'_> {
         }
     }
 
-    /// Tells the session if nobody can write any more.
+    /// Tells the session if no process can write output any more.
     fn check_output(&mut self) {
         if self.session.wants_output_complete() && !self.is_output_held() {
             self.record.steps += 1;
@@ -461,7 +462,7 @@ impl World<'_> {
         }
     }
 
-    /// Whether somebody has the other end of a stream of output that is ours.
+    /// Whether a process has the other end of an output stream that the daemon has.
     pub(super) fn is_output_held(&self) -> bool {
         [&self.program.stdout, &self.program.stderr].into_iter().any(|output| output.ours && output.is_held())
     }
@@ -488,7 +489,7 @@ impl World<'_> {
         Ok(())
     }
 
-    /// Queues a report of the input that was taken, if no other is queued.
+    /// Queues a report of the input that has left, if no other report is queued.
     fn put_report(&mut self) -> Result<(), Violation> {
         if self.client.report == 0
             && let Some(report) = self.session.report()
@@ -502,7 +503,7 @@ impl World<'_> {
     }
 }
 
-/// Of a program that died before it was executed.
+/// The error of a program that died before it was executed.
 pub(super) fn unexecuted() -> StartError {
     StartError { kind: StartErrorKind::Failed, about: None, reason: "died before".into() }
 }

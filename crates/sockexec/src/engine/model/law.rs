@@ -1,4 +1,5 @@
-//! What `docs/protocol.md` promises, stated a second time: what the session may ask for, and what it must have asked for.
+//! What `docs/protocol.md` promises, stated a second time: what the session may ask for, and what it must
+//! have asked for.
 
 mod actions;
 mod bytes;
@@ -27,25 +28,25 @@ const CUT: Duration = Duration::from_secs(2);
 /// "At most 5 seconds."
 const LAST: Duration = Duration::from_secs(5);
 
-/// What a client is told whose place is needed for another.
+/// The answer to a request whose place another connection needs.
 const BUSY: &str = "too many requests wait; nothing was started";
 
-/// What is said at the end of the daemon of a request that is not carried out.
+/// The answer to a request that the daemon does not carry out because it is shutting down.
 const SHUTDOWN: &str = "the daemon is shutting down; nothing was started";
 
 /// What the session was told, and what it has asked for.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub(super) struct Record {
-    /// What was done in this turn and is counted nowhere else.
+    /// What was done in this turn and is not counted elsewhere.
     pub(super) steps: u64,
     // What it was told.
-    /// How often its place was needed for another.
+    /// How often another connection needed its place.
     pub(super) turned_away: u8,
-    /// For that its request is not carried out, or its connection closed.
+    /// Because of that, its request is not carried out, or its connection is closed.
     busy: bool,
     turned_out: bool,
-    /// Since when its request is left in its socket, and for how long it was before.
+    /// Since when its request is left in its socket, and how long it was before.
     pub(super) paused_at: Option<Time>,
     pub(super) paused: Duration,
     pub(super) gone: bool,
@@ -58,14 +59,14 @@ pub(super) struct Record {
     pub(super) slot_at: Option<Time>,
     pub(super) status: Option<ExitStatus>,
     pub(super) exited_at: Option<Time>,
-    /// Nobody is left in the group.
+    /// The group has no members left.
     pub(super) empty: bool,
     pub(super) sent_at: Option<Time>,
     pub(super) finishing: bool,
     pub(super) over: bool,
-    /// Since when a stream was found empty after the leader's exit.
+    /// When a stream was first found empty after the leader's exit.
     lingers_from: Option<Time>,
-    /// The group has to be ended: its client is gone, its time is up, its request is bad, the daemon is to stop.
+    /// The group must be ended: its client is gone, its time is up, its request is bad, or the daemon stops.
     reason: bool,
     /// When the client's time is up.
     cut_at: Option<Time>,
@@ -78,29 +79,29 @@ pub(super) struct Record {
     spawned: bool,
     pub(super) terminated_at: Option<Time>,
     killed: bool,
-    /// KILL is to have reached everybody, and when that was.
+    /// KILL has reached every member, which the daemon learns at its next turn; and when it learned that.
     pub(super) reaches: bool,
     pub(super) reached_at: Option<Time>,
-    /// When the daemon came to know that KILL was due, whether or not anybody was left for it.
+    /// When the daemon noticed that KILL was due, whether or not the group had members left.
     kill_seen_at: Option<Time>,
     drained: bool,
     reaped: bool,
     refused: Option<BadRequest>,
     /// It was refused after the client had been told another error.
     refused_late: bool,
-    /// The last words of the reply are queued: the exit pair, or in version 2 what stands in its place.
+    /// The last words of the reply are queued: the exit pair, or what version 2 sends in its place.
     told: bool,
     // Version 2.
-    /// It was told that the exec succeeded; it has told so.
+    /// It was told that the exec succeeded, and has told its client.
     pub(super) executed: bool,
     started_told: bool,
-    /// Whose end it has told.
+    /// The streams whose end it has told.
     ended_told: [bool; 2],
-    /// It has introduced itself, has told that the request waits, that the program has closed its input.
+    /// It has introduced itself, has told that the request waits, and that the program has closed its input.
     introduced: bool,
     queued_told: bool,
     input_closed_told: bool,
-    /// It has told an error: there is only one.
+    /// It has told an error. There is only one.
     error_told: bool,
     /// How many bytes of input were dropped, and how many it has reported as taken.
     pub(super) dropped: usize,
@@ -109,19 +110,19 @@ pub(super) struct Record {
     signals: usize,
     sizes: usize,
     input_ended: bool,
-    /// The time was up before the request was complete, and that was the answer.
+    /// The time was up before the request was complete, and the client was told that.
     too_late: bool,
     finish_asked: bool,
     pub(super) closed: bool,
 }
 
 impl Record {
-    /// Nothing that comes of the request any more has a meaning.
+    /// What still comes of the request is dropped.
     pub(super) const fn is_refused(&self) -> bool {
         self.refused.is_some() || self.refused_late
     }
 
-    /// KILL was ordered, and has not reached everybody.
+    /// KILL was ordered, and has not reached every member.
     pub(super) const fn is_killing(&self) -> bool {
         self.killed && self.reached_at.is_none() && !self.reaches
     }
@@ -143,7 +144,7 @@ impl World<'_> {
     fn speaks_2(&self) -> bool {
         let read = self.case.request.get(..self.client.read).unwrap_or_default();
         let first = netstring::complete_len(read).and_then(|len| read.get(..len)).unwrap_or_default();
-        // Of a later one too, which is refused. A number has 20 digits at most.
+        // A later version counts too: it is refused. A number has 20 digits at most.
         first.len() <= "20:,".len() + 20
             && first.splitn(2, |&byte| byte == b':').last().is_some_and(|word| word.starts_with(b"protocol="))
     }
@@ -157,12 +158,12 @@ impl World<'_> {
     /// The client has said that it will send no more, and the daemon has read that.
     fn request_ended(&self) -> bool {
         let understood = self.used();
-        // After a bad request nobody knows where it ends, and of one that came too late or had no place nobody looks.
+        // The end of a bad request is unknown, and a request that came too late or had no place is not read on.
         let read_on = self.record.too_late || self.record.busy;
         self.record.end_of_file || understood.over && understood.error.is_none() && !read_on
     }
 
-    /// What came of the exec is not known.
+    /// The outcome of the exec is unknown.
     pub(in crate::engine::model) fn waits_for_exec(&self) -> bool {
         !self.program.executed || self.case.start == Start::FailsLate
     }
@@ -175,7 +176,7 @@ const fn place(stream: Stream) -> usize {
     }
 }
 
-/// The number of a signal that there is; two names are Linux's own.
+/// The number of a signal that exists. Linux has two names of its own.
 pub(super) fn number_of(signal: &Signal) -> Option<i32> {
     match signal {
         Signal::Number(number) => (1..=64).contains(number).then_some(*number),
@@ -185,7 +186,7 @@ pub(super) fn number_of(signal: &Signal) -> Option<i32> {
     }
 }
 
-/// As 3.1.1 tells it: without `SIG`. None: a signal without a name, such as the real-time ones.
+/// The name that 3.1.1 uses, without `SIG`. `None`: the signal has no name, as the real-time signals.
 fn name_of(number: i32) -> Option<&'static str> {
     signal_hook::low_level::signal_name(number).map(|name| name.trim_start_matches("SIG"))
 }

@@ -1,23 +1,28 @@
-//! A world for a [`Session`](super::Session) to live in, and the laws that it has to keep there.
+//! A world for a [`Session`](super::Session) to live in, and the laws that it must keep there.
 //!
-//! The engine is pure, so everything around it can be played: a client that sends, reads, half-closes and goes
-//! whenever it likes, a program with descendants that hold its output, the clock, the operator. [`World`] plays
-//! all that, does the daemon's part as `daemon/connection.rs` does it, and holds every action and every turn
-//! against `docs/protocol.md`, of which `law.rs` is a second telling that shares no code with the engine.
+//! The engine is pure, so a test can play everything around it: a client that sends, reads, half-closes
+//! and goes at any time, a program with descendants that hold its output, the clock, the operator.
+//! [`World`] plays all that and does the daemon's part, as `daemon/connection.rs` does it. It checks every
+//! action and every turn against `docs/protocol.md`, which `law.rs` states a second time and without code
+//! of the engine.
 //!
-//! It is written once and used three times:
+//! It has three users:
 //!
-//! | who | where | what |
+//! | user | where | what |
 //! | --- | --- | --- |
 //! | the search | `search.rs` | every state that can be reached with a small alphabet of [`Move`]s |
 //! | the tests | `tests.rs` | random [`Plan`]s, and the fuzzer's corpus |
-//! | the fuzzer | `fuzz/fuzz_targets/session.rs` | [`Plan`]s that are looked for by coverage |
+//! | the fuzzer | `fuzz/fuzz_targets/session.rs` | [`Plan`]s found by coverage |
 //!
-//! To extend it: what a client, a program or an operator can newly do is a [`Move`] (`case.rs`, and what it does to
-//! the world in `world.rs`); a new action or input of the session is answered or given in `driver.rs`; what the
-//! protocol promises about it goes into `law.rs`; and into the alphabet of `search.rs`.
+//! To extend it:
 //!
-//! Compiled for this crate's own tests and with `--cfg fuzzing`, which cargo-fuzz sets; no part of the library.
+//! - What a client, a program or an operator can newly do is a [`Move`] in `case.rs`. `world.rs` has what it
+//!   does to the world, and the alphabets of `search.rs` need it.
+//! - `driver.rs` carries out a new action of the session, or gives it a new input.
+//! - What the protocol promises about it goes into `law.rs` or a file of `law/`.
+//!
+//! It is compiled for this crate's own tests and with `--cfg fuzzing`, which cargo-fuzz sets. It is not
+//! part of the library.
 
 mod case;
 mod driver;
@@ -33,7 +38,7 @@ use std::fmt;
 pub use case::{Case, Choice, Ended, Move, Piece, Plan, Setup, Sizes, Start, To};
 pub use world::World;
 
-/// The session, or the world, did what must not happen.
+/// The session, or the world, did something that must not happen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation(pub(crate) String);
 

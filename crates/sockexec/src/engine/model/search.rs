@@ -11,10 +11,10 @@ use crate::engine::session::diagram;
 /// How many moves the daemon may miss before its turn: two events in one batch of the poll.
 const MISSED: u8 = 2;
 
-/// How many moves deep to look: to where nothing new is found, or under Miri, some thousand times slower, as far as it comes.
+/// How many moves deep to look: until nothing new is found. Miri is some thousand times slower.
 const DEPTH: usize = if cfg!(miri) { 2 } else { usize::MAX };
 
-/// What was found.
+/// The result of a search.
 #[derive(Debug, Default)]
 struct Found {
     states: usize,
@@ -28,17 +28,17 @@ struct Node<'c> {
     world: World<'c>,
     missed: u8,
     depth: usize,
-    /// The place in the list of steps of the one that led here.
+    /// The index of the step that led here.
     step: Option<usize>,
 }
 
 /// A move, whether the daemon had its turn after it, and the step before it.
 type Step = (Move, bool, Option<usize>);
 
-/// Goes through all states, the nearest first, so that a violation comes with the shortest way to it.
+/// Goes through all states, the nearest first: a violation comes with the shortest way to it.
 ///
-/// States are told apart by 64 bits of hash: among a million, two that are taken for one are to be expected in one
-/// search of 37 million.
+/// It tells states apart by a hash of 64 bits. With a million states, two are taken for one in one search
+/// of 37 million.
 fn search(case: &Case, alphabet: &[Move]) -> Found {
     let mut found = Found::default();
     let mut seen = HashSet::new();
@@ -97,8 +97,8 @@ fn way(steps: &[Step], mut at: Option<usize>) -> Vec<(Move, bool)> {
     way
 }
 
-/// Every byte more makes as many more states: two of each stream of output can change places or get lost, and two
-/// frames can wait for a client.
+/// Each further byte multiplies the states. Two bytes of each stream are enough to change places or get
+/// lost, and two frames to wait for a client.
 fn is_small(world: &World<'_>) -> bool {
     let written = |output: &Output| output.read + output.held as u64;
     let outputs = [&world.program.stdout, &world.program.stderr];
@@ -139,9 +139,9 @@ fn explore(name: &str, setup: &Setup, alphabet: &[Move]) {
     assert!(cfg!(miri) || found.over > 1 && found.states > 100, "{found:?}");
 }
 
-/// How a program ends, and whoever may outlive it: in its group, outside of it, both.
+/// How a program ends, and what may outlive it: in its group, outside it, both.
 #[test]
-#[cfg_attr(miri, ignore = "many minutes; all_flows makes do")]
+#[cfg_attr(miri, ignore = "takes many minutes; all_flows must do")]
 fn all_endings() {
     let alphabet = [
         Move::Send(8),
@@ -168,9 +168,9 @@ fn all_endings() {
     }
 }
 
-/// How a program starts or does not, and what is wrong with a request, before and after its start.
+/// How a program starts or fails to, and requests that are bad before or after its start.
 #[test]
-#[cfg_attr(miri, ignore = "many minutes; all_flows makes do")]
+#[cfg_attr(miri, ignore = "takes many minutes; all_flows must do")]
 fn all_beginnings() {
     let alphabet = [
         Move::Send(8),
@@ -218,10 +218,10 @@ fn all_flows() {
     explore("flows", &setup, &alphabet);
 }
 
-/// Version 2: each kind of streams, with an exec that is known at once, later, or never was; signals and sizes, and what is
-/// wrong with them.
+/// Version 2: each kind of streams, with an exec that is known at once, is known later, or fails; and
+/// signals.
 #[test]
-#[cfg_attr(miri, ignore = "minutes; all_flows and random_sessions make do")]
+#[cfg_attr(miri, ignore = "takes minutes; all_flows and random_sessions must do")]
 fn all_of_version_2() {
     let alphabet = [
         Move::Send(25),
@@ -258,9 +258,9 @@ fn all_of_version_2() {
     }
 }
 
-/// Version 2: what is no program.
+/// Version 2: requests that start no program, or are bad.
 #[test]
-#[cfg_attr(miri, ignore = "minutes; all_flows and random_sessions make do")]
+#[cfg_attr(miri, ignore = "takes minutes; all_flows and random_sessions must do")]
 fn all_requests_of_version_2() {
     let alphabet = [
         Move::Send(14),
@@ -295,9 +295,9 @@ fn all_requests_of_version_2() {
     }
 }
 
-/// A request that waits for its slot, in both versions, and what can happen meanwhile and after.
+/// A request that waits for its slot, in both versions, and what can happen before and after it has one.
 #[test]
-#[cfg_attr(miri, ignore = "minutes; all_flows and random_sessions make do")]
+#[cfg_attr(miri, ignore = "takes minutes; all_flows and random_sessions must do")]
 fn all_waits() {
     let alphabet = [
         Move::Send(14),
@@ -321,9 +321,10 @@ fn all_waits() {
     }
 }
 
-/// A connection whose place is needed for another at any time, in both versions, and a request for which there is no memory for a while.
+/// A connection whose place another one needs at any time, in both versions, and a request for which there
+/// is no memory for a while.
 #[test]
-#[cfg_attr(miri, ignore = "minutes; all_flows and random_sessions make do")]
+#[cfg_attr(miri, ignore = "takes minutes; all_flows and random_sessions must do")]
 fn all_who_are_turned_away() {
     let alphabet = [
         Move::Send(9),
@@ -346,10 +347,10 @@ fn all_who_are_turned_away() {
     }
 }
 
-/// Input for a program that reads a byte at a time or not at all, a signal and a size behind it, and a client that reads its reports or
-/// does not: with the input held, and with the client held up.
+/// Input for a program that reads a byte at a time or not at all, with a signal or a size behind it, and a
+/// client that reads its reports or does not. The daemon holds the input, or makes the client wait.
 #[test]
-#[cfg_attr(miri, ignore = "minutes; all_flows and random_sessions make do")]
+#[cfg_attr(miri, ignore = "takes minutes; all_flows and random_sessions must do")]
 fn all_windows() {
     let alphabet = [
         Move::Send(13),
@@ -373,9 +374,9 @@ fn all_windows() {
     }
 }
 
-/// Each transition at the head of `session.rs` happens, and no other does.
+/// Every transition at the head of `session.rs` happens, and no other.
 #[test]
-#[cfg_attr(miri, ignore = "minutes")]
+#[cfg_attr(miri, ignore = "takes minutes")]
 fn the_diagram_is_true() {
     let alphabet = [
         Move::Send(14),

@@ -1,4 +1,4 @@
-//! Sessions at random, and those that the fuzzer keeps.
+//! Random sessions, and those in the fuzzer's corpus.
 
 use std::fs;
 use std::path::Path;
@@ -9,16 +9,16 @@ use proptest::test_runner::RngSeed;
 
 use super::*;
 
-/// Lives through what `bytes` stand for, as the fuzzer's target does.
+/// Lives through the plan in `bytes`, as the fuzzer's target does.
 fn live(bytes: &[u8]) -> Result<(), String> {
     let plan = Plan::arbitrary_take_rest(Unstructured::new(bytes)).map_err(|error| error.to_string())?;
     let case = Case::new(&plan.setup);
     World::new(&case).live(&plan).map_err(|violation| format!("{violation}: {plan:?}"))
 }
 
-/// What the fuzzer has found to be different from everything before it.
+/// The fuzzer keeps each session that reached something new.
 #[test]
-#[cfg_attr(miri, ignore = "reads files; random_sessions makes do")]
+#[cfg_attr(miri, ignore = "reads files; random_sessions must do")]
 fn corpus() {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus/session");
     let mut sessions = 0;

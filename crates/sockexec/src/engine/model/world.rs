@@ -12,7 +12,7 @@ use crate::engine::{ExitStatus, Session, Time};
 
 /// A session and everything around it.
 ///
-/// Bytes of output are not kept but counted: which byte stands at which place of a stream follows from the place
+/// It counts bytes of output and does not keep them: each byte follows from its place in the stream
 /// ([`pattern`]), and what is queued for the client is checked when it is queued.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct World<'c> {
@@ -23,7 +23,7 @@ pub struct World<'c> {
     pub(super) program: Program,
     /// How often the daemon was told to stop.
     pub(super) orders: u8,
-    /// How often the connection's place was needed.
+    /// How often another connection needed the place.
     pub(super) turned_away: u8,
     /// There is no memory for more of the request.
     pub(super) full: bool,
@@ -33,7 +33,7 @@ pub struct World<'c> {
 /// The client, and the daemon's end of its connection.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub(super) struct Client {
-    /// So much of the request was sent, was read by the daemon, was used by the session.
+    /// How much of the request was sent, was read by the daemon, was used by the session.
     pub(super) sent: usize,
     pub(super) read: usize,
     pub(super) used: usize,
@@ -41,7 +41,7 @@ pub(super) struct Client {
     pub(super) gone: bool,
     /// How many more bytes the client takes.
     pub(super) room: u64,
-    /// What waits to be sent to it, and how much of that is up to the end of the last report of input that was taken.
+    /// How much waits to be sent to it, and how much of that is up to the end of the last report of input.
     pub(super) queued: u64,
     pub(super) report: u64,
 }
@@ -49,12 +49,12 @@ pub(super) struct Client {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Leader {
     Absent,
-    /// It waits for a slot, or has one now, of which the daemon is told at its next turn.
+    /// It waits for a slot. Or it has one, and the daemon learns that at its next turn.
     WithoutSlot,
     WithSlot,
-    /// It was asked for, and nobody knows yet.
+    /// It was asked for, and the outcome is unknown.
     Starting,
-    /// The same, and the daemon is told at its next turn.
+    /// The outcome is known, and the daemon learns it at its next turn.
     Answered,
     Running,
     Dead(ExitStatus),
@@ -66,7 +66,7 @@ pub(super) struct Program {
     pub(super) leader: Leader,
     /// It was executed, or it is known why it cannot be.
     pub(super) executed: bool,
-    /// Somebody else is in its group.
+    /// There are others in its group.
     pub(super) others: bool,
     pub(super) stdin: Input,
     pub(super) stdout: Output,
@@ -75,15 +75,15 @@ pub(super) struct Program {
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub(super) struct Input {
-    /// The daemon has its end open; so has somebody else.
+    /// The daemon has its end open; so has a reader.
     pub(super) ours: bool,
     pub(super) theirs: bool,
     /// Bytes that are in the pipe, and that ever were.
     pub(super) held: usize,
     pub(super) delivered: usize,
-    /// What the daemon holds for it.
+    /// What the daemon holds for the program.
     pub(super) ahead: Vec<u8>,
-    /// It is a terminal's, and its end was told.
+    /// It is a terminal's, and was told its end.
     pub(super) ended: bool,
 }
 
@@ -92,7 +92,7 @@ pub(super) struct Input {
 pub(super) struct Output {
     /// The daemon has its end open.
     pub(super) ours: bool,
-    /// Who else has.
+    /// Which others have the other end open.
     pub(super) leader: bool,
     pub(super) job: bool,
     pub(super) outsider: bool,
@@ -100,7 +100,7 @@ pub(super) struct Output {
     pub(super) held: usize,
     pub(super) read: u64,
     pub(super) framed: u64,
-    /// So much is still taken of it; then it counts as ended.
+    /// How much is still taken of it before it counts as ended.
     pub(super) left: Option<usize>,
 }
 
@@ -125,11 +125,12 @@ impl Program {
         }
     }
 
-    /// The pipes are made, and the leader has its ends; `case` tells who inherits them, `options` which of them are ours.
+    /// Makes the pipes, of which the leader has its ends. `case` says who inherits them, `options` which of
+    /// them the daemon has.
     pub(super) fn start(&mut self, case: &Case, options: &Options) {
         self.leader = Leader::Running;
         self.executed = !case.execs_later;
-        // What dies before its exec has no children, and leaves no output.
+        // A child that dies before its exec has no children and leaves no output.
         let lives = case.start != Start::FailsLate;
         self.others = case.job && lives;
         let ours = !options.descriptors;
@@ -159,7 +160,7 @@ impl Program {
         self.stderr.job = false;
     }
 
-    /// KILL reaches whoever is in the group.
+    /// KILL reaches every member of the group.
     pub(super) fn kill(&mut self) {
         if self.leader == Leader::Running {
             self.exit(ExitStatus::Signal(9));
@@ -209,7 +210,8 @@ impl<'c> World<'c> {
         self.record.over
     }
 
-    /// Lets `what` happen to the world; false: it cannot, now. The daemon learns of it at its next [`World::turn`].
+    /// Lets `what` happen to the world. Returns whether it could. The daemon learns of it at its next
+    /// [`World::turn`].
     pub fn apply(&mut self, what: Move) -> bool {
         let can = self.can(what);
         if can {
@@ -284,7 +286,7 @@ impl<'c> World<'c> {
         }
     }
 
-    /// Lives through a whole plan, and then sees to it that the session ends.
+    /// Lives through a whole plan, then checks that the session ends.
     ///
     /// # Errors
     /// At the first law that is broken.
@@ -303,8 +305,8 @@ impl<'c> World<'c> {
         self.check_ends()
     }
 
-    /// Whatever has happened so far, the session ends: once everything that it waits for has happened, and, if its
-    /// time is limited, when that is over.
+    /// Checks that the session ends, in two ways: once everything that it waits for has happened, and once
+    /// its time is up if that is limited.
     ///
     /// # Errors
     /// If it does not, or breaks a law on the way.
@@ -337,7 +339,7 @@ impl<'c> World<'c> {
         self.program.stdout.outsider = false;
         self.program.stderr.outsider = false;
         self.turn()?;
-        // Only somebody in the group is asked for by the clock.
+        // Only members of the group are looked for by the clock.
         ensure!(
             self.is_over() || self.record.terminated_at.is_some(),
             "everything has happened, and the session is not over: {}",
@@ -353,13 +355,13 @@ impl<'c> World<'c> {
                 "waits for ever: {}",
                 self.session.waits_for()
             );
-            ensure!(noticed_by.is_none_or(|by| self.now <= by), "the group is empty, and nobody has noticed in time");
+            ensure!(noticed_by.is_none_or(|by| self.now <= by), "the group is empty, and that was not noticed in time");
             self.turn()?;
         }
         Err(Violation("everything has happened, and many timers, and the session is not over".into()))
     }
 
-    /// Nobody does anything, and somebody outside of the group keeps the output. Only KILL is obeyed.
+    /// Nothing happens, and a process outside the group keeps the output. Only KILL is obeyed.
     fn let_time_pass(&mut self) -> Result<(), Violation> {
         self.turn()?;
         let Some(end) = self.latest_end() else { return Ok(()) };

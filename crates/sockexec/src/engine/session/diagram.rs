@@ -9,11 +9,11 @@ use std::fmt::Debug;
 type Transition = String;
 
 thread_local! {
-    /// None while nobody watches: the model makes millions of transitions.
+    /// None while no test watches: the model makes millions of transitions.
     static SEEN: RefCell<Option<BTreeSet<Transition>>> = const { RefCell::new(None) };
 }
 
-/// A machine goes from `state` to `next`.
+/// Notes that a machine goes from `state` to `next`.
 pub(super) fn note<State: Debug>(state: &State, next: &State) {
     SEEN.with_borrow_mut(|seen| {
         if let Some(seen) = seen {
@@ -24,14 +24,14 @@ pub(super) fn note<State: Debug>(state: &State, next: &State) {
     });
 }
 
-/// What this thread's sessions do while `work` runs.
+/// Returns the transitions of this thread's sessions while `work` runs.
 pub(in crate::engine) fn watch(work: impl FnOnce()) -> BTreeSet<Transition> {
     SEEN.set(Some(BTreeSet::new()));
     work();
     SEEN.take().unwrap_or_default()
 }
 
-/// What the head of `session.rs` says.
+/// Returns the transitions at the head of `session.rs`.
 pub(in crate::engine) fn drawn() -> BTreeSet<Transition> {
     let mut machine = "";
     let mut drawn = BTreeSet::new();

@@ -1,5 +1,6 @@
-//! Inputs that come twice, or when they mean nothing. A driver may give them: two events of one poll can tell of the same end, and
-//! what it was told of a socket or a process may be overtaken by what the session has done since.
+//! Inputs that come twice, too early or too late. A driver may give them: two events of one poll can
+//! report the same end, and the session may have moved on since a socket or a process reported
+//! something.
 
 use super::*;
 use crate::engine::{StartErrorKind, TermSig};
@@ -15,13 +16,13 @@ const LIMITS: Limits = Limits {
     window: 1 << 20,
 };
 
-/// The session as it is once all that it asks for is done, and what that was.
+/// Carries out all that the session asks for. Returns the session, and what it asked for.
 fn done(mut session: Session) -> (Session, Vec<Action>) {
     let actions = std::iter::from_fn(|| session.next_action()).collect();
     (session, actions)
 }
 
-/// A session that was told `input`, and what it asks for then.
+/// Gives `input` to a copy of the session. Returns the copy, and what it asks for.
 fn told(session: &Session, input: impl FnOnce(&mut Session)) -> (Session, Vec<Action>) {
     let mut session = session.clone();
     input(&mut session);
@@ -31,12 +32,12 @@ fn told(session: &Session, input: impl FnOnce(&mut Session)) -> (Session, Vec<Ac
 /// An input, by its name.
 type Named<'a> = (&'a str, &'a dyn Fn(&mut Session));
 
-/// One that has just been accepted.
+/// A session whose connection was just accepted.
 fn accepted() -> Session {
     Session::new(Rc::new(LIMITS), NOW)
 }
 
-/// One whose program runs, with its three pipes open.
+/// A session whose program runs, with its three pipes open.
 fn running() -> Session {
     let (session, actions) = told(&accepted(), |session| {
         let request = b"1:1,1:a,";
@@ -52,9 +53,9 @@ fn lost() -> StartError {
     StartError { kind: StartErrorKind::Lost, about: None, reason: "no child processes".into() }
 }
 
-/// Whatever is told of an end when it is known already changes nothing: not the state, and nothing is asked for again.
+/// A second report of an end changes nothing: neither the state nor what is asked for.
 #[test]
-fn an_end_that_is_told_twice_counts_once() {
+fn an_end_that_is_reported_twice_counts_once() {
     let ends: [Named<'_>; 4] = [
         ("end of the input", &|session| session.client_ended(NOW)),
         ("client gone", &|session| session.client_gone(NOW)),
@@ -68,9 +69,9 @@ fn an_end_that_is_told_twice_counts_once() {
     }
 }
 
-/// The first of two ends of the program is its end.
+/// The first of two reported ends of the program counts.
 #[test]
-fn another_end_of_the_program_is_none() {
+fn the_program_ends_once() {
     let (exited, _) = told(&running(), |session| session.exited(NOW, ExitStatus::Code(3), None));
     assert_eq!(told(&exited, |session| session.exited(NOW, ExitStatus::Signal(9), None)), (exited.clone(), vec![]));
     assert_eq!(told(&exited, |session| session.start_failed(&lost())), (exited.clone(), vec![]));
@@ -78,16 +79,16 @@ fn another_end_of_the_program_is_none() {
     assert_eq!(told(&gone, |session| session.exited(NOW, ExitStatus::Code(3), None)), (gone.clone(), vec![]));
 }
 
-/// No half-close brings a client back that is gone.
+/// A half-close does not bring back a client that is gone.
 #[test]
-fn the_end_of_the_input_of_a_client_that_is_gone_is_none() {
+fn the_end_of_input_from_a_client_that_is_gone_changes_nothing() {
     let (gone, _) = told(&running(), |session| session.client_gone(NOW));
     assert_eq!(told(&gone, |session| session.client_ended(NOW)), (gone.clone(), vec![]));
 }
 
-/// Before there is a program nothing is known of one, and before there is a reply it was not sent.
+/// The end of a program that does not exist, and of a reply that is not complete.
 #[test]
-fn what_comes_too_early_is_none() {
+fn an_input_that_comes_too_early_changes_nothing() {
     let early: [Named<'_>; 5] = [
         ("executed", &|session| session.executed(7)),
         ("exit", &|session| session.exited(NOW, ExitStatus::Code(3), None)),
@@ -101,7 +102,7 @@ fn what_comes_too_early_is_none() {
     assert_eq!(told(&running(), |session| session.sent(NOW)), (running(), vec![]));
 }
 
-/// A request that is left in its socket has as much time when it is read again as it had before.
+/// When a request that was left in its socket is read again, it has as much time as it had before.
 #[test]
 fn the_time_for_a_request_stands_still_while_it_is_not_read() {
     let limits = Limits { request_timeout: Some(Duration::from_secs(10)), ..LIMITS };
@@ -119,16 +120,17 @@ fn the_time_for_a_request_stands_still_while_it_is_not_read() {
     assert_eq!(told(&session, |session| session.tick(after(110))).1, [Action::CloseClient]);
 }
 
-/// Those that have a slot keep it, and its time does not stand still.
+/// A request that has a slot keeps it, and its time goes on.
 #[test]
 fn a_program_is_not_turned_away() {
     assert_eq!(told(&running(), |session| session.turn_away(NOW)), (running(), vec![]));
     assert_eq!(told(&running(), |session| session.pause(NOW)), (running(), vec![]));
 }
 
-/// Before the first netstring is complete nobody knows in which words; then it is told once, and the second time closed.
+/// The version is unknown until the first netstring is complete. After that the client is told once, and
+/// the second time its connection is closed.
 #[test]
-fn who_is_turned_away_is_told_so_if_it_is_known_how() {
+fn a_client_that_is_turned_away_is_told_once_its_version_is_known() {
     let told_busy = |actions: &[Action]| match actions {
         [Action::Send(words), Action::Finish] => words.windows(4).any(|word| word == b"too "),
         _ => false,

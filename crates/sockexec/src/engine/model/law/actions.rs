@@ -19,7 +19,7 @@ impl World<'_> {
             Action::Pinged => {
                 ensure!(self.understood().is_ping && !self.record.told, "no ping");
                 ensure!(self.record.introduced, "a ping without an answer");
-                // There is no more to say.
+                // This was the whole reply.
                 self.record.told = true;
             }
             Action::Spawn(request) => self.check_spawn(request)?,
@@ -28,7 +28,7 @@ impl World<'_> {
                 self.check_signal("TERM")?;
                 ensure!(self.record.reason, "TERM without a reason");
                 ensure!(self.record.terminated_at.is_none(), "TERM twice");
-                // STOP behind CONT would keep the program from acting on TERM.
+                // TERM comes with CONT. A STOP after that would keep the program from acting on TERM.
                 let overtaken = self.record.status.is_none() && self.record.signals < self.used().signals.len();
                 ensure!(!overtaken, "TERM before a signal that the client has sent before");
                 self.record.terminated_at = Some(self.now);
@@ -38,7 +38,7 @@ impl World<'_> {
                 ensure!(!self.record.killed, "KILL twice");
                 ensure!(self.kill_at().is_some_and(|at| at <= self.now), "KILL before it is due");
                 self.record.killed = true;
-                // At the end of the turn whoever obeys it is dead.
+                // At the end of the turn, a group that obeys is dead.
                 if self.record.status.is_none() {
                     self.check_state()?;
                 }
@@ -95,7 +95,7 @@ impl World<'_> {
                 self.record.sizes += 1;
             }
             Action::TellStatus => {
-                ensure!(self.understood().asks_for_status && !self.record.told, "a status that nobody has asked for");
+                ensure!(self.understood().asks_for_status && !self.record.told, "a status that was not asked for");
             }
             Action::CloseClient => {
                 ensure!(!self.record.closed, "the client is closed twice");
@@ -127,7 +127,7 @@ impl World<'_> {
         Ok(())
     }
 
-    /// A group is signalled only while it cannot be a stranger's.
+    /// A group is signalled only while its number cannot be another group's.
     fn check_signal(&self, what: &str) -> Result<(), Violation> {
         let record = &self.record;
         ensure!(record.started, "{what} without a program");
@@ -135,7 +135,8 @@ impl World<'_> {
         Ok(())
     }
 
-    /// The client's signals come when the input before them was taken by the daemon, and keep their order among the sizes.
+    /// A client's signal comes once the daemon has taken the input before it, and keeps its place among the
+    /// sizes.
     fn check_signal_in_order(&self, number: i32) -> Result<(), Violation> {
         let (record, stdin) = (&self.record, &self.program.stdin);
         let signals = self.understood().signals;
@@ -149,14 +150,14 @@ impl World<'_> {
     }
 
     fn check_reap(&mut self) -> Result<(), Violation> {
-        // Closed, or nobody can write any more and the client has not read it all yet.
+        // Closed, or no process can write any more and the client has not read everything yet.
         let streams_ended = !self.is_output_held();
         let record = &mut self.record;
         ensure!(record.started && !record.reaped, "reaped twice, or without a program");
         ensure!(record.status.is_some() || record.start_failed, "reaped while the leader lives");
         let done = match record.terminated_at {
             None => streams_ended,
-            // Whoever is left is owed a KILL.
+            // A member that is left must get KILL.
             Some(_) => record.reached_at.is_some() || record.empty,
         };
         ensure!(done || record.start_failed, "reaped while its group may still have to be signalled");
@@ -181,7 +182,8 @@ impl World<'_> {
     fn may_close(&self) -> bool {
         let record = &self.record;
         let cut = record.cut_at.is_some_and(|cut| cut <= self.now);
-        // The end of the daemon is told to all who have said in which version; version 1 has no words for a request that comes too late.
+        // Every client whose version is known is told about the shutdown. Version 1 has no words for a request
+        // that comes too late.
         let answerable = record.ordered_at.is_some() && self.has_said_version();
         let nothing_asked = record.timed_out && !record.spawned && !record.told && !answerable;
         let done = self.last_moment().is_some_and(|last| self.request_ended() || last <= self.now);

@@ -9,14 +9,14 @@ use crate::engine::model::world::World;
 use crate::engine::model::{Violation, ensure};
 
 impl World<'_> {
-    /// The client's input is dropped only if nobody wants it.
+    /// The client's input is dropped only if the program cannot read it.
     pub(in crate::engine::model) fn check_drop(&self, len: u64) -> Result<(), Violation> {
         let unwanted = !self.program.stdin.ours || self.record.is_refused() || self.record.input_ended;
         ensure!(unwanted && len > 0, "{len} bytes of input are dropped that the program may read");
         Ok(())
     }
 
-    /// What the program is given is what the client sent, in order.
+    /// The program gets what the client sent, in order.
     pub(in crate::engine::model) fn check_input(&self, bytes: &[u8]) -> Result<(), Violation> {
         let understood = self.understood();
         let at = self.program.stdin.delivered;
@@ -28,7 +28,7 @@ impl World<'_> {
     pub(in crate::engine::model) fn check_backpressure(&self, asked: Backpressure) -> Result<(), Violation> {
         let record = &self.record;
         if record.closed || record.told {
-            ensure!(asked == Backpressure::Discard, "{asked:?} with nobody to send to");
+            ensure!(asked == Backpressure::Discard, "{asked:?} without a client to send to");
         } else if self.program.stdin.ours && !record.end_of_file && !self.speaks_2() {
             ensure!(asked == Backpressure::Spool, "{asked:?} while the client may be sending");
         } else {
@@ -37,21 +37,21 @@ impl World<'_> {
         Ok(())
     }
 
-    /// Output goes out as it was written, or, if nobody is there to read it, not at all.
+    /// Output goes out as it was written, or not at all if the client cannot read it.
     pub(in crate::engine::model) fn check_frame(
         &self,
         stream: Stream,
         payload: &[u8],
         head: Option<&[u8]>,
     ) -> Result<(), Violation> {
-        let nobody = self.record.closed || self.record.told;
+        let is_over = self.record.closed || self.record.told;
         let Some(head) = head else {
-            ensure!(nobody, "output is dropped that the client may read");
+            ensure!(is_over, "output is dropped that the client may read");
             return Ok(());
         };
-        ensure!(!nobody, "output after the end of the reply");
+        ensure!(!is_over, "output after the end of the reply");
         if self.speaks_2() {
-            ensure!(self.record.started_told, "output of a program that was not told of");
+            ensure!(self.record.started_told, "output before `started`");
             ensure!(!self.record.ended_told[place(stream)], "output after the end of its stream");
         }
         let frame = [head, payload, b","].concat();

@@ -5,7 +5,7 @@ use crate::engine::Time;
 use crate::engine::model::world::{Leader, World};
 
 impl World<'_> {
-    /// The program's group, if there is one that may still be signalled, has to be ended.
+    /// If the program has a group that may still be signalled, it must be ended.
     pub(in crate::engine::model) fn give_reason(&mut self) {
         if self.record.started && !self.record.reaped {
             self.record.reason = true;
@@ -43,7 +43,7 @@ impl World<'_> {
         }
     }
 
-    /// "The place goes to another": only of a connection that has no slot.
+    /// "The place goes to another": only if the connection has no slot.
     pub(in crate::engine::model) fn before_turned_away(&mut self) {
         let record = &self.record;
         if record.closed || self.session.holds_slot() {

@@ -14,12 +14,12 @@ const FIRST_PROBE: Duration = Duration::from_millis(2);
 const MAX_PROBE: Duration = Duration::from_millis(256);
 
 impl World<'_> {
-    /// Until the request is complete, from when the connection was accepted; none while it waits; then, from its slot on, the daemon's, or
-    /// that of the request if it is earlier.
+    /// Until the request is complete: counted from when the connection was accepted. None while it waits.
+    /// Once it has its slot: counted from then, the daemon's or that of the request if it is earlier.
     pub(super) fn deadline(&self) -> Option<Time> {
         let limits = self.case.limits;
         match self.record.slot_at {
-            // It was accepted at the first moment.
+            // The connection was accepted at the first moment.
             None if self.record.busy || self.record.paused_at.is_some() => None,
             None if !self.record.wants_slot => {
                 limits.request_timeout.map(|timeout| Time::after(timeout + self.record.paused))
@@ -46,15 +46,15 @@ impl World<'_> {
         Some(at_shutdown.map_or(sent_at + LAST, |at| at.min(sent_at + LAST)))
     }
 
-    /// By when it is known that the group, which is empty now, is empty: whether it is, is asked at doubling intervals
-    /// of up to a quarter of a second.
+    /// When the daemon knows at the latest that the group, which is empty now, is empty. It probes at
+    /// doubling intervals, up to a quarter of a second.
     pub(in crate::engine::model) fn emptiness_noticed_by(&self) -> Option<Time> {
         let asked_first = self.record.terminated_at?.max(self.record.exited_at?);
         let interval = (self.now.saturating_sub(asked_first) + FIRST_PROBE).min(MAX_PROBE);
         Some(self.now + interval).filter(|_| !self.case.unknowable)
     }
 
-    /// When the session has to do something at the latest, if nothing happens.
+    /// When the session must act at the latest, if nothing happens.
     pub(super) fn next_moment(&self) -> Option<Time> {
         let record = &self.record;
         let limits = self.case.limits;
@@ -70,7 +70,7 @@ impl World<'_> {
         moments.into_iter().flatten().min()
     }
 
-    /// When the session is over at the latest, if no more than time passes.
+    /// When the session is over at the latest, if only time passes.
     pub(in crate::engine::model) fn latest_end(&self) -> Option<Time> {
         let record = &self.record;
         if matches!(self.program.leader, Leader::WithoutSlot | Leader::WithSlot | Leader::Starting | Leader::Answered) {
@@ -79,7 +79,7 @@ impl World<'_> {
         let client = if record.closed {
             Some(self.now)
         } else {
-            // Counted from when the daemon noticed that it was over.
+            // Counted from when the daemon noticed that the time was up.
             let timeout = self.deadline().filter(|_| !record.timed_out);
             let by_deadline = timeout.map(|timeout| timeout + self.case.limits.kill_timeout + CUT);
             [record.cut_at, by_deadline, record.sent_at.map(|at| at + LAST)].into_iter().flatten().min()

@@ -1,4 +1,4 @@
-//! What must have been done at the end of a turn, and of a connection.
+//! What the session must have asked for at the end of a turn, and of a connection.
 
 use super::DRAIN;
 use crate::engine::Time;
@@ -6,7 +6,7 @@ use crate::engine::model::world::{Leader, World};
 use crate::engine::model::{Violation, ensure};
 
 impl World<'_> {
-    /// At the end of a turn.
+    /// Checks the end of a turn.
     pub(in crate::engine::model) fn check_turn(&mut self) -> Result<(), Violation> {
         let now = self.now;
         if self.record.kill_seen_at.is_none() && self.kill_at().is_some_and(|at| at <= now) {
@@ -20,7 +20,7 @@ impl World<'_> {
         let drained_from = if record.killed { record.reached_at } else { record.kill_seen_at };
         ensure!(
             record.drained || streams_ended || !is_due(drained_from.map(|at| at + DRAIN)),
-            "whoever still holds the output is waited for"
+            "the session waits for processes that still hold the output"
         );
         let next = self.next_moment();
         ensure!(
@@ -30,7 +30,7 @@ impl World<'_> {
         if !record.closed {
             ensure!(!record.gone, "the client is gone, and its socket is open");
             ensure!(!record.turned_out, "its place was taken away, and its socket is open");
-            ensure!(!record.busy || record.told, "its place was taken away, and nobody has told it");
+            ensure!(!record.busy || record.told, "its place was taken away, and it was not told");
             ensure!(!is_due(record.cut_at), "the client's time is up, and its socket is open");
             ensure!(
                 !record.timed_out || record.spawned || record.told,
@@ -68,12 +68,12 @@ impl World<'_> {
         let is_ending = record.terminated_at.is_some() || !record.executed && self.speaks_2();
         ensure!(
             !is_there || !has_ended || is_ending,
-            "the program has ended, nobody can write any more, and its slot is taken"
+            "the program has ended, no process can write any more, and its slot is taken"
         );
         Ok(())
     }
 
-    /// What the operator, and whoever asks for the status, is told that the connection waits for.
+    /// What the log and the status say that the connection waits for.
     pub(super) fn check_state(&self) -> Result<(), Violation> {
         let record = &self.record;
         let is_program_there = record.spawned && !record.reaped && !record.start_failed;
@@ -95,11 +95,12 @@ impl World<'_> {
             (true, None, None) => "output",
         };
         let told = self.session.waits_for();
-        ensure!(told == expected, "it is said to wait for: {told}, instead of: {expected}");
+        ensure!(told == expected, "it says that it waits for: {told}, instead of: {expected}");
         Ok(())
     }
 
-    /// When the connection is forgotten. Standard input may be open still: it is closed with the connection.
+    /// Checks a connection before it is forgotten. Standard input may still be open: it is closed with the
+    /// connection.
     pub(in crate::engine::model) fn check_over(&self) -> Result<(), Violation> {
         let record = &self.record;
         ensure!(record.closed, "over, and the client's socket is open");
@@ -107,12 +108,9 @@ impl World<'_> {
         ensure!(!self.program.stdout.ours && !self.program.stderr.ours, "over, and an output is open");
         ensure!(!self.session.holds_slot(), "over, and its slot is taken");
         let reasons = record.gone || record.turned_out || record.cut_at.is_some();
-        ensure!(
-            reasons || record.sent_at.is_some(),
-            "over, and the client, which had all the time it wanted, has no complete reply"
-        );
+        ensure!(reasons || record.sent_at.is_some(), "over without a reason, and the client has no complete reply");
         let ran = !record.start_failed;
-        ensure!(!ran || !record.started || record.status.is_some(), "over, and nobody has seen the leader exit");
+        ensure!(!ran || !record.started || record.status.is_some(), "over, and the leader's exit was not seen");
         Ok(())
     }
 }

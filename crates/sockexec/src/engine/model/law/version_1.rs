@@ -13,7 +13,7 @@ impl World<'_> {
     /// The exit pair, or a reason and the exit pair.
     pub(super) fn check_last_words(&mut self, bytes: &[u8]) -> Result<(), Violation> {
         ensure!(!self.record.told, "the reply is ended twice");
-        ensure!(!self.record.closed, "an end of the reply for nobody");
+        ensure!(!self.record.closed, "an end of the reply without a client");
         self.record.told = true;
         let said = read_pairs(Version::One, bytes)?;
         let expected = match (&self.record.refused, self.record.status) {

@@ -1,4 +1,4 @@
-//! The promises of version 2: its words, and what must have been told at the end of a turn.
+//! The promises of version 2: its words, and what the client must have been told at the end of a turn.
 
 use sockexec_proto::reply::{Event, Exit, Signal};
 use sockexec_proto::{ErrorCode, Failure, Stream, Version};
@@ -11,9 +11,9 @@ use crate::engine::model::world::World;
 use crate::engine::model::{Violation, ensure};
 
 impl World<'_> {
-    /// What is told between or instead of output in version 2.
+    /// What version 2 sends between output or in its place.
     pub(super) fn check_words_2(&mut self, bytes: &[u8]) -> Result<(), Violation> {
-        ensure!(!self.record.told && !self.record.closed, "words after the end of the reply, or for nobody");
+        ensure!(!self.record.told && !self.record.closed, "words after the end of the reply, or without a client");
         let said = read_words(bytes)?;
         let begun = self.record.introduced || matches!(said.as_slice(), [Event::Introduction(_)]);
         ensure!(begun, "{said:?} before the introduction");
@@ -25,7 +25,7 @@ impl World<'_> {
             [Event::Introduction(introduction)] => {
                 ensure!(!std::mem::replace(&mut record.introduced, true), "introduced twice");
                 ensure!(introduction.version == 2, "version {}", introduction.version);
-                // What a client may count on at least is more than all that happens here.
+                // The least window that a client may rely on is larger than all input here.
                 Ok(())
             }
             [Event::Queued(QUEUED)] => {
@@ -34,11 +34,8 @@ impl World<'_> {
                 Ok(())
             }
             [Event::InputClosed] => {
-                ensure!(
-                    record.input_refused && record.status.is_none(),
-                    "input-closed, and it is not, or nobody cares"
-                );
-                ensure!(record.started_told, "input-closed of a program that was not told of");
+                ensure!(record.input_refused && record.status.is_none(), "input-closed, and it is not, or too late");
+                ensure!(record.started_told, "input-closed before `started`");
                 ensure!(!std::mem::replace(&mut record.input_closed_told, true), "input-closed twice");
                 Ok(())
             }
@@ -62,9 +59,10 @@ impl World<'_> {
         }
     }
 
-    /// "N bytes of standard input in all have left the daemon": all that have, and at least half a window more than the last time.
+    /// "N bytes of standard input in all have left the daemon": exactly as many, and at least half a window
+    /// more than the last time.
     pub(in crate::engine::model) fn check_report(&mut self, bytes: &[u8]) -> Result<(), Violation> {
-        ensure!(!self.record.told && !self.record.closed, "a report after the end of the reply, or for nobody");
+        ensure!(!self.record.told && !self.record.closed, "a report after the end of the reply, or without a client");
         ensure!(self.record.started_told && !self.record.input_closed_told, "a report too early, or too late");
         let left = self.left();
         let said = read_words(bytes)?;
@@ -86,18 +84,21 @@ impl World<'_> {
     fn check_end_of_output(&mut self, stream: Stream) -> Result<(), Violation> {
         let options = self.understood().options;
         let is_one = options.stderr_to_stdout || options.pty.is_some();
-        ensure!(!(options.descriptors || is_one && stream == Stream::Stderr), "the end of a stream that there is not");
+        ensure!(
+            !(options.descriptors || is_one && stream == Stream::Stderr),
+            "the end of a stream that does not exist"
+        );
         let output = self.program.output(stream);
         ensure!(!output.ours, "the end of a stream that goes on");
         ensure!(output.framed == output.read, "{} bytes of output lost", output.read - output.framed);
         let left = if self.record.drained { 0 } else { output.held };
         ensure!(left == 0, "{left} bytes of output left in the pipe");
-        ensure!(self.record.started_told, "the end of output of a program that was not told of");
+        ensure!(self.record.started_told, "the end of output before `started`");
         ensure!(!std::mem::replace(&mut self.record.ended_told[place(stream)], true), "an end twice");
         Ok(())
     }
 
-    /// A reason that is one.
+    /// The reason must be true.
     fn check_why(&self, code: &ErrorCode) -> Result<(), Violation> {
         let is_true = match code {
             ErrorCode::Shutdown => self.record.ordered_at.is_some(),
@@ -124,8 +125,8 @@ impl World<'_> {
                 let argv = understood.argv.unwrap_or_default();
                 let name = argv.first().map(|name| name.to_bytes().to_vec()).unwrap_or_default();
                 let name = name.get(..4096).unwrap_or(&name);
-                ensure!(!record.started_told, "an error in place of a program that was told of");
-                // The first cause.
+                ensure!(!record.started_told, "a start error after `started`");
+                // The first cause counts.
                 if record.timed_out {
                     return match said {
                         [Event::Failure(Failure { code, .. })] => self.check_why(code),
@@ -149,14 +150,14 @@ impl World<'_> {
                     (false, false) => [true, true],
                 };
                 ensure!(record.ended_told == streams, "the ends of {:?} were told", record.ended_told);
-                ensure!(record.started_told, "an exit of a program that was not told of");
+                ensure!(record.started_told, "an exit without `started`");
                 let exit = match status {
                     ExitStatus::Code(code) => Exit::Code(code),
                     ExitStatus::Signal(number) => Exit::Signal(Signal::Number(number)),
                 };
                 vec![Event::Usage(USAGE), Event::Exit(exit)]
             }
-            // Nobody knows what came of the exec, and it is waited for no longer.
+            // The outcome of the exec is unknown, and the session waits for it no longer.
             (None, None) if record.spawned && record.drained && !record.executed => {
                 return match said {
                     [Event::Failure(Failure { code, .. })] => self.check_why(code),
@@ -200,22 +201,28 @@ impl World<'_> {
             return Ok(());
         }
         ensure!(record.introduced, "no introduction");
-        ensure!(record.queued_told == (record.wants_slot && self.case.busy), "that the request waits was not told");
-        ensure!(record.started_told == record.executed, "whether the program was executed was not told");
+        ensure!(
+            record.queued_told == (record.wants_slot && self.case.busy),
+            "the client was not told that the request waits"
+        );
+        ensure!(record.started_told == record.executed, "the client was not told that the program was executed");
         ensure!(
             !record.timed_out || record.error_told || !record.executed,
-            "the program is cut, and nobody was told why"
+            "the program is cut short, and the client was not told why"
         );
         ensure!(
             record.input_closed_told || !record.input_refused || record.status.is_some(),
-            "the program has closed its input, and nobody was told"
+            "the program has closed its input, and the client was not told"
         );
         let is_due = self.left() - record.reported >= self.half_a_window() && !record.input_closed_told;
         ensure!(!is_due || !record.executed || self.client.report > 0, "a report is due, and none is queued");
         for stream in [Stream::Stdout, Stream::Stderr] {
             let output = self.program.output(stream);
             let was_ours = record.started && (output.read > 0 || output.ours || record.ended_told[place(stream)]);
-            ensure!(output.ours || !was_ours || record.ended_told[place(stream)], "an end that was not told");
+            ensure!(
+                output.ours || !was_ours || record.ended_told[place(stream)],
+                "the client was not told the end of a stream"
+            );
         }
         Ok(())
     }
