@@ -204,7 +204,8 @@ impl Command {
 
     /// The longest that a run may last, from the attempt to connect to the program's end. Then this side
     /// closes the connection, so that the daemon ends the program, and the result is [`Error::TimedOut`].
-    /// `None`: no limit but the daemon's own. Default `None`.
+    /// `None`: no limit but the daemon's own. Default `None`. Zero is an [`Error::InvalidOption`] when the
+    /// program is run.
     ///
     /// The client keeps this limit, so it holds for every daemon, busy or stopped. The daemon keeps
     /// [`daemon_timeout`](Self::daemon_timeout), and reports how the program ended.
@@ -314,7 +315,7 @@ impl Command {
     }
 
     fn check_arguments(&self) -> Result<(), Error> {
-        if let Some(what) = self.invalid.or_else(|| self.contradiction()) {
+        if let Some(what) = self.invalid.or_else(|| self.zero_timeout()).or_else(|| self.contradiction()) {
             return Err(Error::InvalidOption(what));
         }
         match self.argv.iter().position(|argument| argument.as_bytes().contains(&0)) {

@@ -80,16 +80,13 @@ impl Command {
     /// request waits for its turn does not count. Then TERM goes to the program's process group, and KILL
     /// some seconds later. What the program still writes arrives. The result is
     /// [`Error::Failed`](super::Error::Failed) with [`ErrorKind::Timeout`](super::ErrorKind::Timeout) and the
-    /// status. `None`, or 10^18 seconds or more: no limit but the daemon's own. Default `None`.
+    /// status. `None`, or 10^18 seconds or more: no limit but the daemon's own. Default `None`. Zero is an
+    /// [`Error::InvalidOption`](super::Error::InvalidOption) when the program is run.
     ///
     /// The daemon keeps this limit, and cannot while it is stopped; this side keeps
     /// [`client_timeout`](Self::client_timeout).
     pub fn daemon_timeout(&mut self, timeout: impl Into<Option<Duration>>) -> &mut Self {
-        let timeout = timeout.into();
-        if timeout.is_some_and(|timeout| timeout.is_zero()) {
-            self.refuse("the daemon's timeout must be greater than zero");
-        }
-        self.options.timeout = timeout;
+        self.options.timeout = timeout.into();
         self.in_version_2()
     }
 
@@ -97,7 +94,8 @@ impl Command {
     /// stopped, or has no slot free. Then the connection is closed, and the result is
     /// [`Error::NotStarted`](super::Error::NotStarted), which says what was waited for. A daemon that was
     /// stopped may still start the program later, and ends it at once. The limit no longer applies once the
-    /// program has started. `None`, the default: no limit.
+    /// program has started. `None`, the default: no limit. Zero is an
+    /// [`Error::InvalidOption`](super::Error::InvalidOption) when the program is run: no daemon could keep it.
     pub fn start_timeout(&mut self, timeout: impl Into<Option<Duration>>) -> &mut Self {
         self.start_timeout = timeout.into();
         self.in_version_2()
@@ -167,6 +165,17 @@ impl Command {
         if name.is_empty() || name.iter().any(|byte| matches!(byte, b'=' | 0)) {
             self.refuse("the name of an environment variable must not be empty, or hold a NUL byte or an equals sign");
         }
+    }
+
+    /// A time limit that is zero. As in std's `set_read_timeout`, that is neither "at once" nor "no limit".
+    /// Checked when the program is run, as a limit can be removed until then.
+    pub(super) fn zero_timeout(&self) -> Option<&'static str> {
+        let limits = [
+            (self.client_timeout, "the client timeout is zero; give a longer time, or None for no limit"),
+            (self.start_timeout, "the start timeout is zero; give a longer time, or None for no limit"),
+            (self.options.timeout, "the daemon timeout is zero; give a longer time, or None for no limit"),
+        ];
+        limits.into_iter().find_map(|(limit, what)| limit.filter(Duration::is_zero).map(|_| what))
     }
 
     /// Options that contradict each other.

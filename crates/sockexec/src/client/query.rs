@@ -24,7 +24,7 @@ const MAX_STATUS: usize = 64 << 20;
 /// [`Error::Connect`]: no daemon listens there. [`Error::NoAnswer`]: it does not answer in time, and how far
 /// it came. [`Error::Unsupported`], [`Error::Protocol`] and [`Error::Lost`]: it answers something else, or
 /// closes the connection; so does a daemon without version 2. [`Error::Failed`]: it refuses. [`Error::Io`]: a
-/// local resource could not be obtained.
+/// local resource could not be obtained. [`Error::InvalidOption`]: `timeout` is zero.
 pub fn ping(path: impl AsRef<Path>, timeout: Duration) -> Result<(), Error> {
     let reply = ask(path.as_ref(), timeout, &encoded(request::encode_ping))?;
     read(&reply).map(drop)
@@ -38,6 +38,17 @@ pub fn ping(path: impl AsRef<Path>, timeout: Duration) -> Result<(), Error> {
 /// As [`ping`].
 pub fn daemon_status(path: impl AsRef<Path>, timeout: Duration) -> Result<String, Error> {
     status(&ask(path.as_ref(), timeout, &encoded(request::encode_status))?)
+}
+
+/// Until when an answer is waited for; `None`: the clock does not reach so far.
+///
+/// # Errors
+/// No time at all is refused, as by [`Command`](super::Command).
+pub(super) fn limits(timeout: Duration) -> Result<(Option<Instant>, Patience), Error> {
+    if timeout.is_zero() {
+        return Err(Error::InvalidOption("the time to wait for an answer is zero; give a longer one"));
+    }
+    Ok((Instant::now().checked_add(timeout), Patience::new(Some(timeout), None, &Observer::default())))
 }
 
 pub(super) fn encoded(question: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
@@ -57,8 +68,7 @@ pub(super) fn status(reply: &[u8]) -> Result<String, Error> {
 
 /// Sends the question, ends the sending, and returns the whole reply.
 fn ask(path: &Path, timeout: Duration, question: &[u8]) -> Result<Vec<u8>, Error> {
-    let deadline = Instant::now().checked_add(timeout);
-    let mut patience = Patience::new(Some(timeout), None, &Observer::default());
+    let (deadline, mut patience) = limits(timeout)?;
     let socket = socket::connect(path, &mut patience).map_err(unconnected)?;
     let mut reply = Vec::new();
     let exchanged = exchange(&socket, deadline, question, &mut reply);
@@ -88,6 +98,12 @@ pub(super) fn answer(exchanged: io::Result<()>, reply: Vec<u8>, socket: impl AsF
     }
 }
 
+/// Sends the question and ends the sending. It is far smaller than what a new connection holds, so this does not wait.
+pub(super) fn put(mut socket: &UnixStream, question: &[u8]) -> io::Result<()> {
+    socket.write_all(question)?;
+    socket.shutdown(Shutdown::Write)
+}
+
 fn exchange(
     mut socket: &UnixStream,
     deadline: Option<Instant>,
@@ -95,9 +111,7 @@ fn exchange(
     reply: &mut Vec<u8>,
 ) -> io::Result<()> {
     socket.set_nonblocking(false)?;
-    // Far less than a new connection holds, so this does not wait.
-    socket.write_all(question)?;
-    socket.shutdown(Shutdown::Write)?;
+    put(socket, question)?;
     let mut buffer = vec![0; 64 << 10];
     loop {
         let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));

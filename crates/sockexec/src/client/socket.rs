@@ -26,6 +26,10 @@ pub(super) const LOOK: Duration = Duration::from_millis(100);
 
 /// Connects. While the daemon has no room in its backlog, waits as long as `patience` lasts.
 pub(super) fn connect(path: &Path, patience: &mut Patience) -> Result<UnixStream, Error> {
+    // Before any limit counts: one that is over by now would be blamed on a backlog that has room.
+    if let Some(socket) = try_connect(path)? {
+        return Ok(socket);
+    }
     loop {
         patience.mind(|| Waiting::Connection)?;
         let left = patience.left()?;
@@ -69,7 +73,6 @@ fn refused(words: &str) -> io::Error {
 
 /// Connects if the daemon has room in its backlog now. No event reports when it has, so a caller that must
 /// not wait has to try again.
-#[cfg(feature = "tokio")]
 pub(super) fn try_connect(path: &Path) -> Result<Option<UnixStream>, Error> {
     let connect = || {
         let address = SocketAddrUnix::new(path)?;

@@ -281,11 +281,12 @@ impl Command {
 async fn connect(path: &Path, patience: &mut Patience) -> Result<UnixStream, Error> {
     let (mut pause, longest) = PAUSES;
     loop {
-        patience.mind(|| Waiting::Connection)?;
-        let left = patience.left()?;
+        // Before the limits, as without tokio.
         if let Some(socket) = socket::try_connect(path)? {
             return Ok(socket);
         }
+        patience.mind(|| Waiting::Connection)?;
+        let left = patience.left()?;
         ::tokio::time::sleep(left.map_or(pause, |left| left.min(pause))).await;
         pause = (pause * 2).min(longest);
     }

@@ -196,7 +196,8 @@ fn signals() {
     assert_eq!(child.wait().expect("a status").signal(), Some(Signal::TERM.number()));
 }
 
-/// Both limits take a plain duration, and can be removed.
+/// All limits take a plain duration, and can be removed. Zero is refused, as std refuses it for a
+/// socket's time-outs.
 #[test]
 fn limits_can_be_removed() {
     let daemon = Daemon::start("-t 0");
@@ -204,6 +205,9 @@ fn limits_can_be_removed() {
     let mut command = command(&daemon, "out x");
     command.client_timeout(nothing).daemon_timeout(nothing);
     assert!(matches!(command.output(), Err(Error::TimedOut { .. })));
-    command.client_timeout(None).daemon_timeout(None);
+    let zero = std::time::Duration::ZERO;
+    command.client_timeout(zero).daemon_timeout(zero).start_timeout(zero);
+    assert!(matches!(command.output(), Err(Error::InvalidOption(_))));
+    command.client_timeout(None).daemon_timeout(None).start_timeout(None);
     assert_eq!(command.output().expect("a status").stdout, b"x");
 }

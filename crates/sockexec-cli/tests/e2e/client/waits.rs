@@ -139,6 +139,59 @@ fn a_program_that_has_started_has_no_limit() {
     tokio.join();
 }
 
+/// A limit that is over before the first attempt to connect was blamed on the backlog, which had
+/// room.
+#[test]
+fn a_limit_that_is_over_at_once() {
+    let daemon = stopped();
+    let nothing = Duration::from_nanos(1);
+    let command = || {
+        let mut command = sockexec::Command::new(daemon.socket(), "program");
+        command.start_timeout(nothing).stdin(sockexec::Stdio::null());
+        command
+    };
+    let runtime = super::futures::runtime();
+    for error in [
+        command().status().expect_err("nothing starts"),
+        runtime.block_on(sockexec::tokio::Command::from(command()).status()).expect_err("nothing starts"),
+    ] {
+        assert!(matches!(error, Error::NotStarted(Waiting::Answer { read: Some(false) })), "{error:?}");
+    }
+    for error in [
+        ping(daemon.socket(), nothing).expect_err("no answer"),
+        runtime.block_on(sockexec::tokio::ping(daemon.socket(), nothing)).expect_err("no answer"),
+    ] {
+        assert!(matches!(error, Error::NoAnswer(Waiting::Answer { read: Some(false) })), "{error:?}");
+    }
+}
+
+/// No time at all is a mistake, and named as one.
+#[test]
+fn no_time_at_all() {
+    let daemon = Daemon::start("");
+    let runtime = super::futures::runtime();
+    let socket = daemon.socket();
+    for error in [
+        ping(socket, Duration::ZERO).expect_err("no time"),
+        daemon_status(socket, Duration::ZERO).expect_err("no time"),
+        runtime.block_on(sockexec::tokio::ping(socket, Duration::ZERO)).expect_err("no time"),
+        runtime.block_on(sockexec::tokio::daemon_status(socket, Duration::ZERO)).expect_err("no time"),
+    ] {
+        assert_eq!(error.kind(), ErrorKind::BadRequest, "{error:?}");
+        assert!(error.to_string().contains("the time to wait for an answer is zero"), "{error}");
+    }
+    for option in ["--wait", "--timeout"] {
+        for time in ["0", "0.0", "1e-300", "-1", "soon"] {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_sockexec-client"));
+            command.arg(format!("{option}={time}")).arg(socket).arg("true");
+            let output = run(command);
+            assert_eq!((output.status.code(), text(&output.stdout)), (Some(100), ""), "{output:?}");
+            let said = text(&output.stderr);
+            assert!(said.contains(option) && said.contains("must be a positive number of seconds"), "{said}");
+        }
+    }
+}
+
 /// Version 1 of the protocol does not report the start.
 #[test]
 fn needs_version_2() {

@@ -2,15 +2,14 @@
 
 use std::io;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use sockexec_proto::request;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::AsyncReadExt as _;
 use tokio::net::UnixStream;
 use tokio::time::timeout_at;
 
 use super::connect;
-use crate::client::waiting::{Observer, Patience};
 use crate::client::{Error, query};
 
 /// As [`sockexec::client::ping`](crate::client::ping).
@@ -31,12 +30,17 @@ pub async fn daemon_status(path: impl AsRef<Path>, timeout: Duration) -> Result<
 }
 
 async fn ask(path: &Path, timeout: Duration, question: &[u8]) -> Result<Vec<u8>, Error> {
-    let deadline = Instant::now().checked_add(timeout);
-    let mut patience = Patience::new(Some(timeout), None, &Observer::default());
+    let (deadline, mut patience) = query::limits(timeout)?;
     let socket = connect(path, &mut patience).await.map_err(query::unconnected)?;
+    // Not by tokio, which writes only once its reactor has had a turn: with a short time the daemon would seem to have read a question that
+    // was never sent.
+    let sent = query::put(&socket, question);
     let mut socket = UnixStream::from_std(socket).map_err(|error| Error::Io("cannot set up the connection", error))?;
     let mut reply = Vec::new();
-    let exchange = exchange(&mut socket, question, &mut reply);
+    let exchange = async {
+        sent?;
+        read(&mut socket, &mut reply).await
+    };
     let exchanged = match deadline {
         Some(deadline) => timeout_at(deadline.into(), exchange).await.unwrap_or(Err(io::ErrorKind::TimedOut.into())),
         None => exchange.await,
@@ -44,9 +48,7 @@ async fn ask(path: &Path, timeout: Duration, question: &[u8]) -> Result<Vec<u8>,
     query::answer(exchanged, reply, &socket)
 }
 
-async fn exchange(socket: &mut UnixStream, question: &[u8], reply: &mut Vec<u8>) -> io::Result<()> {
-    socket.write_all(question).await?;
-    socket.shutdown().await?;
+async fn read(socket: &mut UnixStream, reply: &mut Vec<u8>) -> io::Result<()> {
     while socket.read_buf(reply).await? > 0 {
         query::check_length(reply)?;
     }
