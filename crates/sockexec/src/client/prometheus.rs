@@ -6,7 +6,7 @@
 
 use std::fmt::Write as _;
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 /// A number of the status as a family without labels.
 struct Plain {
@@ -134,71 +134,97 @@ pub fn prometheus(status: &str) -> Option<String> {
 fn text(status: &Value) -> String {
     let mut out = String::new();
     if let Some(version) = status["version"].as_str() {
-        head(&mut out, "sockexec_build_info", "gauge", "Version of the daemon.");
-        sample(&mut out, "sockexec_build_info", Some(("version", version)), &Value::from(1));
+        let mut info = Family::new("sockexec_build_info", "gauge", "Version of the daemon.");
+        info.sample(&mut out, "", Some(("version", version)), &Value::from(1));
     }
     for (kind, families) in [("gauge", GAUGES.as_slice()), ("counter", &COUNTERS)] {
         for Plain { name, help, at: [first, second] } in families {
             let value = if second.is_empty() { &status[*first] } else { &status[*first][*second] };
-            if value.is_number() {
-                head(&mut out, name, kind, help);
-                sample(&mut out, name, None, value);
-            }
+            Family::new(name, kind, help).sample(&mut out, "", None, value);
         }
     }
-    bytes(&mut out, &status["totals"]);
+    let mut bytes = Family::new(
+        "sockexec_transferred_bytes_total",
+        "counter",
+        "Bytes of all connections, including framing, by direction as the daemon sees it.",
+    );
+    for (direction, at) in [("in", "bytes_in"), ("out", "bytes_out")] {
+        bytes.sample(&mut out, "", Some(("direction", direction)), &status["totals"][at]);
+    }
     let counts = &status["counts"];
     for Labelled { name, help, label, at } in &LABELLED {
-        if let Some(all) = counts[*at].as_object() {
-            head(&mut out, name, "counter", help);
-            for (word, value) in all {
-                sample(&mut out, name, Some((label, word)), value);
-            }
+        let mut family = Family::new(name, "counter", help);
+        for (word, value) in counts[*at].as_object().into_iter().flatten() {
+            family.sample(&mut out, "", Some((label, word)), value);
         }
     }
     for Histogram { name, help, at } in &HISTOGRAMS {
-        if let Some(told) = counts[*at].as_object() {
-            histogram(&mut out, name, help, told);
+        // One that is not whole would be read as one of something else.
+        if let Some(buckets) = Buckets::of(&counts[*at]) {
+            buckets.write(&mut out, Family::new(name, "histogram", help));
         }
     }
     out
 }
 
-fn bytes(out: &mut String, totals: &Value) {
-    const NAME: &str = "sockexec_transferred_bytes_total";
-    head(out, NAME, "counter", "Bytes of all connections, including framing, by direction as the daemon sees it.");
-    for (direction, at) in [("in", "bytes_in"), ("out", "bytes_out")] {
-        sample(out, NAME, Some(("direction", direction)), &totals[at]);
+/// What a histogram of the status has, whole.
+struct Buckets<'a> {
+    bounds: &'a [Value],
+    counts: Vec<u64>,
+    sum: &'a Value,
+}
+
+impl<'a> Buckets<'a> {
+    fn of(told: &'a Value) -> Option<Self> {
+        let bounds = told["bounds"].as_array().filter(|bounds| bounds.iter().all(Value::is_number))?;
+        let counts: Option<Vec<u64>> = told["counts"].as_array()?.iter().map(Value::as_u64).collect();
+        let counts = counts.filter(|counts| counts.len() == bounds.len() + 1)?;
+        Some(Self { bounds, counts, sum: Some(&told["sum"]).filter(|sum| sum.is_number())? })
     }
-}
 
-/// The status counts each bucket alone; here each one includes all below it.
-fn histogram(out: &mut String, name: &str, help: &str, told: &Map<String, Value>) {
-    let list = |at: &str| told.get(at).and_then(Value::as_array).into_iter().flatten();
-    head(out, name, "histogram", help);
-    let bounds = list("bounds").map(ToString::to_string).chain(std::iter::once("+Inf".to_owned()));
-    let mut below = 0;
-    let bucket = format!("{name}_bucket");
-    for (bound, count) in bounds.zip(list("counts")) {
-        below += count.as_u64().unwrap_or(0);
-        sample(out, &bucket, Some(("le", &bound)), &below.into());
-    }
-    sample(out, &format!("{name}_sum"), None, told.get("sum").unwrap_or(&Value::Null));
-    sample(out, &format!("{name}_count"), None, &below.into());
-}
-
-fn head(out: &mut String, name: &str, kind: &str, help: &str) {
-    let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
-}
-
-fn sample(out: &mut String, name: &str, label: Option<(&str, &str)>, value: &Value) {
-    // A value that is missing counts as 0, and a version may contain any character.
-    let value = if value.is_number() { value } else { &Value::from(0) };
-    let _ = match label {
-        Some((label, word)) => {
-            let word = word.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
-            writeln!(out, "{name}{{{label}=\"{word}\"}} {value}")
+    /// The status counts each bucket alone; here each one includes all below it.
+    fn write(&self, out: &mut String, mut family: Family<'_>) {
+        let bounds = self.bounds.iter().map(ToString::to_string).chain(std::iter::once("+Inf".to_owned()));
+        let mut below: u64 = 0;
+        for (bound, count) in bounds.zip(&self.counts) {
+            below = below.saturating_add(*count);
+            family.sample(out, "_bucket", Some(("le", &bound)), &below.into());
         }
-        None => writeln!(out, "{name} {value}"),
-    };
+        family.sample(out, "_sum", None, self.sum);
+        family.sample(out, "_count", None, &below.into());
+    }
+}
+
+/// One family, whose head is written with its first sample: without any there is none.
+struct Family<'a> {
+    name: &'a str,
+    kind: &'a str,
+    help: &'a str,
+    has_head: bool,
+}
+
+impl<'a> Family<'a> {
+    const fn new(name: &'a str, kind: &'a str, help: &'a str) -> Self {
+        Self { name, kind, help, has_head: false }
+    }
+
+    /// Writes a sample, whose name is the family's with this behind it. What is no number is not known and left out: a counter that is 0
+    /// once in a while looks like a daemon that was started again.
+    fn sample(&mut self, out: &mut String, suffix: &str, label: Option<(&str, &str)>, value: &Value) {
+        if !value.is_number() {
+            return;
+        }
+        let Self { name, kind, help, .. } = self;
+        if !std::mem::replace(&mut self.has_head, true) {
+            let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
+        }
+        let _ = match label {
+            Some((label, word)) => {
+                // A version may contain any character.
+                let word = word.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+                writeln!(out, "{name}{suffix}{{{label}=\"{word}\"}} {value}")
+            }
+            None => writeln!(out, "{name}{suffix} {value}"),
+        };
+    }
 }

@@ -276,23 +276,67 @@ fn a_peer_without_a_number() {
     assert_eq!((row["PEER"].as_str(), row["UID"].as_str()), ("-", "33"), "{}", text(&output.stdout));
 }
 
-/// An older daemon gets only the families that it can fill.
-#[test]
-fn metrics_of_a_daemon_that_does_not_count() {
+/// What a daemon with this status has for Prometheus.
+#[track_caller]
+fn metrics_of(status: &str) -> String {
     let mut said = INTRODUCTION.to_vec();
-    let json =
-        r#"{"version":"4 \"\\","uptime":1.5,"totals":{"accepted":3,"bytes_in":1,"bytes_out":2},"connections":[]}"#;
-    reply::encode_pair(reply::STATUS, json.as_bytes(), &mut said);
+    reply::encode_pair(reply::STATUS, status.as_bytes(), &mut said);
     let fake = asked(said);
     let mut command = Command::new(env!("CARGO_BIN_EXE_sockexec-client"));
     command.args(["--status", "--format", "prometheus"]).arg(fake.socket());
     let output = run(command);
     fake.join();
-    let metrics = text(&output.stdout);
-    let families = families(metrics);
+    assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), ""));
+    text(&output.stdout).to_owned()
+}
+
+/// An older daemon gets only the families that it can fill.
+#[test]
+fn metrics_of_a_daemon_that_does_not_count() {
+    let metrics = metrics_of(
+        r#"{"version":"4 \"\\","uptime":1.5,"totals":{"accepted":3,"bytes_in":1,"bytes_out":2},"connections":[]}"#,
+    );
+    let families = families(&metrics);
     assert!(!families.contains_key("sockexec_errors_total"), "{metrics}");
     assert!(metrics.contains("\nsockexec_connections_accepted_total 3\n"), "{metrics}");
     assert!(metrics.contains("sockexec_build_info{version=\"4 \\\"\\\\\"} 1\n"), "{metrics}");
+    assert!(metrics.contains("sockexec_transferred_bytes_total{direction=\"out\"} 2\n"), "{metrics}");
+}
+
+/// What the status does not tell is left out: a counter that falls to 0 means that the daemon was started again. The bytes were 0 without
+/// `totals`, and so was any member that was no number.
+#[test]
+fn what_is_not_known_is_left_out() {
+    let version = "# HELP sockexec_build_info Version of the daemon.\n# TYPE sockexec_build_info gauge\n\
+                   sockexec_build_info{version=\"9\"} 1\n";
+    for (status, expected) in [
+        (r#"{"version":"9"}"#, version),
+        (r#"{"version":"9","totals":null,"counts":7,"limits":[]}"#, version),
+        (r#"{"version":"9","totals":{"bytes_in":null,"bytes_out":"many","accepted":[]}}"#, version),
+        (r#"{"version":"9","counts":{"exits":{},"errors":[1],"signals":{"9":"once"}}}"#, version),
+        (r#"{"version":"9","counts":{"run_seconds":{}}}"#, version),
+        (r#"{"version":"9","counts":{"run_seconds":{"bounds":[1],"counts":[1,2]}}}"#, version),
+        (r#"{"version":"9","counts":{"run_seconds":{"bounds":[1],"counts":[1],"sum":0.5}}}"#, version),
+        (r#"{"version":"9","counts":{"run_seconds":{"bounds":[1],"counts":[1,-2],"sum":0.5}}}"#, version),
+        ("{}", ""),
+        ("[]", ""),
+    ] {
+        assert_eq!(metrics_of(status), expected, "{status}");
+    }
+    let metrics = metrics_of(
+        r#"{"totals":{"bytes_in":5},"counts":{"exits":{"0":2,"125":null},"run_seconds":{"bounds":[1],"counts":[1,2],"sum":0.5}}}"#,
+    );
+    let samples: Vec<&str> = metrics.lines().filter(|line| !line.starts_with('#')).collect();
+    let expected = [
+        "sockexec_transferred_bytes_total{direction=\"in\"} 5",
+        "sockexec_programs_exited_total{code=\"0\"} 2",
+        "sockexec_program_run_seconds_bucket{le=\"1\"} 1",
+        "sockexec_program_run_seconds_bucket{le=\"+Inf\"} 3",
+        "sockexec_program_run_seconds_sum 0.5",
+        "sockexec_program_run_seconds_count 3",
+    ];
+    assert_eq!(samples, expected, "{metrics}");
+    families(&metrics);
 }
 
 /// Clients that are refused for lack of room are counted.

@@ -138,14 +138,15 @@ fn arguments(told: &Value) -> String {
 
 fn head(status: &Value) -> Vec<String> {
     let totals = &status["totals"];
-    let number = |value: &Value| value.as_u64().map_or_else(|| "-".to_owned(), |number| number.to_string());
+    let unknown = || "-".to_owned();
+    let number = |value: &Value| value.as_u64().map_or_else(unknown, |number| number.to_string());
     let total = |name: &str| number(&totals[name]);
-    let bytes = |name: &str| crate::table::size(totals[name].as_u64().unwrap_or(0));
+    let bytes = |name: &str| totals[name].as_u64().map_or_else(unknown, crate::table::size);
     vec![
         format!(
             "sockexec {}, up {}; {} running, {} waiting, {} of {} slots taken, {} connections",
             shown(&status["version"]),
-            crate::table::duration(status["uptime"].as_f64().unwrap_or(0.0)),
+            status["uptime"].as_f64().map_or_else(unknown, crate::table::duration),
             total("running"),
             total("waiting"),
             total("slots_taken"),
@@ -174,5 +175,17 @@ mod tests {
         let told = serde_json::json!({ "argv": ["a\u{1b}[2J\n", "b\u{202e}"], "arguments": 3 });
         assert_eq!(arguments(&told), "a\\u{1b}[2J\\n b\\u{202e} …");
         assert_eq!(arguments(&Value::Null), "");
+    }
+
+    /// It was 0 seconds and 0 bytes.
+    #[test]
+    fn what_the_daemon_does_not_tell_is_not_zero() {
+        assert_eq!(
+            head(&serde_json::json!({ "version": "9", "totals": { "bytes_in": 0 } })),
+            [
+                "sockexec 9, up -; - running, - waiting, - of - slots taken, - connections",
+                "finished -, not started -, timed out -, killed -; bytes in 0, out -, spooled -"
+            ]
+        );
     }
 }
