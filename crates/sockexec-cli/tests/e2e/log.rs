@@ -310,7 +310,14 @@ fn the_last_level_counts() {
 /// read again, the log reports how much is missing.
 #[test]
 fn a_stopped_reader() {
-    nobody_reads(Launch::default());
+    let launch = Launch::default();
+    let log = fifo(&launch);
+    nobody_reads(launch, log);
+}
+
+#[test]
+fn a_stopped_terminal() {
+    nobody_reads(Launch::default(), terminal());
 }
 
 /// The same where a filter refuses threads: after EPERM of clone3, `pthread_create(3)` does not try
@@ -319,17 +326,55 @@ fn a_stopped_reader() {
 #[test]
 fn a_stopped_reader_and_no_threads() {
     if crate::filters::are_permitted() {
-        nobody_reads(Launch::default().filter("clone3=EPERM"));
+        let launch = Launch::default().filter("clone3=EPERM");
+        let log = fifo(&launch);
+        nobody_reads(launch, log);
     }
 }
 
-#[track_caller]
-fn nobody_reads(launch: Launch) {
+/// A terminal is ready when it takes a byte, and then write(2) waited with the rest, and everybody with it.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_stopped_terminal_and_no_threads() {
+    if crate::filters::are_permitted() {
+        nobody_reads(Launch::default().filter("clone3=EPERM"), terminal());
+    }
+}
+
+/// A socket, as the journal's is.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_stopped_socket_and_no_threads() {
+    if crate::filters::are_permitted() {
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let log = (File::from(std::os::fd::OwnedFd::from(ours)), "exec 2>&0 0</dev/null".to_owned());
+        nobody_reads(Launch::default().stream(theirs).filter("clone3=EPERM"), log);
+    }
+}
+
+/// Where a log goes: what reads it without waiting, and how a shell opens it.
+type Reader = (File, String);
+
+fn fifo(launch: &Launch) -> Reader {
     let path = launch.directory().join("log");
     rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU, 0).unwrap();
     let nonblock = OFlags::NONBLOCK.bits().cast_signed();
-    let mut reader = File::options().read(true).custom_flags(nonblock).open(&path).unwrap();
-    let mut daemon = launch.prelude("exec 2>log").spawn();
+    (File::options().read(true).custom_flags(nonblock).open(&path).unwrap(), "exec 2>log".to_owned())
+}
+
+fn terminal() -> Reader {
+    let flags = rustix::pty::OpenptFlags::RDWR | rustix::pty::OpenptFlags::NOCTTY | rustix::pty::OpenptFlags::CLOEXEC;
+    let ours = rustix::pty::openpt(flags).unwrap();
+    rustix::pty::unlockpt(&ours).unwrap();
+    rustix::io::ioctl_fionbio(&ours, true).unwrap();
+    let name = rustix::pty::ptsname(&ours, Vec::new()).unwrap().into_string().unwrap();
+    (File::from(ours), format!("exec 2>{name}"))
+}
+
+#[track_caller]
+fn nobody_reads(launch: Launch, (mut reader, prelude): Reader) {
+    let mut daemon = launch.prelude(&prelude).spawn();
     eventually("a socket", || std::os::unix::net::UnixStream::connect(daemon.socket()).is_ok());
     // About 900 bytes of log each, more than a pipe and the daemon's buffer hold.
     let name = "x".repeat(255);

@@ -4,8 +4,9 @@
 //! is full, the line is dropped and counted.
 //!
 //! Rejected: `O_NONBLOCK` belongs to the open file, and would affect every process that has it open. Opening
-//! `/proc/self/fd/2` anew fails for sockets, and the journal is one. Polling before each write is not enough: a
-//! terminal that is ready may take one byte and block on the next.
+//! `/proc/self/fd/2` anew fails for sockets, and the journal is one, and for another user's file (without a thread
+//! it is done if it succeeds). Polling before each write is not enough: a terminal that is ready may take one byte
+//! and block on the next.
 
 mod limit;
 mod line;

@@ -101,13 +101,13 @@ impl Writer {
         }
     }
 
-    /// Writes without a thread, as much as standard error takes at once. A stopped terminal may still block it.
+    /// Writes without a thread, as much as standard error takes at once.
     fn write_unaided(&self, state: &mut State) {
         if state.is_cut && state.buffer.first().is_some_and(|&first| first != b'\n') {
             state.buffer.insert(0, b'\n');
         }
         while !state.buffer.is_empty() && is_writable(Duration::ZERO) {
-            match rustix::io::write(rustix::stdio::stderr(), piece(&state.buffer)) {
+            match write_at_once(piece(&state.buffer)) {
                 Ok(n) => {
                     state.is_cut = false;
                     drop(state.buffer.drain(..n));
@@ -278,6 +278,40 @@ fn write_all(mut bytes: &[u8]) -> Result<(), usize> {
         }
     }
     Ok(())
+}
+
+/// Writes what standard error takes without waiting.
+///
+/// Poll is not enough: a terminal that is ready may take one byte and block on the next, and another process may
+/// fill a pipe between poll(2) and write(2). So both are opened anew, and `O_NONBLOCK` belongs to our own open file.
+/// Each time: a descriptor that stays would be one less for programs. If that is refused (another user's file, no
+/// `/proc`), poll must do.
+#[cfg(target_os = "linux")]
+fn write_at_once(bytes: &[u8]) -> Result<usize, Errno> {
+    use rustix::fs::{FileType, Mode, OFlags};
+    use rustix::net::SendFlags;
+
+    let stderr = rustix::stdio::stderr();
+    let kind = rustix::fs::fstat(stderr).map(|stat| FileType::from_raw_mode(stat.st_mode));
+    match kind {
+        Ok(FileType::Socket) => rustix::net::send(stderr, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL),
+        Ok(kind) if kind == FileType::Fifo || rustix::termios::isatty(stderr) => {
+            let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+            match rustix::fs::open("/proc/self/fd/2", flags, Mode::empty()) {
+                Ok(own) => rustix::io::write(own, bytes),
+                // A later line finds one.
+                Err(Errno::MFILE | Errno::NFILE | Errno::NOMEM) => Err(Errno::AGAIN),
+                Err(_) => rustix::io::write(stderr, bytes),
+            }
+        }
+        Ok(_) | Err(_) => rustix::io::write(stderr, bytes),
+    }
+}
+
+/// Writes what standard error takes. Only Linux opens a file anew that is open already.
+#[cfg(not(target_os = "linux"))]
+fn write_at_once(bytes: &[u8]) -> Result<usize, Errno> {
+    rustix::io::write(rustix::stdio::stderr(), bytes)
 }
 
 /// Whether standard error can be written to, or has failed, within this time.
