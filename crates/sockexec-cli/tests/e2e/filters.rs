@@ -156,6 +156,41 @@ fn an_unknown_end_is_no_success() {
     }
 }
 
+/// accept(2) that never says anything else, as on FreeBSD where the socket was shut down. The loop spun, and the end never came.
+#[test]
+fn nobody_can_be_accepted() {
+    if !are_permitted() {
+        return;
+    }
+    for error in ["ECONNABORTED", "EINTR"] {
+        let mut daemon = Launch::default().filter(&format!("accept4={error}")).start();
+        let client = daemon.connect();
+        daemon.wait_for_log("warning: cannot accept connections for now: ");
+        daemon.assert_idle(error);
+        let stopped = daemon.terminate();
+        assert_eq!(stopped.status.code(), Some(0), "{stopped:?}");
+        assert_eq!(stopped.stderr.matches("cannot accept connections for now").count(), 1, "{stopped:?}");
+        client.until_gone();
+    }
+}
+
+/// The same where the daemon closes a socket whose backlog it could not serve.
+#[cfg(not(any(target_arch = "x86", target_arch = "s390x")))]
+#[test]
+fn a_backlog_that_cannot_be_emptied() {
+    if !are_permitted() {
+        return;
+    }
+    for error in ["ECONNABORTED", "EINTR"] {
+        let mut daemon = Launch::default().filter(&format!("accept4=EPERM,accept={error}")).start();
+        let client = daemon.connect();
+        let stopped = daemon.terminate();
+        assert_eq!(stopped.status.code(), Some(0), "{stopped:?}");
+        assert!(stopped.stderr.contains("cannot accept some of the clients that wait"), "{stopped:?}");
+        client.until_gone();
+    }
+}
+
 #[track_caller]
 fn its_programs_end_with_a_client(daemon: &Daemon, program: impl Fn(&str) -> Vec<String>) {
     let mut life = daemon.fifo("life");

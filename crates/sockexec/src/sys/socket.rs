@@ -251,28 +251,34 @@ pub(crate) fn refuse_clients(socket: impl AsFd) {
     let _ = rustix::net::shutdown(socket, Shutdown::Read);
 }
 
+/// How often in a row accept(2) may say that a client has given up, or that it was interrupted, before we stop
+/// accepting. FreeBSD says the former for ever once the socket was shut down, and a filter of system calls may
+/// say anything.
+pub(crate) const MOST_IN_VAIN: usize = 16;
+
 /// Closes a listening socket that does not block, and the connections that nobody has accepted. What they
 /// have sent is read first: otherwise it would be closed with them, which may wait ([`super::closer`]).
 pub(crate) fn close_listener(socket: OwnedFd) {
     refuse_clients(&socket);
-    loop {
+    let mut in_vain = 0;
+    while in_vain < MOST_IN_VAIN {
         match rustix::net::accept(&socket) {
             Ok(client) => {
+                in_vain = 0;
                 let is_ready = rustix::io::ioctl_fionbio(&client, true).is_ok();
                 keep_urgent_in_line(&client);
                 if !is_ready || !transfer::drain(&client) {
                     drop(Foreign::from(client));
                 }
             }
-            Err(Errno::INTR | Errno::CONNABORTED) => {}
+            Err(Errno::INTR | Errno::CONNABORTED) => in_vain += 1,
             // INVAL: it was shut down, and there are no more.
             Err(Errno::AGAIN | Errno::INVAL) => return,
-            Err(_) => {
-                drop(Foreign::from(socket));
-                return;
-            }
+            Err(_) => break,
         }
     }
+    // Somebody may still be in its backlog.
+    drop(Foreign::from(socket));
 }
 
 /// What a connection attempt shows about the socket at a path.
