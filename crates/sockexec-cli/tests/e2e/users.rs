@@ -182,6 +182,60 @@ fn in_a_directory_of_its_own_it_removes_its_socket() {
     assert!(!stopped.stderr.contains("neither remove"), "{stopped:?}");
 }
 
+/// Only root may give its socket to another user. The daemon is no longer root when the socket
+/// vanishes, so the start says so.
+#[test]
+fn an_owner_that_it_cannot_give_its_socket_to() {
+    const AGAIN: &str = "as this user the daemon cannot make the socket again if it vanishes";
+    for (owner, is_warned) in
+        [("65531", true), (":65531", true), ("0:65532", true), (":65532", false), ("65533", false)]
+    {
+        let Some(launch) = as_root() else { return };
+        let directory = launch.directory().join("own");
+        fs::create_dir(&directory).unwrap();
+        std::os::unix::fs::chown(&directory, Some(UID), Some(GID)).unwrap();
+        let options = format!("-t 0 --user 65533:65532 --owner {owner}");
+        let mut daemon = launch.quiet().socket(directory.join("sock")).options(&options).start();
+        daemon.assert_serves();
+        fs::remove_file(daemon.socket()).unwrap();
+        if is_warned {
+            daemon.wait_for_log("the socket is gone: ");
+            daemon.wait_for_log("cannot give the socket to its owner: ");
+        } else {
+            daemon.wait_for_log("listening there again");
+            daemon.assert_serves();
+            let found = fs::symlink_metadata(daemon.socket()).unwrap();
+            assert_eq!((found.uid(), found.gid()), (UID, GID), "{owner}");
+        }
+        let stopped = daemon.terminate();
+        assert_eq!(stopped.status.code(), Some(0), "{stopped:?}");
+        let warnings: Vec<&str> = stopped.stderr.lines().filter(|line| line.contains("as this user")).collect();
+        assert_eq!(warnings.len(), usize::from(is_warned), "{owner}: {stopped:?}");
+        for words in [AGAIN, "only root may give it to its owner", "--owner"] {
+            assert!(warnings.iter().all(|line| line.contains(words)), "{owner}: no {words} in {warnings:?}");
+        }
+    }
+}
+
+/// Everybody may write to the directory, but only a file's owner may remove it there.
+#[test]
+fn in_a_sticky_directory() {
+    for (owner, is_warned) in [("65533:65532", false), ("root", true)] {
+        let Some(launch) = as_root() else { return };
+        let directory = launch.directory().join("sticky");
+        fs::create_dir(&directory).unwrap();
+        fs::set_permissions(&directory, fs::Permissions::from_mode(0o1777)).unwrap();
+        let options = format!("-t 0 --user 65533:65532 --owner {owner}");
+        let mut daemon = launch.quiet().socket(directory.join("sock")).options(&options).start();
+        daemon.assert_serves();
+        let stopped = daemon.terminate();
+        assert_eq!(stopped.status.code(), Some(0), "{stopped:?}");
+        assert_eq!(daemon.socket().exists(), is_warned, "{stopped:?}");
+        let words = "as this user the daemon can neither remove the socket when it ends nor make it again";
+        assert_eq!(stopped.stderr.matches(words).count(), usize::from(is_warned), "{stopped:?}");
+    }
+}
+
 /// Without the privileges the daemon fails before it makes a socket, and the daemon that listens
 /// there goes on.
 #[test]
@@ -197,7 +251,16 @@ fn without_privileges_it_refuses_to_start() {
         ("setpriv --inh-caps=-setuid,-setgid --bounding-set=-setuid,-setgid", "only root may become another user"),
         // It used to fail after it had taken the place. The first daemon had often noticed that,
         // and ended.
-        ("setpriv --securebits=+no_setuid_fixup", "this process would keep root's capabilities (securebits)"),
+        ("setpriv --securebits=+no_setuid_fixup", "root's capabilities, as its securebits have no_setuid_fixup"),
+        // Its securebits were blamed, although they were not the cause.
+        (
+            "setpriv --reuid 65531 --regid 65531 --clear-groups --inh-caps=+setuid,+setgid --ambient-caps=+setuid,+setgid",
+            "this process is not root's, so the kernel would leave it its capabilities",
+        ),
+        (
+            "setpriv --reuid 65531 --regid 65531 --clear-groups --inh-caps=+setuid --ambient-caps=+setuid",
+            "only root may become another user (CAP_SETUID and CAP_SETGID)",
+        ),
     ];
     let unshare = std::process::Command::new("unshare").args(["--map-root-user", "true"]).output();
     if unshare.is_ok_and(|output| output.status.success()) {
@@ -207,7 +270,9 @@ fn without_privileges_it_refuses_to_start() {
     for (way, words) in refusals {
         let next = Launch::default().options("--replace --user 65533:65532").socket(first.socket()).quiet();
         let before = fs::symlink_metadata(first.socket()).unwrap().ino();
-        let stopped = next.prelude(&format!("exec {way} \"$0\" \"$@\"")).run();
+        fs::set_permissions(next.directory(), fs::Permissions::from_mode(0o755)).unwrap();
+        // A copy, where another user finds it as well.
+        let stopped = next.prelude(&format!("cp \"$0\" daemon; exec {way} ./daemon \"$@\"")).run();
         assert_eq!(stopped.status.code(), Some(111), "{stopped:?}");
         assert!(stopped.stderr.contains(words), "{stopped:?}");
         first.assert_serves();

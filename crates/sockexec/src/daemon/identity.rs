@@ -88,10 +88,22 @@ impl FromStr for User {
     }
 }
 
+impl Owner {
+    /// Whether this process may give its own file to that user and group: root may, others to themselves and their groups alone (chown(2)).
+    pub(super) fn may_be_given(self) -> bool {
+        let own = rustix::process::geteuid();
+        let is_member = |gid: u32| {
+            rustix::process::getegid().as_raw() == gid
+                || rustix::process::getgroups().is_ok_and(|groups| groups.iter().any(|group| group.as_raw() == gid))
+        };
+        own.is_root() || self.uid.is_none_or(|uid| uid == own.as_raw()) && self.gid.is_none_or(is_member)
+    }
+}
+
 impl User {
-    /// Whether this process would keep rights of root.
-    pub(super) fn would_keep_rights(&self) -> bool {
-        self.uid != 0 && user::would_keep_rights()
+    /// Why this process would keep rights of root, if it would.
+    pub(super) fn would_keep_rights(&self) -> Option<std::io::Error> {
+        if self.uid == 0 { None } else { user::would_keep_rights() }
     }
 
     /// Does the part of that which may be refused, and keeps root's rights.
@@ -175,7 +187,8 @@ impl Builder {
     /// user as well.
     ///
     /// The daemon can then no longer remove its socket, or make it again, if the directory is not the user's.
-    /// `HOME` and `USER` in the environment stay as they were. Default `None`.
+    /// It cannot make the socket again either if its [owner](Self::owner) is another. `HOME` and `USER` in the
+    /// environment stay as they were. Default `None`.
     #[must_use]
     pub fn user(mut self, user: Option<User>) -> Self {
         self.user = user;

@@ -179,18 +179,46 @@ impl SocketFile {
         &self.path
     }
 
-    /// Logs what this process, which is another user by now, can no longer do.
+    /// Logs in one line what this process, which is another user by now, can no longer do, and what helps.
     pub(crate) fn warn_of_lost_rights(&self) {
         use rustix::fs::Access;
 
         let directory = directory_of(&self.path);
+        let (mut removes, mut makes) = (true, true);
+        let mut reasons = Vec::new();
         if rustix::fs::access(directory, Access::WRITE_OK | Access::EXEC_OK).is_err() {
-            log::warn!(
-                "{}: as this user the daemon can neither remove the socket when it ends nor make it again: {} is not its own",
-                self.path.display(),
+            (removes, makes) = (false, false);
+            reasons.push(format!("{} is not its own; use a directory of this user", directory.display()));
+        } else if self.is_stuck_in(directory) {
+            removes = false;
+            reasons.push(format!(
+                "{} is sticky, so only its owner may remove the socket; name this user in --owner",
                 directory.display()
+            ));
+        }
+        if makes && self.making.owner.is_some_and(|owner| !owner.may_be_given()) {
+            makes = false;
+            reasons.push(
+                "only root may give it to its owner; name this user and one of its groups in --owner, or leave that out"
+                    .to_owned(),
             );
         }
+        let what = match (removes, makes) {
+            (true, true) => return,
+            (false, false) => "can neither remove the socket when it ends nor make it again if it vanishes",
+            (false, true) => "cannot remove the socket when it ends",
+            (true, false) => "cannot make the socket again if it vanishes",
+        };
+        log::warn!("{}: as this user the daemon {what}: {}", self.path.display(), reasons.join("; "));
+    }
+
+    /// Whether it is in a sticky directory whose owner is neither this process's user nor the file's.
+    fn is_stuck_in(&self, directory: &Path) -> bool {
+        let own = rustix::process::geteuid();
+        let is_ours = |metadata: &fs::Metadata| own.is_root() || metadata.uid() == own.as_raw();
+        let is_sticky = |metadata: &fs::Metadata| metadata.mode() & 0o1000 != 0;
+        fs::metadata(directory).is_ok_and(|directory| is_sticky(&directory) && !is_ours(&directory))
+            && fs::symlink_metadata(self.location()).is_ok_and(|file| !is_ours(&file))
     }
 
     /// What is at its path now.

@@ -341,8 +341,8 @@ impl Builder {
             }
             // With `replace` it is too late after the rename: the other daemon may have noticed, and be about
             // to end.
-            if user.would_keep_rights() {
-                return Err(BindError::Setup("cannot become another user", user::rights_are_kept()));
+            if let Some(why) = user.would_keep_rights() {
+                return Err(BindError::Setup("cannot become another user", why));
             }
         }
         let limit = process::descriptor_limit();

@@ -19,28 +19,38 @@ pub(crate) fn may_change() -> bool {
     Uid::effective().is_root()
 }
 
-/// Whether rights of root would stay with a process that [becomes](become_user) a user other than root. The
-/// kernel takes them only from a process that was root, and not even then if its securebits say so
+/// Why capabilities would stay with this process if it [became](become_user) a user other than root, if they
+/// would. The kernel takes them only from a process that was root, and not even then if its securebits say so
 /// (`cap_emulate_setxuid`).
+///
+/// Rejected: dropping them by capset(2), which changes the calling thread alone; the log may have its own.
 #[cfg(target_os = "linux")]
-pub(crate) fn would_keep_rights() -> bool {
+pub(crate) fn would_keep_rights() -> Option<io::Error> {
     use rustix::thread::{CapabilitiesSecureBits, capabilities_secure_bits};
 
-    let keeping = CapabilitiesSecureBits::NO_SETUID_FIXUP | CapabilitiesSecureBits::KEEP_CAPS;
     let was_root =
         unistd::getresuid().is_ok_and(|ids| [ids.real, ids.effective, ids.saved].contains(&Uid::from_raw(0)));
-    !was_root || capabilities_secure_bits().is_ok_and(|bits| bits.intersects(keeping))
+    if !was_root {
+        return Some(rights_are_kept(
+            "this process is not root's, so the kernel would leave it its capabilities, CAP_SETUID among them; start it as root",
+        ));
+    }
+    let keeping = CapabilitiesSecureBits::NO_SETUID_FIXUP | CapabilitiesSecureBits::KEEP_CAPS;
+    capabilities_secure_bits().is_ok_and(|bits| bits.intersects(keeping)).then(|| {
+        rights_are_kept(
+            "the kernel would leave this process root's capabilities, as its securebits have no_setuid_fixup or keep_caps; start it without them",
+        )
+    })
 }
 
-/// Whether rights of root would stay. Other systems do not say so beforehand.
+/// Other systems do not say so beforehand.
 #[cfg(not(target_os = "linux"))]
-pub(crate) const fn would_keep_rights() -> bool {
-    false
+pub(crate) const fn would_keep_rights() -> Option<io::Error> {
+    None
 }
 
-/// Why this process does not become another user: it would keep rights of root.
-pub(crate) fn rights_are_kept() -> io::Error {
-    io::Error::new(io::ErrorKind::PermissionDenied, "this process would keep root's capabilities (securebits)")
+fn rights_are_kept(why: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::PermissionDenied, why)
 }
 
 /// Does every part of [`become_user`] that a system may refuse (an id that the user namespace lacks,
@@ -82,7 +92,7 @@ pub(crate) fn become_user(uid: u32, gid: u32, groups: &[u32]) -> io::Result<()> 
     if uid.is_root() || !keeps_rights() {
         return Ok(());
     }
-    Err(rights_are_kept())
+    Err(rights_are_kept("the system has left this process rights of root's"))
 }
 
 #[cfg(not(target_vendor = "apple"))]

@@ -87,8 +87,8 @@ pub(crate) struct Arguments {
     pub(crate) owner: Option<String>,
 
     /// Become this user, by name or number, after the socket is made. Programs run as this user too. Needs root. If
-    /// the socket's directory belongs to root, the daemon can neither remove the socket nor make it again. HOME and
-    /// USER stay.
+    /// the socket's directory belongs to root, the daemon can neither remove the socket nor make it again; with
+    /// another --owner, it cannot make it again. HOME and USER stay.
     #[arg(long, value_name = "USER[:GROUP]")]
     pub(crate) user: Option<String>,
 
