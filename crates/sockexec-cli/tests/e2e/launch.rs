@@ -4,7 +4,11 @@
 use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 
+use rustix::process::{Pid, Signal};
 use serde_json::Value;
 
 use crate::common::{Client, Daemon, Launch, eventually, is_refused, pairs, steps};
@@ -217,4 +221,101 @@ fn a_program_with_a_terminal_is_forked() {
     let (calls, _) = strace.detach();
     assert!(calls.contains_key("clone") && !calls.contains_key("clone3"), "{calls:?}");
     assert_eq!(call(&daemon), "clone3");
+}
+
+/// Until its exec a child may share the daemon's memory, and a handler of the daemon's that ran in it would do its work for a signal that was
+/// not the daemon's: it would reload, report or end. The signal comes to the child where it shares the memory, and blocks what it
+/// inherited. It ends what is not a program yet, and its client is told.
+#[test]
+fn no_handler_of_the_daemon_runs_in_a_child() {
+    if !strace::is_usable() {
+        return;
+    }
+    for way in WAYS {
+        for signal in ["HUP", "USR1", "USR2", "INT", "TERM"] {
+            let mut daemon = start(way, "-t 0");
+            daemon.assert_serves();
+            let error = format!("signal={signal}");
+            // The first call that a child alone makes.
+            let fault = Fault { call: "getppid", error: &error, when: "1".into() };
+            let strace = Strace::inject(daemon.process(), Whom::Children, &fault);
+            let position = daemon.log_position();
+            let mut client = daemon.connect();
+            client.send(b"10:protocol=2,");
+            client.exec(&steps("out words"));
+            let rest = client.rest();
+            let reply = String::from_utf8_lossy(&rest);
+            assert!(reply.contains("spawn-failed") && reply.contains("came before it was executed"), "{way}: {reply}");
+            strace.detach();
+            // Whatever a handler had noted, the loop has looked at by then.
+            daemon.assert_serves();
+            daemon.wait_for_log_after(position, "exit code 0");
+            let log = daemon.log_text().split_off(position);
+            for words in ["reload", "slots taken", "descriptor ", "shutting down"] {
+                assert!(!log.contains(words), "{way}, {signal}: {words}: {log}");
+            }
+        }
+    }
+}
+
+/// Signals to the daemon's process group, in which a child is until it has made a group of its own. The daemon handles its own, and lives;
+/// each program either runs to its end or was ended before its exec, which its client is told.
+#[test]
+fn a_storm_of_signals_to_the_group() {
+    for way in WAYS {
+        let launch = Launch::default().quiet().options("-t 0 -m 8").env("SOCKEXEC_SPAWN", way);
+        let mut daemon = launch.prelude("exec setsid \"$0\" \"$@\"").start();
+        let group = daemon.process().0;
+        let storm = Storm::over(group);
+        let mut ran = 0;
+        for _ in 0..100 {
+            let mut client = daemon.connect();
+            client.send(b"10:protocol=2,");
+            client.exec(&steps("out words"));
+            let rest = client.rest();
+            let reply = String::from_utf8_lossy(&rest);
+            if reply.contains("spawn-failed") {
+                assert!(reply.contains("came before it was executed"), "{way}: {reply}");
+            } else {
+                assert!(reply.contains("5:words,") && reply.contains("8:exitcode,1:0,"), "{way}: {reply}");
+                ran += 1;
+            }
+        }
+        drop(storm);
+        println!("{way}: {ran} of 100 ran");
+        daemon.assert_serves();
+        assert_eq!(daemon.terminate().status.code(), Some(0), "{way}");
+    }
+}
+
+/// Signals to a process group, until this is dropped.
+struct Storm {
+    goes_on: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Storm {
+    fn over(group: Pid) -> Self {
+        let goes_on = Arc::new(AtomicBool::new(true));
+        let storm = Arc::clone(&goes_on);
+        let thread = std::thread::spawn(move || {
+            while storm.load(Ordering::Relaxed) {
+                for signal in [Signal::HUP, Signal::USR2] {
+                    rustix::process::kill_process_group(group, signal).expect("the daemon is there");
+                    std::thread::yield_now();
+                }
+            }
+        });
+        Self { goes_on, thread: Some(thread) }
+    }
+}
+
+impl Drop for Storm {
+    fn drop(&mut self) {
+        self.goes_on.store(false, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let ended = thread.join();
+            assert!(ended.is_ok() || std::thread::panicking(), "the daemon's group is gone");
+        }
+    }
 }
