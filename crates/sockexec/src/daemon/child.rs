@@ -32,7 +32,7 @@ pub(crate) const PIPE_SIZE: usize = 64 << 10;
 #[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub(crate) struct Pipe {
     descriptor: OwnedFd,
-    /// It is our end of a terminal, and no pipe.
+    /// It is our end of a terminal, not of a pipe.
     terminal: bool,
     registered: bool,
     /// It may be ready: nothing has failed with EAGAIN since it last was.

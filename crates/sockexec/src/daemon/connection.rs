@@ -66,7 +66,7 @@ pub(crate) struct Context<'a> {
 
 /// A connection, from `accept(2)` until its client is gone and its program's group is done.
 #[derive(Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own; which go together is told by enums")]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own; enums have those that go together")]
 pub(crate) struct Connection {
     /// Counted from 1 over the daemon's life.
     number: u64,

@@ -262,8 +262,8 @@ fn connect_to(socket: &UnixDatagram, address: &OsStr) -> io::Result<()> {
 mod tests {
     use super::*;
 
-    /// The manager kills the daemon in twice the interval. Its queue was full at the one moment in which the daemon said that it is
-    /// well, and the next was when the time was up.
+    /// The manager kills the daemon after twice the interval. Its queue was full at the one moment in which the
+    /// daemon reported that it is well, and the next report came when the time was up.
     #[test]
     fn the_watchdog_is_fed_when_the_queue_was_full() {
         let directory = tempfile::tempdir().unwrap();

@@ -31,7 +31,7 @@ impl Alarm {
     }
 
     /// The descriptor to register with the poll.
-    #[expect(clippy::unnecessary_wraps, reason = "elsewhere there is none")]
+    #[expect(clippy::unnecessary_wraps, reason = "other systems have none")]
     pub(crate) fn descriptor(&self) -> Option<RawFd> {
         Some(self.0.as_raw_fd())
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 #[derive(Debug)]
 pub(crate) struct Alarm;
 
-#[expect(clippy::unnecessary_wraps, clippy::unused_self, reason = "as where there is one")]
+#[expect(clippy::unnecessary_wraps, clippy::unused_self, reason = "the interface of the Linux one")]
 impl Alarm {
     /// # Errors
     /// None.

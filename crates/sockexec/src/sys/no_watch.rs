@@ -8,7 +8,7 @@ use std::path::Path;
 #[derive(Debug)]
 pub(crate) struct Watch;
 
-#[expect(clippy::unused_self, reason = "as where there is one")]
+#[expect(clippy::unused_self, reason = "the interface of the Linux one")]
 impl Watch {
     /// # Errors
     /// Always.

@@ -136,7 +136,7 @@ impl Splicer {
     /// The kernel caps the requested size at `net.core.wmem_max`, then doubles it for its own needs
     /// (socket(7)). The cap is 4 MiB on Linux 6.18 and 208 KiB on older ones, where the buffer only becomes
     /// twice as large.
-    #[expect(clippy::unused_self, reason = "elsewhere there is none to be grown: no_splice.rs")]
+    #[expect(clippy::unused_self, reason = "the interface of no_splice.rs")]
     pub(crate) fn grow_send_buffer(&self, socket: BorrowedFd<'_>) {
         if let Ok(size) = socket_send_buffer_size(socket)
             && size < SEND_BUFFER

@@ -44,7 +44,7 @@ impl Watch {
     }
 
     /// The descriptor to register with the poll.
-    #[expect(clippy::unnecessary_wraps, reason = "elsewhere there is none")]
+    #[expect(clippy::unnecessary_wraps, reason = "other systems have none")]
     pub(crate) fn descriptor(&self) -> Option<RawFd> {
         Some(self.inotify.as_raw_fd())
     }

@@ -43,7 +43,7 @@ impl Ahead {
         self.bytes.is_empty()
     }
 
-    /// When the pace is to be [judged](Self::judge), if input is not held already.
+    /// When to [judge](Self::judge) the pace, if input is not held already.
     pub(super) fn due(&self) -> Option<Time> {
         (!self.slow).then(|| self.since + PERIOD)
     }

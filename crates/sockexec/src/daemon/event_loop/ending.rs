@@ -21,7 +21,7 @@ pub(super) enum Phase {
     Serving,
     /// Nobody else comes; those that are here may finish until then.
     Draining(Time),
-    /// TERM to all programs, and KILL after the kill time-out.
+    /// TERM to all programs, and KILL after the kill timeout.
     Ending,
     /// KILL.
     Killing,

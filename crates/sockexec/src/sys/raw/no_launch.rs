@@ -44,7 +44,7 @@ impl Call {
 
 /// What a child is given of this process's descriptors.
 #[derive(Debug, Clone, Copy)]
-#[expect(dead_code, reason = "read on Linux alone")]
+#[expect(dead_code, reason = "read on Linux only")]
 pub(crate) struct Descriptors<'a> {
     /// What becomes 0, 1 and 2.
     pub(crate) streams: [BorrowedFd<'a>; 3],
@@ -86,7 +86,7 @@ pub(crate) fn failure_of(code: i32) -> Failure {
 #[derive(Debug)]
 pub(crate) enum Start {
     /// Never here.
-    #[expect(dead_code, reason = "made on Linux alone")]
+    #[expect(dead_code, reason = "made on Linux only")]
     Shared(Arc<Outcome>),
     /// `spawn` has returned, so it was executed.
     Forked,
@@ -127,7 +127,7 @@ impl Launcher {
         false
     }
 
-    /// Whether a child needs a watch: it does not.
+    /// Whether a child needs a watch: never.
     #[expect(clippy::unused_self, reason = "on Linux it depends")]
     pub(crate) fn forks(&self, _plan: &Plan) -> bool {
         false
