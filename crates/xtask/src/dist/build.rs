@@ -8,7 +8,24 @@ use super::source::Release;
 use super::tool::{is_there, output, run};
 use crate::{Result, context, workspace};
 
-pub(super) const PROGRAMS: [&str; 2] = ["sockexec", "sockexec-client"];
+/// What is packaged together.
+pub(super) struct Package {
+    /// Its name in Debian and as an rpm.
+    pub(super) name: &'static str,
+    /// The package of Cargo that has its programs and says what else is in it.
+    pub(super) member: &'static str,
+    pub(super) programs: [&'static str; 2],
+}
+
+/// The archives have the programs of all of them.
+pub(super) const PACKAGES: [Package; 2] = [
+    Package { name: "sockexec", member: "sockexec-cli", programs: ["sockexec", "sockexec-client"] },
+    Package { name: "sockexec-tools", member: "sockexec-tools", programs: ["sockexec-top", "sockexec-exporter"] },
+];
+
+pub(super) fn programs() -> impl Iterator<Item = &'static str> {
+    PACKAGES.iter().flat_map(|package| package.programs)
+}
 
 pub(super) struct Build<'a> {
     pub(super) release: &'a Release,
@@ -21,18 +38,29 @@ pub(super) struct Build<'a> {
 }
 
 impl Build<'_> {
-    /// Builds both programs. Returns their directory.
+    /// Builds the programs. Returns their directory.
     pub(super) fn run(&self) -> Result<PathBuf> {
         say!("building for {} from {}\n", self.target, self.source.display());
+        if !is_there("cargo-auditable") {
+            say!("cargo-auditable is not installed: the programs have no list of their dependencies\n");
+        }
+        PACKAGES.iter().try_for_each(|package| self.build(package.member))?;
+        let binaries = self.directory.join(self.target).join(directory_of(self.profile));
+        if is_static(self.target) {
+            programs().try_for_each(|program| check_static(&binaries.join(program)))?;
+        }
+        Ok(binaries)
+    }
+
+    /// Each package by itself: together the daemon would be built with the features that the tools need of the library.
+    fn build(&self, member: &str) -> Result<()> {
         let mut cargo = Command::new("cargo");
         cargo.current_dir(self.source);
         // The list of dependencies goes into the programs, for `cargo audit bin`.
         if is_there("cargo-auditable") {
             cargo.arg("auditable");
-        } else {
-            say!("cargo-auditable is not installed: the programs have no list of their dependencies\n");
         }
-        cargo.args(["build", "--locked", "--package", "sockexec-cli", "--bins", "--quiet"]);
+        cargo.args(["build", "--locked", "--package", member, "--bins", "--quiet"]);
         cargo.args(["--profile", self.profile, "--target", self.target]).arg("--target-dir").arg(self.directory);
         cargo.env("CARGO_ENCODED_RUSTFLAGS", self.flags()?).env("CARGO_INCREMENTAL", "0");
         cargo.env("SOURCE_DATE_EPOCH", self.release.epoch.to_string());
@@ -42,12 +70,7 @@ impl Build<'_> {
             let variable = format!("CARGO_TARGET_{}_LINKER", self.target.replace('-', "_").to_uppercase());
             cargo.env(variable, "rust-lld");
         }
-        run(&mut cargo)?;
-        let binaries = self.directory.join(self.target).join(directory_of(self.profile));
-        if is_static(self.target) {
-            PROGRAMS.iter().try_for_each(|program| check_static(&binaries.join(program)))?;
-        }
-        Ok(binaries)
+        run(&mut cargo)
     }
 
     /// Removes paths of this machine from the programs, where messages of panics would have them.
@@ -73,17 +96,11 @@ impl Build<'_> {
 
 /// Builds them as `cargo build` does, for tests: faster, as it uses earlier builds.
 pub(super) fn as_others(profile: &str) -> Result<PathBuf> {
-    let mut cargo = Command::new("cargo");
-    cargo.current_dir(workspace()).args([
-        "build",
-        "--package",
-        "sockexec-cli",
-        "--bins",
-        "--quiet",
-        "--profile",
-        profile,
-    ]);
-    run(&mut cargo)?;
+    for package in &PACKAGES {
+        let mut cargo = Command::new("cargo");
+        cargo.current_dir(workspace()).args(["build", "--package", package.member, "--bins", "--quiet"]);
+        run(cargo.args(["--profile", profile]))?;
+    }
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from);
     Ok(target.join(directory_of(profile)))
 }
@@ -109,7 +126,7 @@ fn check_static(program: &Path) -> Result<()> {
 pub(super) fn try_out(binaries: &Path, target: &str) -> Result<Option<String>> {
     let processor = target.split('-').next().unwrap_or_default();
     if processor == std::env::consts::ARCH {
-        PROGRAMS.iter().try_for_each(|program| check_version(&mut Command::new(binaries.join(program)), program))?;
+        programs().try_for_each(|program| check_version(&mut Command::new(binaries.join(program)), program))?;
         request(binaries)?;
         return Ok(None);
     }
@@ -118,7 +135,7 @@ pub(super) fn try_out(binaries: &Path, target: &str) -> Result<Option<String>> {
     let Some(emulator) = emulator else {
         return Ok(Some(format!("not run, as there is no qemu-{processor}: the programs for {target}")));
     };
-    for program in PROGRAMS {
+    for program in programs() {
         check_version(Command::new(&emulator).arg(binaries.join(program)), program)?;
     }
     // The emulator of single programs lacks the calls by which the daemon starts programs.
@@ -142,7 +159,7 @@ impl Drop for Daemon {
     }
 }
 
-/// Makes one request to the daemon, with the client.
+/// Makes one request to the daemon, with the client, and shows its table.
 fn request(binaries: &Path) -> Result<()> {
     let directory = tempfile::tempdir()?;
     let socket = directory.path().join("exec.sock");
@@ -168,6 +185,10 @@ fn request(binaries: &Path) -> Result<()> {
     let answer = output(&mut client(&["sh", "-c", "echo hello; exit 0"]))?;
     if answer != "hello" {
         return Err(format!("the client printed {answer:?}, not \"hello\"").into());
+    }
+    let table = output(Command::new(binaries.join("sockexec-top")).arg("--once").arg(&socket))?;
+    if !table.starts_with(&format!("sockexec {}, ", env!("CARGO_PKG_VERSION"))) {
+        return Err(format!("sockexec-top shows {table:?}").into());
     }
     if let Some(pid) = rustix::process::Pid::from_raw(i32::try_from(daemon.0.id())?) {
         rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;

@@ -17,7 +17,7 @@ const SHELLS: [(Shell, &str); 3] = [
 
 /// Writes the completions below a `share` directory.
 pub(super) fn write(share: &Path) -> Result<()> {
-    for command in [super::daemon::command(), super::client::command()] {
+    for command in super::commands() {
         let mut command = command.mut_args(hinted);
         let name = command.get_name().to_owned();
         for (shell, directory) in SHELLS {

@@ -1,5 +1,5 @@
-//! The manual pages: sockexec(1) and sockexec-client(1) from the command lines and the prose in packaging/man/, and
-//! sockexec-protocol(7) from docs/protocol.md.
+//! The manual pages: those of the programs from the command lines and the prose in packaging/man/, and sockexec-protocol(7) from
+//! docs/protocol.md.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -32,13 +32,15 @@ pub(super) fn write(into: &Path, release: &Release) -> Result<()> {
 
 /// The pages, and their names below a `man` directory.
 pub(super) fn pages(release: &Release) -> Result<Vec<(String, String)>> {
-    Ok(vec![
-        ("man1/sockexec.1".to_owned(), command(super::daemon::command(), release)?),
-        ("man1/sockexec-client.1".to_owned(), command(super::client::command(), release)?),
+    let mut pages = vec![
         // The client's name in 3.1.1.
         ("man1/sockexec.client.1".to_owned(), ".so man1/sockexec-client.1\n".to_owned()),
         ("man7/sockexec-protocol.7".to_owned(), protocol(release)?),
-    ])
+    ];
+    for program in super::commands() {
+        pages.push((format!("man1/{}.1", program.get_name()), command(program, release)?));
+    }
+    Ok(pages)
 }
 
 fn read(path: &str) -> Result<String> {
@@ -49,7 +51,7 @@ fn read(path: &str) -> Result<String> {
 /// The page of a program: its options, the text below them in its help, and our prose.
 fn command(command: clap::Command, release: &Release) -> Result<String> {
     let name = command.get_name().to_owned();
-    // The display name is for the version, and has more words.
+    // Some display names are for the version, and have more words.
     let command = command.display_name(name.clone());
     let about = command.get_about().map(ToString::to_string).unwrap_or_default();
     let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();

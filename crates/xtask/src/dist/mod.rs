@@ -6,18 +6,20 @@ mod client;
 mod completions;
 #[expect(dead_code, reason = "as above")]
 mod daemon;
+mod exporter;
 mod manual;
 mod markdown;
 mod packages;
 mod source;
+mod sums;
 mod tarball;
 #[cfg(test)]
 mod tests;
 mod tool;
+mod top;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use build::Build;
 use packages::Packages;
@@ -26,7 +28,9 @@ use source::Release;
 use crate::{Result, context, workspace};
 
 pub(crate) const AFTER_HELP: &str = "\
-Everything is written to target/dist. All files have the time of the last commit, or of SOURCE_DATE_EPOCH.
+Archives, packages and SHA256SUMS are written to target/dist, or the directory that --into names; manual
+pages and completions always to target/dist/share. All files carry the time of the last commit, or
+SOURCE_DATE_EPOCH.
 
 Needs tar, gzip, readelf, strip and sha256sum; rustup's targets for static; cargo-deb for deb;
 cargo-generate-rpm for rpm. With cargo-auditable the programs contain the list of their dependencies.
@@ -50,9 +54,12 @@ pub(crate) struct Options {
     /// Cargo's profile. Others than release are for tests of the packages.
     #[arg(long, default_value = "release")]
     profile: String,
-    /// Revision of the Debian package and the rpm.
+    /// Revision of the Debian packages and the rpms.
     #[arg(long, value_name = "N", default_value_t = 1)]
     revision: u32,
+    /// Directory for the archives, the packages and their checksums [default: target/dist].
+    #[arg(long, value_name = "DIRECTORY")]
+    into: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -61,9 +68,9 @@ enum Part {
     Pages,
     /// Static programs, in archives.
     Static,
-    /// The Debian package.
+    /// The Debian packages.
     Deb,
-    /// The rpm.
+    /// The rpms.
     Rpm,
 }
 
@@ -71,6 +78,12 @@ pub(crate) fn dist(options: &Options) -> Result<()> {
     let release = Release::find()?;
     let directory = workspace().join("target/dist");
     let share = directory.join("share");
+    let into = match &options.into {
+        // The tools below run elsewhere.
+        Some(into) => std::path::absolute(into)?,
+        None => directory.clone(),
+    };
+    fs::create_dir_all(&into).map_err(context(into.display()))?;
     let wants = |part| options.parts.is_empty() || options.parts.contains(&part);
     // Before the build, which takes minutes.
     for (part, tool) in [(Part::Deb, "cargo-deb"), (Part::Rpm, "cargo-generate-rpm")] {
@@ -86,26 +99,33 @@ pub(crate) fn dist(options: &Options) -> Result<()> {
             if !build::is_static(target) {
                 return Err(format!("{target}: static programs are for a target that ends with -musl").into());
             }
-            let (archive, left) = archive(options, &release, &directory, target)?;
+            let (archive, left) = archive(options, &release, &directory, &into, target)?;
             made.push(archive);
             undone.extend(left);
         }
     }
     if wants(Part::Deb) || wants(Part::Rpm) {
-        let packages = Packages { release: &release, directory: &directory, revision: options.revision };
+        let packages = Packages { release: &release, directory: &directory, into: &into, revision: options.revision };
         let staged = packages.stage(&for_packages(options, &release, &directory)?)?;
-        if wants(Part::Deb) {
-            made.push(packages.deb(&staged)?);
-        }
-        if wants(Part::Rpm) {
-            made.push(packages.rpm(&staged)?);
+        for package in &build::PACKAGES {
+            if wants(Part::Deb) {
+                made.push(packages.deb(package, &staged)?);
+            }
+            if wants(Part::Rpm) {
+                made.push(packages.rpm(package, &staged)?);
+            }
         }
     }
-    sums(&directory, &made, &release)?;
+    sums::write(&into, &made, &release)?;
     for left in undone {
         say!("{left}\n");
     }
     Ok(())
+}
+
+/// The command lines of all programs.
+fn commands() -> [clap::Command; 4] {
+    [daemon::command(), client::command(), top::command(), exporter::command()]
 }
 
 /// Manual pages and completions.
@@ -128,28 +148,34 @@ fn for_packages(options: &Options, release: &Release, directory: &Path) -> Resul
 }
 
 /// The archive of a target, and which check was left out.
-fn archive(options: &Options, release: &Release, directory: &Path, target: &str) -> Result<(PathBuf, Option<String>)> {
+fn archive(
+    options: &Options,
+    release: &Release,
+    directory: &Path,
+    into: &Path,
+    target: &str,
+) -> Result<(PathBuf, Option<String>)> {
     let share = directory.join("share");
     let profile = &options.profile;
     let build = Build { release, source: workspace(), directory: &directory.join("build"), target, profile };
     let binaries = build.run()?;
     let undone = build::try_out(&binaries, target)?;
-    let archive = tarball::make(directory, &binaries, &share, target, release)?;
+    let archive = tarball::make(into, &binaries, &share, target, release)?;
     if options.check {
-        check(&build, &binaries, &archive)?;
+        check(&build, &binaries, &share, &archive)?;
     }
     Ok((archive, undone))
 }
 
 /// Builds again from a copy of the source elsewhere, and compares. If the files differ, the copy stays.
-fn check(build: &Build<'_>, binaries: &Path, archive: &Path) -> Result<()> {
+fn check(build: &Build<'_>, binaries: &Path, share: &Path, archive: &Path) -> Result<()> {
     let copy = tempfile::tempdir()?;
     source::copy(copy.path())?;
     let again = Build { source: copy.path(), directory: &copy.path().join("other-target"), ..*build };
     let other_binaries = again.run()?;
-    let share = archive.with_file_name("share");
-    let other_archive = tarball::make(copy.path(), &other_binaries, &share, build.target, build.release)?;
-    let mut pairs = build::PROGRAMS.map(|name| (binaries.join(name), other_binaries.join(name))).to_vec();
+    let other_archive = tarball::make(copy.path(), &other_binaries, share, build.target, build.release)?;
+    let pairs = build::programs().map(|name| (binaries.join(name), other_binaries.join(name)));
+    let mut pairs = pairs.collect::<Vec<_>>();
     pairs.push((archive.to_owned(), other_archive));
     for (first, second) in pairs {
         if fs::read(&first)? != fs::read(&second)? {
@@ -164,28 +190,5 @@ fn check(build: &Build<'_>, binaries: &Path, archive: &Path) -> Result<()> {
         }
     }
     say!("{}: the second build gives the same bytes\n", build.target);
-    Ok(())
-}
-
-/// Writes the checksums of all files of this version, and prints those of the new ones.
-fn sums(directory: &Path, made: &[PathBuf], release: &Release) -> Result<()> {
-    if made.is_empty() {
-        return Ok(());
-    }
-    let names = fs::read_dir(directory)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
-    let mut names = names.collect::<Result<Vec<String>>>()?;
-    let versions = [release.version.to_owned(), release.version.replacen('-', "~", 1)];
-    names.retain(|name| {
-        [".tar.gz", ".deb", ".rpm"].iter().any(|end| name.ends_with(end)) && versions.iter().any(|it| name.contains(it))
-    });
-    names.sort();
-    let sums = tool::output(Command::new("sha256sum").current_dir(directory).args(&names))?;
-    let path = directory.join("SHA256SUMS");
-    fs::write(&path, format!("{sums}\n")).map_err(context(path.display()))?;
-    let is_new =
-        |line: &&str| made.iter().filter_map(|path| path.file_name()?.to_str()).any(|name| line.ends_with(name));
-    for line in sums.lines().filter(is_new) {
-        println!("{line}");
-    }
     Ok(())
 }

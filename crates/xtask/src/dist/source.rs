@@ -26,6 +26,11 @@ impl Release {
         // The version of this crate is that of the workspace.
         Ok(Self { version: env!("CARGO_PKG_VERSION"), epoch, date })
     }
+
+    /// The version as Debian and rpm have it: `4.1.0~beta.1` is before `4.1.0`.
+    pub(super) fn in_packages(&self) -> String {
+        self.version.replacen('-', "~", 1)
+    }
 }
 
 /// A time as date(1) prints it.

@@ -5,7 +5,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::build::PROGRAMS;
+use super::build::programs;
 use super::source::Release;
 use super::tool::run;
 use crate::{Result, context, workspace};
@@ -19,7 +19,7 @@ pub(super) fn make(into: &Path, binaries: &Path, share: &Path, target: &str, rel
     let root = staged.path().join(&name);
     let bin = root.join("bin");
     fs::create_dir_all(&bin)?;
-    for program in PROGRAMS {
+    for program in programs() {
         copy(&binaries.join(program), &bin.join(program))?;
     }
     symlink("sockexec-client", bin.join("sockexec.client"))?;

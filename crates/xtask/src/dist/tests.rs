@@ -7,7 +7,7 @@ use std::process::Command;
 use super::manual::{self, pages};
 use super::source::Release;
 use super::tool::{is_there, output};
-use super::{client, completions, daemon};
+use super::{commands, completions, sums};
 use crate::workspace;
 
 fn release() -> Release {
@@ -76,7 +76,8 @@ fn the_pages_of_the_programs_have_all_of_their_help() {
     if !has("mandoc") {
         return;
     }
-    for (page, command) in [("man1/sockexec.1", daemon::command()), ("man1/sockexec-client.1", client::command())] {
+    for command in commands() {
+        let page = &format!("man1/{}.1", command.get_name());
         let shown = shown(page);
         let mut missing = vec![];
         for argument in command.get_arguments() {
@@ -176,27 +177,59 @@ fn bash_completes_options_and_values() {
         return;
     }
     let share = written();
-    for (name, command) in [("sockexec", daemon::command()), ("sockexec-client", client::command())] {
+    for command in commands() {
+        let name = command.get_name();
         let offered = offered(share.path(), &[name, "--"]);
         for long in command.get_arguments().filter_map(clap::Arg::get_long) {
             assert!(offered.contains(&format!("--{long}")), "{name} --{long} is not offered: {offered:?}");
         }
     }
     assert_eq!(offered(share.path(), &["sockexec", "--termsig", "n"]), ["number", "name"]);
+    assert_eq!(offered(share.path(), &["sockexec-top", "--sort", "m"]), ["memory"]);
 }
 
 #[test]
 fn zsh_and_fish_can_read_their_completions() {
     let share = written();
-    for (shell, files) in [
-        ("zsh", ["zsh/site-functions/_sockexec", "zsh/site-functions/_sockexec-client"]),
-        ("fish", ["fish/vendor_completions.d/sockexec.fish", "fish/vendor_completions.d/sockexec-client.fish"]),
-    ] {
+    for (shell, before, after) in [("zsh", "zsh/site-functions/_", ""), ("fish", "fish/vendor_completions.d/", ".fish")]
+    {
         if !has(shell) {
             continue;
         }
-        for file in files {
+        for command in commands() {
+            let file = format!("{before}{}{after}", command.get_name());
             output(Command::new(shell).arg("-n").arg(share.path().join(file))).unwrap();
         }
     }
+}
+
+/// The checksums of one version have no file of another: 4.0.0 took those of 4.0.0-alpha.1 in.
+#[test]
+fn checksums_are_those_of_one_version() {
+    const FILES: [&str; 5] = [
+        "sockexec-VERSION-x86_64-unknown-linux-musl.tar.gz",
+        "sockexec_PACKAGED-1_amd64.deb",
+        "sockexec-tools_PACKAGED-12_arm64.deb",
+        "sockexec-PACKAGED-1.x86_64.rpm",
+        "sockexec-tools-PACKAGED-2.aarch64.rpm",
+    ];
+    let versions = ["4.0.0", "4.0.0-alpha.1", "4.0.0-alpha", "4.0.0-alpha.10", "4.0.0-1", "14.0.0", "4.0.01", "4.0"];
+    let versions = versions.map(|version| Release { version, epoch: 0, date: String::new() });
+    let named = |release: &Release| {
+        let (version, packaged) = (release.version, release.in_packages());
+        FILES.map(|file| file.replace("VERSION", version).replace("PACKAGED", &packaged))
+    };
+    for release in &versions {
+        for other in &versions {
+            let is_same = release.version == other.version;
+            for name in named(other) {
+                assert_eq!(sums::is_of(release, &name), is_same, "{name} is of {}", release.version);
+            }
+        }
+        for name in named(release) {
+            assert!(!sums::is_of(release, &format!("{name}.asc")), "{name}.asc");
+            assert!(!sums::is_of(release, &name.replace("sockexec", "other")), "{name} of another project");
+        }
+    }
+    assert!(!sums::is_of(&versions[0], "SHA256SUMS"));
 }

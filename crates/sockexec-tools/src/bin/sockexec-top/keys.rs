@@ -1,6 +1,7 @@
 //! Keys, and the orders that they give.
 
-use crate::table::{COLUMNS, Column};
+use crate::column::Column;
+use crate::table::COLUMNS;
 
 /// What a key does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,6 +1,8 @@
 //! What a daemon does, as a live table in the terminal.
 #![forbid(unsafe_code)]
 
+mod arguments;
+mod column;
 mod groups;
 mod keys;
 mod live;
@@ -8,87 +10,19 @@ mod snapshot;
 mod table;
 mod view;
 
-use std::ffi::OsString;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
-use std::time::Duration;
 use std::{env, iter};
 
-use clap::{ArgAction, Parser};
+use clap::Parser as _;
 use rustix::stdio::{stdin, stdout};
 use rustix::termios::{isatty, tcgetwinsize};
 use sockexec_tools::{EXIT_SYSTEM, EXIT_USAGE, complain, exit_with, socket};
 
+use arguments::{Arguments, NAME};
 use live::Ended;
 use snapshot::Source;
-use table::{Column, Order};
-
-const NAME: &str = "sockexec-top";
-
-/// Show what a daemon does, as a live table in the terminal.
-///
-/// It asks for the same status as `sockexec-client --status`. It needs version 2 of the protocol: sockexec 4 or later.
-#[derive(Debug, Parser)]
-#[command(
-    name = NAME,
-    version,
-    // For `sockexec-top version: X`, as the daemon prints it.
-    display_name = "sockexec-top version:",
-    override_usage = "sockexec-top [OPTIONS] SOCKET",
-    disable_version_flag = true,
-    disable_help_flag = true,
-    args_override_self = true,
-    after_help = AFTER_HELP,
-)]
-struct Arguments {
-    /// Path of the daemon's socket. `-` takes it from `SOCKEXEC_SOCKET`.
-    #[arg(value_name = "SOCKET")]
-    socket: OsString,
-
-    /// Time between two updates, from 0.1 to 3600 seconds.
-    #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = interval)]
-    interval: Duration,
-
-    /// Sort by this column.
-    #[arg(long, value_name = "COLUMN", default_value = "cpu", hide_possible_values = true)]
-    sort: Column,
-
-    /// Reverse the order.
-    #[arg(long)]
-    reverse: bool,
-
-    /// Print the table once. Needs no terminal.
-    #[arg(long)]
-    once: bool,
-
-    /// Print the version and exit.
-    #[arg(short = 'v', long, action = ArgAction::Version)]
-    version: Option<bool>,
-
-    /// Print this help and exit.
-    #[arg(short = 'h', long, action = ArgAction::HelpShort)]
-    help: Option<bool>,
-}
-
-const AFTER_HELP: &str = "\
-Columns: pid, user, age, cpu, memory, in, out, state, name. Processor time and memory are those of the
-program's process group, from /proc. - means unknown.
-Keys: ? lists them, q quits.
-
-Environment:
-  SOCKEXEC_SOCKET  path of the socket, used if SOCKET is -
-  NO_COLOR         turns colours off, if set
-  COLUMNS          with --once: the width, if standard output is not a terminal
-
-Exit status:
-  0    you quit, or the table was printed
-  100  wrong arguments, or no terminal
-  111  the terminal is gone; with --once: the daemon does not answer";
-
-fn interval(text: &str) -> Result<Duration, String> {
-    let seconds = text.parse::<f64>().ok().filter(|seconds| (0.1..=3600.0).contains(seconds));
-    seconds.map(Duration::from_secs_f64).ok_or_else(|| "must be a number of seconds from 0.1 to 3600".to_owned())
-}
+use table::Order;
 
 fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
@@ -164,8 +98,12 @@ fn width() -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::time::Duration;
+
     use clap::CommandFactory as _;
+
+    use super::arguments::{AFTER_HELP, Arguments, interval};
+    use super::column::Column;
 
     #[test]
     fn the_command_line_is_sound() {

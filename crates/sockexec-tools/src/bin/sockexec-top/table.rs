@@ -3,33 +3,10 @@
 use std::cmp::Ordering;
 use std::fmt::Write as _;
 
-use clap::ValueEnum;
 use ratatui::text::Span;
 
+use crate::column::Column;
 use crate::snapshot::Row;
-
-/// A column, by which the rows can be sorted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Column {
-    /// Number of the process.
-    Pid,
-    /// User of the client.
-    User,
-    /// Time since the start.
-    Age,
-    /// Processor time of the program's group.
-    Cpu,
-    /// Memory of the program's group.
-    Memory,
-    /// Bytes from the client.
-    In,
-    /// Bytes to the client.
-    Out,
-    /// What the connection waits for.
-    State,
-    /// The program and its arguments.
-    Name,
-}
 
 /// How a column looks, and its key.
 pub(crate) struct About {

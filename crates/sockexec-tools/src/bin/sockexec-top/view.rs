@@ -146,8 +146,8 @@ mod tests {
     use ratatui::backend::TestBackend;
 
     use super::*;
+    use crate::column::Column;
     use crate::snapshot::Row;
-    use crate::table::Column;
 
     fn shown(view: &mut View, width: u16, height: u16) -> Vec<String> {
         let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
