@@ -27,9 +27,10 @@ const README: Document = Document {
         ("cargo run --release -- /tmp/exec.sock", "the daemon itself, and a release build"),
         ("cargo test --workspace", "this very command"),
         ("cargo run --release --package sockexec --features daemon", ".ci/run runs it"),
-        ("docker run", "needs Docker, and a host with systemd"),
+        ("docker run", "needs Docker, and a printer"),
         ("location /thumbnail", "needs OpenResty and lua-resty-exec"),
         ("# /etc/systemd/system/", "compared with packaging/systemd, by `the_units_are_the_packaged_ones`"),
+        ("// /etc/polkit-1/rules.d/", "needs polkit; `the_rule_for_polkit_grants_one_action` asks it"),
     ],
     least: 7,
 };
@@ -135,7 +136,7 @@ impl Document {
             let first = text.lines().next().unwrap_or_default();
             match language.as_str() {
                 "console" | "python" | "rust" => {}
-                "indented" | "sh" | "nginx" | "ini" => assert!(self.is_exception(first), "{language}: {first}"),
+                "indented" | "sh" | "nginx" | "ini" | "js" => assert!(self.is_exception(first), "{language}: {first}"),
                 _ => panic!("code in {language}, which no test knows: {first}"),
             }
         }
@@ -282,6 +283,33 @@ fn the_units_are_the_packaged_ones() {
             assert!(packaged.lines().any(|own| own.starts_with(line)), "{name}: {line}");
         }
     }
+}
+
+/// node runs the rule in place of polkit's engine: it says yes to that action, and to no other.
+#[test]
+fn the_rule_for_polkit_grants_one_action() {
+    if !has("node") {
+        return;
+    }
+    let [rule] = README.pieces_of("js").try_into().expect("one rule");
+    let program = format!(
+        "
+let rule;
+const polkit = {{ addRule: (added) => {{ rule = added; }}, Result: {{ YES: 'yes', NO: 'no' }} }};
+{rule}
+const asked = (user, id, unit, verb) => rule({{ id, lookup: (name) => ({{ unit, verb }})[name] }}, {{ user }}) ?? 'not asked';
+const id = 'org.freedesktop.systemd1.manage-units';
+console.log(asked('sockexec', id, 'nginx.service', 'reload'));
+console.log(asked('www-data', id, 'nginx.service', 'reload'));
+console.log(asked('sockexec', 'org.freedesktop.systemd1.manage-unit-files', 'nginx.service', 'reload'));
+console.log(asked('sockexec', id, 'ssh.service', 'reload'));
+console.log(asked('sockexec', id, 'nginx.service', 'stop'));
+"
+    );
+    let output = Command::new("node").args(["-e", &program]).output().expect("node");
+    let said = String::from_utf8_lossy(&output.stdout);
+    let no = "not asked\n".repeat(4);
+    assert_eq!(said, format!("yes\n{no}"), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// Every document that a file of a package names exists. One of them named a document that never
