@@ -60,7 +60,7 @@ fn a_socket_that_outlives_its_daemons() {
 /// Programs must not get the manager's variables and descriptors: one might report READY=1, or take
 /// descriptor 3 for a socket.
 #[test]
-fn programs_see_nothing_of_it() {
+fn programs_see_nothing_of_the_handover() {
     let (launch, listener) = given();
     let launch = launch.prelude(FROM_STDIN).stream(listener);
     let launch = launch.env("LISTEN_PIDFDID", "7").env("NOTIFY_SOCKET", "/nowhere").env("WATCHDOG_USEC", "1");
@@ -76,7 +76,7 @@ fn programs_see_nothing_of_it() {
 
 /// Several sockets of two families, besides one of the daemon's own.
 #[test]
-fn several_sockets() {
+fn several_sockets_are_served() {
     let (tcp, connect) = tcp();
     let launch = Launch::default();
     let path = launch.directory().join("given");

@@ -112,7 +112,7 @@ fn without_a_drain_the_backlog_is_told() {
 /// When its time is over, a drain ends as if there was none: programs get TERM, and waiting clients
 /// are told.
 #[test]
-fn its_time_is_limited() {
+fn the_time_of_a_drain_is_limited() {
     let mut daemon = Daemon::start("-t 0 -m 1 -k 1000 --drain 0.3");
     let mut runs = daemon.exec(&steps("out ready wait"));
     runs.wait_for("ready");

@@ -59,7 +59,7 @@ fn connect(daemon: &Daemon) -> UnixStream {
 
 /// 90 unfinished requests of 65,535 arguments of one byte each used to take 279 MB.
 #[test]
-fn many_short_arguments() {
+fn many_short_arguments_take_little_memory() {
     let daemon = Daemon::start("-t 0 --request-timeout 0");
     let request = ["5:65536,".to_owned(), "1:a,".repeat(65_535)].concat();
     let clients: Vec<_> = (0..90)
@@ -82,7 +82,7 @@ fn many_short_arguments() {
 /// Parsing 65,000 arguments takes milliseconds. They arrive at once, and others get their turns
 /// between pieces of 64 KiB.
 #[test]
-fn many_arguments_in_one_write() {
+fn many_arguments_in_one_write_delay_nobody() {
     let daemon = Daemon::start("-t 0");
     let before = daemon.turns().0;
     daemon.stop();

@@ -116,7 +116,7 @@ fn the_same_in_text() {
     assert!(down.starts_with("sockexec: shutting down") && *stopped_ == "sockexec: stopped", "{stopped:?}");
 }
 
-/// A failure is a warning. At `error` there is none.
+/// A failure is a warning, and does not appear at `error`.
 #[test]
 fn failures_are_warnings() {
     let upset = |daemon: &Daemon| {

@@ -99,7 +99,7 @@ fn a_stopped_program_is_ended() {
     assert_eq!(daemon.wait_for_groups().status.code(), Some(0));
 }
 
-/// The socket goes at once, before the last program ends. No client should wait in vain.
+/// The socket goes at once, before the last program ends. A client must not wait for nothing.
 #[test]
 fn no_more_clients_are_accepted() {
     let mut daemon = Daemon::start("-t 0 -k 1000");
@@ -173,7 +173,7 @@ fn a_client_that_does_not_read_does_not_delay_the_end_for_ever() {
 /// A process outside the group that holds the output is left alone, and does not delay the end for
 /// ever.
 #[test]
-fn a_holder_outside_of_the_group_does_not_delay_the_end_for_ever() {
+fn a_holder_outside_the_group_does_not_delay_the_end_for_ever() {
     let mut daemon = Daemon::start("-t 0 -k 0.3");
     let (mut leader, mut child) = (daemon.fifo("leader"), daemon.fifo("child"));
     let argv = format!("spawn [ setsid hold {} wait ] hold {} exit 4", child.path(), leader.path());

@@ -1,4 +1,4 @@
-//! Who has a slot, who waits for one, and whose time runs meanwhile.
+//! Slots: who has one, who waits for one, and whose time runs meanwhile.
 
 use rustix::process::Signal;
 use serde_json::Value;
@@ -38,10 +38,10 @@ pub(crate) fn waiting(daemon: &Daemon) -> u64 {
     status(daemon)["totals"]["waiting"].as_u64().expect("a number")
 }
 
-/// Ten programs of a second each, one at a time and two seconds for each: none is late, as the time runs from the slot. Status and ping
-/// are answered meanwhile.
+/// Ten programs take a second each, one at a time, with a limit of two seconds. None is late,
+/// because the time runs from the slot. Status and ping are answered meanwhile.
 #[test]
-fn nobody_is_late_who_had_to_wait() {
+fn waiting_takes_no_time_from_the_program() {
     for version in [1, 2] {
         let daemon = Daemon::start("-m 1 -t 2 --request-timeout 1");
         let clients: Vec<Client> = (0..10)
@@ -64,9 +64,9 @@ fn nobody_is_late_who_had_to_wait() {
     }
 }
 
-/// Told once, and in version 2 only.
+/// Once, and in version 2 only.
 #[test]
-fn who_has_to_wait_is_told() {
+fn a_client_that_waits_is_told() {
     let daemon = Daemon::start("-m 1 -t 0");
     let mut running = start(&daemon, 1, "out ready cat");
     running.wait_for("ready");
@@ -78,7 +78,7 @@ fn who_has_to_wait_is_told() {
     }
     let old = start(&daemon, 1, "out old");
     eventually("four that wait", || self::waiting(&daemon) == 4);
-    // The operator sees what waits.
+    // The operator sees the requests that wait.
     let told = status(&daemon);
     let all = told["connections"].as_array().expect("connections");
     let listed: Vec<&Value> = all.iter().filter(|it| it["state"] == "a free slot").map(|it| &it["argv"]).collect();
@@ -100,7 +100,7 @@ fn the_first_to_wait_is_the_first_to_be_served() {
     let daemon = Daemon::start("-m 1 -t 0");
     let mut running = start(&daemon, 1, "out ready cat");
     running.wait_for("ready");
-    // It connects first, and says everything last.
+    // It connects first and completes its request last.
     let mut late = daemon.connect();
     late.send(b"1:2,");
     let log = daemon.directory().join("log");
@@ -131,12 +131,13 @@ fn the_first_to_wait_is_the_first_to_be_served() {
     assert_eq!(served.lines().collect::<Vec<_>>(), expected);
 }
 
-/// A client that does not read its reply kept the slot, without a deadline for ever.
+/// A client that does not read its reply used to keep its slot, for ever if there was no deadline.
 #[test]
 fn a_client_that_does_not_read_keeps_no_slot() {
     for version in [1, 2] {
         let mut daemon = Launch::default().options("-m 1 -t 0 --spool 0").start();
-        // More than the socket takes (180,000 bytes), so that some of it is still in the pipe, and less than both.
+        // More than the socket takes (180,000 bytes), so that some stays in the pipe, and less than
+        // both hold.
         let lazy = start(&daemon, version, "write-out 200000 err last exit 6");
         lazy.half_close();
         daemon.assert_serves();
@@ -144,7 +145,7 @@ fn a_client_that_does_not_read_keeps_no_slot() {
             let totals = &status(&daemon)["totals"];
             (&totals["running"], &totals["finished"]) == (&0.into(), &2.into())
         });
-        // It has its reply whenever it likes.
+        // The client gets its reply whenever it likes.
         let mut lazy = lazy;
         let said = pairs(&lazy.rest());
         let output: usize = said.iter().filter(|(tag, _)| tag == "stdout").map(|(_, payload)| payload.len()).sum();
@@ -152,7 +153,8 @@ fn a_client_that_does_not_read_keeps_no_slot() {
     }
 }
 
-/// While somebody can still write the group is not done, and the slot is taken; a client that does not read changes nothing in that.
+/// While a process can still write, the group is not done, and the slot is taken. A client that
+/// does not read changes nothing.
 #[test]
 fn a_descendant_that_holds_the_output_keeps_the_slot() {
     for version in [1, 2] {
@@ -162,7 +164,8 @@ fn a_descendant_that_holds_the_output_keeps_the_slot() {
         let mut lazy = start(&daemon, version, &words);
         lazy.half_close();
         let holder = life.holder();
-        // A zombie: whether the daemon has looked or not, as that depends on how much the socket takes.
+        // A zombie whether or not the daemon has looked, which depends on how much the socket
+        // takes.
         eventually("the end of the leader", || {
             std::fs::read_to_string(format!("/proc/{}/stat", holder.group.as_raw_pid()))
                 .is_ok_and(|stat| stat.contains(") Z "))
@@ -177,12 +180,12 @@ fn a_descendant_that_holds_the_output_keeps_the_slot() {
     }
 }
 
-/// A request that has come in time is served, also where the daemon was kept from reading it until later.
+/// A request that came in time is served even if the daemon could not read it until later.
 #[test]
-fn a_request_that_came_in_time() {
+fn a_request_that_came_in_time_is_served() {
     let daemon = Daemon::start("-t 0 --request-timeout 1");
     let mut clients = [daemon.connect(), daemon.connect()];
-    // Both are accepted: the status came after them.
+    // Both are accepted, because the status came after them.
     status(&daemon);
     daemon.stop();
     for (client, version) in clients.iter_mut().zip([1, 2]) {
@@ -199,7 +202,8 @@ fn a_request_that_came_in_time() {
     }
 }
 
-/// `--request-timeout` is for the request, and never longer than `-t`, which is for the program.
+/// `--request-timeout` limits the request, and `-t` the program. The first is never longer than the
+/// second.
 #[test]
 fn a_request_has_a_time_of_its_own() {
     for (options, longer) in [
@@ -214,7 +218,7 @@ fn a_request_has_a_time_of_its_own() {
         let mut slow = daemon.connect();
         slow.send(&[netstring("protocol=2"), netstring("cwd=/")].concat());
         assert_eq!(exit_of(&mut slow), ("error".to_owned(), b"timeout the request was not complete in time".to_vec()));
-        // A program has more, if it may.
+        // A program has more time, if `-t` allows it.
         let mut client = daemon.connect();
         client.send(&request(2, &["/bin/sleep".to_owned(), "0.6".to_owned()]));
         let expected = if longer { "exitcode" } else { "termsig" };
@@ -222,9 +226,9 @@ fn a_request_has_a_time_of_its_own() {
     }
 }
 
-/// The end of the daemon: those that wait are told; nobody is started any more.
+/// The daemon ends. Waiting clients are told, and no more programs start.
 #[test]
-fn the_end_of_the_daemon_for_those_that_wait() {
+fn waiting_clients_learn_of_the_daemons_end() {
     let mut daemon = Daemon::start("-m 1 -t 0 -k 0.2");
     let mut running = start(&daemon, 1, "out ready cat");
     running.wait_for("ready");
@@ -240,7 +244,7 @@ fn the_end_of_the_daemon_for_those_that_wait() {
     assert_eq!(daemon.log_text().matches("started pid").count(), 1);
 }
 
-/// Clients that come, wait and go in all ways, beside others that are served: no slot is lost.
+/// Clients come, wait and leave in every way, beside others that are served. No slot is lost.
 #[test]
 fn no_slot_is_lost() {
     let mut daemon = Daemon::start("-m 2 -t 5 -k 0.1 --request-timeout 0.2");
@@ -286,11 +290,12 @@ fn no_slot_is_lost() {
     eventually("nothing is left", || daemon.process().children() == (0, 0));
 }
 
-/// Before Linux 6.9 it cannot be known whether anybody is left in the group of a client that has vanished: its slot is free when the leader
-/// is dead, and a zombie waits for KILL to be due. Each kept a descriptor, and they counted against nothing: 95 clients a second used up
-/// 1,024 descriptors. Now there is none, and those beyond `-m` occupy a slot each.
+/// Before Linux 6.9 nobody can know whether a group is empty whose client has vanished. Its slot is
+/// free when the leader is dead, and a zombie waits until KILL is due. Each used to keep a
+/// descriptor that no limit counted, so 95 clients a second used up 1,024 descriptors. Now they
+/// keep none, and those beyond `-m` take a slot each.
 #[test]
-fn what_clients_leave_on_an_older_kernel() {
+fn what_clients_leave_on_an_older_kernel_takes_slots() {
     use crate::faults::strace::{self, Fault, Strace, Whom};
     if !strace::is_usable() {
         return;
@@ -299,7 +304,7 @@ fn what_clients_leave_on_an_older_kernel() {
     daemon.assert_serves();
     daemon.wait_for_log("connection 1: over");
     let descriptors = daemon.process().descriptors();
-    // As a kernel that does not know PIDFD_SIGNAL_PROCESS_GROUP.
+    // A kernel without PIDFD_SIGNAL_PROCESS_GROUP.
     let fault = Fault { call: "pidfd_send_signal", error: "EINVAL", when: "1+".into() };
     let strace = Strace::inject(daemon.process(), Whom::Daemon, &fault);
     for (left, taken) in [(1, 0), (2, 0), (3, 0), (4, 1), (5, 2), (6, 3)] {
@@ -308,10 +313,10 @@ fn what_clients_leave_on_an_older_kernel() {
         client.wait_for("ready");
         drop(client);
         daemon.wait_for_log_after(position, "ended: signal 15");
-        // Its zombie keeps the number of its group, and nothing else is left of it.
+        // The zombie keeps the number of its group, and nothing else is left.
         eventually("no descriptor", || daemon.process().descriptors() == descriptors);
         assert_eq!(daemon.process().children(), (left, left));
-        // The daemon may be about to look who is left.
+        // The daemon may be about to look for members.
         eventually("so many slots", || {
             let position = daemon.log_position();
             daemon.signal(Signal::USR1);
@@ -330,9 +335,9 @@ fn what_clients_leave_on_an_older_kernel() {
     waits.until_gone();
 }
 
-/// When KILL was sent to what they have left, the slots are free.
+/// The slots are free once what the clients have left was sent KILL.
 #[test]
-fn what_clients_leave_on_an_older_kernel_goes() {
+fn kill_frees_the_slots_on_an_older_kernel() {
     use crate::faults::strace::{self, Fault, Strace, Whom};
     if !strace::is_usable() {
         return;

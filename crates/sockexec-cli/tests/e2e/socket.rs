@@ -153,7 +153,7 @@ fn a_socket_that_may_not_be_connected_to_is_left_alone() {
 
 /// Two daemons start on a stale socket at the same time. One of them serves, and its file is there.
 #[test]
-fn two_that_start_at_once() {
+fn of_two_that_start_at_once_one_serves() {
     for _ in 0..10 {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("sock");
@@ -254,7 +254,7 @@ fn a_symbolic_link_is_refused_and_left_alone() {
 }
 
 #[test]
-fn removed_at_the_end() {
+fn the_file_is_removed_at_the_end() {
     let mut daemon = Daemon::start("");
     assert!(fs::symlink_metadata(daemon.socket()).unwrap().file_type().is_socket());
     assert!(daemon.terminate().status.success());

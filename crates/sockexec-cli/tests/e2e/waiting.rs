@@ -149,7 +149,7 @@ fn replies_that_nobody_reads_lose_their_places() {
 
 /// Clients that had to leave get time to read that, and still do not pile up.
 #[test]
-fn those_that_were_turned_away_do_not_pile_up() {
+fn clients_turned_away_do_not_pile_up() {
     let (daemon, _running) = full("--max-waiting 4");
     let _waiting = [1, 2, 1, 2].map(|version| waits(&daemon, version, "out word"));
     daemon.process().wait_until_blocked();
@@ -165,7 +165,7 @@ fn those_that_were_turned_away_do_not_pile_up() {
 
 /// Requests with descriptors wait like others, and there are descriptors for all of them.
 #[test]
-fn requests_with_descriptors_wait() {
+fn requests_with_descriptors_wait_like_others() {
     let mut daemon = Launch::default().options("-m 2 -t 0").prelude("ulimit -n 256").start();
     let mut running = [1, 2].map(|version| start(&daemon, version, "out ready cat"));
     for client in &mut running {

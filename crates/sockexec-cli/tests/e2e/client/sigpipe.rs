@@ -16,7 +16,7 @@ const SOCKET: &str = "SOCKEXEC_TEST_SOCKET";
 
 /// `child.stdout` was dropped while the program wrote, and the process died. With std it survives.
 #[test]
-fn output_that_is_dropped_raises_none() {
+fn dropped_output_raises_no_sigpipe() {
     let daemon = Daemon::start("-t 0");
     let mut command = Command::new(std::env::current_exe().expect("this program"));
     command.args(["--exact", "client::sigpipe::in_a_process_of_its_own", "--ignored", "--nocapture"]);
@@ -25,7 +25,8 @@ fn output_that_is_dropped_raises_none() {
     assert!(text(&output.stdout).contains("1 passed"), "{}", text(&output.stdout));
 }
 
-/// A handler sees the signal. Rust's runtime ignores it, so that nothing would show.
+/// Registers a handler, which sees the signal. Rust's runtime ignores it, so nothing would show
+/// otherwise.
 #[test]
 #[ignore = "the test before this runs it, in a process in which nothing else happens"]
 fn in_a_process_of_its_own() {

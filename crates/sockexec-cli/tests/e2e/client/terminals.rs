@@ -86,7 +86,7 @@ fn kill_signals_and_input_work_meanwhile() {
         let name = format!("life{signal:?}");
         let mut life = daemon.fifo(&name);
         let gate = daemon.gate(&format!("gate{signal:?}"));
-        // The output of this process, which is what is stuck, has another writer.
+        // `spawn [ flood ]` writes to the terminal, and only that process is stuck.
         let words = format!("hold {} spawn [ flood ] read 300000 gate {} wait", life.path(), gate.path());
         let mut command = command(&daemon, &words);
         command.version(Version::Two).stdin(Stdio::piped()).stdout(terminal).client_timeout(None);

@@ -124,7 +124,7 @@ fn much_input_arrives() {
 
 /// A program that does not read stops the client. If it has closed its input, the rest is dropped.
 #[test]
-fn input_that_nobody_reads() {
+fn input_that_nobody_reads_stops_the_client() {
     let daemon = Daemon::start("");
     let gate = daemon.gate("gate");
     let mut caller = Caller::start(&daemon, NONE, &steps(&format!("gate {} close 0 out closed exit 6", gate.path())));
@@ -143,7 +143,7 @@ fn input_that_nobody_reads() {
 /// There is no spool: a client that does not read stops the program, whether or not it has ended
 /// its input.
 #[test]
-fn output_that_nobody_reads() {
+fn output_that_nobody_reads_stops_the_program() {
     let daemon = Daemon::start("");
     let caller = Caller::start(&daemon, NONE, &steps("flood"));
     Process(last_pid(&daemon, 0)).wait_until_blocked();

@@ -179,7 +179,7 @@ fn request_of_cat() -> Vec<u8> {
 /// Behind the request nobody expects descriptors. The kernel used to close them within recv(2) or
 /// splice(2).
 #[test]
-fn behind_the_request() {
+fn behind_the_request_they_stop_nobody() {
     let mut launch = Launch::default().options("-t 0 -k 0.2");
     if kernel_is_before(6, 16) {
         // The daemon trusts its own user, and splices its input. Another user's input is handled
