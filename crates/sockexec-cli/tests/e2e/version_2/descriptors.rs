@@ -140,7 +140,7 @@ fn other_options_still_work() {
     assert_eq!((late.signal(), late.errors.len()), (15, 1));
 }
 
-/// A client that leaves takes its program with it, whoever holds its streams.
+/// A client that leaves takes its program with it, even if others hold its streams.
 #[test]
 fn a_client_that_leaves_ends_its_program() {
     let daemon = Daemon::start("-k 0.2");
