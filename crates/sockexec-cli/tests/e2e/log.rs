@@ -353,6 +353,38 @@ fn a_stopped_socket_and_no_threads() {
     }
 }
 
+/// Our end of a terminal cannot be opened anew: that makes another terminal. The lines went there, and were lost: the first ones
+/// always, as the loop writes those itself, and all of them where there is no thread.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_log_that_is_our_end_of_a_terminal() {
+    for filter in [None, Some("clone3=EPERM")] {
+        if filter.is_some() && !crate::filters::are_permitted() {
+            return;
+        }
+        let flags = rustix::pty::OpenptFlags::RDWR | rustix::pty::OpenptFlags::NOCTTY;
+        let ours = rustix::pty::openpt(flags | rustix::pty::OpenptFlags::CLOEXEC).unwrap();
+        rustix::pty::unlockpt(&ours).unwrap();
+        let name = rustix::pty::ptsname(&ours, Vec::new()).unwrap();
+        let custom = (OFlags::NOCTTY | OFlags::NONBLOCK).bits().cast_signed();
+        let mut theirs =
+            File::options().read(true).write(true).custom_flags(custom).open(name.to_str().unwrap()).unwrap();
+        // We keep it as well: what is not read when the last one is closed is lost.
+        let launch = Launch::default().quiet().stream(ours.try_clone().unwrap()).prelude("exec 2>&0 0</dev/null");
+        let mut daemon = filter.into_iter().fold(launch, Launch::filter).spawn();
+        eventually("a socket", || std::os::unix::net::UnixStream::connect(daemon.socket()).is_ok());
+        assert_eq!(daemon.run(&["no-such-program"], b"").code(), 127);
+        assert!(daemon.terminate().status.success());
+        let mut log = Vec::new();
+        // One line at a time, until there is none.
+        let _ = theirs.read_to_end(&mut log);
+        let log = String::from_utf8_lossy(&log);
+        for words in ["listening on ", "cannot start \"no-such-program\"", "stopped"] {
+            assert!(log.contains(words), "{filter:?}: no {words} in {log:?}");
+        }
+    }
+}
+
 /// Where a log goes: what reads it without waiting, and how a shell opens it.
 type Reader = (File, String);
 

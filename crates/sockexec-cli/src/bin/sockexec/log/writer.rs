@@ -28,6 +28,10 @@ const PIECE: usize = 4096;
 /// How long the daemon waits at its end for its last lines to be written.
 const LAST: Duration = Duration::from_secs(2);
 
+/// The device number of `/dev/ptmx`, which our end of a terminal has too (pts(4), `devices.txt` of the kernel).
+#[cfg(target_os = "linux")]
+const PTMX: (u32, u32) = (5, 2);
+
 /// The thread's stack, in bytes. Only what is touched costs memory.
 const STACK: usize = 64 << 10;
 
@@ -285,17 +289,18 @@ fn write_all(mut bytes: &[u8]) -> Result<(), usize> {
 /// Poll is not enough: a terminal that is ready may take one byte and block on the next, and another process may
 /// fill a pipe between poll(2) and write(2). So both are opened anew, and `O_NONBLOCK` belongs to our own open file.
 /// Each time: a descriptor that stays would be one less for programs. If that is refused (another user's file, no
-/// `/proc`), poll must do.
+/// `/proc`), poll must do. Not our end of a terminal: `/dev/ptmx` opened anew is another terminal, which nobody reads.
 #[cfg(target_os = "linux")]
 fn write_at_once(bytes: &[u8]) -> Result<usize, Errno> {
     use rustix::fs::{FileType, Mode, OFlags};
     use rustix::net::SendFlags;
 
     let stderr = rustix::stdio::stderr();
-    let kind = rustix::fs::fstat(stderr).map(|stat| FileType::from_raw_mode(stat.st_mode));
-    match kind {
+    let stat = rustix::fs::fstat(stderr);
+    let is_our_end = stat.is_ok_and(|stat| (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev)) == PTMX);
+    match stat.map(|stat| FileType::from_raw_mode(stat.st_mode)) {
         Ok(FileType::Socket) => rustix::net::send(stderr, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL),
-        Ok(kind) if kind == FileType::Fifo || rustix::termios::isatty(stderr) => {
+        Ok(kind) if kind == FileType::Fifo || rustix::termios::isatty(stderr) && !is_our_end => {
             let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
             match rustix::fs::open("/proc/self/fd/2", flags, Mode::empty()) {
                 Ok(own) => rustix::io::write(own, bytes),
