@@ -9,8 +9,9 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, ChildStderr, Command, Stdio};
+use std::time::{Duration, Instant};
 
-use common::{PATIENCE, Running, bare, client, complains, run};
+use common::{PATIENCE, Running, bare, client, complains, eventually, run};
 use rustix::process::{Pid, Signal, kill_process};
 
 const EXPORTER: &str = env!("CARGO_BIN_EXE_sockexec-exporter");
@@ -28,7 +29,10 @@ struct Exporter {
 
 impl Exporter {
     fn start(socket: &Path) -> Self {
-        let mut command = bare(EXPORTER);
+        Self::start_by(bare(EXPORTER), socket)
+    }
+
+    fn start_by(mut command: Command, socket: &Path) -> Self {
         command.args(["--listen", "127.0.0.1:0"]).arg(socket).stderr(Stdio::piped());
         let mut child = command.spawn().expect("it starts");
         let mut stderr = BufReader::new(child.stderr.take().expect("piped"));
@@ -238,4 +242,26 @@ fn wrong_arguments() {
     let mut command = bare(EXPORTER);
     command.arg("--version");
     assert_eq!(run(command), (0, format!("sockexec-exporter version: {}\n", env!("CARGO_PKG_VERSION")), String::new()));
+}
+
+/// accept(2) that says ECONNABORTED for ever: the exporter took a whole processor.
+#[test]
+fn clients_that_give_up_for_ever() {
+    if !Command::new("strace").arg("-V").stdout(Stdio::null()).status().is_ok_and(|status| status.success()) {
+        eprintln!("SKIPPED: strace is not installed");
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let trace = directory.path().join("trace");
+    let mut command = bare("strace");
+    command.args(["-D", "-f", "-qq", "-e", "trace=accept4", "-e", "inject=accept4:error=ECONNABORTED", "-o"]);
+    command.arg(&trace).arg(EXPORTER);
+    let exporter = Exporter::start_by(command, Path::new("/nowhere"));
+    let _client = exporter.connect();
+    let calls = || fs::read_to_string(&trace).unwrap_or_default().matches("ECONNABORTED").count();
+    eventually("many attempts", || calls() > 20);
+    let (before, begin) = (calls(), Instant::now());
+    eventually("more of them", || calls() >= before + 3);
+    // There were thousands a second. Two pauses are between three attempts, and a busy machine only makes them longer.
+    assert!(begin.elapsed() >= Duration::from_millis(100), "{} attempts in {:?}", calls() - before, begin.elapsed());
 }

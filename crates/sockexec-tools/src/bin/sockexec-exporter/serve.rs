@@ -30,6 +30,9 @@ const BUFFER: usize = 8 << 10;
 /// How long to wait if there is no descriptor for a connection.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// How many aborted connections in a row need no pause.
+const MOST_IN_VAIN: usize = 16;
+
 /// Serves until INT or TERM.
 ///
 /// # Errors
@@ -57,11 +60,13 @@ pub(crate) async fn serve(address: SocketAddr, socket: PathBuf) -> Result<(), St
 async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> (TcpStream, Option<OwnedSemaphorePermit>) {
     // The only error is a closed semaphore, and nothing closes it.
     let place = Arc::clone(places).acquire_owned().await.ok();
+    let mut in_vain = 0;
     loop {
         match listener.accept().await {
             Ok((stream, _)) => return (stream, place),
-            // A connection that was aborted before needs no pause. Without a descriptor the loop would spin.
-            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+            // A connection that was aborted before needs no pause. Without a descriptor the loop would spin, and so it
+            // would where a filter of system calls says this for ever.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted && in_vain < MOST_IN_VAIN => in_vain += 1,
             Err(_) => tokio::time::sleep(PAUSE).await,
         }
     }
