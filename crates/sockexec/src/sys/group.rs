@@ -89,7 +89,7 @@ impl Group {
         }
     }
 
-    /// Sends KILL to these members of the session. Returns whether there are any.
+    /// Sends KILL to `members` of the session, in whatever group they are. Returns whether there are any.
     pub(crate) fn kill_members(&self, members: &[Member]) -> bool {
         for member in members {
             session::signal(self.leader, *member, Signal::KILL);

@@ -89,7 +89,8 @@ impl Writer {
             self.news.notify_one();
         } else if !state.has_thread {
             if line.is_start() && !self.stays {
-                // No client is served yet, so this may block. A daemon that logs nothing more never has a thread.
+                // No client is served yet, so this may block if standard error cannot be opened anew. A daemon that
+                // logs nothing more never has a thread.
                 self.write_unaided(&mut state);
                 if state.buffer.is_empty() {
                     return;
