@@ -136,9 +136,10 @@ fn few_descriptors_serve_few_clients() {
         }
     }
     assert_eq!(served, 4 + 3, "four slots, and three places for those that wait");
-    // A filter around the daemon causes other lines.
+    // An older kernel, or a filter around the daemon, causes other lines.
     let log = daemon.whole_log();
-    assert!(!log.lines().any(|line| line.contains("cannot") && !line.contains("not permitted")), "{log}");
+    let has_other_cause = |line: &str| line.contains("the kernel lacks") || line.contains("not permitted");
+    assert!(!log.lines().any(|line| line.contains("cannot") && !has_other_cause(line)), "{log}");
     daemon.assert_serves();
 }
 
