@@ -130,11 +130,11 @@ pub(crate) struct Arguments {
 
     /// Print the version and exit.
     #[arg(short = 'v', long, action = ArgAction::Version)]
-    version: Option<bool>,
+    pub(crate) version: Option<bool>,
 
     /// Print this help and exit.
     #[arg(short = 'h', long, action = ArgAction::Help)]
-    help: Option<bool>,
+    pub(crate) help: Option<bool>,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]

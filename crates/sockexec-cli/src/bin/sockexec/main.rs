@@ -72,28 +72,56 @@ fn run(
     activation: Activation,
     supervisor: Option<Supervisor>,
 ) -> Result<(), Box<dyn std::error::Error>> {
+    // No `..`: a new option does not compile until it is decided here.
+    let Arguments {
+        socket,
+        replace,
+        listen_fd,
+        notification_fd,
+        max_queue,
+        max_connections,
+        max_per_user,
+        max_waiting,
+        request_timeout,
+        timeout,
+        kill_timeout,
+        drain,
+        mode,
+        owner,
+        user,
+        linger,
+        spool,
+        spool_total,
+        termsig,
+        log_level: _,
+        debug: _,
+        log_format: _,
+        log_time: _,
+        version: _,
+        help: _,
+    } = arguments;
     let mut listeners = activation.take()?;
-    for &number in &arguments.listen_fd {
+    for &number in listen_fd {
         listeners.push(Listener::from(take("--listen-fd", number)?).numbered(number));
     }
-    let notification = arguments.notification_fd.map(|number| take("--notification-fd", number)).transpose()?;
+    let notification = notification_fd.map(|number| take("--notification-fd", number)).transpose()?;
     let builder = Daemon::builder()
-        .backlog(arguments.max_queue)
-        .max_connections(usize::try_from(arguments.max_connections)?)
-        .max_waiting(usize::try_from(arguments.max_waiting)?)
-        .max_per_user(arguments.max_per_user.map(usize::try_from).transpose()?)
-        .request_timeout(Some(arguments.request_timeout).filter(|timeout| !timeout.is_zero()))
-        .timeout(Some(arguments.timeout).filter(|timeout| !timeout.is_zero()))
-        .kill_timeout(arguments.kill_timeout)
-        .mode(arguments.mode)
-        .owner(find("--owner", arguments.owner.as_deref())?)
-        .user(find("--user", arguments.user.as_deref())?)
-        .replace(arguments.replace)
-        .linger(arguments.linger)
-        .drain(arguments.drain)
-        .spool(arguments.spool)
-        .spool_total(arguments.spool_total)
-        .termsig(match arguments.termsig {
+        .backlog(*max_queue)
+        .max_connections(usize::try_from(*max_connections)?)
+        .max_waiting(usize::try_from(*max_waiting)?)
+        .max_per_user(max_per_user.map(usize::try_from).transpose()?)
+        .request_timeout(Some(*request_timeout).filter(|timeout| !timeout.is_zero()))
+        .timeout(Some(*timeout).filter(|timeout| !timeout.is_zero()))
+        .kill_timeout(*kill_timeout)
+        .mode(*mode)
+        .owner(find("--owner", owner.as_deref())?)
+        .user(find("--user", user.as_deref())?)
+        .replace(*replace)
+        .linger(*linger)
+        .drain(*drain)
+        .spool(*spool)
+        .spool_total(*spool_total)
+        .termsig(match *termsig {
             TermSigForm::Number => TermSig::Number,
             TermSigForm::Name => TermSig::Name,
         })
@@ -102,7 +130,7 @@ fn run(
         .notification(notification)
         .program_descriptors(daemon::raise_descriptor_limit());
     let builder = listeners.into_iter().fold(builder, Builder::listener);
-    let daemon = match &arguments.socket {
+    let daemon = match socket {
         Some(path) => builder.bind(path)?,
         None => builder.build()?,
     };

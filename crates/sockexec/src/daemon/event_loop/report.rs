@@ -8,15 +8,16 @@ use crate::daemon::Settings;
 use crate::daemon::connection::Connection;
 use crate::daemon::events::always;
 use crate::daemon::status::{LimitsReport, Now, Report};
-use crate::engine::Time;
+use crate::engine::{Limits, Time};
 
 impl EventLoop {
     /// The daemon's status for a client that asks for it: JSON.
     pub(super) fn status(&self, now: Time) -> Vec<u8> {
         let connections: Vec<_> = self.connections().iter().map(|one| one.report(now)).collect();
         let live = connections.iter().fold((0, 0), |(in_, out), one| (in_ + one.bytes_in, out + one.bytes_out));
+        // No `..`, here and inside: a new limit does not compile until it is decided here.
         let Settings {
-            limits,
+            limits: Limits { request_timeout, timeout, kill_timeout, linger, termsig: _, window },
             drain: _,
             spool,
             spool_total,
@@ -37,13 +38,13 @@ impl EventLoop {
                 max_connections,
                 max_waiting,
                 max_per_user: Some(max_per_user).filter(|&max| max < max_connections),
-                request_timeout: limits.request_timeout,
-                timeout: limits.timeout,
-                kill_timeout: limits.kill_timeout,
-                linger: limits.linger,
+                request_timeout,
+                timeout,
+                kill_timeout,
+                linger,
                 spool,
                 spool_total,
-                window: limits.window,
+                window,
             },
             totals: self.totals.report(Now {
                 accepted: self.accepted,
