@@ -122,6 +122,9 @@ fn usage_errors() {
         (&["--listen-fd", "+1"], "+1"),
         (&["--log-level", "loud", "sock"], "loud"),
         (&["--log-format", "xml", "sock"], "xml"),
+        (&["--max-per-user", "0", "sock"], "at least 1"),
+        (&["--max-waiting", "0", "sock"], "at least 1"),
+        (&["--request-timeout", "soon", "sock"], "soon"),
     ];
     for (arguments, word) in cases {
         let stopped = run(arguments);
@@ -131,6 +134,17 @@ fn usage_errors() {
         let helps = ["Usage: ", "usage: ", "--help"].iter().any(|word| stopped.stderr.contains(word));
         assert!(helps, "nothing on how it is written right: {}", stopped.stderr);
     }
+    let help = run(&["--help"]).stdout;
+    let with_value: Vec<&str> =
+        help.lines().filter_map(|line| line.trim_start().split_once(" <")).map(|it| it.0).collect();
+    assert!(with_value.len() > 15, "{help}");
+    // The system knows which of their values are wrong: `users`.
+    let untested = with_value.iter().filter(|names| !["--owner", "--user"].contains(names)).filter(|names| {
+        let is_it = |word: &str| names.split(", ").any(|name| name == word);
+        !cases.iter().any(|(arguments, _)| arguments.first().is_some_and(|word| is_it(word)))
+    });
+    let untested: Vec<_> = untested.collect();
+    assert!(untested.is_empty(), "`cases` of this test needs a row with a wrong value of each of {untested:?}");
 }
 
 /// Every option of 3.1.1 in each form that getopt takes, and the new ones.
