@@ -169,6 +169,33 @@ fn every_option_of_the_protocol_has_a_flag() {
     }
 }
 
+/// The help marks the flags that need version 2 with `(*)`, and `needs_version_2` asks for them.
+#[test]
+fn flags_of_version_2_are_marked() {
+    let source = file("crates/sockexec-cli/src/bin/sockexec-client/arguments.rs");
+    let (_, rest) = source.split_once("struct Arguments {\n").expect("the struct of the arguments");
+    let (body, rest) = rest.split_once("\n}\n").expect("its end");
+    let (_, rest) = rest.split_once("fn needs_version_2(").expect("the function");
+    let (decided, _) = rest.split_once("\n    }\n").expect("its end");
+    for flag in flags().into_keys() {
+        let field = flag.trim_start_matches("--").replace('-', "_");
+        let documentation = body
+            .split("\n\n")
+            .find(|text| text.contains(&format!("    {field}: ")) || text.contains(&format!("pub(crate) {field}: ")));
+        let is_marked = documentation.expect("a field").contains(" (*).\n");
+        let is_asked_for = !decided.contains(&format!(" {field}: _,"));
+        assert_eq!(
+            is_marked, is_asked_for,
+            "arguments.rs: either the help of {flag} ends with ` (*).` and needs_version_2 asks for it, or neither"
+        );
+        let sends = BY_FLAG.iter().any(|(_, words)| words.first() == Some(&flag.as_str()));
+        assert!(
+            is_marked || !sends,
+            "arguments.rs: {flag} sends an option of version 2: its help must end with ` (*).`"
+        );
+    }
+}
+
 #[test]
 fn every_flag_is_in_the_changelog_or_the_readme() {
     let documents = [file("CHANGELOG.md"), file("README.md")].concat();

@@ -5,6 +5,8 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::time::{Duration, Instant};
 
+use sockexec_proto::request::{OPTIONS, OptionSpec};
+
 use super::{Caller, NONE, netstring, request_2, run};
 use crate::common::{Daemon, Launch, fixture, steps};
 
@@ -249,6 +251,7 @@ fn bad_options_are_refused() {
         (&["pty=80x"], "invalid value \"80x\" of option pty at byte 20"),
         (&["pty=80x65536"], "invalid value \"80x65536\" of option pty at byte 21"),
         (&["pty=80x24", "pty=80x24"], "option pty given twice at byte 28"),
+        (&["utf8=1"], "option utf8 takes no value at byte 20"),
         (&["fds=3"], "option fds takes no value at byte 19"),
         (&["fds", "fds"], "option fds given twice at byte 22"),
         (&["fds", "pty=80x24"], "option pty cannot be combined with option fds at byte 22"),
@@ -267,6 +270,11 @@ fn bad_options_are_refused() {
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
     daemon.assert_serves();
+    for OptionSpec { name, takes_value, .. } in OPTIONS {
+        let words = if *takes_value { format!("of option {name} at") } else { format!("option {name} takes no value") };
+        let is_there = table.iter().any(|(_, expected)| expected.contains(&words));
+        assert!(is_there, "`table` of this test needs a row \"... {words}\"");
+    }
 }
 
 /// Wrong arguments of version 2 have an answer of version 2.
