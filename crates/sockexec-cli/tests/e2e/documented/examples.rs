@@ -72,6 +72,15 @@ pub(super) fn examples(document: &str) -> Vec<Vec<Line>> {
     examples
 }
 
+/// An example as the document has it.
+fn shown(example: &[Line]) -> String {
+    let line = |line: &Line| match line {
+        Line::Client { bytes, .. } => format!("\n    > {}", bytes.escape_ascii()),
+        Line::Daemon(bytes) => format!("\n    < {}", bytes.escape_ascii()),
+    };
+    example.iter().map(line).collect()
+}
+
 /// A reply without what differs from run to run: process numbers, costs, how much input was taken,
 /// where output is cut into pairs, and the order of the two streams. Most examples leave out the
 /// introduction, so [`play`] checks it by itself.
@@ -167,12 +176,21 @@ pub(super) fn play(daemon: &Daemon, example: &[Line], at_last: impl FnOnce(&mut 
     }
     at_last(&mut client);
     let raw = client.rest();
-    assert_eq!(Gist::of(&raw), Gist::of(&expected), "{example:?}");
-    let introduction = |raw| pairs(raw).into_iter().find(|(tag, _)| tag == "protocol");
+    let example_shown = shown(example);
+    assert_eq!(
+        Gist::of(&raw),
+        Gist::of(&expected),
+        "the daemon (left) does not do what this example of docs/protocol.md (right) shows:{example_shown}"
+    );
+    let introduction = |raw| {
+        let (_, payload) = pairs(raw).into_iter().find(|(tag, _)| tag == "protocol")?;
+        Some(format!("{}:{}", payload.len(), payload.escape_ascii()))
+    };
     let is_version_2 =
         matches!(example.first(), Some(Line::Client { bytes, .. }) if bytes.starts_with(b"10:protocol="));
-    assert_eq!(pairs(&raw).first().is_some_and(|(tag, _)| tag == "protocol"), is_version_2, "{example:?}");
+    assert_eq!(pairs(&raw).first().is_some_and(|(tag, _)| tag == "protocol"), is_version_2, "{example_shown}");
     if let Some(shown) = introduction(&expected) {
-        assert_eq!(introduction(&raw), Some(shown));
+        let said = introduction(&raw);
+        assert_eq!(said, Some(shown), "docs/protocol.md must show this introduction (left) in \"The introduction\"");
     }
 }
