@@ -2,6 +2,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod naive;
 mod version_1;
 mod version_2;
 

@@ -5,38 +5,17 @@ use sockexec_proto::{Exit, Signal, Stream};
 
 use super::exit;
 use crate::common::drive::Source;
-use crate::common::naive::{Stop, comma, head, payload};
-use crate::{Outcome, Seen, begun, fault, place};
+use crate::common::naive::{Stop, comma, payload};
+use crate::naive::{pairs, tag};
+use crate::{Outcome, Seen, begun};
 
 pub(super) fn naive(input: &[u8]) -> Outcome {
-    let mut seen = Vec::new();
-    let mut at = 0;
-    let stop = loop {
-        if at == input.len() {
-            break Stop::Short;
-        }
-        match naive_pair(input, at, &mut seen) {
-            Ok(next) => at = next,
-            Err(stop) => break stop,
-        }
-    };
-    let verdict = match stop {
-        Stop::Short => Ok(place(input.len(), at == input.len())),
-        Stop::Bad(kind, offset) => Err(fault(kind, offset)),
-    };
-    Outcome { seen, verdict }
+    pairs(input, naive_pair)
 }
 
 /// Returns where the pair at `at` ends.
 fn naive_pair(input: &[u8], at: usize, seen: &mut Vec<Seen>) -> Result<usize, Stop<BadReplyKind>> {
-    let (len, start) = head(input, at, 19, BadReplyKind::Netstring)?;
-    if len > 64 {
-        return Err(Stop::Bad(BadReplyKind::TooLong, start as u64));
-    }
-    let at = comma(input, start, len, BadReplyKind::Netstring)?;
-    let tag = payload(input, start, len);
-
-    let (len, start) = head(input, at, 19, BadReplyKind::Netstring)?;
+    let (tag, len, start) = tag(input, at)?;
     let bytes = payload(input, start, len).to_vec();
     let source = match tag {
         b"stdout" => Source::Output(Stream::Stdout),

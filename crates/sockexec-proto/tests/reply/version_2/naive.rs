@@ -6,37 +6,17 @@ use sockexec_proto::{ErrorCode, Exit, Failure, Introduction, Stream, Usage};
 
 use super::end_of;
 use crate::common::drive::Source;
-use crate::common::naive::{Stop, comma, head, payload};
-use crate::{Outcome, Seen, begun, fault, place};
+use crate::common::naive::{Stop, comma, payload};
+use crate::naive::{pairs, tag};
+use crate::{Outcome, Seen, begun};
 
 pub(super) fn naive(input: &[u8]) -> Outcome {
-    let (mut seen, mut at) = (Vec::new(), 0);
-    let stop = loop {
-        if at == input.len() {
-            break Stop::Short;
-        }
-        match naive_pair(input, at, &mut seen) {
-            Ok(next) => at = next,
-            Err(stop) => break stop,
-        }
-    };
-    let verdict = match stop {
-        Stop::Short => Ok(place(input.len(), at == input.len())),
-        Stop::Bad(kind, offset) => Err(fault(kind, offset)),
-    };
-    Outcome { seen, verdict }
+    pairs(input, naive_pair)
 }
 
 /// Returns where the pair at `at` ends.
 fn naive_pair(input: &[u8], at: usize, seen: &mut Vec<Seen>) -> Result<usize, Stop<Kind>> {
-    let (len, start) = head(input, at, 19, Kind::Netstring)?;
-    if len > 64 {
-        return Err(Stop::Bad(Kind::TooLong, start as u64));
-    }
-    let at = comma(input, start, len, Kind::Netstring)?;
-    let tag = payload(input, start, len);
-
-    let (len, start) = head(input, at, 19, Kind::Netstring)?;
+    let (tag, len, start) = tag(input, at)?;
     let bytes = payload(input, start, len).to_vec();
     let (source, limit) = match tag {
         b"stdout" => (Some(Source::Output(Stream::Stdout)), u64::MAX),
