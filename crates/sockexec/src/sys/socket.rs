@@ -219,21 +219,21 @@ pub(crate) fn local_address(socket: impl AsFd) -> Option<String> {
 /// either, and is not inherited.
 ///
 /// # Errors
-/// Those of accept(2). `WouldBlock`: none waits.
+/// Those of accept(2). `WouldBlock`: none waits. `ConnectionAborted` and `Interrupted`: it says nothing else.
 #[cfg(not(target_vendor = "apple"))]
 pub(crate) fn accept(listener: impl AsFd) -> io::Result<OwnedFd> {
     use rustix::net::SocketFlags;
-    Ok(rustix::net::accept_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)?)
+    Ok(try_again(|| rustix::net::accept_with(&listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK))?)
 }
 
 /// The next connection that waits at a listening socket, which must not block. The connection does not block
 /// either, and is not inherited.
 ///
 /// # Errors
-/// Those of accept(2). `WouldBlock`: none waits.
+/// Those of accept(2). `WouldBlock`: none waits. `ConnectionAborted` and `Interrupted`: it says nothing else.
 #[cfg(target_vendor = "apple")]
 pub(crate) fn accept(listener: impl AsFd) -> io::Result<OwnedFd> {
-    let socket = rustix::net::accept(listener)?;
+    let socket = try_again(|| rustix::net::accept(&listener))?;
     rustix::io::fcntl_setfd(&socket, rustix::io::FdFlags::CLOEXEC)?;
     rustix::io::ioctl_fionbio(&socket, true)?;
     Ok(socket)
@@ -251,27 +251,32 @@ pub(crate) fn refuse_clients(socket: impl AsFd) {
     let _ = rustix::net::shutdown(socket, Shutdown::Read);
 }
 
-/// How often in a row accept(2) may say that a client has given up, or that it was interrupted, before we stop
-/// accepting. FreeBSD says the former for ever once the socket was shut down, and a filter of system calls may
-/// say anything.
-pub(crate) const MOST_IN_VAIN: usize = 16;
+/// Accepts, also after a client that gave up while it waited (ECONNABORTED), and after a signal (EINTR). Not for
+/// ever: FreeBSD says the former of a socket that was shut down, and a filter of system calls may say anything.
+fn try_again(mut accept: impl FnMut() -> rustix::io::Result<OwnedFd>) -> rustix::io::Result<OwnedFd> {
+    const MOST: usize = 16;
+    for _ in 0..MOST {
+        match accept() {
+            Err(Errno::INTR | Errno::CONNABORTED) => {}
+            accepted => return accepted,
+        }
+    }
+    accept()
+}
 
 /// Closes a listening socket that does not block, and the connections that nobody has accepted. What they
 /// have sent is read first: otherwise it would be closed with them, which may wait ([`super::closer`]).
 pub(crate) fn close_listener(socket: OwnedFd) {
     refuse_clients(&socket);
-    let mut in_vain = 0;
-    while in_vain < MOST_IN_VAIN {
-        match rustix::net::accept(&socket) {
+    loop {
+        match try_again(|| rustix::net::accept(&socket)) {
             Ok(client) => {
-                in_vain = 0;
                 let is_ready = rustix::io::ioctl_fionbio(&client, true).is_ok();
                 keep_urgent_in_line(&client);
                 if !is_ready || !transfer::drain(&client) {
                     drop(Foreign::from(client));
                 }
             }
-            Err(Errno::INTR | Errno::CONNABORTED) => in_vain += 1,
             // INVAL: it was shut down, and there are no more.
             Err(Errno::AGAIN | Errno::INVAL) => return,
             Err(_) => break,

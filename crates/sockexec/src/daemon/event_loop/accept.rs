@@ -15,7 +15,7 @@ use crate::daemon::outbox::Outbox;
 use crate::daemon::place::{News, Retiring};
 use crate::daemon::token;
 use crate::engine::Time;
-use crate::sys::socket::{self, MOST_IN_VAIN};
+use crate::sys::socket;
 
 /// How many clients are accepted before the others have their turn: one that comes and goes in a loop would
 /// otherwise keep the loop to itself.
@@ -81,7 +81,6 @@ impl EventLoop {
     }
 
     fn accept_at(&mut self, now: Time, index: usize) {
-        let mut in_vain = 0;
         for _ in 0..ACCEPTS_A_TURN {
             let has_room = self.has_room();
             let Some(door) = self.doors_mut().nth(index).filter(|door| door.ready && has_room) else { return };
@@ -91,27 +90,20 @@ impl EventLoop {
             door.retry_at = None;
             match socket::accept(&door.socket) {
                 Ok(socket) => {
-                    in_vain = 0;
                     door.complained = false;
                     let is_unix = door.is_unix;
                     self.admit(now, socket, is_unix);
                     self.make_room(now);
                 }
-                Err(error) => match error.kind() {
-                    io::ErrorKind::WouldBlock => door.ready = false,
-                    // That client gave up while it waited (accept(2)).
-                    io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted if in_vain < MOST_IN_VAIN => {
-                        in_vain += 1;
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => door.ready = false,
+                // EMFILE, ENFILE, ENOBUFS, ENOMEM: those who wait stay in the backlog.
+                Err(error) => {
+                    if !door.complained {
+                        log::warn!("cannot accept connections for now: {error}");
+                        door.complained = true;
                     }
-                    // EMFILE, ENFILE, ENOBUFS, ENOMEM: those who wait stay in the backlog.
-                    _ => {
-                        if !door.complained {
-                            log::warn!("cannot accept connections for now: {error}");
-                            door.complained = true;
-                        }
-                        door.retry_at = Some(now + ACCEPT_RETRY);
-                    }
-                },
+                    door.retry_at = Some(now + ACCEPT_RETRY);
+                }
             }
         }
     }
@@ -159,23 +151,16 @@ impl EventLoop {
     }
 
     pub(super) fn accept_retiring(&mut self, now: Time, most: usize) {
-        let mut in_vain = 0;
         for _ in 0..most {
             let has_room = self.has_room();
             let Some(retiring) = self.retiring.as_mut().filter(|retiring| retiring.ready && has_room) else { return };
             match socket::accept(&retiring.socket) {
                 Ok(socket) => {
-                    in_vain = 0;
                     retiring.accepted();
                     self.admit(now, socket, true);
                 }
-                Err(error) => match error.kind() {
-                    io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted if in_vain < MOST_IN_VAIN => {
-                        in_vain += 1;
-                    }
-                    // Nobody waits, or nobody can be admitted: it is closed soon.
-                    _ => retiring.is_empty(now),
-                },
+                // Nobody waits, or nobody can be admitted: it is closed soon.
+                Err(_) => retiring.is_empty(now),
             }
         }
     }

@@ -13,7 +13,7 @@ use crate::daemon::listener::SocketFile;
 use crate::daemon::place::Retiring;
 use crate::engine::Time;
 use crate::sys::foreign::Foreign;
-use crate::sys::socket::{self, MOST_IN_VAIN};
+use crate::sys::socket;
 
 /// How far the end has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -176,14 +176,12 @@ impl EventLoop {
             return;
         }
         self.backlogs.retry_at = None;
-        let mut in_vain = 0;
         while let Some(socket) = self.backlogs.sockets.last() {
             if !self.has_room() {
                 return;
             }
             match socket::accept(socket) {
                 Ok(client) => {
-                    in_vain = 0;
                     if let Some(slot) = self.admit(now, client, true)
                         && self.phase.is_ending()
                     {
@@ -191,12 +189,8 @@ impl EventLoop {
                     }
                 }
                 Err(error) => match error.kind() {
-                    io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted if in_vain < MOST_IN_VAIN => {
-                        in_vain += 1;
-                    }
                     // EINVAL, on other systems ECONNABORTED for ever: nobody is left.
                     io::ErrorKind::WouldBlock | io::ErrorKind::InvalidInput | io::ErrorKind::ConnectionAborted => {
-                        in_vain = 0;
                         self.backlogs.sockets.pop();
                     }
                     // No descriptor or no memory: a connection will end soon.
