@@ -19,7 +19,7 @@ const EXPORTER: &str = env!("CARGO_BIN_EXE_sockexec-exporter");
 /// The exposure that `systemd-analyze security` may find, times ten. It is 15 with systemd 252; other versions count differently.
 const EXPOSURE: u32 = 20;
 
-/// What `systemd-analyze` says of a unit with the program that was built, and whether it ended well. `None`: there is none.
+/// What `systemd-analyze` says of a unit with the program that was built, and whether it ended well. `None`: it is not installed.
 fn analyze(arguments: &[&str], unit: &str) -> Option<(bool, String)> {
     let directory = tempfile::tempdir().unwrap();
     assert!(unit.contains("ExecStart=/usr/bin/sockexec-exporter "));

@@ -376,7 +376,7 @@ fn a_log_that_is_our_end_of_a_terminal() {
         assert_eq!(daemon.run(&["no-such-program"], b"").code(), 127);
         assert!(daemon.terminate().status.success());
         let mut log = Vec::new();
-        // One line at a time, until there is none.
+        // One line at a time, until the last.
         let _ = theirs.read_to_end(&mut log);
         let log = String::from_utf8_lossy(&log);
         for words in ["listening on ", "cannot start \"no-such-program\"", "stopped"] {

@@ -85,7 +85,7 @@ impl Orders {
     /// The next order. Call it when the pipe is readable.
     ///
     /// # Errors
-    /// Nobody is left who could send one ([`TryRecvError::Disconnected`]), or there is none now.
+    /// The sender is gone ([`TryRecvError::Disconnected`]), or no message waits.
     pub(super) fn next(&mut self) -> Result<Order, TryRecvError> {
         // Before the check, so that an order that comes after it rings again.
         let _ = (&*self.bell).read(&mut [0; 64]);

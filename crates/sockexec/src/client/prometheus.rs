@@ -195,7 +195,7 @@ impl<'a> Buckets<'a> {
     }
 }
 
-/// One family, whose head is written with its first sample: without any there is none.
+/// One family, whose head is written with its first sample, and not at all without one.
 struct Family<'a> {
     name: &'a str,
     kind: &'a str,

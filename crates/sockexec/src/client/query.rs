@@ -136,7 +136,7 @@ pub(super) fn check_length(reply: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// The status in a whole reply; empty if there is none.
+/// The status in a whole reply; empty without one.
 pub(super) fn read(reply: &[u8]) -> Result<Vec<u8>, Error> {
     let mut decoder = ReplyDecoder::of(Version::Two);
     let mut used = 0;

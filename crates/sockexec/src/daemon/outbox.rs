@@ -173,7 +173,7 @@ impl Outbox {
         }
     }
 
-    /// Finds the next frames to send; false: there are none.
+    /// Finds the next frames to send; false: nothing is left.
     fn next_frames(&mut self) -> io::Result<bool> {
         loop {
             let rest = self.head.get(self.sent..).unwrap_or_default();

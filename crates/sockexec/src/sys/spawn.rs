@@ -326,8 +326,8 @@ fn above_standard(theirs: &Theirs) -> io::Result<Option<[OwnedFd; 3]>> {
     Ok(Some([stdin?, stdout?, stderr?]))
 }
 
-/// The daemon's environment, as it was at the `start`, with the request's changes in order; `None` if there
-/// are none. It is sorted, and has one value per name: the first, which getenv(3) finds as well.
+/// The daemon's environment, as it was at the `start`, with the request's changes in order; `None`
+/// without changes. It is sorted, and has one value per name: the first, which getenv(3) finds as well.
 fn environment(options: &Options, start: &[CString]) -> Option<Vec<CString>> {
     if options.environment.is_empty() {
         return None;

@@ -147,8 +147,8 @@ impl Bench {
         Ok(())
     }
 
-    /// Ends the servers of a contender, so that the next figure is that of a fresh one. If there are none, none could be
-    /// started, and the contender is left out from here on.
+    /// Ends the servers of a contender, so that the next figure is that of a fresh one. A contender
+    /// without servers could not start one, and is left out from here on.
     fn give_up(&mut self, contender: Contender, row: &str, error: &str) {
         let before = self.servers.len();
         self.servers.retain(|(who, _, _)| *who != contender);
@@ -316,7 +316,7 @@ impl Bench {
         wanted.map(|(_, _, server)| server)
     }
 
-    /// The connection for ssh. Makes it if there is none yet.
+    /// The connection for ssh, which is made on first use.
     fn ssh(&mut self) -> Result<&Ssh> {
         if self.ssh.is_none() {
             self.ssh = Some(Ssh::start()?);

@@ -203,7 +203,7 @@ fn is_init() -> bool {
 fn answer(socket: &Path, answer: Result<String, Error>) -> ExitCode {
     match answer {
         Ok(text) => exit_after_printing(&text),
-        // Its code would stand for a program, and there is none.
+        // No program ran, and the code of the error would stand for one.
         Err(error @ Error::Failed { .. }) => {
             complain(&format!("{}: {error}", socket.display()));
             ExitCode::from(EXIT_SYSTEM)

@@ -130,7 +130,7 @@ enum Guard {
     Down,
     /// No more can come. Some may be in this many next bytes, which are read.
     Rising(u64),
-    /// There are none, or the client could stop the daemon anyway.
+    /// No descriptor is left among the bytes to come, or the client could stop the daemon anyway.
     Up,
     /// The kernel cannot (Linux before 6.16): nothing is spliced.
     Never,

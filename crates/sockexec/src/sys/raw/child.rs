@@ -94,7 +94,7 @@ impl Outcome {
 /// The instructions for [`child_main`]: pointers into a launch, and descriptors.
 pub(super) struct Orders {
     pub(super) stdio: [c_int; 3],
-    /// -1 if there is none.
+    /// -1 without one.
     pub(super) watch: c_int,
     /// The pid of this process, which must still be the child's parent.
     pub(super) parent: c_int,

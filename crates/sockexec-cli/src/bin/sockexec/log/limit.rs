@@ -46,7 +46,7 @@ impl Limits {
         over.filter(|counted| counted.left_out > 0).map(|counted| (counted.kind, counted.left_out)).collect()
     }
 
-    /// The time until lines that were left out can be reported; `None` if there are none.
+    /// The time until lines that were left out can be reported; `None` if no line was.
     pub(super) fn wait(&self, now: Instant) -> Option<Duration> {
         let next = self.kinds.iter().filter(|counted| counted.left_out > 0).map(|counted| counted.since).min()?;
         Some((next + SECOND).saturating_duration_since(now))

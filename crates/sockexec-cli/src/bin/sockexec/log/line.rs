@@ -94,7 +94,7 @@ impl<'a> Line<'a> {
         out.push(b'\n');
     }
 
-    /// Appends the message, or the event and its members if there is none.
+    /// Appends the message. Without one, the event and its members.
     fn text(&self, text: &mut String) {
         text.push_str(if self.level == Level::Warn { "sockexec: warning: " } else { "sockexec: " });
         if self.message.as_str() == Some("") {
