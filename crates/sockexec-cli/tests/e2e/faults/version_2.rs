@@ -387,6 +387,7 @@ fn judge_from(mut raw: Vec<u8>, socket: UnixStream, stdout: &[u8], stderr: &[u8]
         Err(fault) => return Outcome::Wrong(fault),
     };
     let (mut out, mut err, mut exit, mut failure) = (Vec::new(), Vec::new(), None, None);
+    let mut input_closed = false;
     for (tag, payload) in pairs {
         let text = String::from_utf8_lossy(payload).into_owned();
         match (tag, &exit) {
@@ -395,6 +396,8 @@ fn judge_from(mut raw: Vec<u8>, socket: UnixStream, stdout: &[u8], stderr: &[u8]
             (b"error", None) if failure.is_some() => return Outcome::Wrong(format!("a second error: {text}")),
             (b"error", None) => failure = Some(text),
             (b"protocol" | b"queued" | b"started" | b"taken" | b"usage", None) => {}
+            // For a program that dies before it has taken its input.
+            (b"input-closed", None) if !input_closed => input_closed = true,
             (b"exitcode" | b"termsig", None) => exit = Some((tag, text)),
             _ => return Outcome::Wrong(format!("{} in the wrong place", tag.escape_ascii())),
         }
@@ -415,6 +418,7 @@ fn judge_from(mut raw: Vec<u8>, socket: UnixStream, stdout: &[u8], stderr: &[u8]
             Outcome::Wrong(format!("{} of {} bytes of stdout, and the right code", out.len(), stdout.len()))
         }
         (Some(_), None) if err != stderr => Outcome::Wrong(format!("stderr \"{}\"", err.escape_ascii())),
+        (Some(_), None) if input_closed => Outcome::Wrong("input-closed, and the program took all of it".into()),
         (Some(_), None) => Outcome::Served,
         // The program was done, and then the deadline came for the holder of the output. Both are
         // right.
