@@ -295,7 +295,7 @@ fn the_queue_has_the_requested_length() {
 }
 
 /// Sets the soft limit of descriptors of a running daemon.
-fn limit_descriptors(daemon: &Daemon, descriptors: u64) {
+pub(crate) fn limit_descriptors(daemon: &Daemon, descriptors: u64) {
     let pid = Some(daemon.process().0);
     let maximum = rustix::process::getrlimit(Resource::Nofile).maximum;
     rustix::process::prlimit(pid, Resource::Nofile, Rlimit { current: Some(descriptors), maximum })

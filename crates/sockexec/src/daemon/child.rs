@@ -402,6 +402,15 @@ fn start_error(directory: Option<&CStr>, program: &[u8], failure: &Failure) -> S
     StartError { kind, about, reason }
 }
 
+/// Descriptors came with the request, and the kernel could not give them to us.
+pub(crate) fn descriptors_lost() -> StartError {
+    let limit = process::descriptor_limit().map_or_else(String::new, |limit| format!(" to {limit} descriptors"));
+    let reason = format!(
+        "descriptors that came with the request were lost: the daemon is limited{limit} (ulimit -n), or a security module forbids it to take them"
+    );
+    StartError { kind: StartErrorKind::Failed, about: None, reason }
+}
+
 /// What the system refused the daemon itself, and which limit was reached.
 fn own_error(error: &io::Error) -> String {
     let reason = strerror(error);

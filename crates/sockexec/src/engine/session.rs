@@ -183,6 +183,8 @@ pub(crate) struct Session {
     usage: Option<Box<Usage>>,
     /// How many descriptors came with the client's bytes.
     descriptors: u32,
+    /// Others came too, and were lost on the way.
+    descriptors_lost: bool,
     stdin: Stdin,
     /// Version 2 has one. Boxed, so that version 1 does not pay for it: there are many connections.
     window: Option<Box<Window>>,
@@ -236,6 +238,7 @@ impl Session {
             status: None,
             usage: None,
             descriptors: 0,
+            descriptors_lost: false,
             stdin: Stdin::Closed,
             window: None,
             input_closed: false,
@@ -626,6 +629,13 @@ impl Session {
     /// `count` descriptors came with bytes of the client, which have not been read yet.
     pub(crate) fn descriptors(&mut self, count: usize) {
         self.descriptors = self.descriptors.saturating_add(u32::try_from(count).unwrap_or(u32::MAX));
+    }
+
+    /// Besides, at least one came that the daemon could not take. If the request is right but for that, it goes
+    /// on to [`Action::Spawn`], which must fail with the reason.
+    pub(crate) fn descriptors_lost(&mut self) {
+        self.descriptors(1);
+        self.descriptors_lost = true;
     }
 
     /// The daemon's status, JSON, in answer to [`Action::TellStatus`].
@@ -1134,6 +1144,7 @@ impl Session {
         let offset = self.request.offset();
         let kind = match (wanted, self.descriptors) {
             (true, 3) | (false, 0) => return Ok(()),
+            (true, 1..=2) if self.descriptors_lost => return Ok(()),
             (true, count) => BadRequestKind::Descriptors(count),
             (false, count) => BadRequestKind::StrayDescriptors(count),
         };

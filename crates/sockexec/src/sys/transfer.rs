@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::{Errno, retry_on_intr};
-use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, Shutdown};
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendFlags, Shutdown};
 
 use super::foreign::Foreign;
 
@@ -70,12 +70,21 @@ pub(crate) fn write(pipe: impl AsFd, bytes: &[u8]) -> Result<Moved, Errno> {
     }
 }
 
-/// Reads from a socket, and appends the descriptors that came with the bytes to `descriptors`. Programs do
-/// not inherit them.
+/// The descriptors that came with bytes.
+#[derive(Default)]
+pub(crate) struct Passed {
+    pub(crate) descriptors: Vec<Foreign>,
+    /// Others came too, and the kernel could not give them to us: we have no more (`RLIMIT_NOFILE`), or a security
+    /// module forbids it (recvmsg(2), `MSG_CTRUNC`). It does not say how many they were.
+    pub(crate) lost: bool,
+}
+
+/// Reads from a socket, and adds the descriptors that came with the bytes to `passed`. Programs do not inherit
+/// them.
 ///
 /// Also used where no descriptors are wanted: with recv(2) the kernel would close them within the call, which
 /// may wait ([`super::closer`]).
-pub(crate) fn receive(socket: impl AsFd, buffer: &mut [u8], descriptors: &mut Vec<Foreign>) -> Result<Moved, Errno> {
+pub(crate) fn receive(socket: impl AsFd, buffer: &mut [u8], passed: &mut Passed) -> Result<Moved, Errno> {
     #[cfg(not(target_vendor = "apple"))]
     let flags = RecvFlags::CMSG_CLOEXEC;
     #[cfg(target_vendor = "apple")]
@@ -84,15 +93,17 @@ pub(crate) fn receive(socket: impl AsFd, buffer: &mut [u8], descriptors: &mut Ve
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let received = retry_on_intr(|| {
         let buffers = &mut [IoSliceMut::new(&mut *buffer)];
-        rustix::net::recvmsg(socket.as_fd(), buffers, &mut control, flags).map(|message| message.bytes)
+        rustix::net::recvmsg(socket.as_fd(), buffers, &mut control, flags)
     });
     for message in control.drain() {
         if let RecvAncillaryMessage::ScmRights(sent) = message {
-            descriptors.extend(sent.map(Foreign::from));
+            passed.descriptors.extend(sent.map(Foreign::from));
         }
     }
+    // The buffer has room for as many as one message can carry.
+    passed.lost |= received.as_ref().is_ok_and(|message| message.flags.contains(ReturnFlags::CTRUNC));
     #[cfg(target_vendor = "apple")]
-    for descriptor in &*descriptors {
+    for descriptor in &passed.descriptors {
         let _ = rustix::io::fcntl_setfd(descriptor, rustix::io::FdFlags::CLOEXEC);
     }
     let received = match received {
@@ -101,7 +112,7 @@ pub(crate) fn receive(socket: impl AsFd, buffer: &mut [u8], descriptors: &mut Ve
         Err(Errno::NOSYS | Errno::PERM | Errno::ACCESS) => {
             retry_on_intr(|| rustix::net::recv(socket.as_fd(), &mut *buffer, RecvFlags::empty())).map(|(n, _)| n)
         }
-        received => received,
+        received => received.map(|message| message.bytes),
     };
     match received {
         // A reset is not end of file: the client is gone, and has not just finished sending.
@@ -119,7 +130,7 @@ pub(crate) fn drain(socket: impl AsFd) -> bool {
     let mut buffer = [0; 4096];
     let (mut dropped, mut tries) = (0, 0);
     while dropped < FINAL_DRAIN && tries < 3 {
-        match receive(&socket, &mut buffer, &mut Vec::new()) {
+        match receive(&socket, &mut buffer, &mut Passed::default()) {
             Ok(Moved::Bytes(n)) => dropped += n,
             Ok(Moved::End) => return true,
             Ok(Moved::WouldBlock) => {

@@ -9,6 +9,7 @@ use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 
 use super::{Caller, NONE, assert_clean, pair, request_2, run};
 use crate::common::{Client, Daemon, eventually, steps};
+use crate::limits::limit_descriptors;
 
 /// Sends the bytes, and with the first of them the descriptors.
 #[track_caller]
@@ -264,4 +265,36 @@ fn stdin_beside_descriptors_is_refused() {
     let caller = start(&daemon, &["fds"], &steps("exit 5"), &three);
     caller.0.half_close();
     assert_eq!(caller.reply().code(), 5);
+}
+
+/// A daemon that has no descriptors left for those of the client says that, and not that the
+/// request is wrong.
+#[test]
+fn without_room_for_them_the_daemon_is_to_blame() {
+    let mut daemon = Daemon::start("-t 0");
+    let descriptors = daemon.process().descriptors();
+    let null = null();
+    let argv = ["/bin/true".to_owned()];
+    // All of them are lost, or two, or one.
+    for room in 0..3 {
+        for (options, expected) in [
+            (
+                &["fds"][..],
+                "spawn-failed /bin/true: descriptors that came with the request were lost: the daemon is limited to ",
+            ),
+            (&[], &format!("bad-request {} descriptors, but no option fds at byte ", room + 1)),
+        ] {
+            let caller = Caller(daemon.connect());
+            eventually("an accepted connection", || daemon.process().descriptors() > descriptors);
+            let directory = format!("/proc/{}/fd", daemon.process().0.as_raw_pid());
+            let is_free = |number: &u64| !fs::exists(format!("{directory}/{number}")).unwrap();
+            limit_descriptors(&daemon, (0..).filter(is_free).nth(room).unwrap());
+            send(&caller, &request_2(options, &argv), &[null.as_fd(); 3]);
+            let reply = caller.reply();
+            limit_descriptors(&daemon, 1000);
+            assert!(reply.refusal().starts_with(expected), "{room}: {reply:?}");
+            assert_clean(&daemon, descriptors);
+        }
+    }
+    daemon.assert_serves();
 }

@@ -7,7 +7,7 @@ use sockexec_proto::{ErrorCode, Version};
 
 use super::describe::Arguments;
 use super::{Connection, Context};
-use crate::daemon::child::Child;
+use crate::daemon::child::{self, Child};
 use crate::daemon::events::{self, Refusal};
 use crate::engine::Action;
 use crate::sys::foreign::Foreign;
@@ -152,7 +152,12 @@ impl Connection {
         let mut to_log = events::wants_ends().then(|| Box::new(events::Program::new(&options.environment)));
         let came = self.descriptors.take().map(|came| *came).unwrap_or_default();
         let descriptors = if options.descriptors {
-            came.try_into().ok()
+            let Ok(three) = came.try_into() else {
+                cx.totals.failed();
+                self.fail(cx, &child::descriptors_lost());
+                return;
+            };
+            Some(three)
         } else {
             // Nobody wants them, and the child must not have copies.
             drop(came);

@@ -14,7 +14,7 @@ use crate::daemon::token::{Source, token};
 use crate::engine::{Step, Time, at_most};
 use crate::sys::socket::{self, Peer};
 use crate::sys::splice::{Received, SPLICE_MIN};
-use crate::sys::transfer::{self, Moved};
+use crate::sys::transfer::{self, Moved, Passed};
 
 /// The most input that is spliced at once, in bytes.
 const MAX_INPUT_SPLICE: usize = 1 << 20;
@@ -185,10 +185,10 @@ impl Connection {
             };
             let wanted = buffer.len();
             let Some(socket) = &self.socket else { return false };
-            let mut descriptors = Vec::new();
-            let received = transfer::receive(socket, buffer, &mut descriptors);
-            if !descriptors.is_empty() && self.session.wants_descriptors() {
-                self.take_descriptors(cx, descriptors);
+            let mut passed = Passed::default();
+            let received = transfer::receive(socket, buffer, &mut passed);
+            if (passed.lost || !passed.descriptors.is_empty()) && self.session.wants_descriptors() {
+                self.take_descriptors(cx, passed);
             }
             match received {
                 Ok(Moved::Bytes(n)) => {

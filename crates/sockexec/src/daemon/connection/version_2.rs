@@ -4,7 +4,7 @@ use mio::Interest;
 
 use super::{Connection, Context};
 use crate::daemon::token::{Source, token};
-use crate::sys::foreign::Foreign;
+use crate::sys::transfer::Passed;
 
 /// How many descriptors a request can come with. If there are more, none is kept: they would count against
 /// the daemon's limit for as long as the request takes to arrive.
@@ -12,9 +12,13 @@ const DESCRIPTORS: usize = 3;
 
 impl Connection {
     /// Takes descriptors that came with the client's bytes.
-    pub(super) fn take_descriptors(&mut self, cx: &Context<'_>, descriptors: Vec<Foreign>) {
+    pub(super) fn take_descriptors(&mut self, cx: &Context<'_>, passed: Passed) {
+        let Passed { descriptors, lost } = passed;
         log::debug!("connection {}: {} descriptors came", self.number, descriptors.len());
         self.session.descriptors(descriptors.len());
+        if lost {
+            self.session.descriptors_lost();
+        }
         let all = self.descriptors.get_or_insert_default();
         all.extend(descriptors);
         if all.len() > DESCRIPTORS {

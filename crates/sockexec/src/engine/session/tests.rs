@@ -53,6 +53,23 @@ fn lost() -> StartError {
     StartError { kind: StartErrorKind::Lost, about: None, reason: "no child processes".into() }
 }
 
+/// Descriptors that were lost are not the client's fault, unless it sent too many or did not say so.
+#[test]
+fn lost_descriptors_are_not_a_bad_request() {
+    for (came, option, is_right) in [(0, "3:fds,", true), (2, "3:fds,", true), (3, "3:fds,", false), (0, "", false)] {
+        let (session, actions) = told(&accepted(), |session| {
+            session.descriptors(came);
+            session.descriptors_lost();
+            session.step(NOW, format!("10:protocol=2,{option}1:1,1:a,").as_bytes());
+        });
+        assert_eq!(actions.contains(&Action::WantSlot), is_right, "{came} {option}: {actions:?}");
+        if is_right {
+            let (_, actions) = told(&session, |session| session.slot(NOW));
+            assert!(matches!(actions[..], [Action::Spawn(_)]), "{actions:?}");
+        }
+    }
+}
+
 /// A second report of an end changes nothing: neither the state nor what is asked for.
 #[test]
 fn an_end_that_is_reported_twice_counts_once() {
