@@ -133,6 +133,9 @@ fn usage_errors() {
         assert!(stopped.stderr.to_lowercase().contains(&word.to_lowercase()), "{arguments:?}: {}", stopped.stderr);
         let helps = ["Usage: ", "usage: ", "--help"].iter().any(|word| stopped.stderr.contains(word));
         assert!(helps, "nothing on how it is written right: {}", stopped.stderr);
+        // The value is wrong. It is no option -1.
+        let is_about_the_value = stopped.stderr.contains("invalid value '-1'");
+        assert_eq!(arguments.get(1) == Some(&"-1"), is_about_the_value, "{arguments:?}: {}", stopped.stderr);
     }
     let help = run(&["--help"]).stdout;
     let with_value: Vec<&str> =

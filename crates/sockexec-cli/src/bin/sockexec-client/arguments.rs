@@ -67,11 +67,11 @@ pub(crate) struct Arguments {
     clear_env: bool,
 
     /// End the program after this time, with TERM and then KILL. Fractions are allowed (*).
-    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, allow_negative_numbers = true)]
     timeout: Option<Duration>,
 
     /// Give up if the program has not started after this time. Fractions are allowed (*).
-    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, allow_negative_numbers = true)]
     wait: Option<Duration>,
 
     /// Give the program a terminal. Your keystrokes and window size are forwarded. -tt works without a terminal here,

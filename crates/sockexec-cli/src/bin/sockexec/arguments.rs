@@ -5,7 +5,7 @@ use std::os::fd::RawFd;
 use std::time::Duration;
 
 use clap::error::ErrorKind;
-use clap::{ArgAction, CommandFactory as _, Parser, ValueEnum};
+use clap::{ArgAction, CommandFactory as _, FromArgMatches as _, Parser, ValueEnum};
 
 /// Listen on a UNIX socket and run the programs that clients ask for.
 #[derive(Debug, Parser)]
@@ -186,7 +186,12 @@ Example:
 impl Arguments {
     /// Reads the command line of this process.
     pub(crate) fn read() -> Result<Self, clap::Error> {
-        Self::try_parse()
+        // So that the message for `-t -1` is about the value of -t, and not about an option -1.
+        let command = Self::command().mut_args(|arg| {
+            let is_value = !arg.is_positional() && arg.get_action().takes_values();
+            arg.allow_negative_numbers(is_value)
+        });
+        Self::from_arg_matches(&command.try_get_matches()?)
     }
 
     /// The error if no socket was given.

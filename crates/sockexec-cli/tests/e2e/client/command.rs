@@ -71,6 +71,15 @@ fn usage_errors() {
         (&["--no-such-option", "sock", "true"], "--no-such-option"),
         (&["-n"], "SOCKET"),
         (&["-", "true"], "SOCKEXEC_SOCKET"),
+        (&["--chdir", "", "sock", "true"], "--chdir"),
+        (&["--env", "=1", "sock", "true"], "the name before the equals sign is missing"),
+        (&["--env", "", "sock", "true"], "the name is empty"),
+        (&["--unset", "A=1", "sock", "true"], "A=1"),
+        (&["--timeout", "soon", "sock", "true"], "positive number of seconds"),
+        (&["--timeout", "0", "sock", "true"], "positive number of seconds"),
+        (&["--timeout", "-1", "sock", "true"], "positive number of seconds"),
+        (&["--wait", "-0.5", "sock", "true"], "positive number of seconds"),
+        (&["--format", "xml", "--status", "sock"], "xml"),
     ];
     for (arguments, word) in cases {
         let mut command = bare(&daemon);
@@ -80,6 +89,19 @@ fn usage_errors() {
         assert_eq!(text(&output.stdout), "", "{arguments:?}");
         assert!(text(&output.stderr).contains(word), "{arguments:?}: {}", text(&output.stderr));
     }
+    let mut command = bare(&daemon);
+    command.arg("--help");
+    let help = run(command).stdout;
+    let with_value: Vec<&str> = text(&help)
+        .lines()
+        .filter_map(|line| line.split_once(" <")?.0.split_whitespace().find(|word| word.starts_with("--")))
+        .collect();
+    assert!(with_value.len() >= 6, "{with_value:?}");
+    let untested: Vec<_> = with_value
+        .into_iter()
+        .filter(|flag| !cases.iter().any(|(arguments, _)| arguments.first() == Some(flag)))
+        .collect();
+    assert!(untested.is_empty(), "`cases` of this test needs a row with a wrong value of each of {untested:?}");
 }
 
 /// All that follows PROGRAM belongs to it, even what looks like one of our options.
