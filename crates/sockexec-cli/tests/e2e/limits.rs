@@ -280,8 +280,9 @@ fn the_queue_has_the_requested_length() {
         let address = SocketAddrUnix::new(daemon.socket()).unwrap();
         let mut clients = Vec::new();
         let error = loop {
-            let client =
-                rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::NONBLOCK, None).unwrap();
+            // Close-on-exec, or a daemon that another test starts now has up to 51 descriptors less.
+            let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+            let client = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).unwrap();
             match rustix::net::connect(&client, &address) {
                 Ok(()) => clients.push(client),
                 Err(error) => break error,

@@ -13,7 +13,7 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketType};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use crate::pattern::Pattern;
 
@@ -60,18 +60,27 @@ pub(crate) fn pattern(len: u64) -> Vec<u8> {
     bytes
 }
 
+/// A socket for [`stale_socket`] and [`full_backlog`].
+///
+/// Tests run side by side in one process. Without close-on-exec the daemon of another test inherits
+/// what this one has open, and keeps it: a socket goes on listening, and the other daemon has fewer
+/// descriptors than its test allows.
+#[track_caller]
+fn unix_socket() -> OwnedFd {
+    rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).expect("a socket")
+}
+
 /// Leaves the file of a socket that is gone. Nobody ever listens on it: a socket that listened and was
 /// closed could live on in a child of another test that has not reached its exec.
 #[track_caller]
 pub(crate) fn stale_socket(path: &Path) {
-    let stale = rustix::net::socket(AddressFamily::UNIX, SocketType::STREAM, None).expect("a socket");
-    rustix::net::bind(stale, &SocketAddrUnix::new(path).expect("a path")).expect("a place");
+    rustix::net::bind(unix_socket(), &SocketAddrUnix::new(path).expect("a path")).expect("a place");
 }
 
 /// A listening socket whose backlog is full, and the connection that fills it.
 #[track_caller]
 pub(crate) fn full_backlog(path: &Path) -> (OwnedFd, UnixStream) {
-    let listener = rustix::net::socket(AddressFamily::UNIX, SocketType::STREAM, None).expect("a socket");
+    let listener = unix_socket();
     rustix::net::bind(&listener, &SocketAddrUnix::new(path).expect("a path")).expect("a place");
     rustix::net::listen(&listener, 0).expect("a socket that listens");
     let first = UnixStream::connect(path).expect("room for one");

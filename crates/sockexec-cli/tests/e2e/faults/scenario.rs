@@ -3,6 +3,7 @@
 
 use std::io::{Read, Write as _};
 use std::net::Shutdown;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -232,14 +233,12 @@ fn late(daemon: &Daemon, directory: &Path) -> Outcome {
     let _ = socket.shutdown(Shutdown::Write);
     let mut through = false;
     within(Duration::from_secs(3), || {
-        // This fails while nobody has the FIFO open to read.
-        let flags = rustix::fs::OFlags::WRONLY | rustix::fs::OFlags::NONBLOCK;
-        let writer = rustix::fs::open(&gate, flags, rustix::fs::Mode::empty());
-        if writer.is_ok() {
+        let writer = writer_of(&gate);
+        if writer.is_some() {
             // The daemon looks for the exit first, and then waits for it.
             std::thread::sleep(Duration::from_millis(20));
         }
-        through = writer.is_ok();
+        through = writer.is_some();
         through || has_answer(&socket)
     });
     match judge(socket, b"", b"", "7") {
@@ -373,6 +372,15 @@ fn has_answer(client: &UnixStream) -> bool {
 pub(super) fn make_fifo(path: &Path) {
     let mode = rustix::fs::Mode::from_raw_mode(0o600);
     rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::Fifo, mode, 0).expect("a FIFO");
+}
+
+/// The FIFO, open to write. `None` while nobody has it open to read.
+///
+/// Close-on-exec: a daemon that another test starts meanwhile would inherit it, and the program at
+/// this gate would wait for its deadline.
+pub(super) fn writer_of(gate: &Path) -> Option<OwnedFd> {
+    let flags = rustix::fs::OFlags::WRONLY | rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::CLOEXEC;
+    rustix::fs::open(gate, flags, rustix::fs::Mode::empty()).ok()
 }
 
 /// A process that holds a FIFO. Waiting for it has a limit, because it may never start or never

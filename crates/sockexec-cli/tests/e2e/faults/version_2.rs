@@ -15,6 +15,7 @@ use rustix::process::Signal;
 use super::run;
 use super::scenario::{
     Life, Outcome, PATIENCE, Scenario, connect_with, end_of, make_fifo, pairs, prepare, read_reply, within,
+    writer_of,
 };
 use super::strace::{self, Fault, Strace, Whom};
 use crate::common::{Daemon, Launch, Process, eventually, pattern, request, steps};
@@ -288,9 +289,7 @@ fn held(daemon: &Daemon, directory: &Path) -> Outcome {
 fn open_gate(gate: &Path) -> Option<OwnedFd> {
     let mut writer = None;
     within(Duration::from_secs(3), || {
-        // This fails while nobody has the FIFO open to read.
-        let flags = rustix::fs::OFlags::WRONLY | rustix::fs::OFlags::NONBLOCK;
-        writer = rustix::fs::open(gate, flags, rustix::fs::Mode::empty()).ok();
+        writer = writer_of(gate);
         writer.is_some()
     });
     writer
