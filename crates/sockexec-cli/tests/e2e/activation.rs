@@ -180,7 +180,8 @@ fn what_cannot_accept_is_refused() {
     let (one, _other) = UnixStream::pair().unwrap();
     assert_refused(own().stream(one), "it is a connection");
     assert_refused(own().stream(UnixDatagram::unbound().unwrap()), "it is not a stream");
-    let bound = rustix::net::socket(rustix::net::AddressFamily::UNIX, rustix::net::SocketType::STREAM, None).unwrap();
+    let (unix, stream) = (rustix::net::AddressFamily::UNIX, rustix::net::SocketType::STREAM);
+    let bound = rustix::net::socket_with(unix, stream, rustix::net::SocketFlags::CLOEXEC, None).unwrap();
     assert_refused(own().stream(bound), "nobody has called listen(2)");
     assert_refused(Launch::default().options("--listen-fd 9"), "--listen-fd 9: Bad file descriptor");
     let (launch, listener) = given();

@@ -173,8 +173,8 @@ fn a_socket_with_a_full_backlog_is_refused() {
     let launch = Launch::default();
     let path = launch.directory().join("sock");
     let address = SocketAddrUnix::new(&path).unwrap();
-    let socket =
-        || rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::NONBLOCK, None).unwrap();
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let socket = || rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).unwrap();
     let listener = socket();
     rustix::net::bind(&listener, &address).unwrap();
     rustix::net::listen(&listener, 0).unwrap();

@@ -266,7 +266,7 @@ fn a_status_for_people_and_for_programs() {
 #[test]
 fn the_programs_terminal_is_like_our_own() {
     let daemon = Daemon::start("-t 0");
-    let main = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
+    let main = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).expect("a terminal");
     grantpt(&main).expect("a terminal");
     unlockpt(&main).expect("a terminal");
     let size = |columns, rows| Winsize { ws_col: columns, ws_row: rows, ws_xpixel: 0, ws_ypixel: 0 };

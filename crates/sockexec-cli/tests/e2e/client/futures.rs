@@ -191,8 +191,9 @@ fn room_in_the_backlog_is_used() {
             let mut output = pin!(command.output());
             assert!(tokio::time::timeout(Duration::from_millis(20), output.as_mut()).await.is_err(), "no room");
             let server = std::thread::spawn(move || {
-                drop(rustix::net::accept(&listener).expect("the first"));
-                let mut client = UnixStream::from(rustix::net::accept(&listener).expect("the second"));
+                let accept = || rustix::net::accept_with(&listener, rustix::net::SocketFlags::CLOEXEC);
+                drop(accept().expect("the first"));
+                let mut client = UnixStream::from(accept().expect("the second"));
                 client.write_all(&[INTRODUCTION, STARTED, EXIT].concat()).expect("it reads");
                 client.shutdown(std::net::Shutdown::Write).expect("half-close");
                 client

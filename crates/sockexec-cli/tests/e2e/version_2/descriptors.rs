@@ -93,13 +93,12 @@ fn pipes_end_with_the_program() {
 #[test]
 fn terminals_stay_the_clients() {
     let daemon = Daemon::start("");
-    let flags = rustix::pty::OpenptFlags::RDWR | rustix::pty::OpenptFlags::NOCTTY;
+    let flags = rustix::pty::OpenptFlags::RDWR | rustix::pty::OpenptFlags::NOCTTY | rustix::pty::OpenptFlags::CLOEXEC;
     let ours = rustix::pty::openpt(flags).unwrap();
     rustix::pty::unlockpt(&ours).unwrap();
     let name = rustix::pty::ptsname(&ours, Vec::new()).unwrap();
-    let theirs =
-        rustix::fs::open(&name, rustix::fs::OFlags::RDWR | rustix::fs::OFlags::NOCTTY, rustix::fs::Mode::empty())
-            .unwrap();
+    let flags = rustix::fs::OFlags::RDWR | rustix::fs::OFlags::NOCTTY | rustix::fs::OFlags::CLOEXEC;
+    let theirs = rustix::fs::open(&name, flags, rustix::fs::Mode::empty()).unwrap();
     let argv = ["tty".to_owned()];
     let reply = start(&daemon, &["fds"], &argv, &[theirs.as_fd(), theirs.as_fd(), theirs.as_fd()]).reply();
     assert_eq!(reply.code(), 0);

@@ -136,11 +136,11 @@ const FIRST: usize = 8192;
 
 /// How many bytes of short lines a terminal takes if nobody reads.
 fn capacity() -> usize {
-    let ours = rustix::pty::openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    let ours = rustix::pty::openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
     rustix::pty::unlockpt(&ours).unwrap();
     rustix::fs::fcntl_setfl(&ours, OFlags::RDWR | OFlags::NONBLOCK).unwrap();
     let name = rustix::pty::ptsname(&ours, Vec::new()).unwrap();
-    let theirs = rustix::fs::open(name, OFlags::RDWR | OFlags::NOCTTY, Mode::empty()).unwrap();
+    let theirs = rustix::fs::open(name, OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::empty()).unwrap();
     let mut modes = rustix::termios::tcgetattr(&theirs).unwrap();
     modes.local_modes.remove(LocalModes::ECHO);
     rustix::termios::tcsetattr(&theirs, OptionalActions::Now, &modes).unwrap();
