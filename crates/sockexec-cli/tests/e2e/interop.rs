@@ -22,7 +22,7 @@ fn feed(command: &mut Command, bytes: &[u8]) -> Output {
     child.wait_with_output().expect("wait")
 }
 
-/// The one-liners of the manual.
+/// The one-liners of the manual. Without `-t` socat waits half a second for the answer, and then ends with 0.
 #[test]
 fn socat() {
     if !has("socat", &["-V"]) {
@@ -30,10 +30,11 @@ fn socat() {
     }
     let daemon = Daemon::start("");
     let address = format!("UNIX-CONNECT:{}", daemon.socket().display());
-    let output = feed(Command::new("socat").args(["-", &address]), b"1:2,5:uname,2:-a,0:,");
+    let ask = |bytes| feed(Command::new("socat").args(["-t", "60", "-", &address]), bytes);
+    let output = ask(b"1:2,5:uname,2:-a,0:,");
     assert_eq!(Reply::parse(&output.stdout).code(), 0);
     // Without an empty netstring the half-close alone is the end of stdin. 3.1.1 did not know that.
-    let output = feed(Command::new("socat").args(["-", &address]), b"1:1,3:cat,5:hello,");
+    let output = ask(b"1:1,3:cat,5:hello,");
     let reply = Reply::parse(&output.stdout);
     assert_eq!((reply.stdout_text(), reply.code()), ("hello", 0));
 }

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::Read as _;
 use std::os::unix::fs::OpenOptionsExt as _;
+use std::time::Instant;
 
 use rustix::fs::OFlags;
 use rustix::process::Signal;
@@ -41,7 +42,12 @@ fn finished(daemon: &Daemon, word: &str) -> Value {
 #[test]
 fn each_finished_program_has_a_line() {
     let mut daemon = at_info();
-    assert_eq!(daemon.run(&steps("out one exit 3"), b"").code(), 3);
+    // In one piece: the line counts what was read until the program had ended, and that may be before the
+    // end of input is sent.
+    let request = [&crate::common::request(&steps("out one exit 3"))[..], b"0:,"].concat();
+    let mut client = daemon.connect();
+    client.send(&request);
+    assert_eq!(client.reply().code(), 3);
     let one = finished(&daemon, "one");
     let names: Vec<&str> = one.as_object().unwrap().keys().map(String::as_str).collect();
     let mut expected = [
@@ -68,8 +74,7 @@ fn each_finished_program_has_a_line() {
     assert_eq!(one["argv"], serde_json::json!(steps("out one exit 3")));
     assert!(one["pid"].as_u64() > Some(1) && one["max_rss_bytes"].as_u64() > Some(100_000), "{one}");
     assert!(one["cpu_seconds"].as_f64() >= Some(0.0) && one["seconds"].as_f64() < Some(60.0), "{one}");
-    let sent = crate::common::request(&steps("out one exit 3")).len() + "0:,".len();
-    assert_eq!(one["bytes_in"].as_u64(), Some(sent as u64), "{one}");
+    assert_eq!(one["bytes_in"].as_u64(), Some(request.len() as u64), "{one}");
     assert_eq!(one["bytes_out"].as_u64(), Some("6:stdout,3:one,8:exitcode,1:3,".len() as u64), "{one}");
 
     let traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
@@ -186,6 +191,7 @@ fn taken_slots_are_logged_once_each_time() {
 fn a_flood_is_counted() {
     const MANY: usize = 1000;
     let mut daemon = Launch::default().quiet().start();
+    let begin = Instant::now();
     for _ in 0..MANY {
         let mut client = daemon.connect();
         let _ = client.try_send(b"abc");
@@ -202,7 +208,9 @@ fn a_flood_is_counted() {
     let left_out: Vec<usize> =
         log.lines().filter(|line| line.contains("bad-request were left out")).filter_map(number).collect();
     assert_eq!(written + left_out.iter().sum::<usize>(), MANY, "{log}");
-    assert!(written <= A_SECOND * (left_out.len() + 1), "{written} lines, {left_out:?} left out");
+    // On a machine that stands still for a while, all lines of a second may be written.
+    let seconds = usize::try_from(begin.elapsed().as_secs()).unwrap() + 2;
+    assert!(written <= A_SECOND * seconds, "{written} lines in {seconds} s, {left_out:?} left out");
 }
 
 /// Whatever a client sends, a line stays a line: its bytes neither end it nor reach the terminal.
@@ -423,7 +431,9 @@ fn nobody_reads(launch: Launch, (mut reader, prelude): Reader) {
         let _ = reader.read_to_end(&mut log);
         String::from_utf8_lossy(&log).contains(" lines of the log were dropped: standard error did not take them")
     });
-    for line in String::from_utf8_lossy(&log).lines() {
+    // The last line may still be coming.
+    let whole = log.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
+    for line in String::from_utf8_lossy(&log[..whole]).lines() {
         assert!(line.starts_with("sockexec: "), "{line:?}");
     }
     daemon.assert_serves();

@@ -125,9 +125,9 @@ fn a_reload_is_reported() {
 #[test]
 fn the_watchdog_is_fed() {
     let (manager, launch) = Manager::new();
+    let begin = Instant::now();
     let daemon = launch.env("WATCHDOG_USEC", "200000").quiet().spawn();
     manager.hear_until("READY=1");
-    let begin = Instant::now();
     for _ in 0..5 {
         manager.hear_until("WATCHDOG=1\n");
     }
@@ -233,10 +233,9 @@ fn the_notification_descriptor_gets_a_newline_and_its_end() {
     let stopped = Launch::default().options("--notification-fd 5").quiet().run();
     assert_eq!(stopped.status.code(), Some(111), "{stopped:?}");
     assert!(stopped.stderr.contains("--notification-fd 5: Bad file descriptor"), "{stopped:?}");
-    let (reader, writer) = std::io::pipe().unwrap();
-    drop(reader);
-    let launch = Launch::default().options("--notification-fd 5").quiet().prelude("exec 5>&0 </dev/null");
-    let mut daemon = launch.stream(writer).start();
+    // Not a pipe of this process: until its exec, a child of another test would have the reading end as well.
+    let nobody = "mkfifo pipe && exec 4<>pipe 5>pipe 4>&-";
+    let mut daemon = Launch::default().options("--notification-fd 5").quiet().prelude(nobody).start();
     daemon.wait_for_log("warning: cannot write to the notification descriptor");
     daemon.assert_serves();
 }
