@@ -114,7 +114,12 @@ impl Strace {
     /// the signal and the stop, the process may run on.
     #[track_caller]
     pub(crate) fn wait_for_stops(&self, count: usize) {
-        eventually("processes that stop", || self.stopped.load(Ordering::Acquire) >= count);
+        eventually("processes that stop", || self.stops() >= count);
+    }
+
+    /// How many processes have stopped for an injected STOP.
+    pub(crate) fn stops(&self) -> usize {
+        self.stopped.load(Ordering::Acquire)
     }
 
     /// Detaches. Returns how often each call was made, and how many failed.
