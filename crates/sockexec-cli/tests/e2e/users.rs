@@ -104,7 +104,7 @@ fn it_becomes_the_user_for_good() {
         // At a terminal too, where the program is forked.
         let mut client = daemon.connect();
         client.send(b"10:protocol=2,9:pty=80x24,1:2,2:id,2:-u,");
-        client.wait_for(&format!("{uid}\r\n"));
+        client.wait_for_output(&format!("{uid}\r\n"));
     }
 }
 

@@ -204,6 +204,24 @@ impl Client {
         }
     }
 
+    /// Reads until the standard output contains these words, in however many pairs it comes. A terminal
+    /// passes a line on in two pieces, its text and its end, and the daemon may find only the first.
+    #[track_caller]
+    pub(crate) fn wait_for_output(&mut self, words: &str) {
+        let mut buffer = [0; 4096];
+        loop {
+            let whole = sockexec_proto::reply::whole_pairs(&self.raw, usize::MAX);
+            let stdout = pairs(&self.raw[..whole]).into_iter().filter(|(tag, _)| tag == "stdout");
+            let stdout: Vec<u8> = stdout.flat_map(|(_, payload)| payload).collect();
+            if stdout.windows(words.len()).any(|window| window == words.as_bytes()) {
+                return;
+            }
+            let n = self.read(&mut buffer);
+            assert!(n > 0, "ended without {words:?}: {}", self.raw.escape_ascii());
+            self.raw.extend_from_slice(&buffer[..n]);
+        }
+    }
+
     /// Sends lines to `cat`, each after the answer to the one before, and reads to its end.
     #[track_caller]
     pub(crate) fn dialogue(mut self, lines: usize) {

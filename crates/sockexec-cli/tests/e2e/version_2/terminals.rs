@@ -240,7 +240,7 @@ fn window_changes_reach_the_foreground() {
     caller.wait_for("ready");
     for (size, expected) in [("100x50", "50 100\r\n"), ("0x0", "0 0\r\n"), ("65535x1", "1 65535\r\n")] {
         caller.tell("winsize", size);
-        caller.wait_for(expected);
+        caller.0.wait_for_output(expected);
     }
     caller.tell("winsize", "nonsense");
     let reply = caller.reply();
@@ -291,7 +291,7 @@ fn a_size_that_the_system_refuses_changes_nothing() {
     daemon.wait_for_log("cannot resize the terminal: Invalid argument");
     strace.detach();
     caller.stdin("\n");
-    caller.wait_for("24 80\r\n");
+    caller.0.wait_for_output("24 80\r\n");
     caller.tell("winsize", "132x50");
     caller.stdin("\n");
     let reply = caller.reply();
