@@ -251,8 +251,13 @@ fn usage() {
 #[test]
 fn descendants_that_hold_the_output_do_not_change_the_status() {
     let daemon = Daemon::start("-k 0.3 --linger 0.2");
-    let mut fifo = daemon.fifo("fifo");
-    let reply = run(&daemon, NONE, &steps(&format!("spawn [ hold {} wait ] out word exit 6", fifo.path())), "");
+    let (mut fifo, gate) = (daemon.fifo("fifo"), daemon.gate("gate"));
+    let argv = format!("spawn [ hold {} wait ] out word gate {} exit 6", fifo.path(), gate.path());
+    let caller = Caller::start(&daemon, NONE, &steps(&argv));
+    // The time must not be up before the descendant holds anything.
+    fifo.holder();
+    gate.open();
+    let reply = caller.reply();
     assert_eq!((reply.stdout_text(), reply.code()), ("word", 6));
     fifo.wait_for_death();
 }

@@ -526,10 +526,14 @@ fn ends_a_stubborn_job(daemon: &Daemon, timeout: Option<&str>) -> bool {
 #[test]
 fn a_background_job_that_holds_the_terminal_keeps_the_reply() {
     let daemon = Daemon::start("-k 0.3 --linger 0.2");
-    let mut fifo = daemon.fifo("fifo");
+    let (mut fifo, gate) = (daemon.fifo("fifo"), daemon.gate("gate"));
     // It ignores HUP, which the kernel sends to the foreground group when a session's leader ends.
-    let argv = steps(&format!("ignore HUP ; spawn [ hold {} wait ] out word exit 6", fifo.path()));
-    let reply = run(&daemon, PTY, &argv, "");
+    let argv = format!("ignore HUP ; spawn [ hold {} wait ] out word gate {} exit 6", fifo.path(), gate.path());
+    let caller = Caller::start(&daemon, PTY, &steps(&argv));
+    // The time must not be up before the job holds the terminal.
+    fifo.holder();
+    gate.open();
+    let reply = caller.reply();
     assert_eq!((reply.stdout_text(), reply.code()), ("word", 6));
     fifo.wait_for_death();
 }
