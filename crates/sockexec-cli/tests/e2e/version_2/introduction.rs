@@ -113,8 +113,7 @@ fn pings_leave_nothing() {
         let _ = client.try_send(&netstring("protocol=2"));
         client.half_close();
     }
-    let mut silent = Caller(daemon.connect());
-    silent.0.send(&netstring("protocol=2"));
+    let silent = Caller::sent_before_it_is_accepted(&daemon, &netstring("protocol=2"));
     assert_eq!(silent.reply().refusal(), "timeout the request was not complete in time");
     eventually("nothing is left", || daemon.process().descriptors() == descriptors);
 }

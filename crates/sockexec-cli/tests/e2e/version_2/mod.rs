@@ -17,7 +17,7 @@ mod window;
 use std::fmt;
 use std::os::unix::net::UnixStream;
 
-use rustix::process::Pid;
+use rustix::process::{Pid, Signal};
 
 use crate::common::{Client, Daemon, pairs, request, show_pairs};
 
@@ -53,6 +53,17 @@ impl Caller {
     pub(crate) fn start<O: AsRef<[u8]>, A: AsRef<[u8]>>(daemon: &Daemon, options: &[O], argv: &[A]) -> Self {
         let mut client = daemon.connect();
         client.send(&request_2(options, argv));
+        Self(client)
+    }
+
+    /// A connection whose clocks begin when these bytes have been sent. Otherwise a slow machine may
+    /// send them too late.
+    #[track_caller]
+    fn sent_before_it_is_accepted(daemon: &Daemon, bytes: &[u8]) -> Self {
+        daemon.stop();
+        let mut client = daemon.connect();
+        client.send(bytes);
+        daemon.signal(Signal::CONT);
         Self(client)
     }
 

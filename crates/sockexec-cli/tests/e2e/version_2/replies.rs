@@ -165,8 +165,8 @@ fn a_daemon_that_cannot_read_the_output_says_so() {
 #[test]
 fn a_request_that_is_too_late_is_refused() {
     let daemon = Daemon::start("-t 0.4");
-    let mut caller = Caller(daemon.connect());
-    caller.0.send(&[request_2::<_, &str>(&["cwd=/"], &[]), b"1:3,2:ls,".to_vec()].concat());
+    let bytes = [request_2::<_, &str>(&["cwd=/"], &[]), b"1:3,2:ls,".to_vec()].concat();
+    let caller = Caller::sent_before_it_is_accepted(&daemon, &bytes);
     assert_eq!(caller.reply().refusal(), "timeout the request was not complete in time");
     // Before the first netstring nobody knows in which version to answer.
     let mut silent = daemon.connect();
@@ -180,8 +180,7 @@ fn the_rest_of_a_late_request_starts_nothing() {
     let daemon = Daemon::start("-t 0.4 -k 0.2");
     let bytes = request_2(NONE, &steps("wait"));
     let (begin, rest) = bytes.split_at(bytes.len() - 3);
-    let mut caller = Caller(daemon.connect());
-    caller.0.send(begin);
+    let mut caller = Caller::sent_before_it_is_accepted(&daemon, begin);
     caller.wait_for("5:error,");
     caller.0.send(rest);
     assert_eq!(caller.reply().refusal(), "timeout the request was not complete in time");
