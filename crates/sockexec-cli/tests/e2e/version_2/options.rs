@@ -159,18 +159,28 @@ fn a_path_of_very_many_directories() {
 #[test]
 fn timeout() {
     let daemon = Daemon::start("-t 60 -k 30");
-    let mut fifo = daemon.fifo("fifo");
-    let begun = Instant::now();
-    let argv = steps(&format!("spawn [ hold {} wait ] out word wait", fifo.path()));
-    let mut caller = Caller::start(&daemon, &["timeout=0.75"], &argv);
-    caller.end_stdin();
-    let reply = caller.reply();
-    assert!((Duration::from_millis(750)..Duration::from_secs(25)).contains(&begun.elapsed()), "{:?}", begun.elapsed());
-    assert_eq!((reply.stdout_text(), reply.signal()), ("word", 15), "{reply:?}");
-    assert_eq!(reply.errors, [TIMED_OUT]);
-    // The whole group ends.
-    fifo.holder();
-    fifo.wait_for_death();
+    // A slow machine may not have the whole group when the deadline comes. Then the test tries again
+    // with more time.
+    let is_done = ["0.75", "5", "20"].iter().any(|timeout| {
+        let mut fifo = daemon.fifo(timeout);
+        let begun = Instant::now();
+        let argv = steps(&format!("spawn [ hold {} wait ] out word wait", fifo.path()));
+        let mut caller = Caller::start(&daemon, &[format!("timeout={timeout}")], &argv);
+        caller.end_stdin();
+        let reply = caller.reply();
+        let least = Duration::from_secs_f64(timeout.parse().unwrap());
+        // Long before KILL would be due.
+        assert!((least..least + Duration::from_secs(25)).contains(&begun.elapsed()), "{:?}", begun.elapsed());
+        assert_eq!(reply.errors, [TIMED_OUT]);
+        let is_ready = reply.stdout_text() == "word" && fifo.was_held();
+        if is_ready {
+            assert_eq!(reply.signal(), 15, "{reply:?}");
+            // The whole group ends.
+            fifo.wait_for_death();
+        }
+        is_ready
+    });
+    assert!(is_done, "each deadline found a group that was not ready");
     // A program that ends in time is not affected.
     assert_eq!(run(&daemon, &["timeout=50"], &steps("exit 4"), "").code(), 4);
 }
@@ -192,12 +202,13 @@ fn after_timeout_comes_kill() {
 fn timeout_is_never_later_than_the_daemons() {
     let daemon = Daemon::start("-t 0.5 -k 20");
     let begun = Instant::now();
+    // The deadline may come before the exec. Then no exit pair follows.
     let reply = run(&daemon, &["timeout=999999999999999999"], &steps("wait"), "");
-    assert_eq!((reply.signal(), reply.errors), (15, vec![TIMED_OUT.into()]));
+    assert_eq!(reply.errors, [TIMED_OUT]);
     assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
     // Without a deadline of the daemon, the request's counts.
     let daemon = Daemon::start("-t 0");
-    assert_eq!(run(&daemon, &["timeout=0.1"], &steps("wait"), "").signal(), 15);
+    assert_eq!(run(&daemon, &["timeout=0.1"], &steps("wait"), "").errors, [TIMED_OUT]);
 }
 
 /// With one stream a reader gets the words in the order in which they were written.

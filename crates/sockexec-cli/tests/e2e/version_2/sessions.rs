@@ -82,7 +82,8 @@ fn a_search_that_fails_is_repeated() {
     daemon.wait_for_log("KILL to the group");
     let before = looks(&daemon);
     eventually("a look that fails", || looks(&daemon) > before);
-    assert_eq!(daemon.process().children(), (1, 1), "the leader is dead, and kept");
+    // On a slow machine it dies of KILL only now.
+    eventually("a leader that is dead, and kept", || daemon.process().children() == (1, 1));
     assert!(life.is_held());
     limit(1000);
     life.wait_for_death();
