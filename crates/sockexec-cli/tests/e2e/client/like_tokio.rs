@@ -229,7 +229,8 @@ fn questions() {
         assert!(matches!(error, Error::NoAnswer(Waiting::Connection)), "{error:?}");
 
         let fake = Fake::new(|mut peer: Peer| peer.read_to_the_end());
-        let error = ping(fake.socket(), moment).await.expect_err("no answer");
+        // Time enough for the fake daemon to read the question, on a slow machine too.
+        let error = ping(fake.socket(), 10 * moment).await.expect_err("no answer");
         assert!(matches!(error, Error::NoAnswer(Waiting::Answer { read: Some(true) })), "{error:?}");
         fake.join();
         for (reply, kind) in [

@@ -15,7 +15,7 @@ use rustix::fs::OFlags;
 use rustix::process::{Pid, Signal};
 use rustix::pty::OpenptFlags;
 use rustix::termios::OptionalActions;
-use sockexec::{Error, Stdio, Version};
+use sockexec::{Command, Error, ExitStatus, Stdio, Version};
 
 use super::library::command;
 use super::{bare, wait};
@@ -49,31 +49,40 @@ pub(super) fn in_time<T: Send + 'static>(what: &str, run: impl FnOnce() -> T + S
     receiver.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("never came: {what}"))
 }
 
+/// Runs a program that floods a terminal that nobody reads, with a limit of time.
+#[track_caller]
+fn assert_a_time_limit_ends(run: fn(Command) -> Result<ExitStatus, Error>) {
+    let daemon = Daemon::start("-t 0");
+    // On a slow machine the time may be up before the program is there. Then the test tries again with
+    // more.
+    let is_done = [500, 5000, 20_000].iter().any(|&millis| {
+        let (_master, terminal) = terminal();
+        make_raw(&terminal);
+        let mut life = daemon.fifo(&format!("life{millis}"));
+        let mut flood = command(&daemon, &format!("hold {} flood", life.path()));
+        flood.stdin(Stdio::null()).stdout(terminal).client_timeout(Duration::from_millis(millis));
+        let result = in_time("the time limit", move || run(flood));
+        assert!(matches!(result, Err(Error::TimedOut { .. })), "{result:?}");
+        let is_there = life.was_held();
+        if is_there {
+            life.wait_for_death();
+        }
+        is_there
+    });
+    assert!(is_done, "each time was up before the program was there");
+}
+
 #[test]
 fn a_time_limit_ends_a_stuck_write() {
-    let daemon = Daemon::start("-t 0");
-    let (_master, terminal) = terminal();
-    make_raw(&terminal);
-    let mut life = daemon.fifo("life");
-    let mut flood = command(&daemon, &format!("hold {} flood", life.path()));
-    flood.stdin(Stdio::null()).stdout(terminal).client_timeout(Duration::from_millis(500));
-    let result = in_time("the time limit", move || flood.status());
-    assert!(matches!(result, Err(Error::TimedOut { .. })), "{result:?}");
-    life.wait_for_death();
+    assert_a_time_limit_ends(|mut flood| flood.status());
 }
 
 #[test]
 fn a_time_limit_ends_a_stuck_write_with_tokio() {
-    let daemon = Daemon::start("-t 0");
-    let (_master, terminal) = terminal();
-    make_raw(&terminal);
-    let mut life = daemon.fifo("life");
-    let mut flood = sockexec::tokio::Command::from(command(&daemon, &format!("hold {} flood", life.path())));
-    flood.stdin(Stdio::null()).stdout(terminal).client_timeout(Duration::from_millis(500));
     // Including the end of the runtime.
-    let result = in_time("the time limit", move || super::futures::runtime().block_on(flood.status()));
-    assert!(matches!(result, Err(Error::TimedOut { .. })), "{result:?}");
-    life.wait_for_death();
+    assert_a_time_limit_ends(|flood| {
+        super::futures::runtime().block_on(sockexec::tokio::Command::from(flood).status())
+    });
 }
 
 /// `kill` and signals work meanwhile, and so does input.
