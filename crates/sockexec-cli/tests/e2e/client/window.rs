@@ -184,7 +184,7 @@ fn a_signal_that_is_not_delivered_is_an_error() {
             let mut command = sockexec::tokio::Command::from(in_version_2(&fake));
             let mut child = command.stdin(sockexec::Stdio::piped()).spawn().await.expect("it starts");
             let mut stdin = child.stdin.take().expect("a pipe");
-            while tokio::time::timeout(4 * MOMENT, stdin.write_all(&[b'x'; 4096])).await.is_ok() {}
+            while tokio::time::timeout(10 * MOMENT, stdin.write_all(&[b'x'; 4096])).await.is_ok() {}
             assert!(matches!(child.signal(12).await, Err(Error::NotDelivered { ended: false })));
             child.disconnect();
             assert!(matches!(child.wait().await, Err(Error::Killed { .. })));

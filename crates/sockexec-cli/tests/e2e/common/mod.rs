@@ -36,7 +36,8 @@ pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// Waits until a count has become positive and then stays the same over many looks.
+/// Waits until a count has become positive and then stays the same over many looks, for longer than a
+/// busy machine keeps a thread waiting.
 #[track_caller]
 pub(crate) fn wait_until_stuck(mut count: impl FnMut() -> u64) {
     let (mut last, mut same) = (0, 0);
@@ -44,7 +45,7 @@ pub(crate) fn wait_until_stuck(mut count: impl FnMut() -> u64) {
         let now = count();
         same = if now == last && now > 0 { same + 1 } else { 0 };
         last = now;
-        same > 50
+        same > 200
     });
 }
 
