@@ -222,6 +222,14 @@ impl RequestDecoder {
         }
     }
 
+    /// Drops the options and arguments that have arrived: the request is not carried out. Its version stays
+    /// known. Nothing else is to be read of it.
+    pub fn discard(&mut self) {
+        if self.knows_version() {
+            self.phase = Phase::Ended;
+        }
+    }
+
     /// Whether the request is a ping if it ends here: it has only the first netstring of version 2.
     #[must_use]
     pub fn is_ping(&self) -> bool {

@@ -606,7 +606,7 @@ impl Session {
             return;
         }
         if self.can_be_busy() {
-            self.refused = true;
+            self.reject();
             self.deadline = None;
             self.withdraw();
             self.finish_with_error(answer::busy(self.version()));
@@ -951,7 +951,7 @@ impl Session {
         match (self.program, self.reply, unserved) {
             (Program::Absent | Program::Waiting, Reply::Streaming, Some(why)) => {
                 // The rest of the request may still come.
-                self.refused = true;
+                self.reject();
                 self.withdraw();
                 self.finish_with_error(answer::unserved(self.version(), why));
             }
@@ -1092,8 +1092,15 @@ impl Session {
         }
     }
 
-    fn refuse(&mut self, now: Time, error: &BadRequest) {
+    /// What still comes of the request is dropped, and so is what has come: its client may stay for seconds,
+    /// and nothing counts this memory any more.
+    fn reject(&mut self) {
         self.refused = true;
+        self.request.discard();
+    }
+
+    fn refuse(&mut self, now: Time, error: &BadRequest) {
+        self.reject();
         if self.reply == Reply::Streaming {
             self.act(Action::Report(error.clone()));
             if self.error_told {

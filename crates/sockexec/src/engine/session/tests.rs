@@ -70,6 +70,30 @@ fn lost_descriptors_are_not_a_bad_request() {
     }
 }
 
+/// Sixty clients, each with 4 MiB of a request and then a wrong byte, took 240 MB for as long as they stayed:
+/// what had come was kept, and counted nowhere.
+#[test]
+fn nothing_is_kept_of_a_request_that_is_refused() {
+    let refusals: [Named<'_>; 4] = [
+        ("a wrong byte", &|session| assert!(session.step(NOW, &[b'!'; 500_001]).0 == 0)),
+        ("turned away", &|session| session.turn_away(NOW)),
+        ("shutdown", &|session| session.shut_down(NOW)),
+        ("an early end", &|session| session.client_ended(NOW)),
+    ];
+    for version in ["", "10:protocol=2,"] {
+        let (begun, _) = told(&accepted(), |session| {
+            session.step(NOW, format!("{version}1:2,1000000:{}", "x".repeat(500_000)).as_bytes());
+        });
+        assert!(begun.request.held() > 500_000);
+        for (name, refusal) in refusals {
+            let (refused, _) = told(&begun, refusal);
+            assert!(refused.refused, "{version}{name}");
+            assert_eq!(refused.request.held(), 0, "{version}{name}");
+            assert_eq!(refused.version(), begun.version());
+        }
+    }
+}
+
 /// A second report of an end changes nothing: neither the state nor what is asked for.
 #[test]
 fn an_end_that_is_reported_twice_counts_once() {
