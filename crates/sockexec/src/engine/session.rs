@@ -1087,6 +1087,8 @@ impl Session {
     fn close_client(&mut self) {
         if self.client != Client::Closed {
             enter(&mut self.client, Client::Closed);
+            // Nobody is kept waiting any more. Its program, if there is one, is ended without that.
+            self.deadline = None;
             self.withdraw();
             self.act(Action::CloseClient);
         }

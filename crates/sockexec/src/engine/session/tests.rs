@@ -94,6 +94,28 @@ fn nothing_is_kept_of_a_request_that_is_refused() {
     }
 }
 
+/// A client left, and its program ignored TERM. When KILL was due, the deadline had passed too: it was logged
+/// and counted, and `timeout` as an error that a client was told.
+#[test]
+fn a_client_that_has_left_has_no_deadline() {
+    let limits =
+        Limits { timeout: Some(Duration::from_secs(2)), request_timeout: Some(Duration::from_secs(1)), ..LIMITS };
+    let (mut session, _) = told(&Session::new(Rc::new(limits), NOW), |session| {
+        session.step(NOW, b"1:1,1:a,");
+        session.slot(NOW);
+        session.started(NOW);
+        session.client_gone(NOW);
+    });
+    assert_eq!(session.deadline(), None);
+    session.tick(NOW + Duration::from_secs(20));
+    assert!(!session.timed_out());
+    // The end of the connection and the deadline may come in one turn.
+    let mut session = Session::new(Rc::new(limits), NOW);
+    session.client_gone(NOW + Duration::from_secs(1));
+    session.tick(NOW + Duration::from_secs(1));
+    assert!(!session.timed_out());
+}
+
 /// A second report of an end changes nothing: neither the state nor what is asked for.
 #[test]
 fn an_end_that_is_reported_twice_counts_once() {
