@@ -290,6 +290,7 @@ fn without_room_for_them_the_daemon_is_to_blame() {
             ),
             (&[], &format!("bad-request {} descriptors, but no option fds at byte ", room + 1)),
         ] {
+            let position = daemon.log_position();
             let caller = Caller(daemon.connect());
             eventually("an accepted connection", || daemon.process().descriptors() > descriptors);
             let directory = format!("/proc/{}/fd", daemon.process().0.as_raw_pid());
@@ -299,6 +300,10 @@ fn without_room_for_them_the_daemon_is_to_blame() {
             let reply = caller.reply();
             limit_descriptors(&daemon, 1000);
             assert!(reply.refusal().starts_with(expected), "{room}: {reply:?}");
+            if expected.starts_with("spawn-failed") {
+                // It had no line.
+                daemon.wait_for_log_after(position, "exit={\"error\":\"spawn-failed\"}");
+            }
             assert_clean(&daemon, descriptors);
         }
     }

@@ -149,7 +149,8 @@ impl Connection {
     fn spawn(&mut self, cx: &Context<'_>, request: Request) {
         let Request { argv, options } = request;
         self.arguments = Arguments::new(&argv);
-        let mut to_log = events::wants_ends().then(|| Box::new(events::Program::new(&options.environment)));
+        // Before all that may fail: a program that could not be started has its line, too.
+        self.to_log = events::wants_ends().then(|| Box::new(events::Program::new(&options.environment)));
         let came = self.descriptors.take().map(|came| *came).unwrap_or_default();
         let descriptors = if options.descriptors {
             let Ok(three) = came.try_into() else {
@@ -170,10 +171,9 @@ impl Connection {
         }
         let order = Order { argv, options, descriptors, watched, connections: cx.connections };
         let started = Child::start(&mut cx.spawner.borrow_mut(), order, self.session.program());
-        if let (Some(program), Ok(child)) = (&mut to_log, &started) {
+        if let (Some(program), Ok(child)) = (&mut self.to_log, &started) {
             program.pid = Some(child.group.leader());
         }
-        self.to_log = to_log;
         match started {
             Ok(child) => {
                 log::debug!("connection {}: started pid {}: {}", self.number, child.group.leader(), self.arguments);
