@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
-use crate::common::{Daemon, Launch, Process, eventually, request, steps};
+use crate::common::{Daemon, Launch, Process, SetOnDrop, eventually, request, steps};
 
 /// The ways to start a program. All must behave the same.
 const WAYS: [&str; 4] = ["clone3", "crowd", "clone", "fork"];
@@ -94,9 +94,9 @@ fn killed_under_load_and_started_again() {
                     }
                 });
             }
+            let _end = SetOnDrop(&over);
             eventually("a few answers", || served.load(Ordering::Relaxed) > 10 * round);
             daemon.kill();
-            over.store(true, Ordering::Relaxed);
         });
         life.wait_for_death();
         assert!(socket.exists(), "a daemon that is killed cannot tidy up");

@@ -37,7 +37,10 @@ fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)
 print('held', flush=True)
 sys.stdin.read()";
         let path = daemon.directory().join("leased");
-        std::fs::copy("/bin/true", &path).expect("a copy of /bin/true");
+        // Not by this process, whose descriptors live on in children of other tests until their exec:
+        // a file that anybody else has open gets no lease.
+        let copied = Command::new("cp").arg("/bin/true").arg(&path).status();
+        assert!(copied.is_ok_and(|status| status.success()), "no copy of /bin/true");
         let mut command = Command::new("python3");
         command.args(["-c", HOLD]).arg(&path).stdin(Stdio::piped()).stdout(Stdio::piped());
         let Ok(mut holder) = command.spawn() else {

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use crate::common::{Daemon, Launch, Reply, fixture, steps};
+use crate::common::{Daemon, Launch, Reply, fixture, steps, write_program};
 use crate::limits::raise_own_limit;
 
 #[track_caller]
@@ -16,7 +16,7 @@ fn assert_not_started(reply: &Reply, program: &str, code: i32) {
 }
 
 fn file(path: &Path, content: &[u8], mode: u32) -> String {
-    fs::write(path, content).unwrap();
+    write_program(path, content);
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
     path.to_str().unwrap().to_owned()
 }

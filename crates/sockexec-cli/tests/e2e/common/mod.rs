@@ -6,10 +6,12 @@ mod fifo;
 mod fixture;
 mod process;
 
+use std::io::Write as _;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -49,6 +51,16 @@ pub(crate) fn wait_until_stuck(mut count: impl FnMut() -> u64) {
     });
 }
 
+/// Tells the threads of a scope to end, also when the test fails. Otherwise it would wait for them
+/// for ever.
+pub(crate) struct SetOnDrop<'a>(pub(crate) &'a AtomicBool);
+
+impl Drop for SetOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
 /// The first `len` bytes of the fixture's pattern.
 pub(crate) fn pattern(len: u64) -> Vec<u8> {
     let (mut pattern, mut bytes) = (Pattern::new(), Vec::new());
@@ -59,6 +71,20 @@ pub(crate) fn pattern(len: u64) -> Vec<u8> {
         pattern.advance(n);
     }
     bytes
+}
+
+/// Writes a file that can be executed as soon as this returns.
+///
+/// Another process writes it. A descriptor of this one lives on in a child that another test starts
+/// meanwhile, until that child's exec, and the kernel executes no file that anybody has open to
+/// write (ETXTBSY).
+#[track_caller]
+pub(crate) fn write_program(path: &Path, content: &[u8]) {
+    let mut shell = Command::new("/bin/sh");
+    shell.args(["-c", "cat >\"$0\" && chmod 755 \"$0\""]).arg(path).stdin(Stdio::piped());
+    let mut shell = shell.spawn().expect("a shell");
+    shell.stdin.take().expect("a pipe").write_all(content).expect("the shell reads");
+    assert!(shell.wait().expect("wait").success(), "{} cannot be written", path.display());
 }
 
 /// A socket for [`stale_socket`] and [`full_backlog`].

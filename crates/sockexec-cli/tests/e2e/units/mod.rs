@@ -21,7 +21,7 @@ use std::thread;
 use rustix::process::{Pid, Signal};
 use tempfile::TempDir;
 
-use crate::common::{Client, Fifo, Gate, PATIENCE, Process, binary, eventually, steps, wait_for_exit};
+use crate::common::{Client, Fifo, Gate, PATIENCE, Process, binary, eventually, steps, wait_for_exit, write_program};
 
 /// The user that the daemon becomes, in place of `sockexec`.
 const UID: u32 = 65_533;
@@ -82,8 +82,8 @@ impl Place {
     }
 
     fn program(&self, name: &str, script: &str) -> PathBuf {
-        let path = self.file(name, &format!("#!/bin/sh\n{script}\n"));
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        let path = self.file(name, "");
+        write_program(&path, format!("#!/bin/sh\n{script}\n").as_bytes());
         path
     }
 

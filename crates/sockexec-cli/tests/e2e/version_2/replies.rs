@@ -5,7 +5,7 @@ use std::fs;
 use rustix::process::Signal;
 
 use super::{Caller, NONE, Reply2, last_pid, netstring, request_2, run};
-use crate::common::{Daemon, Launch, eventually, steps};
+use crate::common::{Daemon, Launch, eventually, steps, write_program};
 use crate::faults::strace::{self, Fault, Strace, Whom};
 
 /// The tags of a reply. Consecutive pairs of output count once.
@@ -82,8 +82,7 @@ fn programs_that_cannot_start_are_explained() {
     let mut daemon = Daemon::start("");
     let path = |name: &str| daemon.directory().join(name).display().to_string();
     fs::write(path("file"), "no program").unwrap();
-    fs::write(path("script"), "#!/nowhere/interpreter\n").unwrap();
-    fs::set_permissions(path("script"), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    write_program(path("script").as_ref(), b"#!/nowhere/interpreter\n");
     for (program, expected) in [
         ("no-such-program", "not-found no-such-program: No such file or directory".to_owned()),
         ("./no-such-program", "not-found ./no-such-program: No such file or directory".to_owned()),
