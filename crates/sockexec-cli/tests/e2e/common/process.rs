@@ -1,11 +1,12 @@
 //! What /proc shows of the daemon and of the programs.
 
 use std::fs;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::process::{Child, ExitStatus};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::io::Errno;
 #[cfg(target_os = "linux")]
 use rustix::process::PidfdGetfdFlags;
 use rustix::process::{Pid, PidfdFlags, Signal};
@@ -153,11 +154,22 @@ impl Process {
             Some((target, entry.file_name().to_string_lossy().parse().expect("a number")))
         });
         let of_kind = named.filter(|(target, _)| target.starts_with(kind));
-        of_kind
-            .map(|(target, number)| {
-                Ok((target, rustix::process::pidfd_getfd(&pidfd, number, PidfdGetfdFlags::empty())?))
-            })
-            .collect()
+        let mut duplicates = Vec::new();
+        for (target, number) in of_kind {
+            match rustix::process::pidfd_getfd(&pidfd, number, PidfdGetfdFlags::empty()) {
+                // The daemon closes descriptors of earlier clients meanwhile, and may give a number
+                // to something else.
+                Err(Errno::BADF) => {}
+                duplicate => {
+                    let duplicate = duplicate?;
+                    let own = format!("/proc/self/fd/{}", duplicate.as_raw_fd());
+                    if fs::read_link(own).expect("an open descriptor").to_string_lossy() == target {
+                        duplicates.push((target, duplicate));
+                    }
+                }
+            }
+        }
+        Ok(duplicates)
     }
 
     /// The number of its children, and of zombies among them.
@@ -177,14 +189,27 @@ impl Process {
         counts
     }
 
+    /// Whether it can do nothing before something happens: it neither wants a processor nor waits
+    /// for a disk.
+    fn is_at_rest(self) -> bool {
+        !["R", "D"].contains(&self.stat()[0].as_str())
+    }
+
     /// Waits until it has written nothing over many looks, because its reader has stopped it. If it
     /// is never stopped, its end stops the count.
+    ///
+    /// Where a daemon is the reader, that is its parent. One that only waits for a processor or a
+    /// disk has stopped nobody: it goes on later.
     #[track_caller]
     pub(crate) fn wait_until_blocked(self) {
+        let parent = self.stat()[1].parse().ok().and_then(Pid::from_raw);
+        // This process is the parent of daemons, and runs now.
+        let reader = parent.filter(|&parent| parent != rustix::process::getpid()).map(Self);
         let (mut last, mut same) = (0, 0);
         super::eventually("a program that is stopped by its reader", || {
             let now = self.written();
-            same = if now == last { same + 1 } else { 0 };
+            let is_at_rest = self.is_at_rest() && reader.is_none_or(Self::is_at_rest);
+            same = if now == last && is_at_rest { same + 1 } else { 0 };
             last = now;
             same > 50
         });
