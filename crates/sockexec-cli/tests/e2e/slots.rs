@@ -1,5 +1,7 @@
 //! Slots: who has one, who waits for one, and whose time runs meanwhile.
 
+use std::time::{Duration, Instant};
+
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -38,29 +40,28 @@ pub(crate) fn waiting(daemon: &Daemon) -> u64 {
     status(daemon)["totals"]["waiting"].as_u64().expect("a number")
 }
 
-/// Ten programs take a second each, one at a time, with a limit of two seconds. None is late,
-/// because the time runs from the slot. Status and ping are answered meanwhile.
+/// A program has the only slot until its deadline, and nine wait for it as long as they themselves
+/// may take. None of them is late, because the time runs from the slot. Status and ping are
+/// answered meanwhile.
 #[test]
 fn waiting_takes_no_time_from_the_program() {
     for version in [1, 2] {
-        let daemon = Daemon::start("-m 1 -t 2 --request-timeout 1");
-        let clients: Vec<Client> = (0..10)
-            .map(|_| {
-                let mut client = daemon.connect();
-                client.send(&request(version, &["/bin/sleep".to_owned(), "1".to_owned()]));
-                client
-            })
-            .collect();
+        // Each of the nine, and all that is done while they wait, has these seconds.
+        let daemon = Daemon::start("-m 1 -t 6 --request-timeout 5");
+        let mut first = start(&daemon, version, "wait");
+        daemon.wait_for_log("started pid");
+        let clients: Vec<Client> = (0..9).map(|_| start(&daemon, version, "exit 3")).collect();
         eventually("nine that wait", || waiting(&daemon) == 9);
         let mut ping = daemon.connect();
         ping.send(&netstring("protocol=2"));
         ping.half_close();
         assert_eq!(exit_of(&mut ping).0, "protocol");
         assert_eq!(status(&daemon)["totals"]["running"], 1);
+        assert_eq!(exit_of(&mut first), ("termsig".to_owned(), b"15".to_vec()), "version {version}");
         for mut client in clients {
-            assert_eq!(exit_of(&mut client), ("exitcode".to_owned(), b"0".to_vec()), "version {version}");
+            assert_eq!(exit_of(&mut client), ("exitcode".to_owned(), b"3".to_vec()), "version {version}");
         }
-        assert_eq!(status(&daemon)["totals"]["timed_out"], 0);
+        assert_eq!(status(&daemon)["totals"]["timed_out"], 1);
     }
 }
 
@@ -97,7 +98,7 @@ fn a_client_that_waits_is_told() {
 /// The order is that in which the requests were complete.
 #[test]
 fn the_first_to_wait_is_the_first_to_be_served() {
-    let daemon = Daemon::start("-m 1 -t 0");
+    let daemon = Daemon::start("-m 1 -t 0 --request-timeout 0");
     let mut running = start(&daemon, 1, "out ready cat");
     running.wait_for("ready");
     // It connects first and completes its request last.
@@ -183,7 +184,7 @@ fn a_descendant_that_holds_the_output_keeps_the_slot() {
 /// A request that came in time is served even if the daemon could not read it until later.
 #[test]
 fn a_request_that_came_in_time_is_served() {
-    let daemon = Daemon::start("-t 0 --request-timeout 1");
+    let daemon = Daemon::start("-t 0 --request-timeout 3");
     let mut clients = [daemon.connect(), daemon.connect()];
     // Both are accepted, because the status came after them.
     status(&daemon);
@@ -192,7 +193,7 @@ fn a_request_that_came_in_time_is_served() {
         client.send(&request(version, &steps("exit 3")));
     }
     // Longer than the time for the request, however much longer.
-    std::thread::sleep(std::time::Duration::from_millis(1500));
+    std::thread::sleep(Duration::from_millis(3500));
     daemon.signal(Signal::CONT);
     for mut client in clients {
         client.half_close();
@@ -202,10 +203,26 @@ fn a_request_that_came_in_time_is_served() {
     }
 }
 
+/// Connects and sends these bytes within that time. A busy machine may need more than one attempt.
+#[track_caller]
+fn send_within(limit: Duration, daemon: &Daemon, bytes: &[u8]) -> Client {
+    loop {
+        let begin = Instant::now();
+        let mut client = daemon.connect();
+        let sent = client.try_send(bytes);
+        // The daemon's clock begins when it accepts the client, which is later.
+        if begin.elapsed() < limit {
+            sent.expect("the daemon takes what comes in time");
+            return client;
+        }
+    }
+}
+
 /// `--request-timeout` limits the request, and `-t` the program. The first is never longer than the
 /// second.
 #[test]
 fn a_request_has_a_time_of_its_own() {
+    const LIMIT: Duration = Duration::from_millis(300);
     for (options, longer) in [
         ("--request-timeout 0.3", true),
         ("-t 0.3", false),
@@ -215,14 +232,15 @@ fn a_request_has_a_time_of_its_own() {
         let daemon = Daemon::start(options);
         let mut silent = daemon.connect();
         assert_eq!(silent.rest(), b"", "{options}");
-        let mut slow = daemon.connect();
-        slow.send(&[netstring("protocol=2"), netstring("cwd=/")].concat());
+        let mut slow = send_within(LIMIT, &daemon, &[netstring("protocol=2"), netstring("cwd=/")].concat());
         assert_eq!(exit_of(&mut slow), ("error".to_owned(), b"timeout the request was not complete in time".to_vec()));
         // A program has more time, if `-t` allows it.
-        let mut client = daemon.connect();
-        client.send(&request(2, &["/bin/sleep".to_owned(), "0.6".to_owned()]));
-        let expected = if longer { "exitcode" } else { "termsig" };
-        assert_eq!(exit_of(&mut client).0, expected, "{options}");
+        let sleep = request(2, &["/bin/sleep".to_owned(), "0.6".to_owned()]);
+        let mut client = send_within(LIMIT, &daemon, &sleep);
+        let (tag, text) = exit_of(&mut client);
+        // On a busy machine the deadline may come before the program was executed.
+        let expected = if longer { tag == "exitcode" } else { tag == "termsig" || tag == "error" };
+        assert!(expected, "{options}: {tag} {}", text.escape_ascii());
     }
 }
 
@@ -247,7 +265,9 @@ fn waiting_clients_learn_of_the_daemons_end() {
 /// Clients come, wait and leave in every way, beside others that are served. No slot is lost.
 #[test]
 fn no_slot_is_lost() {
-    let mut daemon = Daemon::start("-m 2 -t 5 -k 0.1 --request-timeout 0.2");
+    const LIMIT: Duration = Duration::from_millis(200);
+    let mut daemon = Daemon::start("-m 2 -t 60 -k 0.1 --request-timeout 0.2");
+    let start = |daemon: &Daemon, version, words: &str| send_within(LIMIT, daemon, &request(version, &steps(words)));
     std::thread::scope(|scope| {
         for thread in 0..4_u32 {
             let daemon = &daemon;
@@ -257,9 +277,8 @@ fn no_slot_is_lost() {
                     match (n * 7 + thread) % 6 {
                         0 => drop(start(daemon, version, "wait")),
                         1 => {
-                            let mut client = daemon.connect();
-                            client.send(&request(version, &["no-such-program".to_owned()]));
-                            exit_of(&mut client);
+                            let request = request(version, &["no-such-program".to_owned()]);
+                            exit_of(&mut send_within(LIMIT, daemon, &request));
                         }
                         2 => {
                             let mut client = daemon.connect();
