@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -50,12 +51,13 @@ fn stopped_and_continued_under_load() {
 /// A deadline that passes while the daemon is stopped takes effect as soon as it continues.
 #[test]
 fn a_deadline_that_passes_while_the_daemon_is_stopped() {
-    let mut daemon = Daemon::start("-t 1 -k 100");
+    // Time enough for a busy machine to start the program and stop the daemon.
+    let mut daemon = Daemon::start("-t 5 -k 100");
     let mut client = daemon.exec(&steps("out ready wait"));
     client.wait_for("ready");
     daemon.stop();
     // Time itself must pass here.
-    thread::sleep(Duration::from_millis(1200));
+    thread::sleep(Duration::from_millis(5200));
     daemon.signal(Signal::CONT);
     assert_eq!(client.reply().signal(), 15);
     daemon.assert_serves();
@@ -163,7 +165,8 @@ fn a_clock_that_is_stepped_brings_no_deadline() {
 #[test]
 fn a_clock_that_is_stepped_puts_no_deadline_off() {
     let Some(clock) = Clock::new() else { return };
-    let Some(mut daemon) = clock.start("-t 2 -k 1", false) else { return };
+    // What comes before each of the two must be done in that time, on a busy machine too.
+    let Some(mut daemon) = clock.start("-t 6 -k 3", false) else { return };
     let mut client = daemon.exec(&steps("ignore TERM ; out ready wait"));
     client.wait_for("ready");
     clock.step(&daemon, -DAY);
@@ -188,21 +191,24 @@ fn a_monotonic_clock_that_is_stepped_brings_deadlines() {
 
 // Limits and places.
 
-/// What an unprivileged user needs: copies of the programs that the user can reach, in a directory
-/// of its own.
-const STRANGER: u32 = 54_321;
+/// A user that nobody else is, not even a test beside this one, in this process or in another: all
+/// processes of a user count for its limit.
+fn stranger() -> u32 {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    20_000 + std::process::id() % 10_000 * 4 + COUNT.fetch_add(1, Ordering::Relaxed) % 4
+}
 
-/// A launch as a user that nobody else is. `None`, with a message, where that is not permitted.
-fn as_stranger(before: &str) -> Option<Launch> {
-    let probe = Command::new("setpriv").args(["--reuid=54321", "--regid=54321", "--clear-groups", "true"]).output();
+/// A launch as that user, with a copy of the daemon in a directory that the user can reach. `None`,
+/// with a message, where that is not permitted.
+fn as_stranger(uid: u32, before: &str) -> Option<Launch> {
+    let user = format!("setpriv --reuid={uid} --regid={uid} --clear-groups");
+    let probe = Command::new("sh").args(["-c", &format!("{user} true")]).output();
     if !probe.is_ok_and(|output| output.status.success()) || !rustix::process::geteuid().is_root() {
         eprintln!("SKIPPED: no other user can be taken on here (setpriv, root)");
         return None;
     }
-    let launch = Launch::default().prelude(&format!(
-        "cp \"$0\" daemon; chown {STRANGER} .; set -- ./daemon \"$@\"; \
-         exec {before} setpriv --reuid={STRANGER} --regid={STRANGER} --clear-groups \"$@\""
-    ));
+    let launch = Launch::default()
+        .prelude(&format!("cp \"$0\" daemon; chown {uid} .; set -- ./daemon \"$@\"; exec {before} {user} \"$@\""));
     fs::set_permissions(launch.directory(), fs::Permissions::from_mode(0o755)).unwrap();
     Some(launch.options("-t 0 -M 0666"))
 }
@@ -211,7 +217,8 @@ fn as_stranger(before: &str) -> Option<Launch> {
 /// room again, the next program starts.
 #[test]
 fn no_more_processes() {
-    let Some(launch) = as_stranger("prlimit --nproc=5") else { return };
+    let uid = stranger();
+    let Some(launch) = as_stranger(uid, "prlimit --nproc=5") else { return };
     // With `-d` the log's thread is one of the five.
     let daemon = launch.quiet().start();
     let sleepers: Vec<Client> = (0..4).map(|_| daemon.exec(&["sh", "-c", "echo ready; read x"])).collect();
@@ -223,7 +230,7 @@ fn no_more_processes() {
     for _ in 0..20 {
         let reply = daemon.run(&["true"], b"");
         let words = format!(
-            "sockexec: true: Resource temporarily unavailable: the daemon's user (uid {STRANGER}) is limited to 5 \
+            "sockexec: true: Resource temporarily unavailable: the daemon's user (uid {uid}) is limited to 5 \
              processes (ulimit -u), or the daemon's control group is full (pids.max)\n"
         );
         assert_eq!((reply.code(), reply.stderr_text()), (125, words.as_str()));
@@ -240,7 +247,7 @@ fn no_more_processes() {
 /// it can.
 #[test]
 fn a_directory_that_becomes_read_only() {
-    let Some(launch) = as_stranger("") else { return };
+    let Some(launch) = as_stranger(stranger(), "") else { return };
     let mut daemon = launch.start();
     let directory = daemon.directory().to_owned();
     let become_mode = |mode| fs::set_permissions(&directory, fs::Permissions::from_mode(mode)).unwrap();
