@@ -159,8 +159,19 @@ fn median_of_small_requests(daemon: &Daemon) -> Duration {
 /// One client reads without end, and the others still get their turns.
 #[test]
 fn a_flood_does_not_starve_others() {
+    // A machine that has less time for the test during the flood than before it makes the others
+    // slow, too. A daemon that starves them fails all chances.
+    const CHANCES: usize = 5;
     let daemon = Daemon::start("-t 0 -k 1");
-    let idle = median_of_small_requests(&daemon);
+    let found: Vec<String> = (0..CHANCES).map_while(|_| serve_beside_a_flood(&daemon).err()).collect();
+    assert!(found.len() < CHANCES, "{found:?}");
+    assert_memory(&daemon);
+}
+
+/// If others have to wait much longer than without a flood, says how long.
+#[track_caller]
+fn serve_beside_a_flood(daemon: &Daemon) -> Result<(), String> {
+    let idle = median_of_small_requests(daemon);
     let flood = daemon.exec(&steps("flood"));
     let socket = flood.socket().try_clone().expect("a second descriptor");
     let (begins, has_begun) = mpsc::channel();
@@ -175,13 +186,13 @@ fn a_flood_does_not_starve_others() {
         total
     });
     has_begun.recv().expect("a flood");
-    let beside = median_of_small_requests(&daemon);
+    let beside = median_of_small_requests(daemon);
     socket.shutdown(Shutdown::Both).expect("a close");
     let pulled = reader.join().expect("no panic");
-    println!("{idle:?} idle, {beside:?} beside a flood of {} MB", pulled / 1_000_000);
     assert!(pulled > 0);
+    let found = format!("{idle:?} idle, {beside:?} beside a flood of {} MB", pulled / 1_000_000);
+    println!("{found}");
     // Three times as long is fine. On a loaded machine four processes want two processors, and the
     // scheduler adds its own delay.
-    assert!(beside <= 3 * idle + Duration::from_millis(100), "{idle:?} idle, {beside:?} beside a flood");
-    assert_memory(&daemon);
+    if beside <= 3 * idle + Duration::from_millis(100) { Ok(()) } else { Err(found) }
 }
