@@ -319,6 +319,13 @@ fn case(scenario: &Scenario, spawn: Option<&str>, whom: Whom, fault: &Fault<'_>)
             outcome
         });
         within(Duration::from_secs(60), || over.load(Ordering::Acquire));
+        // The daemon still closes the connection. If strace left it in a call that is made to fail,
+        // it would get ENOSYS, and that failure would not be counted.
+        let mut asleep = 0;
+        within(Duration::from_secs(5), || {
+            asleep = if daemon.process().is_asleep() { asleep + 1 } else { 0 };
+            asleep > 5
+        });
         let (_, injected) = strace.detach();
         (player.join().unwrap_or_else(|_| Outcome::Wrong("the test itself failed".into())), injected)
     });
@@ -368,7 +375,8 @@ fn aftermath(daemon: &mut Daemon, before: (usize, usize), at_most: (usize, usize
     }
     let process = daemon.process();
     let mut now = footprint(process);
-    let settled = within(Duration::from_secs(10), || {
+    // What is left of a connection goes at its deadline (`OPTIONS`), 4.6 seconds later at most.
+    let settled = within(Duration::from_secs(30), || {
         now = footprint(process);
         now.0 <= at_most.0 && now.1 <= at_most.1
     });

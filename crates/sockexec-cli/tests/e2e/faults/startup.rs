@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::scenario::{Outcome, Scenario, within};
 use super::strace::{self, Fault};
 use super::{Effort, Row, Table};
-use crate::common::{Daemon, Launch, pairs, request};
+use crate::common::{Daemon, Launch, eventually, pairs, request};
 
 /// What each call of the start can fail with. `mmap` and `rt_sigaction` are missing: before `main`
 /// they belong to the dynamic linker and the runtime, which end the process.
@@ -125,8 +125,11 @@ fn discover() -> BTreeMap<String, usize> {
     let (launch, log) = traced("");
     let mut daemon = launch.start();
     daemon.terminate();
+    // strace is no child of this process, and may write its last lines after the daemon's end.
+    let text = || fs::read_to_string(&log).expect("the log of strace");
+    eventually("the end of the log", || text().contains("+++ exited with"));
     let mut counts = BTreeMap::new();
-    for line in fs::read_to_string(log).expect("the log of strace").lines() {
+    for line in text().lines() {
         if let Some(call) = strace::call(line) {
             *counts.entry(call.to_owned()).or_insert(0) += 1;
         }

@@ -14,8 +14,7 @@ use rustix::process::Signal;
 
 use super::run;
 use super::scenario::{
-    Life, Outcome, PATIENCE, Scenario, connect_with, end_of, make_fifo, pairs, prepare, read_reply, within,
-    writer_of,
+    Life, Outcome, PATIENCE, Scenario, connect_with, end_of, make_fifo, pairs, prepare, read_reply, within, writer_of,
 };
 use super::strace::{self, Fault, Strace, Whom};
 use crate::common::{Daemon, Launch, Process, eventually, pattern, request, steps};
