@@ -65,7 +65,11 @@ pub(super) struct Peer(UnixStream);
 
 impl Peer {
     pub(super) fn say(&mut self, bytes: &[u8]) {
-        self.0.write_all(bytes).expect("the client reads");
+        self.try_say(bytes).expect("the client reads");
+    }
+
+    pub(super) fn try_say(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.0.write_all(bytes)
     }
 
     fn byte(&mut self) -> u8 {

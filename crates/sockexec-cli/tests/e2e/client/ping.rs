@@ -1,6 +1,7 @@
 //! Questions to a daemon: `--ping` and `--status`.
 
-use std::process::Command;
+use std::path::PathBuf;
+use std::process::{Command, Output};
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -14,10 +15,21 @@ use crate::common::{Daemon, PATIENCE, full_backlog};
 /// Long enough for a daemon that will never answer.
 const MOMENT: Duration = Duration::from_millis(300);
 
+/// What the command says of a daemon that has not got the processor yet, or is stopped.
+const UNREAD: &str = "the daemon has not read the request";
+
 fn asking(question: &str, socket: &std::path::Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sockexec-client"));
     command.arg(question).arg(socket);
     command
+}
+
+/// The first of a few answers that does not say `late`: `--ping` waits for 0.9 s, in which a busy machine
+/// may not run the daemon.
+fn in_time(late: &str, ask: impl FnMut() -> Output) -> Output {
+    let mut outputs = std::iter::repeat_with(ask).take(5);
+    let is_in_time = |output: &Output| !text(&output.stderr).contains(late);
+    outputs.find(is_in_time).expect("an answer in time")
 }
 
 /// Without output, and also beside a program in the only slot.
@@ -26,14 +38,18 @@ fn a_daemon_that_serves_answers() {
     let daemon = Daemon::start("-t 0 -m 1");
     let mut running = daemon.exec(&crate::common::steps("out ready wait"));
     running.wait_for("ready");
-    let mut command = bare(&daemon);
-    command.arg("--ping").arg(daemon.socket());
-    let output = run(command);
+    let mut asked = 0;
+    let output = in_time("no answer in time", || {
+        asked += 1;
+        let mut command = bare(&daemon);
+        command.arg("--ping").arg(daemon.socket());
+        run(command)
+    });
     assert_eq!((output.status.code(), text(&output.stdout), text(&output.stderr)), (Some(0), "", ""));
     ping(daemon.socket(), PATIENCE).expect("it serves");
     let status: serde_json::Value =
         serde_json::from_str(&daemon_status(daemon.socket(), PATIENCE).expect("a status")).expect("JSON");
-    assert_eq!(status["totals"]["pings"], 2);
+    assert!((2..=asked + 1).contains(&status["totals"]["pings"].as_u64().expect("a number")), "{status}");
 }
 
 #[test]
@@ -51,7 +67,7 @@ fn a_stopped_daemon_is_explained() {
     daemon.stop();
     for question in ["--ping", "--status"] {
         let output = run(asking(question, daemon.socket()));
-        assert_lost(&output, daemon.socket(), "no answer in time: the daemon has not read the request; is it stopped?");
+        assert_lost(&output, daemon.socket(), &format!("no answer in time: {UNREAD}; is it stopped?"));
     }
     let error = ping(daemon.socket(), MOMENT).expect_err("no answer");
     assert!(matches!(error, Error::NoAnswer(Waiting::Answer { read: Some(false) })), "{error:?}");
@@ -74,18 +90,25 @@ fn a_full_backlog_is_explained() {
 fn other_answers_are_explained() {
     // As 3.1.1 does, or a daemon that is stuck.
     for answer in [&b""[..], INTRODUCTION] {
-        let fake = Fake::new(move |mut peer| {
-            peer.say(answer);
-            peer.read_to_the_end();
+        let mut socket = PathBuf::new();
+        let output = in_time(UNREAD, || {
+            let fake = Fake::new(move |mut peer| {
+                // The client may have left before that.
+                let _ = peer.try_say(answer);
+                peer.read_to_the_end();
+            });
+            socket = fake.socket();
+            let output = run(asking("--ping", &socket));
+            fake.join();
+            output
         });
-        let output = run(asking("--ping", &fake.socket()));
-        assert_lost(&output, &fake.socket(), "no answer in time: the daemon has read the request");
-        fake.join();
+        assert_lost(&output, &socket, "no answer in time: the daemon has read the request");
     }
     let says = |reply: &'static [u8]| {
         move |mut peer: Peer| {
             peer.drain();
-            peer.say(reply);
+            // The client may have left before that.
+            let _ = peer.try_say(reply);
         }
     };
     let cases: &[(&'static [u8], &str, ErrorKind)] = &[
@@ -98,8 +121,13 @@ fn other_answers_are_explained() {
         (b"8:protocol,1:2,5:error,17:busy too many ask,", "too many ask", ErrorKind::Busy),
     ];
     for (reply, words, kind) in cases {
-        let fake = Fake::new(says(reply));
-        assert_lost(&run(asking("--ping", &fake.socket())), &fake.socket(), words);
+        let mut socket = PathBuf::new();
+        let output = in_time("no answer in time", || {
+            let fake = Fake::new(says(reply));
+            socket = fake.socket();
+            run(asking("--ping", &socket))
+        });
+        assert_lost(&output, &socket, words);
         let fake = Fake::new(says(reply));
         assert_lost(&run(asking("--status", &fake.socket())), &fake.socket(), words);
         let fake = Fake::new(says(reply));

@@ -106,7 +106,7 @@ fn a_ping_gets_the_introduction() {
 /// run.
 #[test]
 fn pings_leave_nothing() {
-    let daemon = Daemon::start("--request-timeout 0.3");
+    let daemon = Daemon::start("--request-timeout 1");
     let descriptors = daemon.process().descriptors();
     for _ in 0..50 {
         let mut client = daemon.connect();

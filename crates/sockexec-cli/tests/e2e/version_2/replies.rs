@@ -163,7 +163,7 @@ fn a_daemon_that_cannot_read_the_output_says_so() {
 
 #[test]
 fn a_request_that_is_too_late_is_refused() {
-    let daemon = Daemon::start("-t 0.4");
+    let daemon = Daemon::start("-t 1");
     let bytes = [request_2::<_, &str>(&["cwd=/"], &[]), b"1:3,2:ls,".to_vec()].concat();
     let caller = Caller::sent_before_it_is_accepted(&daemon, &bytes);
     assert_eq!(caller.reply().refusal(), "timeout the request was not complete in time");
@@ -176,7 +176,7 @@ fn a_request_that_is_too_late_is_refused() {
 /// all the same.
 #[test]
 fn the_rest_of_a_late_request_starts_nothing() {
-    let daemon = Daemon::start("-t 0.4 -k 0.2");
+    let daemon = Daemon::start("-t 1 -k 0.2");
     let bytes = request_2(NONE, &steps("wait"));
     let (begin, rest) = bytes.split_at(bytes.len() - 3);
     let mut caller = Caller::sent_before_it_is_accepted(&daemon, begin);

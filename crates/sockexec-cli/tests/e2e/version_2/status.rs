@@ -41,7 +41,7 @@ fn totals() {
     run(&daemon, NONE, &["nope"], "");
     run(&daemon, &["cwd=/nowhere"], &["true"], "");
     // Time enough for the exec. 15 if the deadline came before the program had ignored TERM.
-    let signal = run(&daemon, &["timeout=3"], &steps("ignore TERM ; wait"), "").signal();
+    let signal = run(&daemon, &["timeout=5"], &steps("ignore TERM ; wait"), "").signal();
     assert!([9, 15].contains(&signal), "{signal}");
     let mut running = Caller::start(&daemon, NONE, &steps("out ready cat"));
     running.wait_for("ready");
