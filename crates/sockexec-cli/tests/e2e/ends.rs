@@ -441,7 +441,7 @@ fn deadline_of_a_finished_program_with_output_never_read() {
 /// The reply is complete, and the client neither closes nor stops sending.
 #[test]
 fn a_client_that_sends_for_ever_after_the_end() {
-    let mut daemon = Daemon::start(SHORT);
+    let mut daemon = Daemon::start("-m 1 -t 30");
     let mut client = daemon.exec(&steps("out done"));
     client.wait_for("exitcode");
     let mut daemon_serves = std::thread::scope(|scope| {
@@ -461,7 +461,7 @@ fn a_client_that_sends_for_ever_after_the_end() {
 /// The reply is complete, and the client does nothing with its connection.
 #[test]
 fn a_client_that_stays_after_the_end() {
-    let mut daemon = Daemon::start(SHORT);
+    let mut daemon = Daemon::start("-m 1 -t 30");
     let mut client = daemon.exec(&steps("out done"));
     client.wait_for("exitcode");
     assert_slot_is_free(&mut daemon);
