@@ -100,7 +100,7 @@ fn bytes_after_the_end_of_stdin_are_dropped() {
     for tail in [&b"6:hidden,0:,"[..], b"not a netstring", b"99999999999999999999:", b"0:,0:,0:,", b"\0\0\0"] {
         let mut client = daemon.exec(&steps("cat"));
         client.stdin(b"seen");
-        client.end_stdin();
+        client.send(&[b"0:,", tail].concat());
         // The reply may be complete by now. Then the daemon takes no more, and still nothing is refused.
         let _ = client.try_send(tail);
         let reply = client.reply();
