@@ -273,6 +273,21 @@ fn stdin_beside_descriptors_is_refused() {
     assert_eq!(caller.reply().code(), 5);
 }
 
+/// They stayed open, with the pipe's end that they were, until the client went or five seconds were over.
+#[test]
+fn none_stay_open_after_a_request_that_came_too_late() {
+    let mut daemon = Daemon::start("-t 0 --request-timeout 0.2");
+    let descriptors = daemon.process().descriptors();
+    let null = null();
+    let caller = Caller(daemon.connect());
+    send(&caller, b"10:protocol=2,3:fds,", &[null.as_fd(); 3]);
+    daemon.wait_for_log("reply complete");
+    assert_eq!(daemon.process().descriptors(), descriptors + 1, "the socket");
+    assert!(caller.reply().refusal().starts_with("timeout "));
+    assert_clean(&daemon, descriptors);
+    daemon.assert_serves();
+}
+
 /// A daemon that has no descriptors left for those of the client says that, and not that the
 /// request is wrong.
 #[test]

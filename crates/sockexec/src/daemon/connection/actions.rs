@@ -33,10 +33,13 @@ impl Connection {
                         // It may only have checked whether anybody listens.
                         log::debug!("connection {}: no request came", self.number);
                     }
-                    self.descriptors = None;
                 }
                 Action::TellStatus => self.status_wanted = true,
-                Action::Finish => self.finishing = true,
+                Action::Finish => {
+                    self.finishing = true;
+                    // Of a request that was refused for whatever reason; its client may stay for seconds.
+                    self.descriptors = None;
+                }
                 Action::CloseClient => self.close_client(cx),
                 Action::CloseStdin
                 | Action::EndTerminalInput
