@@ -162,6 +162,21 @@ fn a_daemon_that_ends_without_the_lock_removes_nothing() {
     assert!(daemon.socket().exists());
 }
 
+/// What it left alone was another's. It waited for the lock all the same, half a second in which it served
+/// nobody, and then complained.
+#[test]
+fn a_daemon_that_was_replaced_needs_no_lock() {
+    let mut first = Launch::default().start();
+    let mut second = successor(first.socket()).start();
+    let directory = File::open(first.directory()).unwrap();
+    rustix::fs::flock(&directory, FlockOperation::LockExclusive).unwrap();
+    let stopped = first.wait();
+    assert_eq!(stopped.status.code(), Some(0));
+    assert!(!stopped.stderr.contains("has locked its directory"), "{stopped:?}");
+    drop(directory);
+    second.assert_serves();
+}
+
 /// Of two that take over, the last one wins and the others end.
 #[test]
 fn the_last_of_many_successors_wins() {

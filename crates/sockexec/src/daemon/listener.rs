@@ -290,10 +290,14 @@ impl SocketFile {
     /// Removes it, if the file at the path is still the one that was made here.
     fn remove(&self) -> io::Result<()> {
         let made = self.identity.ok_or_else(|| io::Error::other("it may not be this daemon's"))?;
+        let path = self.location();
+        // Where its place was taken, the daemon may still serve, and must not wait.
+        if identity(path).is_ok_and(|found| found != made) {
+            return Ok(());
+        }
         // Between the check and the removal a successor may put its own file there.
         let _lock = Lock::wait_for(&self.path, REMOVAL_WAIT)
             .ok_or_else(|| io::Error::other("another process has locked its directory; the next daemon replaces it"))?;
-        let path = self.location();
         match identity(path) {
             Ok(found) if found == made => fs::remove_file(path),
             Ok(_) => Ok(()),
