@@ -457,6 +457,12 @@ impl Session {
         !self.shutting_down && self.client != Client::Closed && self.reply == Reply::Streaming && self.cut_at.is_none()
     }
 
+    /// Whether an error that comes now would be the first, and there is a client to tell.
+    pub(crate) fn tells_errors(&self) -> bool {
+        let told = self.error_told || self.withheld.is_some();
+        self.client != Client::Closed && self.reply == Reply::Streaming && !told
+    }
+
     /// When its time is up, unless it is already.
     pub(crate) const fn deadline(&self) -> Option<Time> {
         self.running_deadline()

@@ -2,6 +2,7 @@
 
 use rustix::process::Signal;
 
+use super::status::status;
 use super::{Caller, NONE, Reply2, netstring, request_2, run};
 use crate::common::{Daemon, Launch, Process, steps};
 use crate::faults::strace::{self, Fault, Strace, Whom};
@@ -119,9 +120,13 @@ fn a_deadline_while_the_exec_hangs_is_reported_later() {
     // again with more time.
     let is_done = ["timeout=0.5", "timeout=5", "timeout=25"].iter().any(|timeout| {
         let request = request_2(&[timeout], &["/bin/true"]);
-        let (_daemon, caller, strace, _) = stopping_before_exec("-t 0 -k 30", &request);
+        let (daemon, caller, strace, _) = stopping_before_exec("-t 0 -k 30", &request);
         let reply = caller.reply();
         assert_eq!(reply.refusal(), "timeout the deadline has come; the program is ended");
+        // What follows from it, a program that KILL has ended before its exec, was counted as an error of its
+        // own.
+        let errors = &status(&daemon)["counts"]["errors"];
+        assert_eq!((&errors["timeout"], &errors["spawn-failed"]), (&1.into(), &0.into()), "{errors}");
         strace.stops() == 1
     });
     assert!(is_done, "each deadline came before the process had stopped");

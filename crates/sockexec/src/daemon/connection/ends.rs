@@ -54,7 +54,7 @@ impl Connection {
         if let Some(program) = &mut self.to_log {
             program.end = Some((End::Error(error.kind.code()), Duration::ZERO));
         }
-        cx.totals.counts().error(&error.kind.code());
+        self.count_error(cx, &error.kind.code());
         self.session.start_failed(error);
     }
 
@@ -62,10 +62,18 @@ impl Connection {
     /// output, or an exit status that follows from a part of the input.
     pub(super) fn give_up(&mut self, cx: &Context<'_>, what: &str, error: &io::Error) {
         self.warn("broken", format_args!("cannot {what}: {error}"));
-        cx.totals.counts().error(&ErrorCode::Internal);
+        self.count_error(cx, &ErrorCode::Internal);
         self.activity += 1;
         self.session.broken(cx.now, &format!("cannot {what}: {}", child::strerror(error)));
         self.perform(cx);
+    }
+
+    /// Counts an error that is about to be told. One that follows from another is not: where KILL ends a program
+    /// before its exec, the deadline has come, or its client has left.
+    fn count_error(&self, cx: &Context<'_>, code: &ErrorCode) {
+        if self.session.tells_errors() {
+            cx.totals.counts().error(code);
+        }
     }
 
     /// Its program was started by this call.
