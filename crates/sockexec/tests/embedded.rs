@@ -104,3 +104,14 @@ fn children_that_nobody_can_wait_for() {
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && said.contains("1 passed"), "{output:?}");
 }
+
+/// "As many as possible" was a panic, or in a release a wrong number in a warning, where the application had
+/// handed over a socket.
+#[test]
+fn no_number_is_too_many() {
+    log::set_max_level(log::LevelFilter::Warn);
+    let directory = tempfile::tempdir().unwrap();
+    let listener = std::os::unix::net::UnixListener::bind(directory.path().join("sock")).unwrap();
+    let builder = Daemon::builder().max_connections(usize::MAX).max_waiting(usize::MAX);
+    drop(builder.listener(std::os::fd::OwnedFd::from(listener)).build().unwrap());
+}

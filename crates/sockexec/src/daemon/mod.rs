@@ -438,7 +438,7 @@ impl Builder {
                 "a limit of {limit} descriptors (ulimit -n) allows {allowed} programs at once, not {}; \
                  {} would be needed",
                 self.max_connections,
-                descriptors_for(self.max_connections, LEAST_WAITING) + taken,
+                descriptors_for(self.max_connections, LEAST_WAITING).saturating_add(taken),
             );
         }
         Ok(allowed.min(self.max_connections))

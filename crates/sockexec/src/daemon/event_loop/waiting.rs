@@ -35,7 +35,7 @@ impl EventLoop {
     /// Whether another connection may come. A few more may than have a place, so that it is known what one
     /// wants before another must go for it.
     pub(super) fn has_room(&self) -> bool {
-        self.guests() < self.settings.max_waiting + self.settings.extra
+        self.guests() < self.settings.max_waiting.saturating_add(self.settings.extra)
     }
 
     /// Makes sure that no more connections are in the waiting room than are allowed.
