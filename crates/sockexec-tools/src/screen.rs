@@ -102,6 +102,14 @@ fn take() -> io::Result<()> {
     stdout.flush()
 }
 
+/// Restores the modes alone, before this process ends. Unlike all else here, it does not wait for a terminal that
+/// takes no output.
+pub fn restore_modes() {
+    if let Some(modes) = &*BEFORE.lock().unwrap_or_else(PoisonError::into_inner) {
+        let _ = tcsetattr(stdin(), OptionalActions::Now, modes);
+    }
+}
+
 /// Does nothing if the terminal is restored already.
 fn restore() -> io::Result<()> {
     let Some(modes) = BEFORE.lock().unwrap_or_else(PoisonError::into_inner).take() else { return Ok(()) };

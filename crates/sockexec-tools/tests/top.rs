@@ -306,6 +306,33 @@ fn signals_that_end_it() {
     }
 }
 
+/// It waits in write(2) for a terminal that takes no more. Only KILL ended it then.
+#[test]
+fn signals_end_it_while_the_terminal_takes_nothing() {
+    let daemon = Running::start();
+    let mut person = Person::new();
+    let before = person.modes();
+    let mut child = person.starts(&mut top(&daemon));
+    person.sees("the table", |lines| has(lines, "ARGUMENTS"));
+    // Nobody reads from here on. ^L makes it draw everything again.
+    let (mut last, mut same) = (0, 0);
+    eventually("a full terminal", || {
+        person.types("\x0c");
+        let now = rustix::io::ioctl_fionread(&person.master).expect("a terminal");
+        same = if now == last { same + 1 } else { 0 };
+        last = now;
+        same > 50
+    });
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    let mut status = None;
+    eventually("its end", || {
+        status = child.try_wait().expect("a child");
+        status.is_some()
+    });
+    assert_eq!(status.and_then(|status| status.signal()), Some(Signal::TERM.as_raw()));
+    assert_eq!(person.modes().local_modes, before.local_modes);
+}
+
 /// A shell sets its own modes while `sockexec-top` is stopped.
 #[test]
 fn stopped_and_continued() {

@@ -14,7 +14,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Signal, getpid, kill_process};
 use rustix::stdio::{stdin, stdout};
 use rustix::termios::tcgetwinsize;
-use sockexec_tools::screen::Screen;
+use sockexec_tools::screen::{self, Screen};
 
 use crate::keys::{self, orders};
 use crate::snapshot::{Snapshot, Source};
@@ -30,6 +30,9 @@ pub(crate) enum Ended {
 
 /// Signals that end the table.
 const ENDING: [Signal; 4] = [Signal::TERM, Signal::INT, Signal::HUP, Signal::QUIT];
+
+/// How long the loop may take to end after a signal.
+const GRACE: Duration = Duration::from_secs(2);
 
 /// Signals that have arrived, and the pipe that wakes the loop.
 struct Woken {
@@ -66,6 +69,25 @@ impl Woken {
     }
 }
 
+/// Ends this process after a signal if the loop does not: a terminal whose reader has stopped (a connection that
+/// hangs) makes it wait in write(2). Otherwise only KILL would end it.
+fn end_if_stuck(ending: Arc<AtomicUsize>) -> io::Result<()> {
+    let (mut pipe, waker) = UnixStream::pair()?;
+    waker.set_nonblocking(true)?;
+    for signal in ENDING {
+        signal_hook::low_level::pipe::register(signal.as_raw(), waker.try_clone()?)?;
+    }
+    // The thread ends with the process.
+    let watch = move || {
+        if pipe.read_exact(&mut [0]).is_ok() {
+            thread::sleep(GRACE);
+            screen::restore_modes();
+            let _ = signal_in(&ending).map(signal_hook::low_level::emulate_default_handler);
+        }
+    };
+    thread::Builder::new().name("signals".to_owned()).spawn(watch).map(drop)
+}
+
 /// Shows the table until a key or a signal ends it.
 ///
 /// # Errors
@@ -78,6 +100,8 @@ pub(crate) fn run(source: Source, order: Order, interval: Duration) -> io::Resul
     let (pipe, waker) = UnixStream::pair()?;
     waker.set_nonblocking(true)?;
     let woken = Woken::new(&waker, pipe)?;
+    // After it, so that the thread finds which signal it was.
+    end_if_stuck(Arc::clone(&woken.ending))?;
     let (questions, asked) = mpsc::channel();
     let (answers, answered) = mpsc::channel();
     let view = View::new(source.socket(), order, env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()));
