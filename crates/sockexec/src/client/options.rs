@@ -210,7 +210,7 @@ impl Command {
         };
         let stdin = match stdin.open(Channel::Stdin)? {
             Some(fd) => fd,
-            None if matches!(stdin, Kind::Piped) => {
+            None if matches!(stdin, Kind::Piped) && !matches!(run, Run::Status) => {
                 let (reader, writer) = io::pipe()?;
                 pipes.stdin = Some(writer);
                 reader.into()

@@ -197,6 +197,10 @@ fn descriptors_are_passed() {
     assert!(output.stdout == bytes && output.stderr == b"done");
     let output = Command::new(daemon.socket(), fixture()).arg("verify").pass_stdio().output().expect("a status");
     assert_eq!(output.stdout, b"ok 0\n");
+    // Pipes whose other end nobody has are the same as nothing: this program once waited for ever.
+    let mut verify = Command::new(daemon.socket(), fixture());
+    verify.arg("verify").pass_stdio().stdin(Stdio::piped()).stdout(Stdio::piped()).client_timeout(PATIENCE);
+    assert!(verify.status().expect("a status").success());
 }
 
 /// A daemon that reads everything and sends nothing, as 3.1.1 does; one that refuses the request in
