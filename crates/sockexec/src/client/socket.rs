@@ -57,6 +57,10 @@ fn failed(path: &Path, errno: Errno) -> Error {
                 format!("the path is too long: {len} bytes, but a socket's has at most {MAX_PATH}; use a shorter one");
             io::Error::new(io::ErrorKind::InvalidFilename, words)
         }
+        // On Linux as for a socket that nobody listens on.
+        _ if len == 0 => {
+            io::Error::new(io::ErrorKind::InvalidInput, "the path is empty; give that of the daemon's socket")
+        }
         Errno::CONNREFUSED => match std::fs::metadata(path).map(|metadata| metadata.file_type()) {
             Ok(kind) if kind.is_dir() => refused("it is a directory; give the path of the socket in it"),
             Ok(kind) if !kind.is_socket() => refused("it is a file, not a socket; give the path of a daemon's socket"),

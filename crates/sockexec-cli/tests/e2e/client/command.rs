@@ -178,7 +178,10 @@ fn an_unreachable_daemon_is_explained() {
 
     let mut command = bare(&daemon);
     command.args(["", "true"]);
-    assert_eq!(run(command).status.code(), Some(111));
+    let output = run(command);
+    assert_eq!(output.status.code(), Some(111));
+    // A variable of a script that is not set. It was said that the file exists.
+    assert!(text(&output.stderr).contains("the path is empty"), "{}", text(&output.stderr));
 }
 
 /// The daemon's own exit codes, with its line on standard error.
