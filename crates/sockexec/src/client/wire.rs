@@ -147,6 +147,10 @@ impl Outgoing {
         if let Some(rest) = &mut self.rest {
             return rest.behind.extend_from_slice(bytes);
         }
+        if self.is_empty() {
+            // Without input nothing else makes room: a program that gets signals all day would fill the memory.
+            (self.start, self.end) = (0, 0);
+        }
         self.buffer.truncate(self.end);
         self.buffer.extend_from_slice(bytes);
         self.end = self.buffer.len();
@@ -413,6 +417,19 @@ mod tests {
             let (ended, _) = run(b"HTTP/1", cut);
             assert!(matches!(ended, Err(Error::Protocol(_))), "{cut}: {ended:?}");
         }
+    }
+
+    /// Signals and sizes take no memory once they were sent. They kept it for as long as there was no input.
+    #[test]
+    fn what_was_sent_takes_no_memory() {
+        let mut outgoing = Outgoing::new(Version::Two, &Options::default(), &Wishes::default(), &["x".into()]);
+        for _ in 0..1000 {
+            let n = outgoing.pending().len();
+            outgoing.sent(n);
+            outgoing.append(b"7:winsize,5:80x24,");
+        }
+        assert_eq!(outgoing.pending(), b"7:winsize,5:80x24,");
+        assert!(outgoing.buffer.len() < 100, "{}", outgoing.buffer.len());
     }
 
     #[test]
