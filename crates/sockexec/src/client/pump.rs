@@ -410,16 +410,23 @@ impl Pump {
                 Stream::Stdout => &mut self.stdout,
                 Stream::Stderr => &mut self.stderr,
             };
+            // Not by `sink()`: the bytes are borrowed as well.
             match sink.write(bytes) {
                 Ok(n) => self.incoming.consume(n),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                // Cut off here for good, so that the output has no hole.
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock && self.killed => *sink = Sink::Nothing,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.blocked = Some(stream);
-                    break;
+                Err(error) => {
+                    // Who kills the program and then drops its pipe wants it killed: the order came first.
+                    self.obey()?;
+                    if self.killed {
+                        // Cut off here for good, so that the output has no hole.
+                        *self.sink(stream) = Sink::Nothing;
+                    } else if error.kind() == io::ErrorKind::WouldBlock {
+                        self.blocked = Some(stream);
+                        break;
+                    } else {
+                        return Err(Error::Output(stream, error));
+                    }
                 }
-                Err(error) => return Err(Error::Output(stream, error)),
             }
         }
         if self.incoming.window().is_closed() {
@@ -427,6 +434,13 @@ impl Pump {
             self.source = Source::Nothing;
         }
         Ok(())
+    }
+
+    const fn sink(&mut self, stream: Stream) -> &mut Sink {
+        match stream {
+            Stream::Stdout => &mut self.stdout,
+            Stream::Stderr => &mut self.stderr,
+        }
     }
 
     fn tell_started(&mut self) -> Result<(), Error> {

@@ -29,13 +29,17 @@ fn stdout_of(child: Child) -> ChildStdout {
 fn killed_on_drop() {
     let daemon = Daemon::start("-t 0 -k 100");
     let runtime = runtime();
-    for way in 0..3 {
-        let mut life = daemon.fifo(&format!("life-{way}"));
-        let mut wait = command(&daemon, &format!("ignore TERM ; hold {} wait", life.path()));
+    for (way, act) in [(0, "wait"), (1, "wait"), (2, "wait"), (0, "flood")] {
+        let mut life = daemon.fifo(&format!("life-{way}-{act}"));
+        let mut wait = command(&daemon, &format!("ignore TERM ; hold {} {act}", life.path()));
         wait.version(Version::Two).kill_on_drop(true).client_timeout(None);
         wait.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let child = runtime.block_on(wait.spawn()).expect("it starts");
         life.holder();
+        if act == "flood" {
+            // The pipe that is full goes with the child. That must not end the connection before KILL is sent.
+            daemon.process().wait_until_blocked();
+        }
         let mut kept = None;
         match way {
             0 => drop(child),

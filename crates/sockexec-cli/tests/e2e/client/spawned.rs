@@ -108,6 +108,30 @@ fn kill_in_version_2() {
     }
 }
 
+/// A pipe that is dropped right after `kill` does not take the place of it: the status is the signal, and the
+/// program that ignores TERM does not get that first.
+#[test]
+fn kill_and_a_reader_that_goes() {
+    let daemon = Daemon::start("-t 0 -k 100");
+    for round in 0..10 {
+        let mut life = daemon.fifo(&round.to_string());
+        let mut flood = command(&daemon, &format!("ignore TERM ; hold {} flood", life.path()));
+        flood.version(Version::Two).client_timeout(None).stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut child = flood.spawn().expect("it starts");
+        life.holder();
+        // Nobody reads, or the client is about to write more.
+        if round % 2 == 0 {
+            daemon.process().wait_until_blocked();
+        } else {
+            child.stdout.as_mut().expect("a pipe").read_exact(&mut [0; 10_000]).expect("some of the flood");
+        }
+        child.kill().expect("it runs");
+        drop(child.stdout.take());
+        assert_eq!(child.wait().expect("a status").signal(), Some(9));
+        life.wait_for_death();
+    }
+}
+
 /// The replacement of KILL without signals, which works even if the daemon is stopped.
 #[test]
 fn disconnect_ends_the_program() {
