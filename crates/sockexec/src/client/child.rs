@@ -21,6 +21,8 @@ pub(super) const SIGNAL_PATIENCE: Duration = Duration::from_secs(1);
 /// A thread of this process moves the program's streams between the daemon and the pipes. The two output
 /// streams share one connection. So, as with any child, a full pipe that nobody reads stops the other stream
 /// as well; [`Child::wait_with_output`] reads both.
+/// In version 2 of the protocol a pipe ends when the program has closed the stream, as with any child; in version 1,
+/// which does not report that, when the program has ended.
 ///
 /// # Dropping
 ///

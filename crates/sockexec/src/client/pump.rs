@@ -429,11 +429,22 @@ impl Pump {
                 }
             }
         }
+        self.close_ended();
         if self.incoming.window().is_closed() {
             // The writer notices it, as with a pipe whose reader is gone.
             self.source = Source::Nothing;
         }
         Ok(())
+    }
+
+    /// Lets go of a pipe whose stream has ended while the program goes on: its reader sees the end of file, as it
+    /// would with a child of its own. What was kept in memory stays.
+    fn close_ended(&mut self) {
+        for stream in [Stream::Stdout, Stream::Stderr] {
+            if self.incoming.has_ended(stream) && self.sink(stream).descriptor().is_some() {
+                *self.sink(stream) = Sink::Nothing;
+            }
+        }
     }
 
     const fn sink(&mut self, stream: Stream) -> &mut Sink {

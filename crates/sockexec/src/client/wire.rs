@@ -233,6 +233,8 @@ pub(super) struct Incoming {
     failure: Option<Failure>,
     usage: Option<Usage>,
     exit: Option<Exit>,
+    /// The streams whose end was reported, in version 2.
+    ended: Vec<Stream>,
 }
 
 impl Incoming {
@@ -252,6 +254,7 @@ impl Incoming {
             failure: None,
             usage: None,
             exit: None,
+            ended: Vec::new(),
         }
     }
 
@@ -315,7 +318,9 @@ impl Incoming {
                     self.usage = Some(usage);
                 }
                 Event::Queued(requests) => self.queued = Some(requests),
-                Event::EndOfOutput(_) => {}
+                // Sent once for each stream; a daemon that sends more must not take memory.
+                Event::EndOfOutput(stream) if self.has_ended(stream) => {}
+                Event::EndOfOutput(stream) => self.ended.push(stream),
             }
         }
     }
@@ -324,6 +329,11 @@ impl Incoming {
     pub(super) fn consume(&mut self, n: usize) {
         self.start += n;
         self.decoder.advance(n as u64);
+    }
+
+    /// Whether nothing more will come of this stream; always false in version 1, which does not report it.
+    pub(super) fn has_ended(&self, stream: Stream) -> bool {
+        self.ended.contains(&stream)
     }
 
     /// Whether it is still unknown if the daemon speaks version 2. In version 1 that does not matter.

@@ -132,6 +132,29 @@ fn kill_and_a_reader_that_goes() {
     }
 }
 
+/// A pipe ends when the program has closed its stream, as one of the standard library does, and not when the
+/// program ends. A program that waits for what is written then would wait for ever.
+#[test]
+fn a_stream_that_ends_before_the_program() {
+    let daemon = Daemon::start("-t 0");
+    for (stream, words) in [(1, "out early close 1 cat exit 3"), (2, "err early close 2 cat exit 3")] {
+        let mut closes = command(&daemon, words);
+        closes.version(Version::Two).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = closes.spawn().expect("it starts");
+        let (mut stdin, mut early) = (child.stdin.take().expect("a pipe"), String::new());
+        let read = match stream {
+            1 => child.stdout.take().expect("a pipe").read_to_string(&mut early),
+            _ => child.stderr.take().expect("a pipe").read_to_string(&mut early),
+        };
+        assert_eq!((read.expect("an end of file"), early.as_str()), (5, "early"));
+        stdin.write_all(b"late").expect("it reads");
+        drop(stdin);
+        let output = child.wait_with_output().expect("a status");
+        assert_eq!(output.status.code(), Some(3));
+        assert_eq!(output.stdout, if stream == 1 { &b""[..] } else { b"late" });
+    }
+}
+
 /// The replacement of KILL without signals, which works even if the daemon is stopped.
 #[test]
 fn disconnect_ends_the_program() {
