@@ -210,6 +210,10 @@ impl Command {
     /// The client keeps this limit, so it holds for every daemon, busy or stopped. The daemon keeps
     /// [`daemon_timeout`](Self::daemon_timeout), and reports how the program ended.
     /// [`start_timeout`](Self::start_timeout) no longer applies once the program has started.
+    ///
+    /// After [`pass_stdio`](Self::pass_stdio), [`output`](Self::output) and
+    /// [`Child::wait_with_output`] still read the pipes to their end, which comes when the program and all others
+    /// that have them are gone: up to the daemon's `--kill-timeout` later, and not while the daemon is stopped.
     pub fn client_timeout(&mut self, timeout: impl Into<Option<Duration>>) -> &mut Self {
         self.client_timeout = timeout.into();
         self

@@ -15,8 +15,9 @@
 //! - Each program is served by a thread of its own, as a blocking [`Child`](crate::Child) is. Nothing of it
 //!   runs on the runtime's threads, including those for blocking work. So a standard input that never
 //!   delivers anything holds up neither them nor the end of the runtime.
-//! - Dropping a future closes the connection, so the daemon ends the program, whatever
-//!   [`Command::kill_on_drop`] says: that is for a [`Child`].
+//! - Dropping a future of a [`Command`] closes the connection, so the daemon ends the program, whatever
+//!   [`Command::kill_on_drop`] says: that is for a [`Child`], also one that is dropped with the future of its
+//!   [`wait_with_output`](Child::wait_with_output).
 //! - If the daemon has no room for a connection, it is tried again every few milliseconds. So others that
 //!   wait in connect(2), as the blocking [`Command`](crate::Command) does, may come first.
 //! - The runtime must have I/O and time enabled.

@@ -46,7 +46,8 @@ pub(crate) struct Arguments {
     )]
     command: Vec<OsString>,
 
-    /// Read nothing. The program's standard input is empty.
+    /// Read nothing. The program's standard input is empty. A job in the background (`&`) of a terminal needs this:
+    /// reading would stop it.
     #[arg(short = 'n', long)]
     null_stdin: bool,
 
