@@ -26,6 +26,10 @@ use super::waiting::{Patience, Waiting};
 use super::wire::{Ended, Incoming, Outgoing};
 use super::{Error, Signal};
 
+/// Never is less asked of a descriptor: of a packet (a pipe with `O_DIRECT`, which has packets of up to `PIPE_BUF`),
+/// read(2) drops what was not asked for.
+const PACKET: usize = 4096;
+
 /// Bytes in memory that another run may need again.
 #[derive(Clone)]
 pub(super) struct Bytes(pub(super) Arc<Vec<u8>>);
@@ -242,7 +246,9 @@ impl Pump {
     /// How many bytes of standard input may be read now. In version 2 none before the program was started:
     /// what nobody can take is left to the next reader.
     fn room(&self) -> usize {
-        if self.outgoing.is_empty() { self.incoming.window().room(self.outgoing.input()) } else { 0 }
+        let room = if self.outgoing.is_empty() { self.incoming.window().room(self.outgoing.input()) } else { 0 };
+        // A report brings more: half a window is far more than this.
+        if room < PACKET && matches!(self.source, Source::Descriptor(_)) { 0 } else { room }
     }
 
     fn blocked_sink(&self) -> Option<&Descriptor> {

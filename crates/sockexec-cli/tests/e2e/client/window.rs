@@ -101,6 +101,34 @@ fn no_more_is_sent_than_the_window_allows() {
     }
 }
 
+/// A read of less than a packet drops the rest of it. The last one before the window was full lost bytes.
+#[cfg(target_os = "linux")]
+#[test]
+fn packets_arrive_whole() {
+    const LEN: usize = 4096;
+    let fake = Fake::new(|mut peer| {
+        // Room for 24, and for a part of another one.
+        begin(&mut peer, 100_001);
+        let mut sent = 0;
+        take(&mut peer, &mut sent, 24 * LEN);
+        peer.say(b"5:taken,5:98304,");
+        take(&mut peer, &mut sent, 40 * LEN);
+        peer.say(EXIT);
+    });
+    let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::DIRECT).expect("a pipe");
+    let mut command = in_version_2(&fake);
+    let feeder = thread::spawn(move || {
+        for _ in 0..40 {
+            assert_eq!(rustix::io::write(&writer, &[b'x'; LEN]), Ok(LEN));
+        }
+        // The daemon is to see no end: what comes is all that it waits for.
+        writer
+    });
+    assert!(command.stdin(sockexec::Stdio::from(reader)).status().expect("a status").success());
+    drop(feeder.join().expect("no panic"));
+    fake.join();
+}
+
 /// Version 1 has no window, and its frames are unchanged.
 #[test]
 fn version_1_has_no_window() {
