@@ -306,7 +306,7 @@ fn signals_that_end_it() {
     }
 }
 
-/// It waits in write(2) for a terminal that takes no more. Only KILL ended it then.
+/// It waits in write(2) for a terminal that takes no more. Only KILL used to end it there.
 #[test]
 fn signals_end_it_while_the_terminal_takes_nothing() {
     let daemon = Running::start();

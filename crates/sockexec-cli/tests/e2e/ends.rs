@@ -1,13 +1,14 @@
 //! How a connection ends if its program does not: the client leaves, or the time is up.
 
+mod linger;
+
 use std::os::fd::AsFd;
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use sockexec_proto::Stream;
 
 use crate::common::{
-    Client, Daemon, Fifo, Launch, Process, empty_groups_are_noticed, eventually, exit_code, request, steps,
-    with_stubborn_child,
+    Client, Daemon, Fifo, Process, empty_groups_are_noticed, eventually, exit_code, request, steps, with_stubborn_child,
 };
 
 /// A deadline that comes soon, for tests in which no program has to be ready before it.
@@ -343,32 +344,31 @@ fn deadline_of_a_stopped_program() {
 /// leader's.
 #[test]
 fn deadline_with_a_holder_in_the_group() {
-    deadline_with_a_holder("");
+    deadline_with_a_holder("", |_, _| ());
 }
 
 /// The same with a holder that ignores TERM.
 #[test]
 fn deadline_with_a_holder_that_ignores_term() {
-    deadline_with_a_holder("ignore TERM ;");
+    deadline_with_a_holder("ignore TERM ;", |_, _| ());
 }
 
+/// The leader exits with 5. Its child holds the output, and begins with the steps `before`. `after` looks at it once the reply
+/// is over.
 #[track_caller]
-fn deadline_with_a_holder(before: &str) {
+fn deadline_with_a_holder(before: &str, after: impl Fn(&mut Daemon, &mut Fifo)) {
     at_the_deadline("0.3", |daemon| {
         let mut child = daemon.fifo("child");
-        let reply = daemon.exec(&holder_and_leader(before, &child)).reply();
+        let argv = format!("out before spawn [ {before} hold {} wait ] exit 5", child.path());
+        let reply = daemon.exec(&steps(&argv)).reply();
         let is_ready = child.was_held();
         if is_ready {
             assert_eq!((reply.stdout_text(), reply.code()), ("before", 5));
+            after(daemon, &mut child);
             child.wait_for_death();
         }
         is_ready
     });
-}
-
-/// A leader that exits with 5, and its child that holds the output.
-fn holder_and_leader(before: &str, child: &Fifo) -> Vec<String> {
-    steps(&format!("out before spawn [ {before} hold {} wait ] exit 5", child.path()))
 }
 
 /// The daemon may not signal a process that left the group. Such a process does not keep the
@@ -376,20 +376,12 @@ fn holder_and_leader(before: &str, child: &Fifo) -> Vec<String> {
 #[test]
 fn deadline_with_a_holder_outside_of_the_group() {
     for leaves in ["setsid", "setpgid"] {
-        at_the_deadline("0.3", |daemon| {
-            let mut child = daemon.fifo("child");
-            let reply = daemon.exec(&holder_and_leader(leaves, &child)).reply();
-            let is_ready = child.was_held();
-            if is_ready {
-                assert_eq!((reply.stdout_text(), reply.code()), ("before", 5));
-                let holder = child.holder();
-                assert_eq!(holder.pid, holder.group);
-                assert!(child.is_held(), "a group that is not ours was signalled");
-                assert_slot_is_free(daemon);
-                holder.kill();
-                child.wait_for_death();
-            }
-            is_ready
+        deadline_with_a_holder(leaves, |daemon, child| {
+            let holder = child.holder();
+            assert_eq!(holder.pid, holder.group);
+            assert!(child.is_held(), "a group that is not ours was signalled");
+            assert_slot_is_free(daemon);
+            holder.kill();
         });
     }
 }
@@ -485,52 +477,6 @@ fn without_a_deadline_a_slow_reader_gets_all() {
     assert_eq!((total, exit_code(&exit)), (len, 0));
 }
 
-/// `--linger` limits the wait for processes that hold the output after the leader's exit. The leader
-/// waits for its child, which might not hold anything yet when the time is up.
-#[test]
-fn linger_ends_the_wait_for_a_holder() {
-    let mut daemon = Daemon::start("-m 1 -t 0 -k 0.3 --linger 0.3");
-    let (mut child, gate) = (daemon.fifo("child"), daemon.gate("gate"));
-    let argv = format!("out before spawn [ hold {} wait ] gate {} exit 5", child.path(), gate.path());
-    let client = daemon.exec(&steps(&argv));
-    child.holder();
-    gate.open();
-    let reply = client.reply();
-    assert_eq!((reply.stdout_text(), reply.code()), ("before", 5));
-    child.wait_for_death();
-    // Outside the group, too.
-    let mut child = daemon.fifo("stranger");
-    let argv = format!("out before spawn [ setsid hold {} wait ] gate {} exit 6", child.path(), gate.path());
-    let client = daemon.exec(&steps(&argv));
-    let holder = child.holder();
-    gate.open();
-    let reply = client.reply();
-    assert_eq!((reply.stdout_text(), reply.code()), ("before", 6));
-    assert!(child.is_held(), "a group that is not ours was signalled");
-    assert_slot_is_free(&mut daemon);
-    holder.kill();
-}
-
-/// `--linger` is a limit for descendants that hold the output. It must not run only because the
-/// client has not read the output yet.
-#[test]
-fn linger_does_not_cut_the_reply_of_a_slow_reader() {
-    // What the client does not read stays in the program's pipe if it is spliced, and the pipe may
-    // be too small for the program to exit. Copied output is queued.
-    let daemon = Launch::default().options("-t 0 -k 0.1 --linger 0.1").env("SOCKEXEC_TRANSFER", "copy").start();
-    let mut slow = daemon.exec(&steps("write-out 330000 exit 8"));
-    slow.end_stdin();
-    daemon.wait_for_log("ended: exit code 8");
-    // Another client's lingering descendant serves as the clock. Its whole end takes far less than
-    // this.
-    for _ in 0..2 {
-        let reply = daemon.exec(&steps("spawn [ ignore TERM ; wait ] exit 5")).reply();
-        assert_eq!(reply.code(), 5);
-    }
-    let reply = slow.reply();
-    assert_eq!((reply.stdout.len(), reply.code()), (330_000, 8));
-}
-
 /// A holder outside the group writes faster than it is read. The reply must end all the same: after
 /// KILL the daemon reads what is there at that moment.
 #[test]
@@ -548,28 +494,6 @@ fn a_holder_that_floods_does_not_delay_the_end() {
     let reply = client.reply();
     assert_eq!(reply.code(), 5);
     assert!(reply.stdout.len() < 2 << 20, "{} bytes", reply.stdout.len());
-}
-
-/// `--linger` is no deadline for a leader that runs.
-#[test]
-fn linger_does_not_touch_a_leader_that_runs() {
-    let daemon = Daemon::start("-t 0 --linger 0.01");
-    let gate = daemon.gate("gate");
-    let mut client = daemon.exec(&steps(&format!("out one spawn [ exit 0 ] reap gate {} out two", gate.path())));
-    client.wait_for("one");
-    gate.open();
-    let reply = client.reply();
-    assert_eq!((reply.stdout_text(), reply.code()), ("onetwo", 0));
-}
-
-/// `--linger 0` waits for no holder, and still loses nothing that the program has written.
-#[test]
-fn linger_of_zero_loses_nothing() {
-    let daemon = Daemon::start("-t 0 --linger 0");
-    for _ in 0..50 {
-        let reply = daemon.run(&steps("write-out 200000 write-err 60000 exit 3"), b"");
-        assert_eq!((reply.stdout.len(), reply.stderr.len(), reply.code()), (200_000, 60_000, 3));
-    }
 }
 
 /// What is in the pipe when the time is up was written in time, so it arrives.

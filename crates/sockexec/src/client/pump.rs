@@ -26,8 +26,8 @@ use super::waiting::{Patience, Waiting};
 use super::wire::{Ended, Incoming, Outgoing};
 use super::{Error, Signal};
 
-/// Never is less asked of a descriptor: of a packet (a pipe with `O_DIRECT`, which has packets of up to `PIPE_BUF`),
-/// read(2) drops what was not asked for.
+/// The least that is asked of a descriptor. If it has packets (a pipe with `O_DIRECT`, up to `PIPE_BUF` bytes each),
+/// read(2) drops the part of a packet that does not fit.
 const PACKET: usize = 4096;
 
 /// Bytes in memory that another run may need again.
@@ -421,7 +421,7 @@ impl Pump {
                 Ok(n) => self.incoming.consume(n),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
-                    // Who kills the program and then drops its pipe wants it killed: the order came first.
+                    // A caller that kills the program and then drops its pipe wants it killed: the order came first.
                     self.obey()?;
                     if self.killed {
                         // Cut off here for good, so that the output has no hole.

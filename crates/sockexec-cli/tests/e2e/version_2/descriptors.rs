@@ -273,7 +273,7 @@ fn stdin_beside_descriptors_is_refused() {
     assert_eq!(caller.reply().code(), 5);
 }
 
-/// They stayed open, with the pipe's end that they were, until the client went or five seconds were over.
+/// They used to stay open until the client left, or for five seconds.
 #[test]
 fn none_stay_open_after_a_request_that_came_too_late() {
     let mut daemon = Daemon::start("-t 0 --request-timeout 0.2");
@@ -316,7 +316,6 @@ fn without_room_for_them_the_daemon_is_to_blame() {
             limit_descriptors(&daemon, 1000);
             assert!(reply.refusal().starts_with(expected), "{room}: {reply:?}");
             if expected.starts_with("spawn-failed") {
-                // It had no line.
                 daemon.wait_for_log_after(position, "exit={\"error\":\"spawn-failed\"}");
             }
             assert_clean(&daemon, descriptors);

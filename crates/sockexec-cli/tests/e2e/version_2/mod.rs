@@ -19,7 +19,7 @@ use std::os::unix::net::UnixStream;
 
 use rustix::process::{Pid, Signal};
 
-use crate::common::{Client, Daemon, pairs, request, show_pairs};
+use crate::common::{Client, Daemon, pairs, request, show_pairs, steps};
 
 /// A netstring, made without the help of the crate under test.
 pub(crate) fn netstring(bytes: impl AsRef<[u8]>) -> Vec<u8> {
@@ -238,6 +238,22 @@ impl Reply2 {
         assert_eq!(self.errors.len(), 1, "{self:?}");
         &self.errors[0]
     }
+}
+
+/// Asserts that a descendant which holds the output does not change how the program ends. `before`: the
+/// program's first steps.
+#[track_caller]
+fn assert_a_holder_keeps_the_reply(options: &[&str], before: &str) {
+    let daemon = Daemon::start("-k 0.3 --linger 0.2");
+    let (mut fifo, gate) = (daemon.fifo("fifo"), daemon.gate("gate"));
+    let argv = format!("{before} spawn [ hold {} wait ] out word gate {} exit 6", fifo.path(), gate.path());
+    let caller = Caller::start(&daemon, options, &steps(&argv));
+    // The time must not be up before the descendant holds anything.
+    fifo.holder();
+    gate.open();
+    let reply = caller.reply();
+    assert_eq!((reply.stdout_text(), reply.code()), ("word", 6));
+    fifo.wait_for_death();
 }
 
 /// Asserts that the daemon has as many descriptors as before these tests, and no children.

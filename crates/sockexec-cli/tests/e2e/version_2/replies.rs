@@ -4,7 +4,7 @@ use std::fs;
 
 use rustix::process::Signal;
 
-use super::{Caller, NONE, Reply2, last_pid, netstring, request_2, run};
+use super::{Caller, NONE, Reply2, assert_a_holder_keeps_the_reply, last_pid, netstring, request_2, run};
 use crate::common::{Daemon, Launch, eventually, steps, write_program};
 use crate::faults::strace::{self, Fault, Strace, Whom};
 
@@ -248,16 +248,7 @@ fn usage() {
 /// A descendant holds the output. The leader's true status comes at the end of the output.
 #[test]
 fn descendants_that_hold_the_output_do_not_change_the_status() {
-    let daemon = Daemon::start("-k 0.3 --linger 0.2");
-    let (mut fifo, gate) = (daemon.fifo("fifo"), daemon.gate("gate"));
-    let argv = format!("spawn [ hold {} wait ] out word gate {} exit 6", fifo.path(), gate.path());
-    let caller = Caller::start(&daemon, NONE, &steps(&argv));
-    // The time must not be up before the descendant holds anything.
-    fifo.holder();
-    gate.open();
-    let reply = caller.reply();
-    assert_eq!((reply.stdout_text(), reply.code()), ("word", 6));
-    fifo.wait_for_death();
+    assert_a_holder_keeps_the_reply(NONE, "");
 }
 
 /// When `started` arrives, the program was executed, and its number is that of an existing process.

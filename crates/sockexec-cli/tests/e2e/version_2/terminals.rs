@@ -8,7 +8,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::pty::OpenptFlags;
 use rustix::termios::{LocalModes, OptionalActions};
 
-use super::{Caller, NONE, Reply2, assert_clean, last_pid, run};
+use super::{Caller, NONE, Reply2, assert_a_holder_keeps_the_reply, assert_clean, last_pid, run};
 use crate::common::{Daemon, eventually, fixture, steps};
 
 const PTY: &[&str] = &["pty=80x24"];
@@ -525,17 +525,8 @@ fn ends_a_stubborn_job(daemon: &Daemon, timeout: Option<&str>) -> bool {
 /// A shell has ended, and its background job holds the terminal. As with pipes, the reply goes on.
 #[test]
 fn a_background_job_that_holds_the_terminal_keeps_the_reply() {
-    let daemon = Daemon::start("-k 0.3 --linger 0.2");
-    let (mut fifo, gate) = (daemon.fifo("fifo"), daemon.gate("gate"));
     // It ignores HUP, which the kernel sends to the foreground group when a session's leader ends.
-    let argv = format!("ignore HUP ; spawn [ hold {} wait ] out word gate {} exit 6", fifo.path(), gate.path());
-    let caller = Caller::start(&daemon, PTY, &steps(&argv));
-    // The time must not be up before the job holds the terminal.
-    fifo.holder();
-    gate.open();
-    let reply = caller.reply();
-    assert_eq!((reply.stdout_text(), reply.code()), ("word", 6));
-    fifo.wait_for_death();
+    assert_a_holder_keeps_the_reply(PTY, "ignore HUP ;");
 }
 
 /// A shortage of terminals is not the program's fault.

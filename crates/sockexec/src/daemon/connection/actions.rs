@@ -37,7 +37,7 @@ impl Connection {
                 Action::TellStatus => self.status_wanted = true,
                 Action::Finish => {
                     self.finishing = true;
-                    // Of a request that was refused for whatever reason; its client may stay for seconds.
+                    // Those of a request that was refused. Its client may stay for seconds.
                     self.descriptors = None;
                 }
                 Action::CloseClient => self.close_client(cx),
