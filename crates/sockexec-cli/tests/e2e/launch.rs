@@ -307,6 +307,9 @@ impl Storm {
                     rustix::process::kill_process_group(group, signal).expect("the daemon is there");
                     std::thread::yield_now();
                 }
+                // On an emulated processor signals without a pause keep the daemon in its handlers for seconds, and once
+                // for a minute. A pause as long as a start takes still finds children before their exec.
+                std::thread::sleep(std::time::Duration::from_micros(200));
             }
         });
         Self { goes_on, thread: Some(thread) }
